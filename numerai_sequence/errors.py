@@ -1,0 +1,114 @@
+"""Errors: every exception of the package, each carrying what a program needs to react to it.
+
+All of them are made from one message and optional keyword data, and survive pickling: an exception
+that cannot be unpickled hangs a pool of worker processes.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+
+class NumeraiSequenceError(Exception):
+    """The root: catch this one to catch them all.
+
+    Parameters
+    ----------
+    message : str
+        What, where, found, expected, and what to do.
+    **data
+        The values of the class's ``fields``; the ones left out are None.
+    """
+
+    fields: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, message: str, **data: Any) -> None:
+        unknown = set(data) - set(self.fields)
+        if unknown:
+            raise TypeError(f"{type(self).__name__} has no field {sorted(unknown)}")
+        super().__init__(message)
+        self.message = message
+        for field in self.fields:
+            setattr(self, field, data.get(field))
+
+    def __str__(self) -> str:
+        return self.message
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        data = {field: getattr(self, field) for field in self.fields}
+        return _rebuild, (type(self), self.message, data)
+
+
+def _rebuild(
+    kind: type[NumeraiSequenceError], message: str, data: dict[str, Any]
+) -> NumeraiSequenceError:
+    return kind(message, **data)
+
+
+class SourceError(NumeraiSequenceError):
+    """A Parquet source cannot be used: `path`, and where known `column` and `row` (from 0)."""
+
+    fields = ("path", "column", "row")
+    path: Any
+    column: str | None
+    row: int | None
+
+
+class OutputExistsError(NumeraiSequenceError, FileExistsError):
+    """The output folder holds something else: `path`."""
+
+    fields = ("path",)
+    path: Any
+
+
+class ManifestError(NumeraiSequenceError):
+    """A manifest is missing, damaged or of an unknown version: `path`, `found`, `expected`."""
+
+    fields = ("path", "found", "expected")
+    path: Any
+    found: Any
+    expected: Any
+
+
+class CorruptShardError(NumeraiSequenceError):
+    """A shard file's size, schema or checksum is wrong: `path`, `found`, `expected`."""
+
+    fields = ("path", "found", "expected")
+    path: Any
+    found: Any
+    expected: Any
+
+
+class EraError(NumeraiSequenceError, ValueError):
+    """Eras that are not there, or cannot be used: `eras`."""
+
+    fields = ("eras",)
+    eras: Any
+
+
+class FeatureError(NumeraiSequenceError, ValueError):
+    """An unknown feature, feature set or target: `names`."""
+
+    fields = ("names",)
+    names: Any
+
+
+def check_known(kind: str, names: Sequence[str], known: Sequence[str], where: str) -> None:
+    """Raise a `FeatureError` with close matches where a name is unknown or comes twice."""
+    unknown = sorted(set(names) - set(known))
+    if unknown:
+        shown = f"{unknown[0]!r}" + (f" and {len(unknown) - 1} more" if unknown[1:] else "")
+        close = close_matches(unknown[0], known)
+        raise FeatureError(f"{where}: unknown {kind} {shown}{close}", names=unknown)
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise FeatureError(f"{where}: {kind} {twice[0]!r} is named twice", names=twice)
+
+
+def close_matches(name: str, known: Sequence[str]) -> str:
+    """Return the end of a message: which known names are like `name`, if any."""
+    matches = difflib.get_close_matches(name, known, n=3)
+    return f"; did you mean {', '.join(matches)}?" if matches else ""
