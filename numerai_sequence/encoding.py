@@ -1,0 +1,214 @@
+"""Encoding: feature values 0..4 become the bytes of a row, and come back as a batch.
+
+``int8``
+    One byte a feature, in the order of the features.
+``packed``
+    Three features a byte, in base 5. A row of F features has ``K = ceil(F / 3)`` bytes::
+
+        byte[j] = f[j] + 5 * f[j + K] + 25 * f[j + 2 * K]        (a feature past the end counts 0)
+
+    The thirds are contiguous, so decoding is a few vectorised operations over whole thirds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+ENCODINGS = ("packed", "int8")
+DTYPES = ("float32", "float16", "int8")
+LARGEST = 4
+SCALE = 0.25  # 0..4 to Numerai's own 0..1
+
+Bytes = npt.NDArray[np.uint8]
+
+_FIVE = np.uint8(5)
+_TWENTY_FIVE = np.uint8(25)
+# NumPy's conversions to float16 are slow; a table of the five values is four times as fast.
+_FLOAT16 = (np.arange(LARGEST + 1) * SCALE).astype(np.float16)
+
+
+def row_bytes(encoding: str, features: int) -> int:
+    """Return the bytes of one encoded row of `features` features."""
+    return -(-features // 3) if encoding == "packed" else features
+
+
+def value_dtype(encoding: str) -> str:
+    """Return the dtype of the values of an encoded row: packed bytes are unsigned."""
+    return "uint8" if encoding == "packed" else "int8"
+
+
+def to_digits(values: npt.NDArray[Any]) -> tuple[Bytes, int | None]:
+    """Turn one column of feature values, as Numerai has written them, into digits.
+
+    Parameters
+    ----------
+    values : array, shape (rows,)
+        Integers 0..4, or floats in {0, .25, .5, .75, 1}.
+
+    Returns
+    -------
+    digits : uint8 array, shape (rows,)
+        0..4; a view of `values` where that is possible.
+    invalid : int or None
+        The first row whose value is none of these. The digits are of no use then.
+    """
+    if values.dtype == np.int8 or values.dtype == np.uint8:
+        digits = values.view(np.uint8)
+        wrong = digits > LARGEST if digits.max(initial=0) > LARGEST else None
+    else:
+        scaled = values if values.dtype.kind in "iu" else values / SCALE
+        wrong = ~((scaled >= 0) & (scaled <= LARGEST) & (scaled == np.floor(scaled)))
+        digits = np.where(wrong, 0, scaled).astype(np.uint8)
+    if wrong is None or not wrong.any():
+        return digits, None
+    return digits, int(np.argmax(wrong))
+
+
+@dataclass(frozen=True)
+class Block:
+    """Some neighbouring bytes of every row, and the features that they are made of.
+
+    Attributes
+    ----------
+    start, stop : int
+        The bytes of the row.
+    thirds : tuple of range
+        Feature numbers: one range for ``int8``; for ``packed`` those of the low, the middle and
+        the high digit, of which the later ones may be shorter.
+    """
+
+    start: int
+    stop: int
+    thirds: tuple[range, ...]
+
+    @property
+    def width(self) -> int:
+        return self.stop - self.start
+
+    @property
+    def features(self) -> list[int]:
+        return [feature for third in self.thirds for feature in third]
+
+
+def cut_blocks(encoding: str, features: int, *, features_per_block: int) -> list[Block]:
+    """Cut an encoded row into blocks made of about `features_per_block` features each."""
+    total = row_bytes(encoding, features)
+    digits = 3 if encoding == "packed" else 1
+    width = max(1, features_per_block // digits)
+    blocks = []
+    for start in range(0, total, width):
+        stop = min(start + width, total)
+        thirds = tuple(
+            range(min(start + digit * total, features), min(stop + digit * total, features))
+            for digit in range(digits)
+        )
+        blocks.append(Block(start, stop, thirds))
+    return blocks
+
+
+def encode_block(columns: Sequence[Bytes], block: Block) -> Bytes:
+    """Encode the digits of a block's features.
+
+    Parameters
+    ----------
+    columns : sequence of uint8 arrays, each of shape (rows,)
+        Digits 0..4 of ``block.features``, in that order.
+
+    Returns
+    -------
+    uint8 array, shape (rows, block.width), C order
+    """
+    rows = len(columns[0])
+    columnar = np.empty((block.width, rows), np.uint8)
+    low = len(block.thirds[0])
+    for byte, column in zip(columnar, columns[:low], strict=True):
+        byte[:] = column
+    first, power = low, _FIVE
+    for third in block.thirds[1:]:
+        for byte, column in zip(columnar, columns[first : first + len(third)], strict=False):
+            byte += column * power
+        first, power = first + len(third), _TWENTY_FIVE
+    return np.ascontiguousarray(columnar.T)
+
+
+class Decoder:
+    """Turns encoded rows into one batch: chosen features, in the dtype asked for.
+
+    Parameters
+    ----------
+    encoding : {"packed", "int8"}
+    features : int
+        Features of an encoded row.
+    columns : int array, shape (chosen,), optional
+        Numbers of the features wanted, in the order wanted; None for all.
+    dtype : {"float32", "float16", "int8"}
+        Floats are scaled to 0..1, int8 is 0..4.
+    """
+
+    def __init__(
+        self,
+        encoding: str,
+        features: int,
+        *,
+        columns: npt.NDArray[np.int64] | None = None,
+        dtype: str = "float32",
+    ) -> None:
+        self.dtype = dtype
+        self.width = features if columns is None else len(columns)
+        third = row_bytes(encoding, features)
+        digits = 3 if encoding == "packed" else 1
+        self._packed = encoding == "packed"
+        self._as_they_are = not self._packed and columns is None and dtype == "int8"
+        # For each digit: which bytes of the row, and where their values go in the batch.
+        self._parts: list[tuple[Any, Any]] = []
+        for digit in range(digits):
+            if columns is None:
+                start, stop = digit * third, min((digit + 1) * third, features)
+                self._parts.append((slice(max(0, stop - start)), slice(start, max(start, stop))))
+            else:
+                places = np.flatnonzero(columns // third == digit)
+                self._parts.append((columns[places] - digit * third, places))
+
+    def __call__(self, encoded: Bytes) -> npt.NDArray[Any]:
+        """Decode uint8 (rows, row bytes) to (rows, width), which may be a view of it."""
+        rows = len(encoded)
+        if self._as_they_are:
+            return encoded.view(np.int8)
+        if self.dtype == "float16":
+            digits = np.empty((rows, self.width), np.int8)
+            self._fill(digits, encoded)
+            return np.take(_FLOAT16, digits)
+        batch = np.empty((rows, self.width), self.dtype)
+        self._fill(batch, encoded)
+        if self.dtype == "float32":
+            # Cast, then scale in place: a third faster than one multiplication that casts.
+            np.multiply(batch, np.float32(SCALE), out=batch)
+        return batch
+
+    def _fill(self, batch: npt.NDArray[Any], encoded: Bytes) -> None:
+        if not self._packed:
+            [(chosen, places)] = self._parts
+            batch[:, places] = encoded[:, chosen]
+            return
+        # Whole thirds are split at once; of chosen features, only their own bytes.
+        if isinstance(self._parts[0][0], slice):
+            for (chosen, places), digits in zip(self._parts, _split(encoded), strict=True):
+                batch[:, places] = digits[:, chosen]
+            return
+        for digit, (chosen, places) in enumerate(self._parts):
+            batch[:, places] = _split(encoded[:, chosen])[digit]
+
+
+def _split(encoded: Bytes) -> tuple[Bytes, Bytes, Bytes]:
+    """Split packed bytes into their low, middle and high digits."""
+    # NumPy's uint8 division by a scalar is vectorised, its remainder is not.
+    high = encoded // _TWENTY_FIVE
+    low = encoded - high * _TWENTY_FIVE
+    middle = low // _FIVE
+    low -= middle * _FIVE
+    return low, middle, high
