@@ -1,0 +1,270 @@
+"""Layout: the on-disk contract that the writer fulfils and the reader relies on.
+
+A shard set is a folder: ``manifest.json``, written last, and the shard files that it names. A shard
+is an uncompressed Arrow IPC file with the columns ``id``, ``era``, ``data_type``, one float32
+column a target, and ``features``: a canonical ``arrow.fixed_shape_tensor``, so that the encoded
+features of one row are neighbouring bytes (`encoding` says what they mean). Rows are permuted
+within each record batch, which holds one window of eras.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from .encoding import ENCODINGS, row_bytes, value_dtype
+from .errors import ManifestError
+
+FORMAT = "numerai_sequence"
+VERSION = 1
+MANIFEST = "manifest.json"
+META_COLUMNS = ("id", "era", "data_type")
+FEATURES = "features"
+
+_CHUNK_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class WriteOptions:
+    """What the user asked of the writer; the same options and sources make the same set."""
+
+    num_shards: int = 16
+    encoding: str = "packed"
+    mix_eras: int | None = None
+    features: tuple[str, ...] | None = None
+    targets: tuple[str, ...] | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _require_count("num_shards", self.num_shards)
+        if self.mix_eras is not None:
+            _require_count("mix_eras", self.mix_eras)
+        if self.encoding not in ENCODINGS:
+            raise ValueError(f"encoding: found {self.encoding!r}, expected one of {ENCODINGS}")
+        if isinstance(self.seed, bool) or not isinstance(self.seed, int) or self.seed < 0:
+            raise ValueError(f"seed: found {self.seed!r}, expected an integer of at least 0")
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    """A Parquet file that rows came from; `checksum` is the SHA-256 of its bytes."""
+
+    path: str
+    bytes: int
+    mtime_ns: int
+    rows: int
+    checksum: str
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One record batch: its rows, and how many of them each era and each data type has."""
+
+    rows: int
+    eras: dict[str, int]
+    data_types: dict[str, int]
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One shard file: its name in the folder, bytes, rows, SHA-256 and record batches."""
+
+    file: str
+    bytes: int
+    rows: int
+    checksum: str
+    batches: tuple[Batch, ...]
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What is in a shard set."""
+
+    encoding: str
+    features: tuple[str, ...]
+    targets: tuple[str, ...]
+    options: WriteOptions
+    sources: tuple[SourceFile, ...]
+    shards: tuple[Shard, ...]
+
+    @property
+    def schema(self) -> pa.Schema:
+        return shard_schema(self.encoding, self.features, self.targets)
+
+
+def shard_schema(encoding: str, features: tuple[str, ...], targets: tuple[str, ...]) -> pa.Schema:
+    """Return the Arrow schema of every shard of a set."""
+    values = pa.type_for_alias(value_dtype(encoding))
+    tensor = pa.fixed_shape_tensor(values, (row_bytes(encoding, len(features)),))
+    fields = [pa.field(name, pa.string()) for name in META_COLUMNS]
+    fields += [pa.field(name, pa.float32()) for name in targets]
+    fields.append(pa.field(FEATURES, tensor))
+    metadata = {
+        "numerai_sequence.version": str(VERSION),
+        "numerai_sequence.encoding": encoding,
+        "numerai_sequence.features": json.dumps(features),
+    }
+    return pa.schema(fields, metadata)
+
+
+def write_manifest(manifest: Manifest, path: Path) -> None:
+    """Write a manifest and see it onto the disk."""
+    document = {"format": FORMAT, "version": VERSION, **asdict(manifest)}
+    with open(path, "w", encoding="utf-8") as file:
+        json.dump(document, file, indent=1)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read the manifest of a shard set.
+
+    Raises
+    ------
+    ManifestError
+        It is missing, damaged, or of a version that this package does not read.
+    """
+    path = folder / MANIFEST
+    try:
+        document = json.loads(path.read_bytes())
+    except OSError as error:
+        raise ManifestError(
+            f"{path}: {error.strerror or error}; expected the manifest of a shard set, "
+            "written by 'numerai-sequence shard'",
+            path=path,
+            expected=FORMAT,
+        ) from error
+    except (ValueError, RecursionError) as error:
+        raise _damaged(path, f"no JSON ({error})") from error
+    _check_version(path, document)
+    try:
+        manifest = _parse(document)
+    except (KeyError, TypeError, ValueError) as error:
+        raise _damaged(path, f"{type(error).__name__}: {error}") from error
+    return manifest
+
+
+def _check_version(path: Path, document: Any) -> None:
+    if not isinstance(document, dict) or document.get("format") != FORMAT:
+        raise ManifestError(
+            f'{path}: not the manifest of a shard set; expected "format": "{FORMAT}"',
+            path=path,
+            found=document.get("format") if isinstance(document, dict) else None,
+            expected=FORMAT,
+        )
+    found = document.get("version")
+    if found != VERSION:
+        newer = isinstance(found, int) and found > VERSION
+        remedy = "upgrade numerai_sequence" if newer else "write the set again"
+        raise ManifestError(
+            f"{path}: format version {found!r}, expected {VERSION}; {remedy}",
+            path=path,
+            found=found,
+            expected=VERSION,
+        )
+
+
+def _damaged(path: Path, found: str) -> ManifestError:
+    return ManifestError(
+        f"{path}: damaged: {found}; write the set again with overwrite=True",
+        path=path,
+        found=found,
+    )
+
+
+def _parse(document: dict[str, Any]) -> Manifest:
+    options = dict(document["options"])
+    for name in ("features", "targets"):
+        options[name] = None if options[name] is None else _names(options[name])
+    manifest = Manifest(
+        encoding=_text(document["encoding"]),
+        features=_names(document["features"]),
+        targets=_names(document["targets"]),
+        options=WriteOptions(**options),
+        sources=tuple(_source(source) for source in document["sources"]),
+        shards=tuple(_shard(shard) for shard in document["shards"]),
+    )
+    if manifest.encoding not in ENCODINGS:
+        raise ValueError(f"encoding {manifest.encoding!r}, expected one of {ENCODINGS}")
+    if not manifest.features:
+        raise ValueError("no features")
+    if len({shard.file for shard in manifest.shards}) != len(manifest.shards):
+        raise ValueError("a shard file is named twice")
+    return manifest
+
+
+def _source(source: dict[str, Any]) -> SourceFile:
+    return SourceFile(
+        path=_text(source["path"]),
+        bytes=_count(source["bytes"]),
+        mtime_ns=_count(source["mtime_ns"]),
+        rows=_count(source["rows"]),
+        checksum=_text(source["checksum"]),
+    )
+
+
+def _shard(shard: dict[str, Any]) -> Shard:
+    file = _text(shard["file"])
+    if not file or Path(file).name != file or "\\" in file:
+        raise ValueError(f"shard file {file!r} is no plain file name")
+    batches = tuple(
+        Batch(_count(batch["rows"]), _counts(batch["eras"]), _counts(batch["data_types"]))
+        for batch in shard["batches"]
+    )
+    rows = _count(shard["rows"])
+    if rows != sum(batch.rows for batch in batches):
+        raise ValueError(f"{file}: {rows} rows, but its batches hold another number")
+    if any(batch.rows != sum(batch.eras.values()) for batch in batches):
+        raise ValueError(f"{file}: the rows of a batch are not those of its eras")
+    return Shard(file, _count(shard["bytes"]), rows, _text(shard["checksum"]), batches)
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"found {value!r}, expected a string")
+    return value
+
+
+def _count(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise TypeError(f"found {value!r}, expected a whole number")
+    return value
+
+
+def _counts(value: Any) -> dict[str, int]:
+    return {_text(name): _count(count) for name, count in value.items()}
+
+
+def _names(value: Any) -> tuple[str, ...]:
+    names = tuple(_text(name) for name in value)
+    if isinstance(value, str) or len(set(names)) != len(names):
+        raise ValueError("names are no list, or one comes twice")
+    return names
+
+
+def _require_count(name: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name}: found {value!r}, expected a whole number")
+    if value < 1:
+        raise ValueError(f"{name}: found {value}, expected at least 1")
+
+
+def file_checksum(path: Path, *, progress: Callable[[int], object] | None = None) -> str:
+    """Return the SHA-256 of a file's bytes, in hexadecimal.
+
+    `progress` is called with the number of bytes of each chunk read.
+    """
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            digest.update(chunk)
+            if progress is not None:
+                progress(len(chunk))
+    return digest.hexdigest()
