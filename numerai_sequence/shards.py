@@ -1,0 +1,317 @@
+"""Shards: map a set's shard files into memory, and gather rows by their global number.
+
+Global row numbers count through the shards in their order, and through each shard's record batches.
+"""
+
+from __future__ import annotations
+
+import glob
+import mmap
+import os
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from types import TracebackType
+from typing import Any, overload
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from tqdm import tqdm
+
+from .encoding import Bytes
+from .eras import sort_eras
+from .errors import CorruptShardError, ManifestError
+from .layout import FEATURES, MANIFEST, META_COLUMNS, Manifest, Shard, file_checksum, read_manifest
+
+PathLike = str | os.PathLike[str]
+
+
+class ShardSet:
+    """The shard files of a set, or some of them, memory-mapped.
+
+    ``shards[::4]`` is the set of every fourth shard, ``len(shards)`` the number of shard files.
+    A set can be used from several threads at once. It pickles by its path: the process that
+    unpickles it maps the files anew. `close` it, or use it in a ``with``; slices of it stay open.
+
+    Parameters
+    ----------
+    folder : path
+        Where the manifest and the shard files are.
+    manifest : Manifest
+        Its shards are those that are opened.
+
+    Attributes
+    ----------
+    rows : int
+    features : tuple of str
+        Feature names, in the order of the columns of a batch.
+    targets : tuple of str
+    eras : list of str
+        In the order of time.
+    data_types : list of str
+    encoding : str
+    paths : list of path
+        The shard files.
+
+    Raises
+    ------
+    CorruptShardError
+        A shard file is missing, or its size or schema is not what the manifest says.
+    """
+
+    def __init__(self, folder: Path, manifest: Manifest) -> None:
+        self._open(folder, manifest, [_map(folder / s.file, s, manifest) for s in manifest.shards])
+
+    def _open(self, folder: Path, manifest: Manifest, batches: list[list[pa.RecordBatch]]) -> None:
+        self.folder = folder
+        self.manifest = manifest
+        self._batches = batches
+        flat = [batch for shard in batches for batch in shard]
+        self._starts = np.cumsum([0, *(batch.num_rows for batch in flat)])
+        self._features = [_matrix(batch) for batch in flat]
+        self._targets = {
+            name: [batch.column(name).to_numpy() for batch in flat] for name in manifest.targets
+        }
+        self._closed = False
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"folder": self.folder, "manifest": self.manifest}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(state["folder"], state["manifest"])  # type: ignore[misc]
+
+    def close(self) -> None:
+        """Let go of the maps; those that arrays still refer to go with the last of them."""
+        self._batches, self._features, self._targets = [], [], {}
+        self._closed = True
+
+    def __enter__(self) -> ShardSet:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __len__(self) -> int:
+        return len(self.manifest.shards)
+
+    def __getitem__(self, index: int | slice) -> ShardSet:
+        self._check_open()
+        chosen = slice(index, index + 1 or None) if isinstance(index, int) else index
+        if isinstance(index, int) and not -len(self) <= index < len(self):
+            raise IndexError(f"shard {index}, but {self.folder} has {len(self)}")
+        part = object.__new__(ShardSet)
+        manifest = replace(self.manifest, shards=self.manifest.shards[chosen])
+        part._open(self.folder, manifest, self._batches[chosen])
+        return part
+
+    def __repr__(self) -> str:
+        return (
+            f"<ShardSet {str(self.folder)!r}: {self.rows:,} rows x {len(self.features):,} features "
+            f"({self.encoding}), {len(self.targets)} targets, {len(self.eras):,} eras, "
+            f"{len(self)} shards>"
+        )
+
+    @property
+    def rows(self) -> int:
+        return sum(shard.rows for shard in self.manifest.shards)
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        return self.manifest.features
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        return self.manifest.targets
+
+    @property
+    def encoding(self) -> str:
+        return self.manifest.encoding
+
+    @property
+    def paths(self) -> list[Path]:
+        return [self.folder / shard.file for shard in self.manifest.shards]
+
+    @property
+    def era_rows(self) -> dict[str, int]:
+        """The rows of each era, in the order of time."""
+        counts = self._count("eras")
+        return {era: counts[era] for era in sort_eras(counts)}
+
+    @property
+    def eras(self) -> list[str]:
+        return list(self.era_rows)
+
+    @property
+    def data_types(self) -> list[str]:
+        return sorted(self._count("data_types"))
+
+    def column(self, name: str) -> pa.ChunkedArray:
+        """Return ``id``, ``era``, ``data_type`` or a target for all rows, without copying."""
+        self._check_open()
+        if name not in (*META_COLUMNS, *self.targets):
+            raise KeyError(f"{name!r}; there are {', '.join((*META_COLUMNS, *self.targets))}")
+        kind = self.manifest.schema.field(name).type
+        return pa.chunked_array([b.column(name) for shard in self._batches for b in shard], kind)
+
+    def spans(self) -> list[tuple[int, int]]:
+        """Return the rows of each record batch as (start, stop)."""
+        bounds = [int(bound) for bound in self._starts]
+        return list(pairwise(bounds))
+
+    def gather(self, rows: npt.NDArray[np.int64], targets: Sequence[str]) -> tuple[Bytes, Any]:
+        """Copy rows out of the maps.
+
+        Parameters
+        ----------
+        rows : int64 array, shape (n,)
+            Global row numbers, ascending.
+        targets : sequence of str
+
+        Returns
+        -------
+        encoded : uint8 array, shape (n, row bytes)
+        values : float32 array, shape (n, len(targets))
+        """
+        self._check_open()
+        cuts = np.searchsorted(rows, self._starts)
+        encoded = np.empty((len(rows), self._features[0].shape[1]), np.uint8)
+        values = np.empty((len(rows), len(targets)), np.float32)
+        columns = [(values[:, i], self._targets[name]) for i, name in enumerate(targets)]
+        for batch in np.flatnonzero(np.diff(cuts)):
+            start, stop = cuts[batch], cuts[batch + 1]
+            local = rows[start:stop] - self._starts[batch]
+            # Without mode="clip" NumPy gathers into a buffer of its own first.
+            self._features[batch].take(local, axis=0, out=encoded[start:stop], mode="clip")
+            for column, source in columns:
+                column[start:stop] = source[batch].take(local)
+        return encoded, values
+
+    def verify(self, *, progress: bool = False) -> None:
+        """Read every byte of every shard file, and compare it with its checksum.
+
+        Raises
+        ------
+        CorruptShardError
+            Naming the first file that is not as it was written.
+        """
+        total = sum(shard.bytes for shard in self.manifest.shards)
+        with tqdm(
+            total=total, desc="verifying", unit="B", unit_scale=True, disable=not progress
+        ) as bar:
+            for shard, path in zip(self.manifest.shards, self.paths, strict=True):
+                found = file_checksum(path, progress=bar.update)
+                if found != shard.checksum:
+                    raise _corrupt(path, "SHA-256", found, shard.checksum)
+
+    def _count(self, what: str) -> Counter[str]:
+        counts: Counter[str] = Counter()
+        for shard in self.manifest.shards:
+            for batch in shard.batches:
+                counts.update(getattr(batch, what))
+        return counts
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ValueError(f"the shard set {str(self.folder)!r} is closed; open it again")
+
+
+@overload
+def open_shards(path: PathLike) -> ShardSet: ...
+@overload
+def open_shards(path: Iterable[PathLike]) -> ShardSet: ...
+def open_shards(path: PathLike | Iterable[PathLike]) -> ShardSet:
+    """Open a shard set.
+
+    Parameters
+    ----------
+    path : path or sequence of paths
+        A folder; or some of its shard files, as a list or as a glob ("shards/shard-0*.arrow").
+
+    Returns
+    -------
+    ShardSet
+
+    Raises
+    ------
+    ManifestError
+        There is no manifest, it is damaged or of another version, or does not know a file.
+    CorruptShardError
+        A shard file's size or schema is wrong.
+    """
+    if isinstance(path, (str, os.PathLike)):
+        if os.path.isdir(path) or not (os.path.isfile(path) or glob.has_magic(os.fspath(path))):
+            return ShardSet(Path(path), read_manifest(Path(path)))
+        files = [Path(file) for file in sorted(glob.glob(os.fspath(path)) or [os.fspath(path)])]
+    else:
+        files = [Path(file) for file in path]
+    return _open_files(files)
+
+
+def _open_files(files: list[Path]) -> ShardSet:
+    folders = {file.parent for file in files}
+    if len(folders) != 1:
+        found = "no shard file" if not folders else f"shard files of {len(folders)} folders"
+        raise ManifestError(f"found {found}; expected those of one shard set", found=len(folders))
+    [folder] = folders
+    manifest = read_manifest(folder)
+    known = {shard.file: shard for shard in manifest.shards}
+    for file in files:
+        if file.name not in known:
+            raise ManifestError(
+                f"{file}: not a shard of {folder / MANIFEST}; expected one of {len(known)} files "
+                f"such as {next(iter(known), None)}",
+                path=file,
+            )
+    return ShardSet(folder, replace(manifest, shards=tuple(known[file.name] for file in files)))
+
+
+def _map(path: Path, shard: Shard, manifest: Manifest) -> list[pa.RecordBatch]:
+    """Map one shard file, and check its structure against the manifest."""
+    try:
+        with open(path, "rb") as file:
+            found = os.fstat(file.fileno()).st_size
+            if found != shard.bytes or not found:
+                raise _corrupt(path, "bytes", found, shard.bytes)
+            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    except OSError as error:
+        raise _corrupt(path, "file", error.strerror, f"{shard.bytes} bytes") from error
+    try:
+        reader = pa.ipc.open_file(pa.py_buffer(mapped))
+        batches = [reader.get_batch(i) for i in range(reader.num_record_batches)]
+        for batch in batches:
+            batch.validate()
+            if any(column.null_count for column in batch.columns[3:]):
+                raise pa.ArrowInvalid("a null target or feature")
+    except (pa.ArrowException, OSError) as error:
+        raise _corrupt(path, "Arrow file", str(error), "a whole one") from error
+    if not reader.schema.equals(manifest.schema, check_metadata=True):
+        raise _corrupt(path, "schema", "another", "that of the manifest")
+    rows = [batch.num_rows for batch in batches]
+    if rows != [batch.rows for batch in shard.batches]:
+        raise _corrupt(path, "rows", rows, [batch.rows for batch in shard.batches])
+    return batches
+
+
+def _corrupt(path: Path, what: str, found: object, expected: object) -> CorruptShardError:
+    return CorruptShardError(
+        f"{path}: {what}: found {found}, expected {expected}; write the set again with "
+        "overwrite=True, or copy the file again",
+        path=path,
+        found=found,
+        expected=expected,
+    )
+
+
+def _matrix(batch: pa.RecordBatch) -> Bytes:
+    """View a batch's features as uint8, shape (rows, row bytes)."""
+    storage = batch.column(FEATURES).storage
+    values: Bytes = storage.flatten().to_numpy(zero_copy_only=True).view(np.uint8)
+    return values.reshape(batch.num_rows, storage.type.list_size)
