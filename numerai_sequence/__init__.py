@@ -1,0 +1,126 @@
+"""Train Keras models on all of the Numerai data, on a machine that can hold a fraction of it.
+
+from numerai_sequence import NumeraiSequence, write_shards
+
+shards = write_shards("train.parquet", "shards/")
+model.fit(NumeraiSequence(shards, batch_size=1000), workers=4)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .errors import (
+    CorruptShardError,
+    EraError,
+    FeatureError,
+    ManifestError,
+    NumeraiSequenceError,
+    OutputExistsError,
+    SourceError,
+)
+from .layout import WriteOptions
+from .shards import PathLike, ShardSet, open_shards
+from .version import __version__
+from .writer import write
+
+if TYPE_CHECKING:
+    from .sequence import NumeraiSequence
+
+
+__all__ = [
+    "CorruptShardError",
+    "EraError",
+    "FeatureError",
+    "ManifestError",
+    "NumeraiSequence",
+    "NumeraiSequenceError",
+    "OutputExistsError",
+    "ShardSet",
+    "SourceError",
+    "__version__",
+    "open_shards",
+    "write_shards",
+]
+
+
+def write_shards(
+    sources: PathLike | Sequence[PathLike],
+    out: PathLike,
+    *,
+    num_shards: int = 16,
+    encoding: str = "packed",
+    mix_eras: int | None = None,
+    features: Sequence[str] | None = None,
+    targets: Sequence[str] | None = None,
+    seed: int = 0,
+    overwrite: bool = False,
+    progress: bool = True,
+) -> ShardSet:
+    """Write Parquet files as one shard set, and open it.
+
+    A set that was written from the same files with the same options is opened as it is.
+
+    Parameters
+    ----------
+    sources : path or sequence of paths
+        Parquet files as Numerai gives them out: v5's int8 features, v4.1's nullable Int8, v3's
+        float32; several become one set and need the same features and targets, in any order.
+    out : path
+        The folder of the set.
+    num_shards : int
+        Era e goes to shard ``e mod num_shards``; eras that are no number to shard 0.
+    encoding : {"packed", "int8"}
+        Three features a byte, or one.
+    mix_eras : int, optional
+        Neighbouring eras of a shard whose rows are mixed once for all, so that reading runs of rows
+        still shuffles well. None: as many as fit into 256 MB. 1 keeps each era together.
+    features, targets : sequence of str, optional
+        The columns to write, in this order; None for all named ``feature...`` and ``target...``.
+    seed : int
+        Of the mixing.
+    overwrite : bool
+        Replace what is in `out`. The old set stays whole until the new one is.
+    progress : bool
+        Show progress bars on stderr.
+
+    Returns
+    -------
+    ShardSet
+
+    Raises
+    ------
+    SourceError
+        A source cannot be read, lacks a column, or holds a feature value that is none of the five,
+        with the file, the column and the row.
+    FeatureError
+        A feature or target asked for is unknown.
+    OutputExistsError
+        `out` holds something else.
+    """
+    options = WriteOptions(
+        num_shards,
+        encoding,
+        mix_eras,
+        _names("features", features),
+        _names("targets", targets),
+        seed,
+    )
+    return open_shards(write(sources, Path(out), options, overwrite=overwrite, progress=progress))
+
+
+def _names(option: str, names: Sequence[str] | None) -> tuple[str, ...] | None:
+    if isinstance(names, str):
+        raise TypeError(f"{option}: found {names!r}, expected a list of column names")
+    return None if names is None else tuple(names)
+
+
+def __getattr__(name: str) -> Any:
+    # Keras takes seconds to import: only who asks for the sequence pays.
+    if name == "NumeraiSequence":
+        from .sequence import NumeraiSequence
+
+        return NumeraiSequence
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

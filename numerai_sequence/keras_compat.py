@@ -1,0 +1,199 @@
+"""Keras compat: the one place that knows which Keras is running, and what has to be done about it.
+
+Keras 3 (`keras`), its predecessor as a package of its own (`tf_keras`) and inside TensorFlow up to
+2.15 (`keras` 2) each have a ``Sequence`` that their models accept. `sequence_bases` names those of
+the Keras packages in use, and `install` changes two things in each of them, for our sequences only:
+
+1. ``fit``, ``evaluate`` and ``predict`` take ``workers``, ``use_multiprocessing`` and
+   ``max_queue_size`` again, which Keras 3 moved to the sequence. They hold for that call, for the
+   validation sequence too, and win over those given to the sequence.
+2. One pass over a sequence has one enqueuer of its own, which ends with the pass. Keras 3 keeps
+   one for all passes, and hands the batches that a stopped pass had prefetched to the next pass: a
+   model then misses some rows and sees others twice. Keras 2 lets it run on into a pass that nobody
+   wants, and waits 5 seconds for it at the end of every epoch.
+
+Every other input reaches Keras as it was given. Installing again changes nothing.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import importlib.util
+import os
+import random
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager, suppress
+from types import ModuleType
+from typing import Any, Protocol
+
+OPTIONS = ("workers", "use_multiprocessing", "max_queue_size")
+
+_INSTALLED = "_numerai_sequence_installed"
+
+
+class Pass(Protocol):
+    """One epoch of a sequence, whatever happens to the sequence meanwhile."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: int) -> Any: ...
+
+
+def sequence_bases() -> tuple[type, ...]:
+    """Return the ``Sequence`` classes that a sequence of ours has to inherit from."""
+    return tuple(package.utils.Sequence for package in _keras_packages())
+
+
+def _keras_packages() -> list[ModuleType]:
+    packages = [importlib.import_module("keras")]
+    # Keras 3 on JAX or torch runs without TensorFlow: do not load it for a package nobody uses.
+    wanted = "tensorflow" in sys.modules or "TF_USE_LEGACY_KERAS" in os.environ
+    if "tf_keras" in sys.modules or (wanted and importlib.util.find_spec("tf_keras")):
+        with suppress(ImportError):  # made for another TensorFlow: the user cannot use it either
+            packages.append(importlib.import_module("tf_keras"))
+    return packages
+
+
+def install(kind: type) -> None:
+    """Make the Keras packages in use ready for sequences of class `kind`."""
+    for package in _keras_packages():
+        if getattr(package, _INSTALLED, False):
+            continue
+        for name in ("fit", "evaluate", "predict"):
+            _give_options(package.Model, name, kind)
+        if int(package.__version__.split(".")[0]) >= 3:
+            _cure_keras_3(kind)
+        else:
+            _cure_keras_2(package, kind)
+        setattr(package, _INSTALLED, True)
+
+
+def _give_options(model: type, name: str, kind: type) -> None:
+    """Let a method of Keras's Model take `OPTIONS` where it is fed one of our sequences."""
+    owner = next(parent for parent in model.__mro__ if name in vars(parent))
+    original = vars(owner)[name]
+
+    @functools.wraps(original)
+    def method(self: Any, *args: Any, **kwargs: Any) -> Any:
+        x = args[0] if args else kwargs.get("x")
+        if not isinstance(x, kind):
+            return original(self, *args, **kwargs)
+        options = {option: kwargs.pop(option) for option in OPTIONS if option in kwargs}
+        if kwargs.get("_use_cached_eval_dataset"):
+            options = {}  # Keras 2's fit validates with the defaults; its own options are set
+        with ExitStack() as stack:
+            for sequence in (x, kwargs.get("validation_data")):
+                if isinstance(sequence, kind):
+                    stack.enter_context(_set(sequence, options))
+            return original(self, *args, **kwargs)
+
+    setattr(owner, name, method)
+
+
+@contextmanager
+def _set(sequence: Any, options: dict[str, Any]) -> Iterator[None]:
+    before = {option: getattr(sequence, option) for option in options}
+    for option, value in options.items():
+        setattr(sequence, option, value)
+    try:
+        yield
+    finally:
+        for option, value in before.items():
+            setattr(sequence, option, value)
+
+
+def _cure_keras_3(kind: type) -> None:
+    module = importlib.import_module("keras.src.trainers.data_adapters.py_dataset_adapter")
+    adapter = module.PyDatasetAdapter
+    made, get_iterator = adapter.__init__, adapter._get_iterator
+
+    def make(enqueued: Any, sequence: Any, shuffle: bool) -> Any:
+        enqueuer = module.OrderedEnqueuer(
+            enqueued,
+            workers=sequence.workers,
+            use_multiprocessing=sequence.use_multiprocessing,
+            max_queue_size=sequence.max_queue_size,
+            shuffle=shuffle,
+        )
+        enqueuer.start()
+        return enqueuer
+
+    @functools.wraps(made)
+    def init(self: Any, x: Any, *args: Any, **kwargs: Any) -> None:
+        made(self, x, *args, **kwargs)
+        if isinstance(x, kind):
+            self.enqueuer = None  # the one for all passes; it has not been started
+
+    @functools.wraps(get_iterator)
+    def _get_iterator(self: Any) -> Any:
+        if not isinstance(self.py_dataset, kind):
+            return get_iterator(self)
+        batches = _run_pass(self.py_dataset, self.shuffle, make)
+        return (self._standardize_batch(batch) for batch in batches)
+
+    adapter.__init__, adapter._get_iterator = init, _get_iterator
+
+
+def _cure_keras_2(package: ModuleType, kind: type) -> None:
+    root = package.utils.Sequence.__module__.rsplit(".utils.", 1)[0]
+    module = importlib.import_module(f"{root}.utils.data_utils")
+    adapter = importlib.import_module(f"{root}.engine.data_adapter").KerasSequenceAdapter
+    handle = adapter._handle_multiprocessing
+
+    def make(enqueued: Any, sequence: Any, shuffle: bool) -> Any:
+        enqueuer = module.OrderedEnqueuer(
+            enqueued, use_multiprocessing=sequence.use_multiprocessing, shuffle=shuffle
+        )
+        enqueuer.start(workers=sequence.workers, max_queue_size=sequence.max_queue_size)
+        return enqueuer
+
+    @functools.wraps(handle)
+    def _handle_multiprocessing(self: Any, x: Any, *args: Any, **kwargs: Any) -> Any:
+        if not isinstance(x, kind):
+            return handle(self, x, *args, **kwargs)
+        return lambda: _run_pass(x, self._shuffle_sequence, make)
+
+    adapter._handle_multiprocessing = _handle_multiprocessing
+
+
+class _Enqueued:
+    """A pass as an enqueuer wants it: with the names of both generations, and deaf to hooks."""
+
+    def __init__(self, one_pass: Pass) -> None:
+        self._pass = one_pass
+        self.num_batches = len(one_pass)
+
+    def __len__(self) -> int:
+        return self.num_batches
+
+    def __getitem__(self, index: int) -> Any:
+        return self._pass[index]
+
+    def on_epoch_end(self) -> None:
+        """Do nothing: Keras 2's enqueuer calls this from a thread of its own."""
+
+
+def _run_pass(sequence: Any, shuffle: bool, make: Callable[[Any, Any, bool], Any]) -> Iterator[Any]:
+    """Yield each batch of one pass once; what works for it ends with it, finished or not."""
+    one_pass = sequence.one_pass()
+    count = len(one_pass)
+    if sequence.workers <= 1 and not sequence.use_multiprocessing:
+        indices = list(range(count))
+        if shuffle:
+            random.shuffle(indices)  # as Keras does
+        for index in indices:
+            yield one_pass[index]
+        return
+    enqueuer = make(_Enqueued(one_pass), sequence, shuffle)
+    try:
+        with closing(enqueuer.get()) as batches:
+            for number, batch in enumerate(batches, 1):
+                if number == count:
+                    enqueuer.stop()  # before the last batch is used, so that none is begun after it
+                yield batch
+                if number == count:
+                    return
+    finally:
+        if enqueuer.is_running():
+            enqueuer.stop()
