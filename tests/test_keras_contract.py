@@ -1,0 +1,372 @@
+"""The Keras contract: what a model receives, on whichever Keras is running.
+
+``KERAS_BACKEND=jax`` and ``TF_USE_LEGACY_KERAS=1`` choose another Keras for the whole module.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from tables import DIGITS, row_numbers, write_source
+
+from numerai_sequence import NumeraiSequence, open_shards, write_shards
+
+if os.environ.get("KERAS_BACKEND", "tensorflow") == "tensorflow":
+    import tensorflow as tf
+
+    keras = tf.keras
+else:
+    tf = None
+    import keras
+
+IS_KERAS_3 = hasattr(keras, "ops")
+IS_TENSORFLOW = tf is not None
+PACKAGE = "keras" if IS_KERAS_3 else keras.Model.__module__.split(".")[0]
+ROWS, BATCH, BATCHES, FEATURES = 1037, 50, 21, 14
+
+WORKERS = [
+    pytest.param({"workers": 1}, id="1-thread"),
+    pytest.param({"workers": 4}, id="4-threads"),
+    pytest.param({"workers": 2, "use_multiprocessing": True}, id="2-processes"),
+]
+each_workers = pytest.mark.parametrize("workers", WORKERS)
+keras_3_only = pytest.mark.skipif(not IS_KERAS_3, reason="Keras 3's own ways")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("contract")
+    source = write_source(path / "train.parquet", rows=ROWS, features=FEATURES)
+    write_shards(source, path / "shards", num_shards=5, progress=False).close()
+    return path / "shards"
+
+
+@pytest.fixture
+def sequence(folder):
+    return NumeraiSequence(folder, batch_size=BATCH)
+
+
+@pytest.fixture
+def in_order(folder):
+    """A sequence in the order of the files, and the numbers of its rows."""
+    with open_shards(folder) as shards:
+        numbers = [int(i[1:], 16) for i in shards.column("id").to_pylist()]
+    return NumeraiSequence(folder, batch_size=BATCH, shuffle=False), np.array(numbers)
+
+
+class RowCounts(keras.metrics.Metric):
+    """Counts how often the model saw each row, in the graph; place ROWS counts wrong targets."""
+
+    def __init__(self, **options):
+        super().__init__(name="rows", **options)
+        self.counts = self.add_weight(shape=(ROWS + 1,), initializer="zeros", name="counts")
+
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        ops, one_hot = (keras.ops, keras.ops.one_hot) if IS_KERAS_3 else (tf, tf.one_hot)
+        seen = ops.reshape(y_pred, [-1])
+        is_right = ops.abs(seen - ops.reshape(y_true, [-1])) < 0.5
+        place = ops.where(is_right, ops.cast(seen + 0.5, "int32"), ROWS)
+        total = ops.sum if IS_KERAS_3 else tf.reduce_sum
+        self.counts.assign(self.counts + total(one_hot(place, ROWS + 1), axis=0))
+
+    def reset_state(self):
+        self.counts.assign(np.zeros(ROWS + 1, np.float32))
+
+    def result(self):
+        return (keras.ops.max if IS_KERAS_3 else tf.reduce_max)(self.counts)
+
+
+class Recorder(keras.callbacks.Callback):
+    """Keeps the counts of every epoch of fit, and of every evaluation."""
+
+    def __init__(self, metric):
+        super().__init__()
+        self.metric, self.fit, self.tests, self._epoch_open = metric, [], [], False
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._epoch_open = True
+
+    def _counts(self):
+        counts = self.metric.counts
+        return keras.ops.convert_to_numpy(counts) if IS_KERAS_3 else counts.numpy()
+
+    def _end_epoch(self):
+        if self._epoch_open:  # validation resets the metrics before on_epoch_end
+            self.fit.append(self._counts())
+        self._epoch_open = False
+
+    def on_test_begin(self, logs=None):
+        self._end_epoch()
+
+    def on_test_end(self, logs=None):
+        self.tests.append(self._counts())
+
+    def on_epoch_end(self, epoch, logs=None):
+        self._end_epoch()
+
+
+def make_model(build=True):
+    """A model whose output is the number of the row that it was given."""
+    layers = [keras.layers.Dense(1, use_bias=False, kernel_initializer=digits_to_number)]
+    model = keras.Sequential(([keras.Input((FEATURES,))] if build else []) + layers)
+    metric = RowCounts()
+    model.compile(keras.optimizers.SGD(0.0), "mse", metrics=[metric])
+    return model, Recorder(metric)
+
+
+def digits_to_number(shape, dtype=None):
+    weights = np.zeros(shape, np.float32)
+    weights[:DIGITS, 0] = 4 * 5.0 ** np.arange(DIGITS)
+    return keras.ops.convert_to_tensor(weights) if IS_KERAS_3 else tf.constant(weights)
+
+
+def assert_each_row_once(counts):
+    assert counts[ROWS] == 0, "a row came with another row's target"
+    np.testing.assert_array_equal(counts[:ROWS], np.ones(ROWS))
+
+
+@each_workers
+@pytest.mark.parametrize("build", [True, False], ids=["built", "fresh"])
+def test_fit_sees_each_row_once_an_epoch(sequence, workers, build, nothing_left):
+    model, recorder = make_model(build)
+    model.fit(sequence, epochs=3, callbacks=[recorder], verbose=0, **workers)
+    model.fit(sequence, epochs=2, callbacks=[recorder], verbose=0, **workers)
+    assert len(recorder.fit) == 5
+    for counts in recorder.fit:
+        assert_each_row_once(counts)
+
+
+@each_workers
+def test_evaluate_sees_each_row_once(sequence, workers):
+    model, recorder = make_model()
+    for _ in range(2):
+        model.evaluate(sequence, callbacks=[recorder], verbose=0, **workers)
+        assert_each_row_once(recorder.tests[-1])
+
+
+@each_workers
+def test_evaluate_stopped_early_does_not_poison_the_next(in_order, workers):
+    sequence, numbers = in_order
+    model, recorder = make_model()
+    for steps in (3, None, 2, None):
+        model.evaluate(sequence, steps=steps, callbacks=[recorder], verbose=0, **workers)
+        seen = numbers[: (steps or BATCHES) * BATCH]
+        expected = np.bincount(seen, minlength=ROWS + 1)
+        np.testing.assert_array_equal(recorder.tests[-1], expected)
+
+
+@each_workers
+def test_predictions_come_in_the_order_of_the_files(in_order, workers):
+    sequence, numbers = in_order
+    model, _ = make_model()
+    for steps in (None, 3, None):
+        predictions = model.predict(sequence, steps=steps, verbose=0, **workers)
+        expected = numbers[: (steps or BATCHES) * BATCH]
+        np.testing.assert_array_equal(predictions.reshape(-1), expected)
+
+
+def test_predict_needs_no_target(folder, in_order):
+    model, _ = make_model()
+    sequence = NumeraiSequence(folder, batch_size=BATCH, shuffle=False, target=None)
+    predictions = model.predict(sequence, verbose=0, workers=4)
+    np.testing.assert_array_equal(predictions.reshape(-1), in_order[1])
+
+
+@each_workers
+@pytest.mark.parametrize("build", [True, False], ids=["built", "fresh"])
+def test_short_validation_steps_see_the_same_rows_every_epoch(
+    sequence, in_order, workers, build, nothing_left
+):
+    validation, numbers = in_order
+    model, recorder = make_model(build)
+    model.fit(
+        sequence,
+        validation_data=validation,
+        validation_steps=3,
+        epochs=3,
+        callbacks=[recorder],
+        verbose=0,
+        **workers,
+    )
+    expected = np.bincount(numbers[: 3 * BATCH], minlength=ROWS + 1)
+    assert len(recorder.fit) == len(recorder.tests) == 3
+    for counts in recorder.fit:
+        assert_each_row_once(counts)
+    for counts in recorder.tests:
+        np.testing.assert_array_equal(counts, expected)
+
+
+@each_workers
+def test_whole_validation_sees_each_row_once(sequence, in_order, workers):
+    model, recorder = make_model()
+    model.fit(
+        sequence,
+        validation_data=in_order[0],
+        epochs=2,
+        callbacks=[recorder],
+        verbose=0,
+        **workers,
+    )
+    for counts in [*recorder.fit, *recorder.tests]:
+        assert_each_row_once(counts)
+
+
+@each_workers
+def test_steps_per_epoch_never_repeats_a_row_of_a_pass(sequence, workers, nothing_left):
+    model, recorder = make_model()
+    model.fit(sequence, steps_per_epoch=7, epochs=3, callbacks=[recorder], verbose=0, **workers)
+    for counts in recorder.fit:
+        assert counts[ROWS] == 0
+        assert counts.max() == 1
+    if IS_KERAS_3:  # the epochs go on in one pass, and 3 x 7 batches are the whole of it
+        assert_each_row_once(sum(recorder.fit))
+    else:  # every epoch begins a pass of its own
+        assert all(counts.sum() >= 7 * BATCH - BATCH + ROWS % BATCH for counts in recorder.fit)
+    recorder.fit.clear()
+    model.fit(sequence, epochs=1, callbacks=[recorder], verbose=0, **workers)
+    assert_each_row_once(recorder.fit[0])
+
+
+@pytest.mark.skipif(not IS_TENSORFLOW, reason="tf.distribute")
+@each_workers
+def test_mirrored_strategy_sees_each_row_once(sequence, workers):
+    with tf.distribute.MirroredStrategy(["/cpu:0"]).scope():
+        model, recorder = make_model()
+    model.fit(sequence, epochs=2, callbacks=[recorder], verbose=0, **workers)
+    for counts in recorder.fit:
+        assert_each_row_once(counts)
+
+
+def test_options_given_to_the_sequence_work_too(folder):
+    made = NumeraiSequence(folder, batch_size=BATCH, workers=4, max_queue_size=3)
+    model, recorder = make_model()
+    model.fit(made, epochs=2, callbacks=[recorder], verbose=0)
+    for counts in recorder.fit:
+        assert_each_row_once(counts)
+    assert (made.workers, made.use_multiprocessing, made.max_queue_size) == (4, False, 3)
+
+
+class Spy(NumeraiSequence):
+    """Notes how many workers each pass was begun with."""
+
+    begun: list
+
+    def one_pass(self):
+        self.begun.append((self.workers, self.use_multiprocessing, self.max_queue_size))
+        return super().one_pass()
+
+
+def test_options_of_fit_hold_for_that_call_and_its_validation(folder):
+    train, validation = Spy(folder, workers=3), Spy(folder)
+    train.begun, validation.begun = [], []
+    model, _ = make_model()
+    model.fit(train, validation_data=validation, workers=2, max_queue_size=5, verbose=0)
+    assert set(train.begun) == set(validation.begun) == {(2, False, 5)}
+    model.fit(train, verbose=0)
+    assert train.begun[-1] == (3, False, 10)
+    model.evaluate(x=validation, workers=4, verbose=0)
+    model.predict(validation, workers=5, verbose=0)
+    assert validation.begun[-2:] == [(4, False, 10), (5, False, 10)]
+
+
+def test_options_are_restored_when_fit_fails(folder):
+    sequence = NumeraiSequence(folder, target=["target", "target_b"])
+    model = keras.Sequential([keras.Input((FEATURES + 1,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    with pytest.raises(Exception, match=r"(?i)incompatible|shape"):
+        model.fit(sequence, workers=4, verbose=0)
+    assert sequence.workers == 1
+
+
+def test_other_input_reaches_keras_untouched(sequence):
+    model, _ = make_model()
+    x, y = np.zeros((60, FEATURES), np.float32), np.zeros(60, np.float32)
+    assert len(model.fit(x, y, batch_size=20, verbose=0).epoch) == 1
+    assert model.predict(x, 20, 0).shape == (60, 1)
+    if IS_KERAS_3:
+        with pytest.raises(TypeError, match="workers"):
+            model.fit(x, y, workers=4)
+        with pytest.raises(ValueError, match="not recognized"):
+            model.evaluate(x, y, workers=4)
+        with pytest.raises(TypeError, match="workers"):
+            model.fit(x, y, validation_data=sequence, workers=4)
+    with pytest.raises(TypeError, match="wrokers"):
+        model.fit(sequence, wrokers=4)
+
+
+def test_installing_again_changes_nothing(folder):
+    NumeraiSequence(folder)
+    before = keras.Model.fit, keras.Model.evaluate, keras.Model.predict
+    NumeraiSequence(folder)
+    assert (keras.Model.fit, keras.Model.evaluate, keras.Model.predict) == before
+
+
+def test_nothing_is_installed_before_the_first_sequence(folder):
+    code = f"""
+import {PACKAGE} as k
+fit = k.Model.fit
+from numerai_sequence import NumeraiSequence
+assert k.Model.fit is fit, "on import"
+NumeraiSequence({str(folder)!r})
+assert k.Model.fit is not fit, "not at all"
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_every_epoch_has_an_order_of_its_own(sequence):
+    model, _ = make_model()
+    orders = []
+
+    class Note(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            orders.append((sequence.epoch, tuple(row_numbers(sequence[0][0]))))
+
+    model.fit(sequence, epochs=3, workers=4, verbose=0, callbacks=[Note()])
+    assert len({epoch for epoch, _ in orders}) == len({rows for _, rows in orders}) == 3
+
+
+def test_epochs_do_not_stall(sequence):
+    model, _ = make_model()
+    model.fit(sequence, workers=4, verbose=0)
+    start = time.monotonic()
+    model.fit(sequence, epochs=3, workers=4, verbose=0)
+    assert time.monotonic() - start < 5  # Keras 2 alone waits 5 s an epoch
+
+
+@keras_3_only
+def test_keras_3_still_needs_the_cure(sequence, in_order):
+    """When this fails, Keras hands out right batches by itself: delete the cure."""
+
+    class Plain(keras.utils.Sequence):
+        def __init__(self, wrapped):
+            super().__init__(workers=4)
+            self.wrapped = wrapped
+
+        def __len__(self):
+            return len(self.wrapped)
+
+        def __getitem__(self, index):
+            return self.wrapped[index]
+
+    model, recorder = make_model()
+    options = {"callbacks": [recorder], "verbose": 0, "epochs": 3}
+    model.fit(Plain(sequence), validation_data=Plain(in_order[0]), validation_steps=3, **options)
+    expected = np.bincount(in_order[1][: 3 * BATCH], minlength=ROWS + 1)
+    assert not np.array_equal(recorder.tests[-1], expected)
+
+
+@pytest.mark.skipif(not IS_TENSORFLOW, reason="tf_keras has one backend")
+def test_one_sequence_serves_models_of_both_generations(folder):
+    tf_keras = pytest.importorskip("tf_keras")
+    sequence = NumeraiSequence(folder, batch_size=BATCH, shuffle=False)
+    for package in (importlib.import_module("keras"), tf_keras):
+        model = package.Sequential([package.layers.Dense(1)])
+        model.compile("sgd", "mse")
+        assert len(model.fit(sequence, workers=4, verbose=0).epoch) == 1
+        assert model.predict(sequence, workers=4, verbose=0).shape == (ROWS, 1)
