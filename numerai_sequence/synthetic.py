@@ -1,0 +1,199 @@
+"""Synthetic: turn a row count and a seed into Numerai-shaped Parquet with a weak learnable signal.
+
+Features are independent and uniform. Every target is a latent score plus much larger noise,
+ranked within the era and cut into Numerai's five bins. The score is linear in a few features,
+the same few in every era and every file of one seed: a model fitted on one scores on another.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+#: Pearson correlation, within an era, of the ideal linear model's predictions with any target.
+SIGNAL_CORRELATION = 0.20
+
+_Floats = npt.NDArray[np.float32]
+_NAMES, _SIGNAL, _SIZES, _ROWS, _IDS = range(1, 6)  # first words of the seeds: streams apart
+_TARGETS = (
+    "agnes alpha bravo caroline charlie claudia cyrusd delta echo ender jasper jeremy ralph rowan "
+    "sam teager2b tyler victor waldo xerxes"
+)
+# Every start has three letters, so that no two words are spelled the same.
+_STARTS = "bal bri cal cor dru fen gla hal jun kra lum mar nov per sil tan"
+_ENDS = "aceous adactyl agram alescent ament anoid aphone ary iate ible ical ism ite itious ous ure"
+
+
+def feature_names(features: int, *, seed: int = 0) -> list[str]:
+    """Names like Numerai's: `features` different ones, sorted, fixed by (`features`, `seed`).
+
+    Raises
+    ------
+    ValueError
+        If `features` is not in 1 to 100,000 or `seed` in 0 to 2**32 - 1.
+    """
+    _expect(range(1, 100_001), features=features)
+    _expect(range(1 << 32), seed=seed)
+    words = [start + end for start in _STARTS.split() for end in _ENDS.split()]
+    rng = np.random.default_rng([_NAMES, seed, features])
+    drawn = rng.choice(len(words) ** 3, size=features, replace=False)
+    triples = np.transpose(np.unravel_index(drawn, (len(words),) * 3))
+    return sorted(f"feature_{words[a]}_{words[b]}_{words[c]}" for a, b, c in triples)
+
+
+def write_parquet(
+    path: str | os.PathLike[str],
+    *,
+    rows: int,
+    features: int = 3_555,
+    targets: int = 41,
+    seed: int = 0,
+    first_era: int = 1,
+    data_type: str = "train",
+    min_eras: int = 16,
+    row_group_rows: int | None = None,
+    progress: bool = False,
+) -> Path:
+    """Write or replace a Parquet file with v5.3's columns, whole or not at all; return its path.
+
+    Parameters
+    ----------
+    path : path-like
+    rows, min_eras : int
+        Exactly `rows` rows, in about ``rows / 4784`` eras, growing, but at least `min_eras`.
+    features, targets : int
+        Numbers of columns: int8 in 0..4; up to 41 of float32 in {0, .25, .5, .75, 1}. The last is
+        `target`; the others have the same latent score, other noise, and 2% nulls.
+    seed, first_era : int
+        (`seed`, `features`) fixes names and signal: another `first_era` alone gives other rows.
+    data_type : str
+    row_group_rows : int, optional
+        20,000 when None. Memory: a row group, an era, and 1 kB of footer a column and row group.
+    progress : bool
+        Show a bar, counted in rows (needs tqdm).
+
+    Raises
+    ------
+    ValueError
+        If a number is out of its range.
+    """
+    group_rows = 20_000 if row_group_rows is None else row_group_rows
+    _expect(range(1, 42), targets=targets)
+    _expect(range(1, 1 << 32), first_era=first_era, min_eras=min_eras, row_group_rows=group_rows)
+    _expect(range(min_eras, 1 << 32), rows=rows)
+    schema = _schema(feature_names(features, seed=seed), targets)
+    sizes = _era_sizes(rows, min_eras, np.random.default_rng([_SIZES, seed, first_era]))
+    _expect(range(1, 10_000), last_era=first_era + len(sizes) - 1)
+    eras = _eras(schema, sizes, features, seed, first_era, data_type)
+    groups = _regrouped(_with_bar(eras, rows) if progress else eras, group_rows)
+    temporary = Path(f"{os.fspath(path)}.{os.getpid()}.tmp")
+    try:
+        # Measured: the dictionary makes the file 4 times smaller; then lz4 or none gains nothing.
+        with pq.ParquetWriter(temporary, schema, compression="snappy", use_dictionary=True) as file:
+            for group in groups:
+                file.write_table(group, row_group_size=group_rows)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return Path(path)
+
+
+def _expect(expected: range, **numbers: int) -> None:
+    for name, number in numbers.items():
+        if number not in expected:
+            raise ValueError(f"{name} is {number}, expected {expected[0]} to {expected[-1]}")
+
+
+def _schema(names: list[str], targets: int) -> pa.Schema:
+    """The Arrow schema, with the metadata by which pandas makes `id` the index."""
+    auxiliary = [f"target_{name}_{days}" for name in _TARGETS.split() for days in (20, 60)]
+    kinds = dict.fromkeys(["era", "data_type"], "string") | dict.fromkeys(names, "int8")
+    kinds |= dict.fromkeys([*auxiliary[: targets - 1], "target"], "float") | {"id": "string"}
+    index = {"name": "id", "field_name": "id", "pandas_type": "unicode", "numpy_type": "object"}
+    pandas = {"index_columns": ["id"], "column_indexes": [], "columns": [index]}
+    return pa.schema(kinds, metadata={"pandas": json.dumps(pandas)})
+
+
+def _era_sizes(rows: int, min_eras: int, rng: np.random.Generator) -> list[int]:
+    """Rows of each era: growing as v5.3's, a bit ragged, at least 1, their sum exactly `rows`."""
+    eras = max(min_eras, round(rows / 4_784))
+    shares = np.linspace(2_300, 7_200, eras) * rng.uniform(0.97, 1.03, eras)
+    ends = np.rint(np.cumsum(shares) / shares.sum() * (rows - eras)).astype(np.int64)
+    return [int(size) + 1 for size in np.diff(ends, prepend=0)]
+
+
+def _eras(
+    schema: pa.Schema, sizes: list[int], features: int, seed: int, first_era: int, data_type: str
+) -> Iterator[pa.Table]:
+    """One table an era."""
+    columns, weights = _signal(features, seed)
+    rng = np.random.default_rng([_ROWS, seed, first_era])
+    for era, rows in enumerate(sizes, first_era):
+        # A row of x is a column of the file, contiguous, so that Arrow takes it without a copy.
+        x = rng.integers(0, 5, size=(features, rows), dtype=np.int8)
+        y = _targets(weights @ (x[columns] - 2), len(schema) - features - 3, rng)
+        arrays = [pa.repeat(f"{era:04d}", rows), pa.repeat(data_type, rows), *map(pa.array, x)]
+        # from_pandas makes NaN null, which is how pandas, and so Numerai, writes it.
+        arrays += [*(pa.array(target, from_pandas=True) for target in y), _ids(era, rows, seed)]
+        yield pa.Table.from_arrays(arrays, schema=schema)
+
+
+def _signal(features: int, seed: int) -> tuple[npt.NDArray[np.int64], _Floats]:
+    """The 5% of features that matter, and weights that give their weighted sum variance 1."""
+    rng = np.random.default_rng([_SIGNAL, seed, features])
+    count = min(features, max(3, min(60, round(0.05 * features))))
+    columns = rng.choice(features, size=count, replace=False)
+    weights = rng.standard_normal(count).astype(np.float32)
+    return columns, weights / np.sqrt(2 * np.square(weights).sum())  # uniform 0..4: variance 2
+
+
+def _targets(latent: _Floats, targets: int, rng: np.random.Generator) -> _Floats:
+    """Bins of latent plus noise, ranked: float32, shape (targets, rows)."""
+    strength = SIGNAL_CORRELATION / 0.9412  # of which a normal's cut into these bins keeps .9412
+    noise = rng.standard_normal((targets, len(latent)), dtype=np.float32)
+    scores = strength * latent + float(np.sqrt(1 - strength**2)) * noise
+    bins = np.searchsorted([0.05, 0.25, 0.75, 0.95], (np.arange(len(latent)) + 0.5) / len(latent))
+    y = np.empty_like(scores)
+    np.put_along_axis(y, scores.argsort(axis=1), bins[np.newaxis] * np.float32(0.25), axis=1)
+    y[:-1][rng.random(y[:-1].shape) < 0.02] = np.nan
+    return y
+
+
+def _ids(era: int, rows: int, seed: int) -> pa.Array:
+    """The letter n and 15 hex digits, never the same for two (era, row)."""
+    key = np.random.default_rng([_IDS, seed]).integers(1 << 60, dtype=np.uint64)
+    # An odd factor is one to one in the low 60 bits, and this one scatters (Knuth, TAOCP 3, 6.4).
+    number = np.arange(rows, dtype=np.uint64) + np.uint64(era << 32)
+    mixed = number * np.uint64(0x9E3779B97F4A7C15) + key
+    digits = mixed.astype(">u8").tobytes().hex()
+    return pa.array(["n" + digits[at + 1 : at + 16] for at in range(0, 16 * rows, 16)])
+
+
+def _regrouped(tables: Iterable[pa.Table], rows: int) -> Iterator[pa.Table]:
+    """The same rows in tables of `rows` each; the last may have fewer."""
+    held: list[pa.Table] = []
+    for table in tables:
+        held.append(table)
+        if sum(map(len, held)) >= rows:
+            whole = pa.concat_tables(held)
+            full = len(whole) - len(whole) % rows
+            yield from (whole.slice(at, rows) for at in range(0, full, rows))
+            held = [whole.slice(full)] if full < len(whole) else []
+    if held:
+        yield pa.concat_tables(held)
+
+
+def _with_bar(tables: Iterable[pa.Table], rows: int) -> Iterator[pa.Table]:
+    from tqdm import tqdm
+
+    with tqdm(total=rows, unit="row", unit_scale=True) as bar:
+        for table in tables:
+            yield table
+            bar.update(table.num_rows)
