@@ -55,6 +55,12 @@ def _keras_packages() -> list[ModuleType]:
     return packages
 
 
+def active_keras() -> ModuleType:
+    """Return the Keras that ``tf.keras`` is."""
+    is_legacy = os.environ.get("TF_USE_LEGACY_KERAS", "").lower() in ("1", "true")
+    return importlib.import_module("tf_keras" if is_legacy else "keras")
+
+
 def install(kind: type) -> None:
     """Make the Keras packages in use ready for sequences of class `kind`."""
     for package in _keras_packages():
@@ -70,10 +76,23 @@ def install(kind: type) -> None:
 
 
 def _give_options(model: type, name: str, kind: type) -> None:
-    """Let a method of Keras's Model take `OPTIONS` where it is fed one of our sequences."""
-    owner = next(parent for parent in model.__mro__ if name in vars(parent))
-    original = vars(owner)[name]
+    """Let a method of Keras's Model take `OPTIONS` where it is fed one of our sequences.
 
+    In ``model.fit(NumeraiSequence(shards), workers=4)`` Python looks ``model.fit`` up before it
+    makes the sequence, so a new attribute of the class would come too late. What is replaced is the
+    function inside: every Keras wraps these methods to shorten their tracebacks.
+    """
+    owner = next(parent for parent in model.__mro__ if name in vars(parent))
+    outer = vars(owner)[name]
+    inner = getattr(outer, "__wrapped__", None)
+    for cell in getattr(outer, "__closure__", None) or ():
+        if cell.cell_contents is inner:
+            cell.cell_contents = _with_options(inner, kind)
+            return
+    setattr(owner, name, _with_options(outer, kind))
+
+
+def _with_options(original: Callable[..., Any], kind: type) -> Callable[..., Any]:
     @functools.wraps(original)
     def method(self: Any, *args: Any, **kwargs: Any) -> Any:
         x = args[0] if args else kwargs.get("x")
@@ -88,7 +107,7 @@ def _give_options(model: type, name: str, kind: type) -> None:
                     stack.enter_context(_set(sequence, options))
             return original(self, *args, **kwargs)
 
-    setattr(owner, name, method)
+    return method
 
 
 @contextmanager

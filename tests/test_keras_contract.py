@@ -301,22 +301,52 @@ def test_other_input_reaches_keras_untouched(sequence):
 
 
 def test_installing_again_changes_nothing(folder):
+    def functions():
+        methods = keras.Model.fit, keras.Model.evaluate, keras.Model.predict
+        return [(method, [cell.cell_contents for cell in method.__closure__]) for method in methods]
+
     NumeraiSequence(folder)
-    before = keras.Model.fit, keras.Model.evaluate, keras.Model.predict
+    before = functions()
     NumeraiSequence(folder)
-    assert (keras.Model.fit, keras.Model.evaluate, keras.Model.predict) == before
+    assert functions() == before
+
+
+def run_python(code):
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_nothing_is_installed_before_the_first_sequence(folder):
-    code = f"""
-import {PACKAGE} as k
-fit = k.Model.fit
+    run_python(f"""
+import {PACKAGE} as keras
+
+def functions():
+    return [cell.cell_contents for cell in keras.Model.fit.__closure__]
+
+before = functions()
 from numerai_sequence import NumeraiSequence
-assert k.Model.fit is fit, "on import"
+assert functions() == before, "something was, on import"
 NumeraiSequence({str(folder)!r})
-assert k.Model.fit is not fit, "not at all"
-"""
-    subprocess.run([sys.executable, "-c", code], check=True)
+assert functions() != before, "nothing was at all"
+""")
+
+
+def test_the_line_of_the_readme_works_with_the_first_sequence_of_a_process(folder):
+    """Python looks model.fit up before it makes the sequence."""
+    run_python(f"""
+import {PACKAGE} as keras
+from numerai_sequence import NumeraiSequence
+
+class Spy(NumeraiSequence):
+    def one_pass(self):
+        begun.append(self.workers)
+        return super().one_pass()
+
+begun = []
+model = keras.Sequential([keras.layers.Dense(1)])
+model.compile("sgd", "mse")
+model.fit(Spy({str(folder)!r}, batch_size=1000), workers=4)
+assert set(begun) == {{4}}, begun
+""")
 
 
 def test_every_epoch_has_an_order_of_its_own(sequence):
