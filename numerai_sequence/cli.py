@@ -60,7 +60,9 @@ def main() -> None:
 )
 @click.option("--feature", "features", multiple=True, help="Write this feature only; repeatable.")
 @click.option("--target", "targets", multiple=True, help="Write this target only; repeatable.")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option(
+    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the mixing."
+)
 @click.option("--overwrite", is_flag=True, help="Replace what is in the folder.")
 @click.option("--quiet", is_flag=True, help="Show no progress bars.")
 def shard(
@@ -122,7 +124,13 @@ def verify(folder: str, quiet: bool) -> None:
     show_default=True,
     help="Features to make up.",
 )
-@click.option("--epochs", type=click.IntRange(min=1), default=2, show_default=True)
+@click.option(
+    "--epochs",
+    type=click.IntRange(min=1),
+    default=2,
+    show_default=True,
+    help="Epochs to train.",
+)
 @click.option(
     "--out",
     metavar="DIR",

@@ -46,6 +46,7 @@ def numerai_table(
     targets=("target", "target_b"),
     data_type="train",
     id_is="index",
+    missing_target=False,
 ):
     """A table like Numerai's; feature j of row i is `row_digits`, target i is the row number."""
     numbers = np.arange(first_row, first_row + rows)
@@ -58,7 +59,8 @@ def numerai_table(
     for feature in range(features):
         columns[f"feature_{feature:03d}"] = feature_column(digits[:, feature], values)
     for place, target in enumerate(targets):
-        columns[target] = pa.array((numbers + place * 0.5).astype(np.float32))
+        values_of = (numbers + place * 0.5).astype(np.float32)
+        columns[target] = pa.array(values_of, mask=numbers % 7 == 3 if missing_target else None)
     ids = pa.array([f"n{number:015x}" for number in numbers])
     if id_is == "column":
         return pa.table({"id": ids, **columns})
