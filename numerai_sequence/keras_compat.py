@@ -27,10 +27,14 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
 from types import ModuleType
 from typing import Any, Protocol
+from weakref import WeakKeyDictionary
 
 OPTIONS = ("workers", "use_multiprocessing", "max_queue_size")
 
 _INSTALLED = "_numerai_sequence_installed"
+
+# The enqueuers at work for each sequence.
+_ENQUEUERS: WeakKeyDictionary[Any, set[Any]] = WeakKeyDictionary()
 
 
 class Pass(Protocol):
@@ -105,6 +109,7 @@ def _with_options(original: Callable[..., Any], kind: type) -> Callable[..., Any
             for sequence in (x, kwargs.get("validation_data")):
                 if isinstance(sequence, kind):
                     stack.enter_context(_set(sequence, options))
+                    stack.enter_context(_ending_passes(sequence))
             return original(self, *args, **kwargs)
 
     return method
@@ -120,6 +125,21 @@ def _set(sequence: Any, options: dict[str, Any]) -> Iterator[None]:
     finally:
         for option, value in before.items():
             setattr(sequence, option, value)
+
+
+@contextmanager
+def _ending_passes(sequence: Any) -> Iterator[None]:
+    """End the passes that are begun meanwhile, if Keras drops them half-way.
+
+    They would end by themselves, but only when the garbage collector finds their generators.
+    """
+    before = set(_ENQUEUERS.get(sequence, ()))
+    try:
+        yield
+    finally:
+        for enqueuer in set(_ENQUEUERS.get(sequence, ())) - before:
+            with suppress(Exception):  # of a batch that nobody waits for
+                enqueuer.stop()
 
 
 def _cure_keras_3(kind: type) -> None:
@@ -205,6 +225,7 @@ def _run_pass(sequence: Any, shuffle: bool, make: Callable[[Any, Any, bool], Any
             yield one_pass[index]
         return
     enqueuer = make(_Enqueued(one_pass), sequence, shuffle)
+    _ENQUEUERS.setdefault(sequence, set()).add(enqueuer)
     try:
         with closing(enqueuer.get()) as batches:
             for number, batch in enumerate(batches, 1):
@@ -214,5 +235,6 @@ def _run_pass(sequence: Any, shuffle: bool, make: Callable[[Any, Any, bool], Any
                 if number == count:
                     return
     finally:
+        _ENQUEUERS[sequence].discard(enqueuer)
         if enqueuer.is_running():
             enqueuer.stop()
