@@ -61,7 +61,8 @@ def to_digits(values: npt.NDArray[Any]) -> tuple[Bytes, int | None]:
         digits = values.view(np.uint8)
         wrong = digits > LARGEST if digits.max(initial=0) > LARGEST else None
     else:
-        scaled = values if values.dtype.kind in "iu" else values / SCALE
+        with np.errstate(over="ignore"):
+            scaled = values if values.dtype.kind in "iu" else values / SCALE
         wrong = ~((scaled >= 0) & (scaled <= LARGEST) & (scaled == np.floor(scaled)))
         digits = np.where(wrong, 0, scaled).astype(np.uint8)
     if wrong is None or not wrong.any():

@@ -1,7 +1,7 @@
 """Errors: every exception of the package, each carrying what a program needs to react to it.
 
-All of them are made from one message and optional keyword data, and survive pickling: an exception
-that cannot be unpickled hangs a pool of worker processes.
+All of them are made from one message and optional keyword data, and so survive pickling: an
+exception that cannot be unpickled hangs a pool of worker processes.
 """
 
 from __future__ import annotations
@@ -36,16 +36,6 @@ class NumeraiSequenceError(Exception):
 
     def __str__(self) -> str:
         return self.message
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        data = {field: getattr(self, field) for field in self.fields}
-        return _rebuild, (type(self), self.message, data)
-
-
-def _rebuild(
-    kind: type[NumeraiSequenceError], message: str, data: dict[str, Any]
-) -> NumeraiSequenceError:
-    return kind(message, **data)
 
 
 class SourceError(NumeraiSequenceError):

@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -160,7 +161,7 @@ def _check_version(path: Path, document: Any) -> None:
             expected=FORMAT,
         )
     found = document.get("version")
-    if found != VERSION:
+    if type(found) is not int or found != VERSION:
         newer = isinstance(found, int) and found > VERSION
         remedy = "upgrade numerai_sequence" if newer else "write the set again"
         raise ManifestError(
@@ -180,16 +181,13 @@ def _damaged(path: Path, found: str) -> ManifestError:
 
 
 def _parse(document: dict[str, Any]) -> Manifest:
-    options = dict(document["options"])
-    for name in ("features", "targets"):
-        options[name] = None if options[name] is None else _names(options[name])
     manifest = Manifest(
         encoding=_text(document["encoding"]),
         features=_names(document["features"]),
         targets=_names(document["targets"]),
-        options=WriteOptions(**options),
-        sources=tuple(_source(source) for source in document["sources"]),
-        shards=tuple(_shard(shard) for shard in document["shards"]),
+        options=_options(document["options"]),
+        sources=tuple(_source(source) for source in _list(document["sources"])),
+        shards=tuple(_shard(shard) for shard in _list(document["shards"])),
     )
     if manifest.encoding not in ENCODINGS:
         raise ValueError(f"encoding {manifest.encoding!r}, expected one of {ENCODINGS}")
@@ -200,11 +198,26 @@ def _parse(document: dict[str, Any]) -> Manifest:
     return manifest
 
 
+def _options(options: dict[str, Any]) -> WriteOptions:
+    values = dict(options)
+    if set(values) != set(WriteOptions.__dataclass_fields__):
+        raise KeyError(f"options {sorted(values)}")
+    for name in ("features", "targets"):
+        values[name] = None if values[name] is None else _names(values[name])
+    return WriteOptions(**values)
+
+
+def _list(value: Any) -> list[Any]:
+    if not isinstance(value, list):
+        raise TypeError(f"found {value!r}, expected a list")
+    return value
+
+
 def _source(source: dict[str, Any]) -> SourceFile:
     return SourceFile(
         path=_text(source["path"]),
         bytes=_count(source["bytes"]),
-        mtime_ns=_count(source["mtime_ns"]),
+        mtime_ns=_whole(source["mtime_ns"]),
         rows=_count(source["rows"]),
         checksum=_text(source["checksum"]),
     )
@@ -212,11 +225,11 @@ def _source(source: dict[str, Any]) -> SourceFile:
 
 def _shard(shard: dict[str, Any]) -> Shard:
     file = _text(shard["file"])
-    if not file or Path(file).name != file or "\\" in file:
+    if not re.fullmatch(r"[\w-][\w.-]*\.arrow", file):
         raise ValueError(f"shard file {file!r} is no plain file name")
     batches = tuple(
         Batch(_count(batch["rows"]), _counts(batch["eras"]), _counts(batch["data_types"]))
-        for batch in shard["batches"]
+        for batch in _list(shard["batches"])
     )
     rows = _count(shard["rows"])
     if rows != sum(batch.rows for batch in batches):
@@ -233,26 +246,33 @@ def _text(value: Any) -> str:
 
 
 def _count(value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+    count = _whole(value)
+    if count < 0:
         raise TypeError(f"found {value!r}, expected a whole number")
+    return count
+
+
+def _whole(value: Any, name: str = "number") -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name}: found {value!r}, expected a whole number")
     return value
 
 
 def _counts(value: Any) -> dict[str, int]:
+    if not isinstance(value, dict):
+        raise TypeError(f"found {value!r}, expected counts by name")
     return {_text(name): _count(count) for name, count in value.items()}
 
 
 def _names(value: Any) -> tuple[str, ...]:
-    names = tuple(_text(name) for name in value)
-    if isinstance(value, str) or len(set(names)) != len(names):
+    names = tuple(_text(name) for name in _list(value))
+    if len(set(names)) != len(names):
         raise ValueError("names are no list, or one comes twice")
     return names
 
 
 def _require_count(name: str, value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name}: found {value!r}, expected a whole number")
-    if value < 1:
+    if _whole(value, name) < 1:
         raise ValueError(f"{name}: found {value}, expected at least 1")
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import glob
 import mmap
+import operator
 import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -104,9 +105,13 @@ class ShardSet:
 
     def __getitem__(self, index: int | slice) -> ShardSet:
         self._check_open()
-        chosen = slice(index, index + 1 or None) if isinstance(index, int) else index
-        if isinstance(index, int) and not -len(self) <= index < len(self):
-            raise IndexError(f"shard {index}, but {self.folder} has {len(self)}")
+        if isinstance(index, slice):
+            chosen = index
+        else:
+            number = operator.index(index)
+            if not -len(self) <= number < len(self):
+                raise IndexError(f"shard {number}, but {self.folder} has {len(self)}")
+            chosen = slice(number, number + 1 or None)
         part = object.__new__(ShardSet)
         manifest = replace(self.manifest, shards=self.manifest.shards[chosen])
         part._open(self.folder, manifest, self._batches[chosen])
@@ -159,7 +164,13 @@ class ShardSet:
         if name not in (*META_COLUMNS, *self.targets):
             raise KeyError(f"{name!r}; there are {', '.join((*META_COLUMNS, *self.targets))}")
         kind = self.manifest.schema.field(name).type
-        return pa.chunked_array([b.column(name) for shard in self._batches for b in shard], kind)
+        chunks = [batch.column(name) for shard in self._batches for batch in shard]
+        column = pa.chunked_array(chunks, kind)
+        try:
+            column.validate(full=True)  # a damaged string offset would end the process
+        except pa.ArrowException as error:
+            raise _corrupt(self.folder, f"column {name!r}", error, "a whole one") from error
+        return column
 
     def spans(self) -> list[tuple[int, int]]:
         """Return the rows of each record batch as (start, stop)."""
@@ -207,7 +218,10 @@ class ShardSet:
             total=total, desc="verifying", unit="B", unit_scale=True, disable=not progress
         ) as bar:
             for shard, path in zip(self.manifest.shards, self.paths, strict=True):
-                found = file_checksum(path, progress=bar.update)
+                try:
+                    found = file_checksum(path, progress=bar.update)
+                except OSError as error:
+                    raise _corrupt(path, "file", error.strerror, shard.checksum) from error
                 if found != shard.checksum:
                     raise _corrupt(path, "SHA-256", found, shard.checksum)
 
@@ -263,6 +277,8 @@ def _open_files(files: list[Path]) -> ShardSet:
     [folder] = folders
     manifest = read_manifest(folder)
     known = {shard.file: shard for shard in manifest.shards}
+    if len(set(files)) != len(files):
+        raise ManifestError(f"{folder}: a shard file is named twice", path=folder)
     for file in files:
         if file.name not in known:
             raise ManifestError(
@@ -290,7 +306,7 @@ def _map(path: Path, shard: Shard, manifest: Manifest) -> list[pa.RecordBatch]:
             batch.validate()
             if any(column.null_count for column in batch.columns[3:]):
                 raise pa.ArrowInvalid("a null target or feature")
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeError) as error:
         raise _corrupt(path, "Arrow file", str(error), "a whole one") from error
     if not reader.schema.equals(manifest.schema, check_metadata=True):
         raise _corrupt(path, "schema", "another", "that of the manifest")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from .errors import SourceError, check_known, close_matches
 
 _FEATURE_PREFIX = "feature"
 _TARGET_PREFIX = "target"
+_META_ROWS = 1 << 16
 _FEATURE_VALUES = "one of 0, 1, 2, 3, 4 (integers) or 0, .25, .5, .75, 1 (floats)"
 
 
@@ -98,33 +100,35 @@ class Source:
             held += size
         return [*chunks, Chunk(tuple(groups), first, held)] if held else chunks
 
-    def read_meta(self, chunk: Chunk, targets: Sequence[str]) -> pa.Table:
-        """Read a chunk's ids, eras, data types and targets.
+    def iter_meta(self, chunk: Chunk, targets: Sequence[str]) -> Iterator[pa.Table]:
+        """Read a chunk's ids, eras, data types and targets, some rows at a time.
 
-        Returns
-        -------
+        Yields
+        ------
         pyarrow.Table
             Columns ``id``, ``era`` and ``data_type`` as strings, only the last with nulls; then
             the targets as float32, a null being NaN.
         """
         names = [self._id, "era", *targets]
         names += ["data_type"] if "data_type" in self._schema.names else []
-        table = self._read(chunk, names)
-        columns: dict[str, Any] = {
-            "id": self._whole(table, self._id, chunk, "an id"),
-            "era": self._whole(table, "era", chunk, "an era"),
-            "data_type": table["data_type"].cast(pa.string())
-            if "data_type" in names
-            else pa.nulls(chunk.rows, pa.string()),
-        }
-        for name in targets:
-            values = table[name].cast(pa.float32(), safe=False)
-            columns[name] = values.fill_null(float("nan"))
-        return pa.table(columns)
+        first_row = chunk.first_row
+        for table in self._iterate(chunk, names):
+            columns: dict[str, Any] = {
+                "id": self._whole(table, self._id, first_row, "an id"),
+                "era": self._whole(table, "era", first_row, "an era"),
+                "data_type": table["data_type"].cast(pa.string())
+                if "data_type" in names
+                else pa.nulls(table.num_rows, pa.string()),
+            }
+            for name in targets:
+                values = table[name].cast(pa.float32(), safe=False)
+                columns[name] = values.fill_null(float("nan"))
+            yield pa.table(columns)
+            first_row += table.num_rows
 
     def read_eras(self, chunk: Chunk) -> pa.ChunkedArray:
         """Read a chunk's eras, as strings without nulls."""
-        return self._whole(self._read(chunk, ["era"]), "era", chunk, "an era")
+        return self._whole(self._read(chunk, ["era"]), "era", chunk.first_row, "an era")
 
     def read_features(self, chunk: Chunk, names: Sequence[str]) -> pa.Table:
         """Read columns of a chunk as they are in the file, for `digits`."""
@@ -169,21 +173,29 @@ class Source:
         if not accepted(found):
             raise self.error(f"found {found}, expected {expected}", column=name)
 
-    def _whole(self, table: pa.Table, name: str, chunk: Chunk, what: str) -> pa.ChunkedArray:
+    def _whole(self, table: pa.Table, name: str, first_row: int, what: str) -> pa.ChunkedArray:
         column = table[name].cast(pa.string())
         if column.null_count:
-            row = pc.index(column.is_null(), True).as_py()
-            raise self.error(f"found null, expected {what}", column=name, row=chunk.first_row + row)
+            row = first_row + pc.index(column.is_null(), True).as_py()
+            raise self.error(f"found null, expected {what}", column=name, row=row)
         return column
 
     def _read(self, chunk: Chunk, names: Sequence[str]) -> pa.Table:
+        with self._reading():
+            return self._parquet.read_row_groups(list(chunk.groups), columns=list(names))
+
+    def _iterate(self, chunk: Chunk, names: Sequence[str]) -> Iterator[pa.Table]:
+        groups = list(chunk.groups)
+        with self._reading():
+            for batch in self._parquet.iter_batches(_META_ROWS, row_groups=groups, columns=names):
+                yield pa.Table.from_batches([batch])
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
         try:
-            table = self._parquet.read_row_groups(list(chunk.groups), columns=list(names))
+            yield
         except (OSError, pa.ArrowException) as error:
             raise self.error(f"cannot be read: {_first_line(error)}") from error
-        if table.num_rows != chunk.rows:
-            raise self.error(f"found {table.num_rows} rows in a chunk, expected {chunk.rows}")
-        return table
 
 
 def open_sources(sources: Any) -> list[Source]:

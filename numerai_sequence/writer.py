@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -147,40 +147,61 @@ def _count_eras(sources: Sequence[Source], progress: bool) -> Counter[str]:
 
 def _fill_scratch(sources: Sequence[Source], plan: Plan, scratch: Scratch, progress: bool) -> None:
     window_of = {era: i for i, window in enumerate(plan.windows) for era in window.eras}
-    filled = np.zeros(len(plan.windows), np.int64)
-    encoded: Future[None] | None = None
-    with ThreadPoolExecutor(1) as encoder:
+    # The rows that each window has so far; features and the rest are read at paces of their own.
+    features = np.zeros(len(plan.windows), np.int64)
+    meta = np.zeros(len(plan.windows), np.int64)
+    with _one_behind() as encode_behind:
         for source in sources:
             with _bar(source.rows, f"reading {source.path.name}", progress) as bar:
                 for chunk in source.chunks(rows=plan.rows_per_chunk):
-                    meta = source.read_meta(chunk, plan.targets)
-                    placement = Placement(meta["era"], window_of, filled)
-                    meta = placement.arrange(meta)
-                    for part in placement.parts:
-                        scratch.add_meta(part.window, meta[part.start : part.stop])
+                    for rows in source.iter_meta(chunk, plan.targets):
+                        _add_meta(rows, Placement(rows["era"], window_of, meta), scratch)
+                    placement = Placement(source.read_eras(chunk), window_of, features)
                     for number, block in enumerate(plan.blocks, 1):
                         names = [plan.features[feature] for feature in block.features]
                         table = source.read_features(chunk, names)
-                        if encoded is not None:
-                            encoded.result()
-                        encoded = encoder.submit(
-                            _encode, source, chunk, block, table, placement, scratch
+                        encode_behind(
+                            _encode, source, chunk, names, table, block, placement, scratch
                         )
                         done = chunk.first_row + chunk.rows * number // len(plan.blocks)
                         bar.update(done - bar.n)
-        if encoded is not None:
-            encoded.result()
+
+
+@contextmanager
+def _one_behind() -> Iterator[Callable[..., None]]:
+    """Yield a function that runs a call in a thread, while its caller prepares the next one.
+
+    The error of a call is raised by the next call, or at the end.
+    """
+    calls: list[Future[None]] = []
+    with ThreadPoolExecutor(1) as thread:
+
+        def run(function: Callable[..., None], *arguments: Any) -> None:
+            if calls:
+                calls.pop().result()
+            calls.append(thread.submit(function, *arguments))
+
+        yield run
+        if calls:
+            calls.pop().result()
+
+
+def _add_meta(rows: pa.Table, placement: Placement, scratch: Scratch) -> None:
+    rows = placement.arrange(rows)
+    for part in placement.parts:
+        scratch.add_meta(part.window, rows[part.start : part.stop])
 
 
 def _encode(
     source: Source,
     chunk: Chunk,
-    block: Block,
+    names: list[str],
     table: pa.Table,
+    block: Block,
     placement: Placement,
     scratch: Scratch,
 ) -> None:
-    columns = [source.digits(table, name, chunk) for name in table.column_names]
+    columns = [source.digits(table, name, chunk) for name in names]
     rows = placement.arrange(encode_block(columns, block))
     for part in placement.parts:
         scratch.add_features(part.window, part.row, block, rows[part.start : part.stop])
