@@ -12,6 +12,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -30,6 +31,23 @@ _FIVE = np.uint8(5)
 _TWENTY_FIVE = np.uint8(25)
 # NumPy's conversions to float16 are slow; a table of the five values is four times as fast.
 _FLOAT16 = (np.arange(LARGEST + 1) * SCALE).astype(np.float16)
+
+
+_THREAD = threading.local()
+
+
+def borrow(name: str, rows: int, width: int) -> Bytes:
+    """Return this thread's uint8 array of that name, of shape (rows, width).
+
+    Its values last until the thread borrows the name again. A fresh array of some hundred kB costs
+    as much in page faults as what is computed in it.
+    """
+    kept = getattr(_THREAD, name, None)
+    if kept is None or kept.size < rows * width:
+        kept = np.empty(rows * width, np.uint8)
+        setattr(_THREAD, name, kept)
+    array: Bytes = kept[: rows * width].reshape(rows, width)
+    return array
 
 
 def row_bytes(encoding: str, features: int) -> int:
@@ -164,7 +182,8 @@ class Decoder:
         third = row_bytes(encoding, features)
         digits = 3 if encoding == "packed" else 1
         self._packed = encoding == "packed"
-        self._as_they_are = not self._packed and columns is None and dtype == "int8"
+        #: Whether the batch is the encoded rows themselves, so that they must not be borrowed.
+        self.keeps_rows = not self._packed and columns is None and dtype == "int8"
         # For each digit: which bytes of the row, and where their values go in the batch.
         self._parts: list[tuple[Any, Any]] = []
         for digit in range(digits):
@@ -178,7 +197,7 @@ class Decoder:
     def __call__(self, encoded: Bytes) -> npt.NDArray[Any]:
         """Decode uint8 (rows, row bytes) to (rows, width), which may be a view of it."""
         rows = len(encoded)
-        if self._as_they_are:
+        if self.keeps_rows:
             return encoded.view(np.int8)
         if self.dtype == "float16":
             digits = np.empty((rows, self.width), np.int8)
@@ -206,10 +225,13 @@ class Decoder:
 
 
 def _split(encoded: Bytes) -> tuple[Bytes, Bytes, Bytes]:
-    """Split packed bytes into their low, middle and high digits."""
+    """Split packed bytes into their low, middle and high digits, in borrowed arrays."""
+    low, middle, high, product = (
+        borrow(name, *encoded.shape) for name in ("low", "middle", "high", "product")
+    )
     # NumPy's uint8 division by a scalar is vectorised, its remainder is not.
-    high = encoded // _TWENTY_FIVE
-    low = encoded - high * _TWENTY_FIVE
-    middle = low // _FIVE
-    low -= middle * _FIVE
+    np.floor_divide(encoded, _TWENTY_FIVE, out=high)
+    np.subtract(encoded, np.multiply(high, _TWENTY_FIVE, out=product), out=low)
+    np.floor_divide(low, _FIVE, out=middle)
+    np.subtract(low, np.multiply(middle, _FIVE, out=product), out=low)
     return low, middle, high

@@ -154,11 +154,12 @@ class NumeraiSequence(*_BASES):  # type: ignore[misc]
         start = number % count * self.batch_size
         stop = min(start + self.batch_size, self.shards.rows)
         rows = self._order(epoch).rows(start, stop)
-        encoded, y = self.shards.gather(rows, self._targets)
+        borrowed = not self._decode.keeps_rows
+        encoded, y = self.shards.gather(rows, self._targets, borrowed=borrowed)
         x = self._decode(encoded)
         if self.target is None:
             return x
-        return x, y[:, 0] if isinstance(self.target, str) else y
+        return x, y[:, 0] if isinstance(self.target, str) else np.ascontiguousarray(y)
 
     def _order(self, epoch: int) -> RowOrder:
         # No lock, which a forked worker might inherit locked: two threads may compute the same.

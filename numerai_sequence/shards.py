@@ -22,7 +22,7 @@ import numpy.typing as npt
 import pyarrow as pa
 from tqdm import tqdm
 
-from .encoding import Bytes
+from .encoding import Bytes, borrow, row_bytes
 from .eras import sort_eras
 from .errors import CorruptShardError, ManifestError
 from .layout import FEATURES, MANIFEST, META_COLUMNS, Manifest, Shard, file_checksum, read_manifest
@@ -177,7 +177,9 @@ class ShardSet:
         bounds = [int(bound) for bound in self._starts]
         return list(pairwise(bounds))
 
-    def gather(self, rows: npt.NDArray[np.int64], targets: Sequence[str]) -> tuple[Bytes, Any]:
+    def gather(
+        self, rows: npt.NDArray[np.int64], targets: Sequence[str], *, borrowed: bool = False
+    ) -> tuple[Bytes, Any]:
         """Copy rows out of the maps.
 
         Parameters
@@ -185,6 +187,8 @@ class ShardSet:
         rows : int64 array, shape (n,)
             Global row numbers, ascending.
         targets : sequence of str
+        borrowed : bool
+            The encoded rows are only needed until this thread gathers again.
 
         Returns
         -------
@@ -193,17 +197,21 @@ class ShardSet:
         """
         self._check_open()
         cuts = np.searchsorted(rows, self._starts)
-        encoded = np.empty((len(rows), self._features[0].shape[1]), np.uint8)
-        values = np.empty((len(rows), len(targets)), np.float32)
-        columns = [(values[:, i], self._targets[name]) for i, name in enumerate(targets)]
-        for batch in np.flatnonzero(np.diff(cuts)):
-            start, stop = cuts[batch], cuts[batch + 1]
-            local = rows[start:stop] - self._starts[batch]
+        if cuts[0] > 0 or cuts[-1] < len(rows):
+            raise IndexError(f"rows {rows[0]} to {rows[-1]}, but there are {self.rows:,}")
+        local = rows - np.repeat(self._starts[:-1], np.diff(cuts))
+        shape = len(rows), row_bytes(self.encoding, len(self.features))
+        encoded = borrow("encoded", *shape) if borrowed else np.empty(shape, np.uint8)
+        values = np.empty((len(targets), len(rows)), np.float32)
+        for batch, (start, stop) in enumerate(pairwise(cuts.tolist())):
+            if start == stop:
+                continue
+            chosen = local[start:stop]
             # Without mode="clip" NumPy gathers into a buffer of its own first.
-            self._features[batch].take(local, axis=0, out=encoded[start:stop], mode="clip")
-            for column, source in columns:
-                column[start:stop] = source[batch].take(local)
-        return encoded, values
+            self._features[batch].take(chosen, axis=0, out=encoded[start:stop], mode="clip")
+            for column, name in zip(values, targets, strict=True):
+                self._targets[name][batch].take(chosen, out=column[start:stop], mode="clip")
+        return encoded, values.T
 
     def verify(self, *, progress: bool = False) -> None:
         """Read every byte of every shard file, and compare it with its checksum.
