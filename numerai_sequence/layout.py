@@ -115,6 +115,11 @@ def shard_schema(encoding: str, features: tuple[str, ...], targets: tuple[str, .
     return pa.schema(fields, metadata)
 
 
+def is_shard_name(name: str) -> bool:
+    """Say whether a shard file may have this name: a plain one, that leads nowhere else."""
+    return re.fullmatch(r"[\w-][\w.-]*\.arrow", name) is not None
+
+
 def write_manifest(manifest: Manifest, path: Path) -> None:
     """Write a manifest and see it onto the disk."""
     document = {"format": FORMAT, "version": VERSION, **asdict(manifest)}
@@ -225,7 +230,7 @@ def _source(source: dict[str, Any]) -> SourceFile:
 
 def _shard(shard: dict[str, Any]) -> Shard:
     file = _text(shard["file"])
-    if not re.fullmatch(r"[\w-][\w.-]*\.arrow", file):
+    if not is_shard_name(file):
         raise ValueError(f"shard file {file!r} is no plain file name")
     batches = tuple(
         Batch(_count(batch["rows"]), _counts(batch["eras"]), _counts(batch["data_types"]))

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from .layout import (
     SourceFile,
     WriteOptions,
     file_checksum,
+    is_shard_name,
     read_manifest,
     write_manifest,
 )
@@ -82,49 +83,46 @@ class Output:
     @contextmanager
     def writing(self) -> Iterator[Path]:
         """Make the hidden folder to write into; remove it at the end, whatever happens."""
-        is_new = not self.folder.exists()
+        made = [path for path in (self.folder, *self.folder.parents) if not path.exists()]
         self._writing.mkdir(parents=True)
         try:
             yield self._writing
         finally:
             self._clear_interrupted()
-            if is_new:
-                with suppress(OSError):
-                    self.folder.rmdir()  # succeeds only where nothing was committed
+            with suppress(OSError):  # of a folder that is not empty: something was committed
+                for path in made:
+                    path.rmdir()
 
     def commit(self, manifest: Manifest) -> None:
         """Move the new shard files and the manifest into place, and remove the old set's."""
         new = {shard.file for shard in manifest.shards}
         old: set[str] = set()
-        with suppress(ManifestError):  # the files of a damaged set are anyone's guess: they stay
-            old = self._current_files()
+        with suppress(ManifestError):  # none; or damaged, and then its files are anyone's guess
+            old = {shard.file for shard in read_manifest(self.folder).shards}
         write_manifest(manifest, self._writing / MANIFEST)
-        (self._writing / _JOURNAL).write_text(json.dumps(sorted(new | old)))
+        journal = {"new": sorted(new), "old": sorted(old)}
+        (self._writing / _JOURNAL).write_text(json.dumps(journal))
         _sync_folder(self._writing)
         for name in sorted(new):
             os.replace(self._writing / name, self.folder / name)
         _sync_folder(self.folder)
         os.replace(self._writing / MANIFEST, self.folder / MANIFEST)
         _sync_folder(self.folder)
-        self._remove(old - new)
+        self._remove(old)
 
     def _clear_interrupted(self) -> None:
         if not self._writing.exists():
             return
-        # Nothing is removed by a journal that is missing or beside a manifest that is damaged.
-        with suppress(OSError, ValueError, TypeError, ManifestError):
-            names = json.loads((self._writing / _JOURNAL).read_text())
-            self._remove({Path(name).name for name in names} - self._current_files())
+        # No journal, or a torn one: no shard file has been moved yet.
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            journal = json.loads((self._writing / _JOURNAL).read_text())
+            is_committed = not (self._writing / MANIFEST).exists()
+            self._remove(journal["old" if is_committed else "new"])
         shutil.rmtree(self._writing)
 
-    def _remove(self, names: set[str]) -> None:
-        for name in names:
+    def _remove(self, names: Iterable[str]) -> None:
+        for name in filter(is_shard_name, names):
             (self.folder / name).unlink(missing_ok=True)
-
-    def _current_files(self) -> set[str]:
-        if not (self.folder / MANIFEST).exists():
-            return set()
-        return {shard.file for shard in read_manifest(self.folder).shards}
 
     def _entries(self) -> set[str]:
         return set(os.listdir(self.folder)) if self.folder.exists() else set()

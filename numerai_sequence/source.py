@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -93,6 +94,8 @@ class Source:
         first, held = 0, 0
         for group in range(self._parquet.num_row_groups):
             size = self._parquet.metadata.row_group(group).num_rows
+            if not size:
+                continue
             if groups and held + size > rows:
                 chunks.append(Chunk(tuple(groups), first, held))
                 groups, first, held = [], first + held, 0
@@ -158,12 +161,16 @@ class Source:
 
     def _find_id(self) -> str:
         names = self._schema.names
-        index = json.loads((self._schema.metadata or {}).get(b"pandas", b"{}"))
-        for name in ["id", *index.get("index_columns", [])]:
+        for name in ["id", *self._index_columns()]:
             if isinstance(name, str) and name in names:
                 self._require(name, _is_string, "strings")
                 return name
         raise self.error("missing; expected a column, or a pandas index, of row ids", column="id")
+
+    def _index_columns(self) -> list[Any]:
+        with suppress(ValueError, TypeError, KeyError):
+            return list(json.loads(self._schema.metadata[b"pandas"])["index_columns"])
+        return []  # not written by pandas
 
     def _require(self, name: str, accepted: Any, expected: str) -> None:
         if name not in self._schema.names:
@@ -200,7 +207,7 @@ class Source:
 
 def open_sources(sources: Any) -> list[Source]:
     """Open one Parquet path, or several."""
-    paths = [sources] if isinstance(sources, (str, Path)) else list(sources)
+    paths = [sources] if isinstance(sources, (str, os.PathLike)) else list(sources)
     if not paths:
         raise ValueError("sources: found none, expected at least one Parquet file")
     return [Source(Path(path)) for path in paths]

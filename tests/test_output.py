@@ -1,0 +1,518 @@
+"""Output: a folder holds the old set or the new one, whole, whatever happens in between.
+
+The processes that are killed here really write, and really die by SIGKILL.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from tables import numerai_table, row_digits, write_source
+
+import numerai_sequence
+from numerai_sequence import (
+    CorruptShardError,
+    ManifestError,
+    OutputExistsError,
+    SourceError,
+    open_shards,
+    write_shards,
+)
+
+ROWS, SHARDS = 300, 3
+
+
+def write(source, out, **options):
+    """Write a set of three shards; return its folder."""
+    write_shards(source, out, num_shards=SHARDS, progress=False, **options).close()
+    return out
+
+
+def ids(first, rows):
+    return [f"n{number:015x}" for number in range(first, first + rows)]
+
+
+def ids_of(folder):
+    """The ids of a set, after every byte of it was verified."""
+    with open_shards(folder) as shards:
+        shards.verify()
+        return sorted(shards.column("id").to_pylist())
+
+
+def contents(folder):
+    """Every file of a folder with its bytes, and every folder in it."""
+    found = {str(path.relative_to(folder)): path for path in folder.rglob("*")}
+    return {name: path.read_bytes() if path.is_file() else None for name, path in found.items()}
+
+
+def stamps(folder):
+    """What changes when a file is written again, or replaced."""
+    status = {path.name: path.stat() for path in folder.iterdir()}
+    return {name: (s.st_ino, s.st_mtime_ns, s.st_size) for name, s in status.items()}
+
+
+def files_of_set(folder):
+    manifest = json.loads((folder / "manifest.json").read_text())
+    return {"manifest.json", *(shard["file"] for shard in manifest["shards"])}
+
+
+def assert_tidy(folder, *others):
+    """The folder holds the set, what else it should, and nothing that writing left there."""
+    assert set(os.listdir(folder)) == {*files_of_set(folder), *others}
+
+
+OLD, NEW = ids(0, ROWS), ids(1000, ROWS + 50)
+
+
+def write_old_rows(folder):
+    return write_source(folder / "train.parquet", rows=ROWS)
+
+
+def write_new_rows(folder):
+    """Other rows under the same name, some weeks later."""
+    (folder / "later").mkdir()
+    return write_source(folder / "later" / "train.parquet", rows=ROWS + 50, first_row=1000)
+
+
+@pytest.fixture
+def train(tmp_path):
+    return write_old_rows(tmp_path)
+
+
+@pytest.fixture
+def later(tmp_path):
+    return write_new_rows(tmp_path)
+
+
+def test_a_folder_is_made_with_its_parents(train, tmp_path):
+    out = write(train, tmp_path / "a" / "b" / "shards")
+    assert ids_of(out) == OLD
+    assert_tidy(out)
+
+
+def test_an_empty_folder_is_written_into(train, tmp_path):
+    out = tmp_path / "shards"
+    out.mkdir()
+    assert ids_of(write(train, out)) == OLD
+    assert_tidy(out)
+
+
+def test_the_set_is_given_back_open(train, tmp_path):
+    with write_shards(train, str(tmp_path / "shards"), progress=False) as shards:
+        assert (shards.rows, len(shards), shards.folder) == (ROWS, 16, tmp_path / "shards")
+
+
+def test_the_same_sources_and_options_find_the_set_as_it_is(train, later, tmp_path):
+    options = {"mix_eras": 2, "seed": 5, "features": ["feature_003", "feature_001"]}
+    out = write([train, later], tmp_path / "shards", **options)
+    before = stamps(out)
+    assert ids_of(write([str(train), later], out, **options)) == OLD + NEW
+    assert stamps(out) == before
+
+
+def test_a_source_that_was_touched_or_copied_is_the_same(train, tmp_path):
+    out = write(train, tmp_path / "shards")
+    before = stamps(out)
+    os.utime(train, (1, 1))
+    write(train, out)
+    (tmp_path / "elsewhere").mkdir()
+    copy = shutil.copy(train, tmp_path / "elsewhere" / "renamed.parquet")
+    train.unlink()
+    write(copy, out)
+    assert stamps(out) == before
+    assert ids_of(out) == OLD
+
+
+def test_a_set_that_was_moved_is_found_as_it_is(train, tmp_path):
+    out = write(train, tmp_path / "shards").rename(tmp_path / "moved")
+    before = stamps(out)
+    write(train, out)
+    assert stamps(out) == before
+
+
+def test_a_set_beside_foreign_files_is_found_as_it_is(train, tmp_path):
+    out = write(train, tmp_path / "shards")
+    (out / "notes.txt").write_text("mine")
+    before = stamps(out)
+    write(train, out)
+    assert stamps(out) == before
+
+
+@pytest.mark.parametrize(
+    ("options", "difference"),
+    [
+        ({"num_shards": 4}, "num_shards=3, not 4"),
+        ({"encoding": "int8"}, "encoding='packed', not 'int8'"),
+        ({"mix_eras": 1}, "mix_eras=None, not 1"),
+        ({"seed": 1}, "seed=0, not 1"),
+        ({"features": ["feature_001"]}, "features=None, not ('feature_001',)"),
+        ({"targets": ["target"]}, "targets=None, not ('target',)"),
+    ],
+)
+def test_a_set_of_other_options_is_not_replaced_unasked(train, tmp_path, options, difference):
+    out = write(train, tmp_path / "shards")
+    before, stamped = contents(out), stamps(out)
+    with pytest.raises(OutputExistsError) as caught:
+        write_shards(train, out, **{"num_shards": SHARDS, "progress": False, **options})
+    assert isinstance(caught.value, FileExistsError)
+    assert caught.value.path == out
+    for part in (str(out), difference, "overwrite=True"):
+        assert part in str(caught.value)
+    assert (contents(out), stamps(out)) == (before, stamped)
+
+
+def change_one_value(path):
+    """Other bytes, the same size and number of rows."""
+    size, rows = path.stat().st_size, pq.read_table(path)
+    place = rows.schema.get_field_index("target")
+    values = rows["target"].to_numpy().copy()
+    values[[3, 4]] = values[[4, 3]]
+    pq.write_table(rows.set_column(place, "target", [values]), path)
+    assert path.stat().st_size == size
+    os.utime(path, (2, 2))
+
+
+def test_a_set_of_other_sources_is_not_replaced_unasked(train, later, tmp_path):
+    out = write(train, tmp_path / "shards")
+    before = contents(out)
+
+    def refused(sources):
+        with pytest.raises(OutputExistsError) as caught:
+            write(sources, out)
+        assert caught.value.path == out
+        assert contents(out) == before
+        return str(caught.value)
+
+    assert str(later) in refused(later)
+    assert "1 sources, not 2" in refused([train, later])
+    change_one_value(train)
+    assert f"another source than {train}" in refused(train)
+
+
+def test_the_order_of_sources_is_part_of_a_set(train, later, tmp_path):
+    out = write([train, later], tmp_path / "shards")
+    with pytest.raises(OutputExistsError, match="another source"):
+        write([later, train], out)
+
+
+def test_foreign_files_are_not_written_among_unasked(train, tmp_path):
+    out = tmp_path / "shards"
+    out.mkdir()
+    (out / "notes.txt").write_text("mine")
+    (out / "more").mkdir()
+    before = contents(out)
+    with pytest.raises(OutputExistsError, match=r"holds other things.*manifest") as caught:
+        write(train, out)
+    assert caught.value.path == out
+    assert contents(out) == before
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_file_in_place_of_the_folder_is_left_alone(train, tmp_path, overwrite):
+    out = tmp_path / "shards"
+    out.write_text("mine")
+    with pytest.raises(OutputExistsError, match="a file; expected a folder") as caught:
+        write(train, out, overwrite=overwrite)
+    assert caught.value.path == out
+    assert out.read_text() == "mine"
+
+
+DAMAGES = [b"", b"{", b"[]", b'{"format": "numerai_sequence", "version": 99}', b"\xff\x00"]
+
+
+@pytest.mark.parametrize("damaged", DAMAGES)
+def test_a_damaged_manifest_is_not_replaced_unasked(train, tmp_path, damaged):
+    out = write(train, tmp_path / "shards")
+    (out / "manifest.json").write_bytes(damaged)
+    before = contents(out)
+    with pytest.raises(OutputExistsError, match=r"manifest\.json") as caught:
+        write(train, out)
+    assert caught.value.path == out
+    assert contents(out) == before
+
+
+@pytest.mark.parametrize("damaged", DAMAGES)
+def test_a_damaged_manifest_is_replaced_when_asked(train, later, tmp_path, damaged):
+    out = write(train, tmp_path / "shards")
+    (out / "manifest.json").write_bytes(damaged)
+    assert ids_of(write(later, out, overwrite=True)) == NEW
+    write(later, out)
+
+
+def test_a_shard_that_is_missing_or_cut_off_is_found_and_can_be_replaced(train, tmp_path):
+    for damage in (Path.unlink, lambda path: os.truncate(path, 10)):
+        out = write(train, tmp_path / "shards", overwrite=True)
+        damage(next(out.glob("*.arrow")))
+        with pytest.raises(CorruptShardError, match="overwrite=True"):
+            write(train, out)
+        assert ids_of(write(train, out, overwrite=True)) == OLD
+        assert_tidy(out)
+
+
+def test_overwriting_replaces_the_set_and_removes_its_shards(train, later, tmp_path):
+    out = write(train, tmp_path / "shards")
+    for source, expected, shards in [(later, NEW, 5), (train, OLD, 2), (train, OLD, 2)]:
+        before = stamps(out)
+        write_shards(source, out, num_shards=shards, overwrite=True, progress=False).close()
+        assert ids_of(out) == expected
+        assert_tidy(out)
+        assert len(os.listdir(out)) == shards + 1
+        after = stamps(out)
+        assert not any(after[name] == before[name] for name in after.keys() & before.keys())
+
+
+def test_overwriting_leaves_foreign_files_alone(train, later, tmp_path):
+    out = tmp_path / "shards"
+    (out / "more").mkdir(parents=True)
+    foreign = {"notes.txt": b"mine", "shard-00.arrow": b"mine too", "more/shard-01.arrow": b"3"}
+    for name, text in foreign.items():
+        (out / name).write_bytes(text)
+    for source, expected in [(train, OLD), (later, NEW), (train, OLD)]:
+        write(source, out, overwrite=True)
+        assert ids_of(out) == expected
+        assert_tidy(out, "notes.txt", "shard-00.arrow", "more")
+        assert {name: (out / name).read_bytes() for name in foreign} == foreign
+
+
+def test_a_reader_keeps_reading_the_set_that_it_opened(train, later, tmp_path):
+    out = write(train, tmp_path / "shards", encoding="int8")
+    with open_shards(out) as opened:
+        write(later, out, overwrite=True)
+        assert sorted(opened.column("id").to_pylist()) == OLD
+        numbers = np.array([int(name[1:], 16) for name in opened.column("id").to_pylist()])
+        encoded, values = opened.gather(np.arange(ROWS), ["target"])
+        np.testing.assert_array_equal(encoded, row_digits(numbers, 14))
+        np.testing.assert_array_equal(values[:, 0], numbers)
+    assert ids_of(out) == NEW
+
+
+def test_an_error_after_rows_were_written_removes_them(train, tmp_path):
+    table = numerai_table(rows=ROWS, first_row=ROWS)
+    place = table.schema.get_field_index("feature_013")
+    digits = table["feature_013"].to_numpy().copy()
+    digits[-1] = 5
+    bad = tmp_path / "bad.parquet"
+    pq.write_table(table.set_column(place, "feature_013", [digits]), bad)
+    out = write(train, tmp_path / "shards")
+    (out / "notes.txt").write_text("mine")
+    before = contents(out)
+    for folder in (out, tmp_path / "new"):
+        with pytest.raises(SourceError, match="row 299"):
+            write([train, bad], folder, overwrite=True)
+    assert contents(out) == before
+    assert not (tmp_path / "new").exists()
+
+
+# One process that has loaded the package forks a child for each task: starting Python a hundred
+# times would take a minute.
+NURSERY = """
+import json, os, resource, signal, sys, time
+import pyarrow
+from numerai_sequence import write_shards
+
+pyarrow.chunked_array([[1]]).to_numpy()  # loads pandas, which no child should have to
+
+def stop_at(step, events, how):
+    # Python tells its audit hooks of every change to a folder before it makes it.
+    left = [step]
+
+    def hook(event, arguments):
+        if event == "open" and str(arguments[0]).endswith(".json") and arguments[1] == "w":
+            event = "write"
+        if event in events:
+            left[0] -= 1
+        if event in events and left[0] == 0:
+            if how == "kill":
+                os.kill(os.getpid(), signal.SIGKILL)
+            raise OSError("no such luck")
+
+    sys.addaudithook(hook)
+
+def run(task):
+    if task["step"]:
+        stop_at(task["step"], task["events"], task["how"])
+    if task["file_bytes"]:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (task["file_bytes"],) * 2)
+    options = {"num_shards": 3, "overwrite": task["overwrite"], "progress": False}
+    try:
+        write_shards(task["source"], task["out"], **options)
+    except OSError:
+        return 3
+    return 0
+
+for line in sys.stdin:
+    task = json.loads(line)
+    start = time.monotonic()
+    child = os.fork()
+    if not child:
+        code = 1
+        try:
+            code = run(task)
+        finally:
+            os._exit(code)
+    if task["kill_after"]:
+        time.sleep(task["kill_after"])
+        os.kill(child, signal.SIGKILL)
+    _, status = os.waitpid(child, 0)
+    print(json.dumps([os.waitstatus_to_exitcode(status), time.monotonic() - start]), flush=True)
+"""
+MOVES = ("os.rename",)
+CHANGES = (*MOVES, "os.mkdir", "os.remove", "os.rmdir", "shutil.rmtree", "write")
+
+
+@pytest.fixture(scope="module")
+def nursery():
+    """A function that writes a set in a child; it returns the exit code, and the seconds taken."""
+    package = str(Path(numerai_sequence.__file__).parents[1])
+    environment = {**os.environ, "PYTHONPATH": package, "OPENBLAS_NUM_THREADS": "1"}
+
+    def child(
+        source, out, *, overwrite, step=0, events=CHANGES, how="kill", kill_after=0, file_bytes=0
+    ):
+        task = {"source": str(source), "out": str(out), "overwrite": overwrite, "step": step}
+        task |= {"events": events, "how": how, "kill_after": kill_after, "file_bytes": file_bytes}
+        print(json.dumps(task), file=process.stdin, flush=True)
+        return json.loads(process.stdout.readline())
+
+    with subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-c", NURSERY],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment,
+    ) as process:
+        yield child
+        process.stdin.close()
+
+
+needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="forks and kills")
+
+
+@pytest.fixture(scope="module")
+def states(nursery, tmp_path_factory):
+    """Folders that a run may begin with, and the source of the new rows."""
+    folder = tmp_path_factory.mktemp("states")
+    source, new = write_old_rows(folder), write_new_rows(folder)
+    old = write(source, folder / "old")
+    (old / "notes.txt").write_text("mine")
+    (folder / "empty").mkdir()
+    torn = Path(shutil.copytree(old, folder / "torn"))
+    nursery(new, torn, overwrite=True, step=SHARDS + 1, events=MOVES)
+    return {"old": old, "empty": folder / "empty", "torn": torn, "source": source, "new": new}
+
+
+def rows_of(out):
+    """The ids of a whole set, or none where there is none."""
+    if (out / "manifest.json").exists():
+        return ids_of(out)
+    with pytest.raises(ManifestError):
+        open_shards(out)
+    return []
+
+
+@needs_fork
+@pytest.mark.parametrize("state", ["old", "empty", "torn"])
+def test_a_kill_at_any_step_leaves_the_old_set_or_the_new(states, nursery, tmp_path, state):
+    before, overwrite = ([], False) if state == "empty" else (OLD, True)
+    outcomes = []
+    for step in range(1, 200):
+        out = Path(shutil.copytree(states[state], tmp_path / f"out{step}"))
+        code, _ = nursery(states["new"], out, overwrite=overwrite, step=step)
+        outcomes.append(rows_of(out))
+        assert ids_of(write(states["new"], out, overwrite=overwrite)) == NEW
+        assert_tidy(out, *(["notes.txt"] if before else []))
+        if code == 0:  # there are no more steps
+            break
+        assert code == -signal.SIGKILL
+    changed = outcomes.index(NEW)
+    assert outcomes == [before] * changed + [NEW] * (len(outcomes) - changed)
+    # Before: the hidden folder is made, scratch cleared, 3 shards and the manifest moved. After:
+    # the hidden folder is removed, in several steps.
+    assert changed >= 2 * SHARDS + 5
+    assert len(outcomes) - changed >= 3
+
+
+@needs_fork
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_kill_is_mended_when_the_old_set_is_asked_for_again(states, tmp_path, overwrite):
+    out = Path(shutil.copytree(states["torn"], tmp_path / "out"))
+    assert len(list(out.glob("*.arrow"))) == 2 * SHARDS  # of the old set, and of none
+    old = {name: stamp for name, stamp in stamps(out).items() if name in files_of_set(out)}
+    assert ids_of(write(states["source"], out, overwrite=overwrite)) == OLD
+    assert_tidy(out, "notes.txt")
+    is_as_it_was = {name: stamps(out).get(name) for name in old} == old
+    assert is_as_it_was is not overwrite
+
+
+@needs_fork
+def test_a_kill_over_a_damaged_manifest_leaves_nothing_behind(states, nursery, tmp_path):
+    damaged = Path(shutil.copytree(states["old"], tmp_path / "damaged"))
+    (damaged / "manifest.json").write_text("{")
+    for step in range(1, 200):
+        out = Path(shutil.copytree(damaged, tmp_path / f"out{step}"))
+        code, _ = nursery(states["new"], out, overwrite=True, step=step)
+        assert ids_of(write(states["new"], out, overwrite=True)) == NEW
+        # Which files a damaged set had is not known, so they stay.
+        assert_tidy(out, *(set(os.listdir(damaged)) - {"manifest.json"}))
+        if code == 0:
+            break
+    assert step > 2 * SHARDS + 5
+
+
+@needs_fork
+@pytest.mark.parametrize("state", ["old", "empty"])
+def test_a_kill_at_any_time_leaves_the_old_set_or_the_new(states, nursery, tmp_path, state):
+    rows, instants = 12_000, 20
+    source = write_source(tmp_path / "t", rows=rows, features=120, row_group_rows=3000)
+    before, overwrite = ([], False) if state == "empty" else (OLD, True)
+    runs = [nursery(source, tmp_path / f"run{n}", overwrite=False) for n in range(3)]
+    assert [code for code, _ in runs] == [0, 0, 0]
+    codes, outcomes = [], []
+    for instant in range(instants):
+        out = Path(shutil.copytree(states[state], tmp_path / f"out{instant}"))
+        seconds = min(seconds for _, seconds in runs) * (instant + 0.5) / instants
+        codes.append(nursery(source, out, overwrite=overwrite, kill_after=seconds)[0])
+        outcomes.append(rows_of(out))
+        assert ids_of(write(source, out, overwrite=overwrite)) == ids(0, rows)
+        assert_tidy(out, *(["notes.txt"] if before else []))
+    assert codes.count(-signal.SIGKILL) >= 12
+    assert outcomes[0] == before
+    assert all(outcome in (before, ids(0, rows)) for outcome in outcomes)
+
+
+@needs_fork
+@pytest.mark.parametrize("step", range(1, SHARDS + 2))
+@pytest.mark.parametrize("state", ["old", "empty", "torn"])
+def test_a_move_that_fails_leaves_the_old_set_and_nothing_else(
+    states, nursery, tmp_path, state, step
+):
+    out = Path(shutil.copytree(states[state], tmp_path / "out"))
+    overwrite = state != "empty"
+    task = {"step": step, "events": MOVES, "how": "fail"}
+    code, _ = nursery(states["new"], out, overwrite=overwrite, **task)
+    assert code == 3
+    assert contents(out) == contents(states["old" if overwrite else "empty"])
+
+
+@needs_fork
+@pytest.mark.parametrize("file_bytes", [1, 1000, 4000, 8000])
+def test_a_disk_that_takes_no_more_leaves_the_old_set_and_nothing_else(
+    states, nursery, tmp_path, file_bytes
+):
+    old = Path(shutil.copytree(states["old"], tmp_path / "old"))
+    code, _ = nursery(states["new"], old, overwrite=True, file_bytes=file_bytes)
+    assert code == 3
+    assert contents(old) == contents(states["old"])
+    code, _ = nursery(states["new"], tmp_path / "new", overwrite=False, file_bytes=file_bytes)
+    assert code == 3
+    assert not (tmp_path / "new").exists()
+    assert ids_of(write(states["new"], old, overwrite=True)) == NEW
