@@ -315,7 +315,7 @@ def test_an_error_after_rows_were_written_removes_them(train, tmp_path):
 # One process that has loaded the package forks a child for each task: starting Python a hundred
 # times would take a minute.
 NURSERY = """
-import json, os, resource, signal, sys, time
+import contextlib, json, os, resource, signal, sys, time
 import pyarrow
 from numerai_sequence import write_shards
 
@@ -337,7 +337,20 @@ def stop_at(step, events, how):
 
     sys.addaudithook(hook)
 
+def list_sorted(is_descending):
+    # A file system may list a folder in any order, and so it may be removed in any.
+    scandir = os.scandir
+
+    @contextlib.contextmanager
+    def sorted_scandir(*folder):
+        with scandir(*folder) as entries:
+            yield iter(sorted(entries, key=lambda entry: entry.name, reverse=is_descending))
+
+    os.scandir = sorted_scandir
+
 def run(task):
+    if task["listing"]:
+        list_sorted(task["listing"] == "descending")
     if task["step"]:
         stop_at(task["step"], task["events"], task["how"])
     if task["file_bytes"]:
@@ -376,10 +389,20 @@ def nursery():
     environment = {**os.environ, "PYTHONPATH": package, "OPENBLAS_NUM_THREADS": "1"}
 
     def child(
-        source, out, *, overwrite, step=0, events=CHANGES, how="kill", kill_after=0, file_bytes=0
+        source,
+        out,
+        *,
+        overwrite,
+        step=0,
+        events=CHANGES,
+        how="kill",
+        kill_after=0,
+        file_bytes=0,
+        listing=None,
     ):
         task = {"source": str(source), "out": str(out), "overwrite": overwrite, "step": step}
-        task |= {"events": events, "how": how, "kill_after": kill_after, "file_bytes": file_bytes}
+        task |= {"events": events, "how": how, "kill_after": kill_after}
+        task |= {"file_bytes": file_bytes, "listing": listing}
         print(json.dumps(task), file=process.stdin, flush=True)
         return json.loads(process.stdout.readline())
 
@@ -451,6 +474,21 @@ def test_a_kill_is_mended_when_the_old_set_is_asked_for_again(states, tmp_path, 
     assert_tidy(out, "notes.txt")
     is_as_it_was = {name: stamps(out).get(name) for name in old} == old
     assert is_as_it_was is not overwrite
+
+
+@needs_fork
+@pytest.mark.parametrize("listing", ["ascending", "descending"])
+def test_a_kill_while_mending_leaves_the_old_set(states, nursery, tmp_path, listing):
+    for step in range(1, 100):
+        out = Path(shutil.copytree(states["torn"], tmp_path / f"out{step}"))
+        code, _ = nursery(states["source"], out, overwrite=False, step=step, listing=listing)
+        assert ids_of(out) == OLD
+        assert ids_of(write(states["source"], out)) == OLD
+        assert_tidy(out, "notes.txt")
+        if code == 0:
+            break
+        assert code == -signal.SIGKILL
+    assert step > SHARDS + 2
 
 
 @needs_fork

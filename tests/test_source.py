@@ -351,7 +351,7 @@ def test_a_wrong_value_in_a_column_that_is_left_out_is_no_matter(tmp_path):
 
 
 @pytest.mark.parametrize("column", ["id", "era"])
-@pytest.mark.parametrize("row", [0, 2 * GROUP + 7])
+@pytest.mark.parametrize("row", [0, 2 * GROUP + 31])
 @pytest.mark.parametrize("meta_rows", [11, 1 << 16])
 def test_a_null_id_or_era_is_named_by_its_row(tmp_path, monkeypatch, column, row, meta_rows):
     monkeypatch.setattr(source_module, "_META_ROWS", meta_rows)
