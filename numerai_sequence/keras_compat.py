@@ -20,6 +20,7 @@ from __future__ import annotations
 import functools
 import importlib
 import importlib.util
+import inspect
 import os
 import random
 import sys
@@ -147,17 +148,6 @@ def _cure_keras_3(kind: type) -> None:
     adapter = module.PyDatasetAdapter
     made, get_iterator = adapter.__init__, adapter._get_iterator
 
-    def make(enqueued: Any, sequence: Any, shuffle: bool) -> Any:
-        enqueuer = module.OrderedEnqueuer(
-            enqueued,
-            workers=sequence.workers,
-            use_multiprocessing=sequence.use_multiprocessing,
-            max_queue_size=sequence.max_queue_size,
-            shuffle=shuffle,
-        )
-        enqueuer.start()
-        return enqueuer
-
     @functools.wraps(made)
     def init(self: Any, x: Any, *args: Any, **kwargs: Any) -> None:
         made(self, x, *args, **kwargs)
@@ -168,7 +158,7 @@ def _cure_keras_3(kind: type) -> None:
     def _get_iterator(self: Any) -> Any:
         if not isinstance(self.py_dataset, kind):
             return get_iterator(self)
-        batches = _run_pass(self.py_dataset, self.shuffle, make)
+        batches = _run_pass(self.py_dataset, self.shuffle, module.OrderedEnqueuer)
         return (self._standardize_batch(batch) for batch in batches)
 
     adapter.__init__, adapter._get_iterator = init, _get_iterator
@@ -180,18 +170,11 @@ def _cure_keras_2(package: ModuleType, kind: type) -> None:
     adapter = importlib.import_module(f"{root}.engine.data_adapter").KerasSequenceAdapter
     handle = adapter._handle_multiprocessing
 
-    def make(enqueued: Any, sequence: Any, shuffle: bool) -> Any:
-        enqueuer = module.OrderedEnqueuer(
-            enqueued, use_multiprocessing=sequence.use_multiprocessing, shuffle=shuffle
-        )
-        enqueuer.start(workers=sequence.workers, max_queue_size=sequence.max_queue_size)
-        return enqueuer
-
     @functools.wraps(handle)
     def _handle_multiprocessing(self: Any, x: Any, *args: Any, **kwargs: Any) -> Any:
         if not isinstance(x, kind):
             return handle(self, x, *args, **kwargs)
-        return lambda: _run_pass(x, self._shuffle_sequence, make)
+        return lambda: _run_pass(x, self._shuffle_sequence, module.OrderedEnqueuer)
 
     adapter._handle_multiprocessing = _handle_multiprocessing
 
@@ -213,7 +196,23 @@ class _Enqueued:
         """Do nothing: Keras 2's enqueuer calls this from a thread of its own."""
 
 
-def _run_pass(sequence: Any, shuffle: bool, make: Callable[[Any, Any, bool], Any]) -> Iterator[Any]:
+def _start_enqueuer(
+    enqueued: _Enqueued, sequence: Any, shuffle: bool, kind: Callable[..., Any]
+) -> Any:
+    options = {"workers": sequence.workers, "max_queue_size": sequence.max_queue_size}
+    # Where the two belong has changed within Keras 3.
+    at_start = "workers" not in inspect.signature(kind).parameters
+    enqueuer = kind(
+        enqueued,
+        use_multiprocessing=sequence.use_multiprocessing,
+        shuffle=shuffle,
+        **({} if at_start else options),
+    )
+    enqueuer.start(**(options if at_start else {}))
+    return enqueuer
+
+
+def _run_pass(sequence: Any, shuffle: bool, enqueuer_kind: Callable[..., Any]) -> Iterator[Any]:
     """Yield each batch of one pass once; what works for it ends with it, finished or not."""
     one_pass = sequence.one_pass()
     count = len(one_pass)
@@ -224,7 +223,7 @@ def _run_pass(sequence: Any, shuffle: bool, make: Callable[[Any, Any, bool], Any
         for index in indices:
             yield one_pass[index]
         return
-    enqueuer = make(_Enqueued(one_pass), sequence, shuffle)
+    enqueuer = _start_enqueuer(_Enqueued(one_pass), sequence, shuffle, enqueuer_kind)
     _ENQUEUERS.setdefault(sequence, set()).add(enqueuer)
     try:
         with closing(enqueuer.get()) as batches:

@@ -55,7 +55,9 @@ class Output:
             It holds anything else, and `overwrite` is False.
         """
         if self.folder.exists() and not self.folder.is_dir():
-            raise self._exists("a file; expected a folder")
+            raise OutputExistsError(
+                f"{self.folder}: a file; expected a folder; choose another", path=self.folder
+            )
         self._clear_interrupted()
         if overwrite or not self._entries():
             return False
@@ -107,8 +109,7 @@ class Output:
             os.replace(self._writing / name, self.folder / name)
         _sync_folder(self.folder)
         os.replace(self._writing / MANIFEST, self.folder / MANIFEST)
-        _sync_folder(self.folder)
-        self._remove(old)
+        _sync_folder(self.folder)  # and the journal has `writing` remove the old files
 
     def _clear_interrupted(self) -> None:
         if not self._writing.exists():
@@ -118,6 +119,8 @@ class Output:
             journal = json.loads((self._writing / _JOURNAL).read_text())
             is_committed = not (self._writing / MANIFEST).exists()
             self._remove(journal["old" if is_committed else "new"])
+        # The journal goes first: without the manifest beside it, it would tell another story.
+        (self._writing / _JOURNAL).unlink(missing_ok=True)
         shutil.rmtree(self._writing)
 
     def _remove(self, names: Iterable[str]) -> None:

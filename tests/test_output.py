@@ -295,6 +295,19 @@ def test_a_reader_keeps_reading_the_set_that_it_opened(train, later, tmp_path):
     assert ids_of(out) == NEW
 
 
+@pytest.mark.parametrize("journal", ['{"new": ["notes.txt", "../outside.txt"]}', "{", "[]"])
+def test_a_journal_that_is_damaged_removes_no_foreign_file(train, tmp_path, journal):
+    out = write(train, tmp_path / "shards")
+    for path in (out / "notes.txt", tmp_path / "outside.txt"):
+        path.write_text("mine")
+    (out / ".writing").mkdir()
+    (out / ".writing" / "manifest.json").write_text("{")
+    (out / ".writing" / "journal.json").write_text(journal)
+    assert ids_of(write(train, out)) == OLD
+    assert_tidy(out, "notes.txt")
+    assert (tmp_path / "outside.txt").read_text() == "mine"
+
+
 def test_an_error_after_rows_were_written_removes_them(train, tmp_path):
     table = numerai_table(rows=ROWS, first_row=ROWS)
     place = table.schema.get_field_index("feature_013")
