@@ -272,7 +272,7 @@ def _counts(value: Any) -> dict[str, int]:
 def _names(value: Any) -> tuple[str, ...]:
     names = tuple(_text(name) for name in _list(value))
     if len(set(names)) != len(names):
-        raise ValueError("names are no list, or one comes twice")
+        raise ValueError("a name comes twice")
     return names
 
 

@@ -15,7 +15,7 @@ from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -64,7 +64,8 @@ class ShardSet:
     """
 
     def __init__(self, folder: Path, manifest: Manifest) -> None:
-        self._open(folder, manifest, [_map(folder / s.file, s, manifest) for s in manifest.shards])
+        schema = manifest.schema
+        self._open(folder, manifest, [_map(folder / s.file, s, schema) for s in manifest.shards])
 
     def _open(self, folder: Path, manifest: Manifest, batches: list[list[pa.RecordBatch]]) -> None:
         self.folder = folder
@@ -126,7 +127,7 @@ class ShardSet:
 
     @property
     def rows(self) -> int:
-        return sum(shard.rows for shard in self.manifest.shards)
+        return int(self._starts[-1])
 
     @property
     def features(self) -> tuple[str, ...]:
@@ -245,10 +246,6 @@ class ShardSet:
             raise ValueError(f"the shard set {str(self.folder)!r} is closed; open it again")
 
 
-@overload
-def open_shards(path: PathLike) -> ShardSet: ...
-@overload
-def open_shards(path: Iterable[PathLike]) -> ShardSet: ...
 def open_shards(path: PathLike | Iterable[PathLike]) -> ShardSet:
     """Open a shard set.
 
@@ -297,7 +294,7 @@ def _open_files(files: list[Path]) -> ShardSet:
     return ShardSet(folder, replace(manifest, shards=tuple(known[file.name] for file in files)))
 
 
-def _map(path: Path, shard: Shard, manifest: Manifest) -> list[pa.RecordBatch]:
+def _map(path: Path, shard: Shard, schema: pa.Schema) -> list[pa.RecordBatch]:
     """Map one shard file, and check its structure against the manifest."""
     try:
         with open(path, "rb") as file:
@@ -316,7 +313,7 @@ def _map(path: Path, shard: Shard, manifest: Manifest) -> list[pa.RecordBatch]:
                 raise pa.ArrowInvalid("a null target or feature")
     except (pa.ArrowException, OSError, UnicodeError) as error:
         raise _corrupt(path, "Arrow file", str(error), "a whole one") from error
-    if not reader.schema.equals(manifest.schema, check_metadata=True):
+    if not reader.schema.equals(schema, check_metadata=True):
         raise _corrupt(path, "schema", "another", "that of the manifest")
     rows = [batch.num_rows for batch in batches]
     if rows != [batch.rows for batch in shard.batches]:
