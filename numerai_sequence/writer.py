@@ -91,13 +91,15 @@ def write(
         background = stack.enter_context(ThreadPoolExecutor(1))
         plan = _plan(opened, features, targets, options, progress)
         scratch = Scratch(folder, [window.rows for window in plan.windows], plan.blocks)
+        # A source that is changed from now on shall not pass for the one that was read.
+        statuses = [os.stat(source.path) for source in opened]
         # In the background, and first: it also brings the files into the page cache.
         checksums = [background.submit(file_checksum, source.path) for source in opened]
         _fill_scratch(opened, plan, scratch, progress)
         shards = _write_shards(output, folder, plan, scratch, options, progress)
         files = tuple(
-            _source_file(source, checksum.result())
-            for source, checksum in zip(opened, checksums, strict=True)
+            _source_file(source, status, checksum.result())
+            for source, status, checksum in zip(opened, statuses, checksums, strict=True)
         )
         output.commit(
             Manifest(options.encoding, plan.features, plan.targets, options, files, shards)
@@ -105,8 +107,7 @@ def write(
     return out
 
 
-def _source_file(source: Source, checksum: str) -> SourceFile:
-    status = os.stat(source.path)
+def _source_file(source: Source, status: os.stat_result, checksum: str) -> SourceFile:
     return SourceFile(str(source.path), status.st_size, status.st_mtime_ns, source.rows, checksum)
 
 
