@@ -12,7 +12,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,34 +19,23 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from .buffers import borrow
+
 ENCODINGS = ("packed", "int8")
 DTYPES = ("float32", "float16", "int8")
 LARGEST = 4
 SCALE = 0.25  # 0..4 to Numerai's own 0..1
 
+
 Bytes = npt.NDArray[np.uint8]
+
+# Decoded at a time: what one step writes is still in the cache when the next one reads it.
+_BLOCK_VALUES = 1 << 19
 
 _FIVE = np.uint8(5)
 _TWENTY_FIVE = np.uint8(25)
 # NumPy's conversions to float16 are slow; a table of the five values is four times as fast.
 _FLOAT16 = (np.arange(LARGEST + 1) * SCALE).astype(np.float16)
-
-
-_THREAD = threading.local()
-
-
-def borrow(name: str, rows: int, width: int) -> Bytes:
-    """Return this thread's uint8 array of that name, of shape (rows, width).
-
-    Its values last until the thread borrows the name again. A fresh array of some hundred kB costs
-    as much in page faults as what is computed in it.
-    """
-    kept = getattr(_THREAD, name, None)
-    if kept is None or kept.size < rows * width:
-        kept = np.empty(rows * width, np.uint8)
-        setattr(_THREAD, name, kept)
-    array: Bytes = kept[: rows * width].reshape(rows, width)
-    return array
 
 
 def row_bytes(encoding: str, features: int) -> int:
@@ -179,49 +167,78 @@ class Decoder:
     ) -> None:
         self.dtype = dtype
         self.width = features if columns is None else len(columns)
-        third = row_bytes(encoding, features)
-        digits = 3 if encoding == "packed" else 1
+        #: Whether the batch is the encoded rows themselves.
+        self.keeps_rows = encoding == "int8" and columns is None and dtype == "int8"
         self._packed = encoding == "packed"
-        #: Whether the batch is the encoded rows themselves, so that they must not be borrowed.
-        self.keeps_rows = not self._packed and columns is None and dtype == "int8"
+        third = row_bytes(encoding, features)
+        # Chosen features are decoded in their own order, and then put into the one asked for.
+        self._places = None if columns is None or _ascends(columns) else _ranks(columns)
         # For each digit: which bytes of the row, and where their values go in the batch.
-        self._parts: list[tuple[Any, Any]] = []
-        for digit in range(digits):
+        self._parts: list[tuple[Any, slice]] = []
+        for digit in range(3 if self._packed else 1):
             if columns is None:
-                start, stop = digit * third, min((digit + 1) * third, features)
-                self._parts.append((slice(max(0, stop - start)), slice(start, max(start, stop))))
+                start, stop = (min(i * third, features) for i in (digit, digit + 1))
+                self._parts.append((slice(stop - start), slice(start, stop)))
             else:
-                places = np.flatnonzero(columns // third == digit)
-                self._parts.append((columns[places] - digit * third, places))
+                ordered = np.sort(columns)
+                start, stop = np.searchsorted(ordered, [digit * third, (digit + 1) * third])
+                chosen = ordered[start:stop] - digit * third
+                self._parts.append((chosen, slice(int(start), int(stop))))
 
-    def __call__(self, encoded: Bytes) -> npt.NDArray[Any]:
-        """Decode uint8 (rows, row bytes) to (rows, width), which may be a view of it."""
-        rows = len(encoded)
-        if self.keeps_rows:
-            return encoded.view(np.int8)
+    def __call__(self, encoded: Bytes, batch: npt.NDArray[Any]) -> None:
+        """Decode uint8 (rows, row bytes) into a batch of `dtype`, shape (rows, width)."""
+        rows = max(1, _BLOCK_VALUES // self.width)
+        for start in range(0, len(encoded), rows):
+            self._decode(encoded[start : start + rows], batch[start : start + rows])
+
+    def _decode(self, encoded: Bytes, batch: npt.NDArray[Any]) -> None:
+        digits: Any = batch
+        if self.dtype == "float16" or self._places is not None:
+            digits = borrow("digits", *batch.shape)
+        self._fill(digits, encoded)
+        if self._places is not None:
+            ordered = borrow("ordered", *batch.shape)
+            digits = digits.take(self._places, axis=1, out=ordered, mode="clip")
         if self.dtype == "float16":
-            digits = np.empty((rows, self.width), np.int8)
-            self._fill(digits, encoded)
-            return np.take(_FLOAT16, digits)
-        batch = np.empty((rows, self.width), self.dtype)
-        self._fill(batch, encoded)
+            np.take(_FLOAT16, digits, out=batch, mode="clip")
+            return
+        if digits is not batch:
+            batch[:] = digits
         if self.dtype == "float32":
             # Cast, then scale in place: a third faster than one multiplication that casts.
             np.multiply(batch, np.float32(SCALE), out=batch)
-        return batch
 
-    def _fill(self, batch: npt.NDArray[Any], encoded: Bytes) -> None:
+    def _fill(self, digits: npt.NDArray[Any], encoded: Bytes) -> None:
         if not self._packed:
             [(chosen, places)] = self._parts
-            batch[:, places] = encoded[:, chosen]
+            digits[:, places] = _columns(encoded, chosen)
             return
-        # Whole thirds are split at once; of chosen features, only their own bytes.
-        if isinstance(self._parts[0][0], slice):
-            for (chosen, places), digits in zip(self._parts, _split(encoded), strict=True):
-                batch[:, places] = digits[:, chosen]
+        if isinstance(self._parts[0][0], slice):  # all features: three digits of every byte
+            for (chosen, places), values in zip(self._parts, _split(encoded), strict=True):
+                digits[:, places] = values[:, chosen]
             return
         for digit, (chosen, places) in enumerate(self._parts):
-            batch[:, places] = _split(encoded[:, chosen])[digit]
+            if len(chosen):
+                digits[:, places] = _DIGITS[digit](_columns(encoded, chosen))
+
+
+def _ascends(columns: npt.NDArray[np.int64]) -> bool:
+    return bool((np.diff(columns) > 0).all())
+
+
+def _ranks(columns: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Return the place of each column among the columns in ascending order."""
+    ranks = np.empty(len(columns), np.int64)
+    ranks[np.argsort(columns, kind="stable")] = np.arange(len(columns))
+    return ranks
+
+
+def _columns(encoded: Bytes, chosen: Any) -> Bytes:
+    """Return some bytes of every row: a view of a slice of them, or a copy of chosen ones."""
+    if isinstance(chosen, slice):
+        return encoded[:, chosen]
+    out = borrow("columns", len(encoded), len(chosen))
+    return encoded.take(chosen, axis=1, out=out, mode="clip")
 
 
 def _split(encoded: Bytes) -> tuple[Bytes, Bytes, Bytes]:
@@ -235,3 +252,25 @@ def _split(encoded: Bytes) -> tuple[Bytes, Bytes, Bytes]:
     np.floor_divide(low, _FIVE, out=middle)
     np.subtract(low, np.multiply(middle, _FIVE, out=product), out=low)
     return low, middle, high
+
+
+def _remainder(values: Bytes) -> Bytes:
+    """Return the remainder of a division by 5, in the place of the values."""
+    product = np.floor_divide(values, _FIVE, out=borrow("product", *values.shape))
+    np.multiply(product, _FIVE, out=product)
+    return np.subtract(values, product, out=values)
+
+
+def _low(values: Bytes) -> Bytes:
+    return _remainder(values)
+
+
+def _middle(values: Bytes) -> Bytes:
+    return _remainder(np.floor_divide(values, _FIVE, out=values))
+
+
+def _high(values: Bytes) -> Bytes:
+    return np.floor_divide(values, _TWENTY_FIVE, out=values)
+
+
+_DIGITS = (_low, _middle, _high)

@@ -22,7 +22,6 @@ import importlib
 import importlib.util
 import inspect
 import os
-import random
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
@@ -39,7 +38,7 @@ _ENQUEUERS: WeakKeyDictionary[Any, set[Any]] = WeakKeyDictionary()
 
 
 class Pass(Protocol):
-    """One epoch of a sequence, whatever happens to the sequence meanwhile."""
+    """One epoch's batches as they come, whatever happens to the sequence meanwhile."""
 
     def __len__(self) -> int: ...
     def __getitem__(self, index: int) -> Any: ...
@@ -196,16 +195,14 @@ class _Enqueued:
         """Do nothing: Keras 2's enqueuer calls this from a thread of its own."""
 
 
-def _start_enqueuer(
-    enqueued: _Enqueued, sequence: Any, shuffle: bool, kind: Callable[..., Any]
-) -> Any:
+def _start_enqueuer(enqueued: _Enqueued, sequence: Any, kind: Callable[..., Any]) -> Any:
     options = {"workers": sequence.workers, "max_queue_size": sequence.max_queue_size}
     # Where the two belong has changed within Keras 3.
     at_start = "workers" not in inspect.signature(kind).parameters
     enqueuer = kind(
         enqueued,
         use_multiprocessing=sequence.use_multiprocessing,
-        shuffle=shuffle,
+        shuffle=False,
         **({} if at_start else options),
     )
     enqueuer.start(**(options if at_start else {}))
@@ -214,16 +211,14 @@ def _start_enqueuer(
 
 def _run_pass(sequence: Any, shuffle: bool, enqueuer_kind: Callable[..., Any]) -> Iterator[Any]:
     """Yield each batch of one pass once; what works for it ends with it, finished or not."""
-    one_pass = sequence.one_pass()
+    # Who shuffles knows which batch comes next.
+    one_pass = sequence.one_pass(shuffle=shuffle)
     count = len(one_pass)
     if sequence.workers <= 1 and not sequence.use_multiprocessing:
-        indices = list(range(count))
-        if shuffle:
-            random.shuffle(indices)  # as Keras does
-        for index in indices:
-            yield one_pass[index]
+        for place in range(count):
+            yield one_pass[place]
         return
-    enqueuer = _start_enqueuer(_Enqueued(one_pass), sequence, shuffle, enqueuer_kind)
+    enqueuer = _start_enqueuer(_Enqueued(one_pass), sequence, enqueuer_kind)
     _ENQUEUERS.setdefault(sequence, set()).add(enqueuer)
     try:
         with closing(enqueuer.get()) as batches:

@@ -1,35 +1,91 @@
 """Order: turn row spans and a seed into one epoch's row order.
 
-An epoch's order is a pure function of the spans, the seed, the epoch number and `run_rows`, so a
-batch is the same for any number of workers, in threads or processes, and in whatever order the
-batches are asked for.
+An epoch's order is a pure function of the spans, the seed, the epoch number, `run_rows` and
+`group_rows`, so a batch is the same for any number of workers, in threads or processes, and in
+whatever order the batches are asked for.
+
+With `run_rows` above 1 the epoch is a shuffle of runs of neighbouring rows, cut into groups, and
+the rows of a group are shuffled once more: files are read in long runs, yet a batch takes few rows
+of each. A group is what a reader should fetch together.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 Rows = npt.NDArray[np.int64]
+_Unsigned = npt.NDArray[np.uint64]
+
+# Up to so many, a permutation is kept as an array, of 32 MB at most; beyond, it is computed.
+_ARRAY_LENGTH = 1 << 23
+_ROUNDS = 6
 
 
-@dataclass(frozen=True)
 class RowOrder:
-    """The rows of one epoch as runs of neighbouring rows.
+    """The rows of one epoch; see `epoch_order`.
 
     Attributes
     ----------
-    starts : integer array, shape (runs,)
-        The first row of each run, in the order of the epoch.
-    ends : int64 array, shape (runs,), or None
-        Where in the epoch each run ends (exclusive); None where every run is one row.
+    count : int
+        Rows of the epoch.
+    group_rows : int
+        Rows of a group; the last one may be smaller.
+    nbytes : int
+        Memory that the order takes.
     """
 
-    starts: npt.NDArray[np.integer]
-    ends: Rows | None
+    def __init__(
+        self,
+        spans: Sequence[tuple[int, int]],
+        seed: int | None,
+        epoch: int,
+        run_rows: int,
+        group_rows: int,
+    ) -> None:
+        self.group_rows = group_rows
+        self._seed, self._epoch, self._run_rows = seed, epoch, run_rows
+        bounds = np.array(_joined(spans) if run_rows == 1 else spans, np.int64).reshape(-1, 2)
+        lengths = bounds[:, 1] - bounds[:, 0]
+        runs = lengths // run_rows
+        self.count = int(lengths.sum())
+        self._first_rows = bounds[:, 0]
+        self._first_runs = np.cumsum(runs) - runs
+        self._permutation = _permutation(int(runs.sum()), seed, epoch)
+        # What is left at the end of a span is no whole run. Each group gets its share of it.
+        self._left_over = _ranges(bounds[:, 0] + runs * run_rows, bounds[:, 1])
+        if seed is not None and len(self._left_over):
+            np.random.default_rng([seed, epoch, 0]).shuffle(self._left_over)
+        self.nbytes = self._permutation.nbytes + self._left_over.nbytes
+
+    @property
+    def is_mixed(self) -> bool:
+        """Whether the rows of a group are shuffled once more."""
+        return self._run_rows > 1
+
+    @property
+    def groups(self) -> int:
+        return -(-self.count // self.group_rows)
+
+    def group(self, number: int) -> Rows:
+        """Return the rows of a group, in the order of the epoch.
+
+        Returns
+        -------
+        int64 array, shape (group_rows,)
+        """
+        start = number * self.group_rows
+        stop = min(start + self.group_rows, self.count)
+        if self._run_rows == 1:
+            return self._single_rows(start, stop)
+        first, last = (len(self._left_over) * place // self.count for place in (start, stop))
+        whole = self._rows_in_runs(start - first, stop - last)
+        rows = np.concatenate([whole, self._left_over[first:last]])
+        np.random.default_rng([self._seed or 0, self._epoch, 1 + number]).shuffle(rows)
+        return rows
 
     def rows(self, start: int, stop: int) -> Rows:
         """Return the rows at the places `start` to `stop` of the epoch, ascending.
@@ -38,20 +94,42 @@ class RowOrder:
         -------
         int64 array, shape (stop - start,)
         """
-        if self.ends is None:
-            return np.sort(self.starts[start:stop]).astype(np.int64)
-        first = int(np.searchsorted(self.ends, start, side="right"))
-        last = int(np.searchsorted(self.ends, stop, side="left")) + 1
-        ends = self.ends[first:last]
-        begins = np.concatenate([[self.ends[first - 1] if first else 0], ends[:-1]])
-        # Row number minus place in the epoch is one constant within a run.
-        shift = self.starts[first:last].astype(np.int64) - begins
-        lengths = np.minimum(ends, stop) - np.maximum(begins, start)
-        return np.sort(np.arange(start, stop) + np.repeat(shift, lengths))
+        if self._run_rows == 1:
+            rows = self._single_rows(start, stop)
+        else:
+            numbers = range(start // self.group_rows, -(-stop // self.group_rows))
+            groups = [self.group(number) for number in numbers] or [np.empty(0, np.int64)]
+            skipped = start - numbers.start * self.group_rows
+            rows = np.concatenate(groups)[skipped : skipped + stop - start]
+        rows.sort()
+        return rows
+
+    def _single_rows(self, start: int, stop: int) -> Rows:
+        return self._rows_of_runs(self._permutation(start, stop))
+
+    def _rows_in_runs(self, start: int, stop: int) -> Rows:
+        """Return the rows at some places among the whole runs, shuffled."""
+        first, last = start // self._run_rows, -(-stop // self._run_rows)
+        starts = self._rows_of_runs(self._permutation(first, last))
+        rows: Rows = (starts[:, np.newaxis] + np.arange(self._run_rows)).reshape(-1)
+        skipped = start - first * self._run_rows
+        return rows[skipped : skipped + stop - start]
+
+    def _rows_of_runs(self, runs: Rows) -> Rows:
+        span: Any = 0  # of the only span, which then needs no search
+        if len(self._first_rows) > 1:
+            span = np.searchsorted(self._first_runs, runs, side="right") - 1
+        rows: Rows = self._first_rows[span] + (runs - self._first_runs[span]) * self._run_rows
+        return rows
 
 
 def epoch_order(
-    spans: Sequence[tuple[int, int]], *, seed: int | None, epoch: int = 0, run_rows: int = 1
+    spans: Sequence[tuple[int, int]],
+    *,
+    seed: int | None,
+    epoch: int = 0,
+    run_rows: int = 1,
+    group_rows: int = 1,
 ) -> RowOrder:
     """Return the row order of one epoch.
 
@@ -66,46 +144,111 @@ def epoch_order(
         Each epoch has an order of its own.
     run_rows : int
         1 is an exact uniform shuffle. A larger number shuffles runs of that many neighbouring
-        rows, so that a batch is read with fewer page faults.
+        rows, and then the rows of each group.
+    group_rows : int
+        Rows that are fetched together.
 
     Returns
     -------
     RowOrder
-        8 bytes a run at most, 4 for single rows below 2**32.
+        4 bytes a run up to 8 million runs, next to nothing beyond.
     """
     if seed is None:
-        return _runs([(start, stop - start) for start, stop in spans if stop > start])
-    rng = np.random.default_rng([seed, epoch])
-    if run_rows == 1:
-        rows = _single_rows(spans)
-        rng.shuffle(rows)
-        return RowOrder(rows, None)
-    starts = np.concatenate([np.arange(a, b, run_rows) for a, b in spans] or [np.empty(0, int)])
-    lengths = np.concatenate(
-        [np.minimum(run_rows, b - np.arange(a, b, run_rows)) for a, b in spans]
-        or [np.empty(0, int)]
-    )
-    permutation = rng.permutation(len(starts))
-    return RowOrder(starts[permutation], np.cumsum(lengths[permutation]))
-
-
-def _runs(runs: list[tuple[int, int]]) -> RowOrder:
-    starts = np.array([start for start, _ in runs], np.int64)
-    lengths = np.array([length for _, length in runs], np.int64)
-    return RowOrder(starts, np.cumsum(lengths))
-
-
-def _single_rows(spans: Sequence[tuple[int, int]]) -> npt.NDArray[np.integer]:
-    largest = max((stop for _, stop in spans), default=0)
-    dtype = np.dtype(np.uint32 if largest < 2**32 else np.int64)
-    rows: npt.NDArray[np.integer] = np.empty(sum(stop - start for start, stop in spans), dtype)
-    place = 0
-    for start, stop in spans:
-        rows[place : place + stop - start] = np.arange(start, stop, dtype=dtype)
-        place += stop - start
-    return rows
+        run_rows = 1
+    spans = [(start, stop) for start, stop in spans if stop > start]
+    return RowOrder(spans, seed, epoch, run_rows, group_rows)
 
 
 def batch_count(rows: int, batch_size: int, *, drop_remainder: bool = False) -> int:
     """Return the batches of an epoch of `rows` rows; the last one may be partial."""
     return rows // batch_size if drop_remainder else -(-rows // batch_size)
+
+
+def _joined(spans: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Join spans that follow one another."""
+    joined: list[tuple[int, int]] = []
+    for start, stop in spans:
+        if joined and joined[-1][1] == start:
+            joined[-1] = (joined[-1][0], stop)
+        else:
+            joined.append((start, stop))
+    return joined
+
+
+def _ranges(starts: Rows, stops: Rows) -> Rows:
+    """Return the numbers of several ranges, one after the other."""
+    lengths = stops - starts
+    before = np.cumsum(lengths) - lengths
+    numbers: Rows = np.arange(lengths.sum()) + np.repeat(starts - before, lengths)
+    return numbers
+
+
+def _permutation(length: int, seed: int | None, epoch: int) -> _Natural | _Array | _Feistel:
+    if seed is None:
+        return _Natural()
+    kind = _Array if length <= _ARRAY_LENGTH else _Feistel
+    return kind(length, np.random.default_rng([seed, epoch]))
+
+
+class _Natural:
+    """0, 1, 2 and so on."""
+
+    nbytes = 0
+
+    def __call__(self, start: int, stop: int) -> Rows:
+        return np.arange(start, stop)
+
+
+class _Array:
+    """A permutation of 0 to `length` that is kept."""
+
+    def __init__(self, length: int, rng: np.random.Generator) -> None:
+        self._numbers = np.arange(length, dtype=np.uint32)
+        rng.shuffle(self._numbers)
+        self.nbytes = self._numbers.nbytes
+
+    def __call__(self, start: int, stop: int) -> Rows:
+        return self._numbers[start:stop].astype(np.int64)
+
+
+class _Feistel:
+    """A permutation of 0 to `length` that is computed where it is asked for.
+
+    A Feistel network (Luby and Rackoff 1988) permutes the numbers of as many bits; those that it
+    takes out of the range are put through it again (cycle walking; Black and Rogaway 2002).
+    """
+
+    nbytes = 0
+
+    def __init__(self, length: int, rng: np.random.Generator) -> None:
+        self._length = np.uint64(length)
+        bits = max(2, (length - 1).bit_length())
+        self._low, self._high = bits // 2, bits - bits // 2
+        self._keys = rng.integers(0, 2**64, _ROUNDS, np.uint64)
+
+    def __call__(self, start: int, stop: int) -> Rows:
+        numbers = self._network(np.arange(start, stop, dtype=np.uint64))
+        outside = np.flatnonzero(numbers >= self._length)
+        while len(outside):
+            numbers[outside] = self._network(numbers[outside])
+            outside = outside[numbers[outside] >= self._length]
+        return numbers.astype(np.int64)
+
+    def _network(self, numbers: _Unsigned) -> _Unsigned:
+        low, high = self._low, self._high
+        left, right = numbers >> np.uint64(low), numbers & np.uint64((1 << low) - 1)
+        for key in self._keys:
+            # `left` has `high` bits and `right` has `low`; they change places.
+            mask = np.uint64((1 << high) - 1)
+            left, right = right, left ^ (_scatter(right + key) & mask)
+            low, high = high, low
+        mixed: _Unsigned = left << np.uint64(low) | right
+        return mixed
+
+
+def _scatter(values: _Unsigned) -> _Unsigned:
+    """Hash 64 bits to 64 bits: the finalizer of SplitMix64 (Steele, Lea and Flood 2014)."""
+    values = (values ^ values >> np.uint64(30)) * np.uint64(0xBF58476D1CE4E5B9)
+    values = (values ^ values >> np.uint64(27)) * np.uint64(0x94D049BB133111EB)
+    mixed: _Unsigned = values ^ values >> np.uint64(31)
+    return mixed

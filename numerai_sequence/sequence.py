@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import operator
+import random
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
 from . import keras_compat
-from .encoding import DTYPES, Decoder
+from .buffers import Buffers
+from .encoding import DTYPES, Decoder, row_bytes
 from .errors import FeatureError, check_known
+from .groups import KEPT, GroupReader, batches_per_group
+from .mixing import choose_run_rows
 from .order import RowOrder, batch_count, epoch_order
+from .paging import Pager, decide, divide_budget
 from .shards import PathLike, ShardSet, open_shards
 
 # What Keras accepts as a Sequence depends on which Keras is installed; see keras_compat.
 _BASES: Any = keras_compat.sequence_bases()
+
+# Batches that Keras holds besides those in its queue: with its workers, and the one in use.
+_BUFFERS_BESIDES = 6
 
 
 class NumeraiSequence(*_BASES):  # type: ignore[misc]
@@ -40,11 +48,20 @@ class NumeraiSequence(*_BASES):  # type: ignore[misc]
     seed : int
         Of the row order, together with the number of the epoch.
     run_rows : int, optional
-        Shuffle runs of this many neighbouring rows; None is 1, an exact uniform shuffle.
+        1 is an exact uniform shuffle. More: shuffle runs of this many neighbouring rows, which are
+        cheaper to read, and then the rows of each group of batches. None: 1 if the set is resident;
+        otherwise as many as read well, and mix the eras in a batch nearly as an exact shuffle.
     dtype : {"float32", "float16", "int8"}
         Of x: floats 0..1 in steps of .25, or the raw int8 0..4 for a model that scales them itself.
     drop_remainder : bool
         Leave out the last batch of an epoch where it is smaller.
+    memory_budget : int or str
+        What the sequence may keep in memory: mapped pages, row orders, rows of the next batches,
+        and batches' memory to be used again. Bytes, or a size such as "512MB"; "auto" is 96 MiB of
+        mapped pages besides what the others need.
+    paging : {"auto", "resident", "streaming"}
+        Whether the set is read into the page cache once, or batch by batch. "auto" decides from the
+        size of the set and the memory that the machine and its control groups have left.
     workers, use_multiprocessing, max_queue_size
         How Keras prefetches; the same options of ``fit`` win. Threads share the memory maps.
         Processes map the files anew, and each batch is copied through a pipe.
@@ -53,6 +70,12 @@ class NumeraiSequence(*_BASES):  # type: ignore[misc]
     ----------
     features : tuple of str
         The columns of x.
+    run_rows : int
+        That were asked for, or chosen.
+    paging : str
+        "resident" or "streaming".
+    paging_reason : str
+        Why.
     epoch : int
         Which epoch's order ``sequence[i]`` follows. `on_epoch_end` moves it on.
     """
@@ -69,6 +92,8 @@ class NumeraiSequence(*_BASES):  # type: ignore[misc]
         run_rows: int | None = None,
         dtype: str = "float32",
         drop_remainder: bool = False,
+        memory_budget: int | str = "auto",
+        paging: str = "auto",
         workers: int = 1,
         use_multiprocessing: bool = False,
         max_queue_size: int = 10,
@@ -84,14 +109,55 @@ class NumeraiSequence(*_BASES):  # type: ignore[misc]
         self.features = self.shards.features if features is None else tuple(features)
         self.shuffle = shuffle
         self.seed = _whole_number("seed", seed, least=0)
-        self.run_rows = _whole_number("run_rows", 1 if run_rows is None else run_rows)
         self.dtype = dtype
         self.drop_remainder = drop_remainder
         self.epoch = 0
         self._is_epoch_begun = False
-        self._orders: dict[int, RowOrder] = {}
         self._targets = _target_names(self.target)
         self._decode = self._make_decoder(features)
+        decided = decide(sum(shard.bytes for shard in self.shards.manifest.shards), paging)
+        self.paging, self.paging_reason = decided.mode, decided.reason
+        self._row_bytes = row_bytes(self.shards.encoding, len(self.shards.features))
+        chosen = self._best_run_rows() if run_rows is None else run_rows
+        self.run_rows = _whole_number("run_rows", chosen)
+        self._per_group = self._batches_per_group(is_mixed=self.run_rows > 1)
+        self.memory_budget = memory_budget
+        self._prepare()
+
+    def _best_run_rows(self) -> int:
+        if self.paging == "resident" or not self.shuffle or not self.shards.rows:
+            return 1
+        return choose_run_rows(
+            [batch.eras for shard in self.shards.manifest.shards for batch in shard.batches],
+            row_bytes=self._row_bytes,
+            batch_size=self.batch_size,
+            group_rows=self.batch_size * self._batches_per_group(is_mixed=True),
+        )
+
+    def _batches_per_group(self, *, is_mixed: bool) -> int:
+        return batches_per_group(self.batch_size, self._row_bytes, is_mixed=is_mixed)
+
+    def _prepare(self) -> None:
+        """Make what belongs to this process: row orders, buffers, and who tells the kernel."""
+        self._orders: dict[int, RowOrder] = {}
+        budget = divide_budget(
+            self.memory_budget,
+            order_bytes=2 * self._order(self.epoch).nbytes,
+            group_bytes=KEPT * self._per_group * self.batch_size * self._row_bytes,
+            batch_bytes=self.batch_size * len(self.features) * np.dtype(self.dtype).itemsize,
+            buffers=self.max_queue_size + _BUFFERS_BESIDES,
+        )
+        self._buffers = Buffers(budget.buffers)
+        self._group_buffers = Buffers(KEPT)
+        self._pager = self._make_pager(budget.mapped)
+        # Groups are worth it where runs are shuffled in them, or their pages let go.
+        is_worth = self.run_rows > 1 or not self._pager.fits
+        self._fetches_groups = budget.holds_groups and is_worth
+        self._reader: tuple[int, GroupReader] | None = None
+
+    def _make_pager(self, mapped_bytes: int) -> Pager:
+        files = list(zip(self.shards.paths, self.shards.maps, strict=True))
+        return Pager(files, mode=self.paging, budget_bytes=mapped_bytes)
 
     def _make_decoder(self, features: Sequence[str] | None) -> Decoder:
         where = str(self.shards.folder)
@@ -128,7 +194,13 @@ class NumeraiSequence(*_BASES):  # type: ignore[misc]
             There is no such batch.
         """
         self._is_epoch_begun = True
-        return self._batch(index, self.epoch)
+        number, count = operator.index(index), len(self)
+        if not -count <= number < count:
+            raise IndexError(f"batch {number}, but an epoch has {count}")
+        epoch = self.epoch
+        if self._reader is None or self._reader[0] != epoch:
+            self._reader = epoch, self._make_reader(epoch, range(count), fetch="first")
+        return self._batch(number % count, self._reader[1])
 
     def on_epoch_end(self) -> None:
         """Move on to the next epoch's order.
@@ -140,23 +212,48 @@ class NumeraiSequence(*_BASES):  # type: ignore[misc]
             self._is_epoch_begun = False
             self.epoch += 1
 
-    def one_pass(self) -> _OnePass:
-        """Return the present epoch's batches; later calls of `on_epoch_end` do not touch them."""
-        self._is_epoch_begun = True
-        self._order(self.epoch)  # before worker processes are forked, each of which would need it
-        return _OnePass(self, self.epoch)
+    def one_pass(self, *, shuffle: bool = False) -> _OnePass:
+        """Return the present epoch's batches; later calls of `on_epoch_end` do not touch them.
 
-    def _batch(self, index: int, epoch: int) -> Any:
-        number = operator.index(index)
-        count = len(self)
-        if not -count <= number < count:
-            raise IndexError(f"batch {number}, but an epoch has {count}")
-        start = number % count * self.batch_size
-        stop = min(start + self.batch_size, self.shards.rows)
-        rows = self._order(epoch).rows(start, stop)
-        borrowed = not self._decode.keeps_rows
-        encoded, y = self.shards.gather(rows, self._targets, borrowed=borrowed)
-        x = self._decode(encoded)
+        Parameters
+        ----------
+        shuffle : bool
+            Permute them, with Python's global generator as Keras does; but those that are fetched
+            together stay together.
+        """
+        self._is_epoch_begun = True
+        numbers = list(range(len(self)))
+        if shuffle:
+            numbers = _shuffle(numbers, self._per_group)
+        processes = max(1, self.workers) if self.use_multiprocessing else 0
+        return _OnePass(self, self.epoch, numbers, processes)
+
+    def _make_reader(
+        self, epoch: int, numbers: Sequence[int], processes: int = 0, fetch: str = "always"
+    ) -> GroupReader:
+        pager = self._pager
+        if processes:  # each maps the files for itself
+            pager = self._make_pager(pager.budget_bytes // processes)
+        return GroupReader(
+            self.shards,
+            self._order(epoch),
+            self._targets,
+            self.batch_size,
+            pager=pager,
+            buffers=self._group_buffers,
+            batches=numbers,
+            fetch=fetch if self._fetches_groups and not processes else "never",
+            workers=self.workers,
+        )
+
+    def _batch(self, number: int, reader: GroupReader) -> Any:
+        rows = min(self.batch_size, self.shards.rows - number * self.batch_size)
+        x = self._buffers.empty((rows, len(self.features)), self.dtype)
+        if self._decode.keeps_rows:
+            _, y = reader.batch(number, rows, x.view(np.uint8))
+        else:
+            encoded, y = reader.batch(number, rows)
+            self._decode(encoded, x)
         if self.target is None:
             return x
         return x, y[:, 0] if isinstance(self.target, str) else np.ascontiguousarray(y)
@@ -170,6 +267,7 @@ class NumeraiSequence(*_BASES):  # type: ignore[misc]
                 seed=self.seed if self.shuffle else None,
                 epoch=epoch,
                 run_rows=self.run_rows,
+                group_rows=self._per_group * self.batch_size,
             )
             # The epoch before may still have readers.
             kept = {number: old for number, old in self._orders.items() if number == epoch - 1}
@@ -177,27 +275,50 @@ class NumeraiSequence(*_BASES):  # type: ignore[misc]
         return order
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_orders": {}}
+        made = "_orders", "_buffers", "_group_buffers", "_pager", "_reader"
+        return {name: value for name, value in self.__dict__.items() if name not in made}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._prepare()
 
     def __repr__(self) -> str:
         return (
             f"<NumeraiSequence of {self.shards!r}: {len(self):,} batches of {self.batch_size:,}, "
-            f"{len(self.features):,} features as {self.dtype}, target {self.target!r}>"
+            f"{len(self.features):,} features as {self.dtype}, target {self.target!r}, "
+            f"{self.paging} ({self.paging_reason}), run_rows={self.run_rows}>"
         )
 
 
 class _OnePass:
-    """The batches of one epoch of a sequence."""
+    """The batches of one epoch of a sequence, in the order in which they are asked for.
 
-    def __init__(self, sequence: NumeraiSequence, epoch: int) -> None:
-        self._sequence = sequence
-        self._epoch = epoch
+    `processes` is how many processes ask, or 0 for threads of this one.
+    """
+
+    def __init__(
+        self, sequence: NumeraiSequence, epoch: int, numbers: Sequence[int], processes: int
+    ) -> None:
+        self._sequence, self._epoch, self._numbers = sequence, epoch, numbers
+        self._processes = processes
+        self._reader = sequence._make_reader(epoch, numbers, processes)
 
     def __len__(self) -> int:
-        return len(self._sequence)
+        return len(self._numbers)
 
-    def __getitem__(self, index: int) -> Any:
-        return self._sequence._batch(index, self._epoch)
+    def __getitem__(self, place: int) -> Any:
+        return self._sequence._batch(self._numbers[place], self._reader)
+
+    def __reduce__(self) -> Any:
+        return _OnePass, (self._sequence, self._epoch, self._numbers, self._processes)
+
+
+def _shuffle(numbers: list[int], per_group: int) -> list[int]:
+    groups = [numbers[start : start + per_group] for start in range(0, len(numbers), per_group)]
+    random.shuffle(groups)
+    for group in groups:
+        random.shuffle(group)
+    return [number for group in groups for number in group]
 
 
 def _target_names(target: str | tuple[str, ...] | None) -> tuple[str, ...]:

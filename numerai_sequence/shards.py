@@ -10,8 +10,8 @@ import mmap
 import operator
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
@@ -22,10 +22,11 @@ import numpy.typing as npt
 import pyarrow as pa
 from tqdm import tqdm
 
-from .encoding import Bytes, borrow, row_bytes
+from .encoding import Bytes, row_bytes
 from .eras import sort_eras
 from .errors import CorruptShardError, ManifestError
 from .layout import FEATURES, MANIFEST, META_COLUMNS, Manifest, Shard, file_checksum, read_manifest
+from .paging import Pager, most_mapped
 
 PathLike = str | os.PathLike[str]
 
@@ -67,16 +68,16 @@ class ShardSet:
         schema = manifest.schema
         self._open(folder, manifest, [_map(folder / s.file, s, schema) for s in manifest.shards])
 
-    def _open(self, folder: Path, manifest: Manifest, batches: list[list[pa.RecordBatch]]) -> None:
+    def _open(self, folder: Path, manifest: Manifest, mapped: list[_Mapped]) -> None:
         self.folder = folder
         self.manifest = manifest
-        self._batches = batches
-        flat = [batch for shard in batches for batch in shard]
-        self._starts = np.cumsum([0, *(batch.num_rows for batch in flat)])
-        self._features = [_matrix(batch) for batch in flat]
-        self._targets = {
-            name: [batch.column(name).to_numpy() for batch in flat] for name in manifest.targets
-        }
+        self._mapped = mapped
+        # Of each record batch: its map's number, and its features.
+        self._maps = [number for number, shard in enumerate(mapped) for _ in shard.batches]
+        self._batches = [batch for shard in mapped for batch in shard.batches]
+        self._starts = np.cumsum([0, *(batch.num_rows for batch in self._batches)])
+        self._features = [_matrix(batch) for batch in self._batches]
+        self._targets: dict[str, list[npt.NDArray[np.float32]]] = {}
         self._closed = False
 
     def __getstate__(self) -> dict[str, Any]:
@@ -87,7 +88,7 @@ class ShardSet:
 
     def close(self) -> None:
         """Let go of the maps; those that arrays still refer to go with the last of them."""
-        self._batches, self._features, self._targets = [], [], {}
+        self._mapped, self._batches, self._features, self._targets = [], [], [], {}
         self._closed = True
 
     def __enter__(self) -> ShardSet:
@@ -115,7 +116,7 @@ class ShardSet:
             chosen = slice(number, number + 1 or None)
         part = object.__new__(ShardSet)
         manifest = replace(self.manifest, shards=self.manifest.shards[chosen])
-        part._open(self.folder, manifest, self._batches[chosen])
+        part._open(self.folder, manifest, self._mapped[chosen])
         return part
 
     def __repr__(self) -> str:
@@ -165,7 +166,7 @@ class ShardSet:
         if name not in (*META_COLUMNS, *self.targets):
             raise KeyError(f"{name!r}; there are {', '.join((*META_COLUMNS, *self.targets))}")
         kind = self.manifest.schema.field(name).type
-        chunks = [batch.column(name) for shard in self._batches for batch in shard]
+        chunks = [batch.column(name) for batch in self._batches]
         column = pa.chunked_array(chunks, kind)
         try:
             column.validate(full=True)  # a damaged string offset would end the process
@@ -179,8 +180,13 @@ class ShardSet:
         return list(pairwise(bounds))
 
     def gather(
-        self, rows: npt.NDArray[np.int64], targets: Sequence[str], *, borrowed: bool = False
-    ) -> tuple[Bytes, Any]:
+        self,
+        rows: npt.NDArray[np.int64],
+        targets: Sequence[str],
+        *,
+        out: Bytes | None = None,
+        pager: Pager | None = None,
+    ) -> tuple[Bytes, npt.NDArray[np.float32]]:
         """Copy rows out of the maps.
 
         Parameters
@@ -188,31 +194,80 @@ class ShardSet:
         rows : int64 array, shape (n,)
             Global row numbers, ascending.
         targets : sequence of str
-        borrowed : bool
-            The encoded rows are only needed until this thread gathers again.
+        out : uint8 array, shape (n, row bytes), optional
+            For the encoded rows.
+        pager : Pager, optional
+            Makes room for the pages that are mapped.
 
         Returns
         -------
         encoded : uint8 array, shape (n, row bytes)
         values : float32 array, shape (n, len(targets))
         """
+        width = row_bytes(self.encoding, len(self.features))
+        encoded = np.empty((len(rows), width), np.uint8) if out is None else out
+        values = np.empty((len(targets), len(rows)), np.float32)
+        for batch, start, stop, chosen in self._by_batch(rows):
+            for first, last in _pieces(chosen, width, pager):
+                part, place = chosen[first:last], slice(start + first, start + last)
+                # Without mode="clip" NumPy gathers into a buffer of its own first.
+                self._features[batch].take(part, axis=0, out=encoded[place], mode="clip")
+            for column, name in zip(values, targets, strict=True):
+                self._target(name)[batch].take(chosen, out=column[start:stop], mode="clip")
+        return encoded, values.T
+
+    def extents(
+        self, rows: npt.NDArray[np.int64], targets: Sequence[str]
+    ) -> Iterator[tuple[int, npt.NDArray[np.int64]]]:
+        """Yield where rows are in the files.
+
+        Parameters
+        ----------
+        rows, targets
+            As of `gather`.
+
+        Yields
+        ------
+        number : int
+            The place of the shard's map in `maps`.
+        ranges : int64 array, shape (ranges, 2)
+            Bytes of the file, as start and stop; those less than a page apart are joined.
+        """
+        for batch, _, _, chosen in self._by_batch(rows):
+            number = self._maps[batch]
+            columns: list[npt.NDArray[Any]] = [self._features[batch]]
+            columns += [self._target(name)[batch] for name in targets]
+            for values in columns:
+                starts = chosen * values.strides[0]
+                stops = starts + values.strides[0]
+                gaps = np.flatnonzero(starts[1:] - stops[:-1] >= mmap.PAGESIZE)
+                ranges = np.empty((len(gaps) + 1, 2), np.int64)
+                ranges[:, 0] = starts[np.concatenate([[0], gaps + 1])]
+                ranges[:, 1] = stops[np.concatenate([gaps, [-1]])]
+                yield number, ranges + (values.ctypes.data - self._mapped[number].address)
+
+    @property
+    def maps(self) -> list[mmap.mmap]:
+        """The memory maps of the shard files."""
+        self._check_open()
+        return [shard.map for shard in self._mapped]
+
+    def _by_batch(
+        self, rows: npt.NDArray[np.int64]
+    ) -> Iterator[tuple[int, int, int, npt.NDArray[np.int64]]]:
+        """Yield each record batch that holds some of the rows: its number, which, and where."""
         self._check_open()
         cuts = np.searchsorted(rows, self._starts)
         if cuts[0] > 0 or cuts[-1] < len(rows):
             raise IndexError(f"rows {rows[0]} to {rows[-1]}, but there are {self.rows:,}")
-        local = rows - np.repeat(self._starts[:-1], np.diff(cuts))
-        shape = len(rows), row_bytes(self.encoding, len(self.features))
-        encoded = borrow("encoded", *shape) if borrowed else np.empty(shape, np.uint8)
-        values = np.empty((len(targets), len(rows)), np.float32)
-        for batch, (start, stop) in enumerate(pairwise(cuts.tolist())):
-            if start == stop:
-                continue
-            chosen = local[start:stop]
-            # Without mode="clip" NumPy gathers into a buffer of its own first.
-            self._features[batch].take(chosen, axis=0, out=encoded[start:stop], mode="clip")
-            for column, name in zip(values, targets, strict=True):
-                self._targets[name][batch].take(chosen, out=column[start:stop], mode="clip")
-        return encoded, values.T
+        for batch in np.flatnonzero(np.diff(cuts)).tolist():
+            start, stop = int(cuts[batch]), int(cuts[batch + 1])
+            yield batch, start, stop, rows[start:stop] - self._starts[batch]
+
+    def _target(self, name: str) -> list[npt.NDArray[np.float32]]:
+        if name not in self._targets:
+            self._targets[name] = [batch.column(name).to_numpy() for batch in self._batches]
+        return self._targets[name]
 
     def verify(self, *, progress: bool = False) -> None:
         """Read every byte of every shard file, and compare it with its checksum.
@@ -294,7 +349,34 @@ def _open_files(files: list[Path]) -> ShardSet:
     return ShardSet(folder, replace(manifest, shards=tuple(known[file.name] for file in files)))
 
 
-def _map(path: Path, shard: Shard, schema: pa.Schema) -> list[pa.RecordBatch]:
+def _pieces(
+    rows: npt.NDArray[np.int64], width: int, pager: Pager | None
+) -> Iterator[tuple[int, int]]:
+    """Cut rows of a record batch into pieces, and make room for each before it is touched."""
+    if pager is None:
+        yield 0, len(rows)
+        return
+    extent = int(rows[-1] - rows[0] + 1) * width
+    apart = max(1, pager.piece_bytes // width)
+    cuts = [0, len(rows)]
+    if extent > pager.piece_bytes:
+        inner = np.searchsorted(rows, np.arange(rows[0] + apart, rows[-1] + 1, apart))
+        cuts = [0, *np.unique(inner).tolist(), len(rows)]
+    for first, last in pairwise(cuts):
+        pager.make_room(most_mapped(int(rows[last - 1] - rows[first] + 1) * width, last - first))
+        yield first, last
+
+
+@dataclass(frozen=True)
+class _Mapped:
+    """A shard file in memory: its map, the map's address, and the record batches in it."""
+
+    map: mmap.mmap
+    address: int
+    batches: list[pa.RecordBatch]
+
+
+def _map(path: Path, shard: Shard, schema: pa.Schema) -> _Mapped:
     """Map one shard file, and check its structure against the manifest."""
     try:
         with open(path, "rb") as file:
@@ -305,7 +387,8 @@ def _map(path: Path, shard: Shard, schema: pa.Schema) -> list[pa.RecordBatch]:
     except OSError as error:
         raise _corrupt(path, "file", error.strerror, f"{shard.bytes} bytes") from error
     try:
-        reader = pa.ipc.open_file(pa.py_buffer(mapped))
+        buffer = pa.py_buffer(mapped)
+        reader = pa.ipc.open_file(buffer)
         batches = [reader.get_batch(i) for i in range(reader.num_record_batches)]
         for batch in batches:
             batch.validate()
@@ -318,7 +401,7 @@ def _map(path: Path, shard: Shard, schema: pa.Schema) -> list[pa.RecordBatch]:
     rows = [batch.num_rows for batch in batches]
     if rows != [batch.rows for batch in shard.batches]:
         raise _corrupt(path, "rows", rows, [batch.rows for batch in shard.batches])
-    return batches
+    return _Mapped(mapped, buffer.address, batches)
 
 
 def _corrupt(path: Path, what: str, found: object, expected: object) -> CorruptShardError:

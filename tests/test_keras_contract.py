@@ -257,9 +257,9 @@ class Spy(NumeraiSequence):
 
     begun: list
 
-    def one_pass(self):
+    def one_pass(self, **options):
         self.begun.append((self.workers, self.use_multiprocessing, self.max_queue_size))
-        return super().one_pass()
+        return super().one_pass(**options)
 
 
 def test_options_of_fit_hold_for_that_call_and_its_validation(folder):
@@ -337,9 +337,9 @@ import {PACKAGE} as keras
 from numerai_sequence import NumeraiSequence
 
 class Spy(NumeraiSequence):
-    def one_pass(self):
+    def one_pass(self, **options):
         begun.append(self.workers)
-        return super().one_pass()
+        return super().one_pass(**options)
 
 begun = []
 model = keras.Sequential([keras.layers.Dense(1)])

@@ -342,18 +342,6 @@ def test_runs_of_rows_cover_every_row_once(folder, run_rows, batch_size):
         sequence.on_epoch_end()
 
 
-def test_longer_runs_read_fewer_places(folder):
-    with open_shards(folder) as shards:
-        place = np.argsort(numbers_of(shards))
-
-    def runs(run_rows):
-        x, _ = NumeraiSequence(folder, 64, run_rows=run_rows)[0]
-        return 1 + np.count_nonzero(np.diff(place[row_numbers(x)]) != 1)
-
-    assert runs(1) > 50
-    assert runs(8) <= 64 // 8 + 8  # spans end with shorter runs, and a batch cuts two
-
-
 def test_one_row_runs_are_the_default(folder):
     expected = order_of(NumeraiSequence(folder, BATCH, run_rows=1))
     assert order_of(NumeraiSequence(folder, BATCH)) == expected

@@ -1,0 +1,87 @@
+"""Mixing: from the eras in each record batch to the run length that still mixes them well.
+
+How well a batch is mixed is the entropy of the eras of its rows, as a share of what it is in an
+exact shuffle. Long runs are cheap to read; but the rows of a run come from one window of eras.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+# A run of about this size is read from a disk nearly as fast per byte as a longer one.
+_RUN_BYTES = 64 << 10
+_LEAST_MIXING = 0.97
+_DRAWS = 16
+
+
+def choose_run_rows(
+    windows: Sequence[dict[str, int]],
+    *,
+    row_bytes: int,
+    batch_size: int,
+    group_rows: int,
+) -> int:
+    """Return the shortest run that reads well, or a shorter one where that would mix badly.
+
+    Parameters
+    ----------
+    windows : sequence of dict
+        The rows of each era in each record batch, whose rows are permuted.
+    row_bytes : int
+        Of an encoded row.
+    batch_size, group_rows : int
+        Rows of a batch, and rows of the group that is shuffled before it is cut into batches.
+
+    Returns
+    -------
+    int
+        A power of 2.
+    """
+    run_rows = 1
+    while run_rows * row_bytes < _RUN_BYTES:
+        run_rows *= 2
+    while run_rows > 1:
+        sizes = {"batch_size": batch_size, "group_rows": group_rows, "run_rows": run_rows}
+        if era_mixing(windows, **sizes) >= _LEAST_MIXING:
+            break
+        run_rows //= 2
+    return run_rows
+
+
+def era_mixing(
+    windows: Sequence[dict[str, int]], *, batch_size: int, group_rows: int, run_rows: int
+) -> float:
+    """Return the entropy of a batch's eras, as a share of that of an exact shuffle.
+
+    A mean over batches that are drawn at random, the same every time.
+    """
+    names = {era: number for number, era in enumerate({e: 0 for w in windows for e in w})}
+    eras = np.array([names[era] for window in windows for era in window], np.int64)
+    # As if the rows of each window lay era by era: a permuted window's row is any of them.
+    bounds = np.cumsum([rows for window in windows for rows in window.values()])
+    sizes = np.array([sum(window.values()) for window in windows], np.int64)
+    rows = int(sizes.sum())
+    batch_size = min(batch_size, rows)
+    rng = np.random.default_rng(0)
+
+    def entropy(drawn: npt.NDArray[np.int64]) -> float:
+        counts = np.bincount(eras[np.searchsorted(bounds, drawn, side="right")])
+        shares = counts[counts > 0] / len(drawn)
+        return float(-(shares * np.log(shares)).sum())
+
+    def draw_batch() -> npt.NDArray[np.int64]:
+        runs = -(-min(group_rows, rows) // run_rows)
+        window = rng.choice(len(sizes), runs, p=sizes / rows)
+        of_run = rng.choice(runs * run_rows, batch_size, replace=False) // run_rows
+        chosen: Any = window[of_run]
+        before = np.cumsum(sizes) - sizes
+        result: npt.NDArray[np.int64] = before[chosen] + rng.integers(0, sizes[chosen])
+        return result
+
+    exact = np.mean([entropy(rng.integers(0, rows, batch_size)) for _ in range(_DRAWS)])
+    mixed = np.mean([entropy(draw_batch()) for _ in range(_DRAWS)])
+    return float(mixed / exact) if exact > 0 else 1.0
