@@ -139,7 +139,7 @@ class GroupReader:
         return self._fetch_when == "always" or place == 0 or group in self._fetched
 
     def _rows_of_batch(self, number: int, group: int, start: int, rows: int) -> Rows:
-        if self._order.is_mixed or self._pager.is_streaming:
+        if self._order.is_mixed or self._pager.reads_ahead:
             found = self._announce(group)
             return found.rows[np.sort(found.ranks[start : start + rows])]
         first = number * self._batch_size
@@ -186,7 +186,7 @@ class GroupReader:
         found = self._announced.get(group)
         if found is None:
             found = _place_rows(self._order.group(group))
-            if self._pager.is_streaming:
+            if self._pager.reads_ahead:
                 self._pager.read_ahead(self._shards.extents(found.rows, self._targets))
             self._announced[group] = found
             while len(self._announced) > self._kept + 1:

@@ -34,8 +34,6 @@ class RowOrder:
         Rows of the epoch.
     group_rows : int
         Rows of a group; the last one may be smaller.
-    nbytes : int
-        Memory that the order takes.
     """
 
     def __init__(
@@ -59,7 +57,6 @@ class RowOrder:
         self._left_over = _ranges(bounds[:, 0] + runs * run_rows, bounds[:, 1])
         if seed is not None and len(self._left_over):
             np.random.default_rng([seed, epoch, 0]).shuffle(self._left_over)
-        self.nbytes = self._permutation.nbytes + self._left_over.nbytes
 
     @property
     def is_mixed(self) -> bool:
@@ -159,6 +156,12 @@ def epoch_order(
     return RowOrder(spans, seed, epoch, run_rows, group_rows)
 
 
+def order_bytes(rows: int, run_rows: int) -> int:
+    """Return about how much memory the order of an epoch of so many rows takes."""
+    runs = rows // run_rows
+    return 4 * runs if runs <= _ARRAY_LENGTH else 0
+
+
 def batch_count(rows: int, batch_size: int, *, drop_remainder: bool = False) -> int:
     """Return the batches of an epoch of `rows` rows; the last one may be partial."""
     return rows // batch_size if drop_remainder else -(-rows // batch_size)
@@ -193,8 +196,6 @@ def _permutation(length: int, seed: int | None, epoch: int) -> _Natural | _Array
 class _Natural:
     """0, 1, 2 and so on."""
 
-    nbytes = 0
-
     def __call__(self, start: int, stop: int) -> Rows:
         return np.arange(start, stop)
 
@@ -205,7 +206,6 @@ class _Array:
     def __init__(self, length: int, rng: np.random.Generator) -> None:
         self._numbers = np.arange(length, dtype=np.uint32)
         rng.shuffle(self._numbers)
-        self.nbytes = self._numbers.nbytes
 
     def __call__(self, start: int, stop: int) -> Rows:
         return self._numbers[start:stop].astype(np.int64)
@@ -217,8 +217,6 @@ class _Feistel:
     A Feistel network (Luby and Rackoff 1988) permutes the numbers of as many bits; those that it
     takes out of the range are put through it again (cycle walking; Black and Rogaway 2002).
     """
-
-    nbytes = 0
 
     def __init__(self, length: int, rng: np.random.Generator) -> None:
         self._length = np.uint64(length)

@@ -2,8 +2,10 @@
 
 Everything is written into the hidden folder ``.writing`` inside. Then a journal of the shard files'
 names, old and new, is left there, the new shards are moved next to the old ones under names of
-their own, and replacing the manifest is the one step that counts. What a killed run leaves behind,
-the next run removes: the journal says which files are no user's.
+their own, and replacing the manifest is the one step that counts. Where a run was killed in
+between, the next one moves the new shards back, or removes the old ones: the journal says which
+files are no user's. The hidden folder of a killed run stays, for the next one to go on with or to
+remove.
 """
 
 from __future__ import annotations
@@ -26,6 +28,12 @@ from .layout import (
     read_manifest,
     write_manifest,
 )
+from .steps import forget
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 _WRITING = ".writing"
 _JOURNAL = "journal.json"
@@ -58,7 +66,8 @@ class Output:
             raise OutputExistsError(
                 f"{self.folder}: a file; expected a folder; choose another", path=self.folder
             )
-        self._clear_interrupted()
+        with self._alone():
+            self._mend()
         if overwrite or not self._entries():
             return False
         try:
@@ -68,6 +77,8 @@ class Output:
         difference = _difference(manifest, sources, options)
         if difference:
             raise self._exists(f"holds a set of {difference}")
+        with self._alone():
+            self._discard()
         return True
 
     def new_names(self, count: int) -> list[str]:
@@ -84,16 +95,24 @@ class Output:
 
     @contextmanager
     def writing(self) -> Iterator[Path]:
-        """Make the hidden folder to write into; remove it at the end, whatever happens."""
+        """Make the hidden folder to write into, or find the one of a run that was killed.
+
+        It is gone at the end, but for a `KeyboardInterrupt`, which is a kill.
+        """
         made = [path for path in (self.folder, *self.folder.parents) if not path.exists()]
-        self._writing.mkdir(parents=True)
-        try:
-            yield self._writing
-        finally:
-            self._clear_interrupted()
-            with suppress(OSError):  # of a folder that is not empty: something was committed
-                for path in made:
-                    path.rmdir()
+        self._writing.mkdir(parents=True, exist_ok=True)
+        with self._alone():
+            try:
+                yield self._writing
+            except Exception:
+                self._mend()
+                self._discard()
+                raise
+            finally:
+                self._mend()
+                with suppress(OSError):  # of a folder that is not empty: something is there to stay
+                    for path in made:
+                        path.rmdir()
 
     def commit(self, manifest: Manifest) -> None:
         """Move the new shard files and the manifest into place, and remove the old set's."""
@@ -111,24 +130,78 @@ class Output:
         os.replace(self._writing / MANIFEST, self.folder / MANIFEST)
         _sync_folder(self.folder)  # and the journal has `writing` remove the old files
 
-    def _clear_interrupted(self) -> None:
-        if not self._writing.exists():
+    def _mend(self) -> None:
+        """Undo a commit that was interrupted, or finish it where only the old files are left."""
+        journal = self._read_journal()
+        if journal is None:  # no shard file has been moved yet
             return
-        # No journal, or a torn one: no shard file has been moved yet.
-        with suppress(OSError, ValueError, KeyError, TypeError):
+        new, old = journal
+        if (self._writing / MANIFEST).exists():
+            moved = [name for name in new if not (self._writing / name).exists()]
+            try:
+                for name in filter(self._entries().__contains__, moved):
+                    os.replace(self.folder / name, self._writing / name)
+            except OSError:
+                self._remove(moved)
+                self._discard()
+                raise
+            # The manifest stays: without it beside, the journal would tell another story.
+            (self._writing / _JOURNAL).unlink()
+        else:
+            self._remove(old)
+            self._discard()
+
+    def _read_journal(self) -> tuple[list[str], list[str]] | None:
+        """Return the names of new and old shard files; None where there is none, or a torn one."""
+        try:
             journal = json.loads((self._writing / _JOURNAL).read_text())
-            is_committed = not (self._writing / MANIFEST).exists()
-            self._remove(journal["old" if is_committed else "new"])
-        # The journal goes first: without the manifest beside it, it would tell another story.
-        (self._writing / _JOURNAL).unlink(missing_ok=True)
-        shutil.rmtree(self._writing)
+            new, old = (list(filter(is_shard_name, journal[key])) for key in ("new", "old"))
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        return new, old
+
+    def _discard(self) -> None:
+        """Remove the hidden folder; first of all, what says that it is whole."""
+        if self._writing.exists():
+            forget(self._writing)
+            (self._writing / _JOURNAL).unlink(missing_ok=True)
+            shutil.rmtree(self._writing)
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Keep other processes out of the hidden folder, if there is one.
+
+        Raises
+        ------
+        OutputExistsError
+            Another one is at it.
+        """
+        if fcntl is None or not self._writing.exists():
+            yield
+            return
+        descriptor = os.open(self._writing, os.O_RDONLY)
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise OutputExistsError(
+                    f"{self.folder}: another process is writing to it; wait for its end, "
+                    "or choose another folder",
+                    path=self.folder,
+                ) from error
+            except OSError:
+                pass  # not every file system has locks
+            yield
+        finally:
+            os.close(descriptor)  # and the lock goes
 
     def _remove(self, names: Iterable[str]) -> None:
-        for name in filter(is_shard_name, names):
+        for name in names:
             (self.folder / name).unlink(missing_ok=True)
 
     def _entries(self) -> set[str]:
-        return set(os.listdir(self.folder)) if self.folder.exists() else set()
+        """Return what is in the folder, but for what a killed run may have left."""
+        return set(os.listdir(self.folder)) - {_WRITING} if self.folder.exists() else set()
 
     def _exists(self, what: str) -> OutputExistsError:
         return OutputExistsError(

@@ -225,7 +225,7 @@ class Pager:
         #: Room is made for pieces of at most about this size.
         self.piece_bytes = max(1, budget_bytes // 4)
         self._maps = [map_ for _, map_ in files]
-        self.is_streaming = mode == "streaming"
+        self._is_streaming = mode == "streaming"
         #: Whether all of the set may be mapped at once.
         self.fits = sum(map(len, self._maps)) <= budget_bytes
         self._left_to_warm = deque(_pieces(files) if mode == "resident" else ())
@@ -233,13 +233,18 @@ class Pager:
         self._mapped = 0
         self._others = _shared_bytes() or 0
         for map_ in self._maps:
-            _advise(map_, "MADV_RANDOM" if self.is_streaming else "MADV_NORMAL")
+            _advise(map_, "MADV_RANDOM" if self._is_streaming else "MADV_NORMAL")
 
     def warm(self) -> None:
         """Read the next piece of a resident set into the page cache, until all of it was."""
         if self._left_to_warm:
             with suppress(IndexError, OSError):  # another thread was faster; or the map will tell
                 _read(*self._left_to_warm.popleft())
+
+    @property
+    def reads_ahead(self) -> bool:
+        """Whether what will be needed may not be in the page cache."""
+        return self._is_streaming or bool(self._left_to_warm)
 
     def read_ahead(self, ranges: Iterable[tuple[int, Ranges]]) -> None:
         """Have the kernel read ranges of bytes, all at once, while this thread goes on.
@@ -249,7 +254,7 @@ class Pager:
         ranges : iterable of (number of the map, int64 array of shape (ranges, 2))
             Where each range starts and stops, ascending.
         """
-        if not self.is_streaming:
+        if not self.reads_ahead:
             return
         for number, bounds in ranges:
             map_, page = self._maps[number], mmap.PAGESIZE

@@ -7,7 +7,7 @@ and everything else as an Arrow IPC stream that grows by one record batch at a t
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,15 +37,21 @@ class Scratch:
         self._rows = rows
         self._blocks = blocks
 
-    def add_meta(self, window: int, rows: pa.Table) -> None:
-        """Append the other columns of some rows."""
-        path = self._meta_path(window)
-        is_new = not path.exists()
-        with open(path, "ab") as file:
-            if is_new:
+    def add_meta(self, window: int, rows: pa.Table) -> int:
+        """Append the other columns of some rows; return the bytes of the window's file."""
+        with open(self._meta_path(window), "ab") as file:
+            if not file.tell():
                 file.write(rows.schema.serialize())
             for batch in rows.combine_chunks().to_batches():
                 file.write(batch.serialize())
+            return file.tell()
+
+    def cut_meta(self, sizes: Mapping[int, int]) -> None:
+        """Cut off what was appended after the windows' files had these sizes in bytes."""
+        for window in range(len(self._rows)):
+            path = self._meta_path(window)
+            if path.exists():
+                os.truncate(path, sizes.get(window, 0))
 
     def add_features(self, window: int, row: int, block: Block, encoded: Bytes) -> None:
         """Put encoded rows, uint8 (rows, block.width), at the place of `row` in the window."""
@@ -60,25 +66,28 @@ class Scratch:
         with pa.OSFile(str(self._meta_path(window))) as file:
             return pa.ipc.open_stream(file).read_all()
 
-    def read_features(self, window: int, places: npt.NDArray[np.int64]) -> Bytes:
-        """Read back a window's encoded rows, row i at `places[i]`: uint8 (rows, row bytes)."""
+    def read_features(self, window: int, places: npt.NDArray[np.int64], out: Bytes) -> None:
+        """Read back a window's encoded rows, row i to `out[places[i]]`.
+
+        Parameters
+        ----------
+        out : uint8 array, shape (rows, row bytes)
+        """
         rows = self._rows[window]
-        encoded = np.empty((rows, self._blocks[-1].stop), np.uint8)
         with open(self._features_path(window), "rb") as file:
             for block in self._blocks:
                 piece = max(1, _PIECE_BYTES // block.width)
                 for start in range(0, rows, piece):
                     count = min(piece, rows - start)
                     values = np.fromfile(file, np.uint8, count * block.width)
-                    encoded[places[start : start + count], block.start : block.stop] = (
-                        values.reshape(count, block.width)
-                    )
-        return encoded
+                    values = values.reshape(count, block.width)
+                    out[places[start : start + count], block.start : block.stop] = values
 
-    def drop(self, window: int) -> None:
-        """Delete a window's files."""
-        self._meta_path(window).unlink()
-        self._features_path(window).unlink()
+    def drop(self, windows: Iterable[int]) -> None:
+        """Delete the files of some windows, those that there are."""
+        for window in windows:
+            self._meta_path(window).unlink(missing_ok=True)
+            self._features_path(window).unlink(missing_ok=True)
 
     def _meta_path(self, window: int) -> Path:
         return self._folder / f"window-{window:05d}.meta"

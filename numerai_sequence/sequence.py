@@ -15,8 +15,8 @@ from .encoding import DTYPES, Decoder, row_bytes
 from .errors import FeatureError, check_known
 from .groups import KEPT, GroupReader, batches_per_group
 from .mixing import choose_run_rows
-from .order import RowOrder, batch_count, epoch_order
-from .paging import Pager, decide, divide_budget
+from .order import RowOrder, batch_count, epoch_order, order_bytes
+from .paging import Budget, Pager, decide, divide_budget
 from .shards import PathLike, ShardSet, open_shards
 
 # What Keras accepts as a Sequence depends on which Keras is installed; see keras_compat.
@@ -24,6 +24,8 @@ _BASES: Any = keras_compat.sequence_bases()
 
 # Batches that Keras holds besides those in its queue: with its workers, and the one in use.
 _BUFFERS_BESIDES = 6
+# The row order of this epoch, and of the one before.
+_ORDERS_KEPT = 2
 
 
 class NumeraiSequence(*_BASES):  # type: ignore[misc]
@@ -49,8 +51,9 @@ class NumeraiSequence(*_BASES):  # type: ignore[misc]
         Of the row order, together with the number of the epoch.
     run_rows : int, optional
         1 is an exact uniform shuffle. More: shuffle runs of this many neighbouring rows, which are
-        cheaper to read, and then the rows of each group of batches. None: 1 if the set is resident;
-        otherwise as many as read well, and mix the eras in a batch nearly as an exact shuffle.
+        cheaper to read, and then the rows of each group of batches. None: 1 if the set is resident
+        and all of it may be mapped within the budget; otherwise as many as read well, and mix the
+        eras in a batch nearly as an exact shuffle.
     dtype : {"float32", "float16", "int8"}
         Of x: floats 0..1 in steps of .25, or the raw int8 0..4 for a model that scales them itself.
     drop_remainder : bool
@@ -115,38 +118,45 @@ class NumeraiSequence(*_BASES):  # type: ignore[misc]
         self._is_epoch_begun = False
         self._targets = _target_names(self.target)
         self._decode = self._make_decoder(features)
-        decided = decide(sum(shard.bytes for shard in self.shards.manifest.shards), paging)
-        self.paging, self.paging_reason = decided.mode, decided.reason
+        self.memory_budget = memory_budget
+        self._set_bytes = sum(shard.bytes for shard in self.shards.manifest.shards)
         self._row_bytes = row_bytes(self.shards.encoding, len(self.shards.features))
+        decided = decide(self._set_bytes, paging)
+        self.paging, self.paging_reason = decided.mode, decided.reason
         chosen = self._best_run_rows() if run_rows is None else run_rows
         self.run_rows = _whole_number("run_rows", chosen)
-        self._per_group = self._batches_per_group(is_mixed=self.run_rows > 1)
-        self.memory_budget = memory_budget
         self._prepare()
 
     def _best_run_rows(self) -> int:
-        if self.paging == "resident" or not self.shuffle or not self.shards.rows:
+        if not self.shuffle or not self.shards.rows:
+            return 1
+        if self.paging == "resident" and self._set_bytes <= self._divide_budget(1).mapped:
             return 1
         return choose_run_rows(
             [batch.eras for shard in self.shards.manifest.shards for batch in shard.batches],
             row_bytes=self._row_bytes,
             batch_size=self.batch_size,
-            group_rows=self.batch_size * self._batches_per_group(is_mixed=True),
+            group_rows=self._group_rows(is_mixed=True),
         )
 
-    def _batches_per_group(self, *, is_mixed: bool) -> int:
-        return batches_per_group(self.batch_size, self._row_bytes, is_mixed=is_mixed)
+    def _group_rows(self, *, is_mixed: bool) -> int:
+        return self.batch_size * batches_per_group(
+            self.batch_size, self._row_bytes, is_mixed=is_mixed
+        )
+
+    def _divide_budget(self, run_rows: int) -> Budget:
+        return divide_budget(
+            self.memory_budget,
+            order_bytes=_ORDERS_KEPT * order_bytes(self.shards.rows, run_rows),
+            group_bytes=KEPT * self._group_rows(is_mixed=run_rows > 1) * self._row_bytes,
+            batch_bytes=self.batch_size * len(self.features) * np.dtype(self.dtype).itemsize,
+            buffers=self.max_queue_size + _BUFFERS_BESIDES,
+        )
 
     def _prepare(self) -> None:
         """Make what belongs to this process: row orders, buffers, and who tells the kernel."""
         self._orders: dict[int, RowOrder] = {}
-        budget = divide_budget(
-            self.memory_budget,
-            order_bytes=2 * self._order(self.epoch).nbytes,
-            group_bytes=KEPT * self._per_group * self.batch_size * self._row_bytes,
-            batch_bytes=self.batch_size * len(self.features) * np.dtype(self.dtype).itemsize,
-            buffers=self.max_queue_size + _BUFFERS_BESIDES,
-        )
+        budget = self._divide_budget(self.run_rows)
         self._buffers = Buffers(budget.buffers)
         self._group_buffers = Buffers(KEPT)
         self._pager = self._make_pager(budget.mapped)
@@ -224,7 +234,7 @@ class NumeraiSequence(*_BASES):  # type: ignore[misc]
         self._is_epoch_begun = True
         numbers = list(range(len(self)))
         if shuffle:
-            numbers = _shuffle(numbers, self._per_group)
+            numbers = _shuffle(numbers, self._order(self.epoch).group_rows // self.batch_size)
         processes = max(1, self.workers) if self.use_multiprocessing else 0
         return _OnePass(self, self.epoch, numbers, processes)
 
@@ -267,7 +277,7 @@ class NumeraiSequence(*_BASES):  # type: ignore[misc]
                 seed=self.seed if self.shuffle else None,
                 epoch=epoch,
                 run_rows=self.run_rows,
-                group_rows=self._per_group * self.batch_size,
+                group_rows=self._group_rows(is_mixed=self.run_rows > 1),
             )
             # The epoch before may still have readers.
             kept = {number: old for number, old in self._orders.items() if number == epoch - 1}

@@ -341,6 +341,8 @@ def stop_at(step, events, how):
     def hook(event, arguments):
         if event == "open" and str(arguments[0]).endswith(".json") and arguments[1] == "w":
             event = "write"
+        if event == "open" and "/.writing/" in str(arguments[0]):
+            event = "open inside"
         if event in events:
             left[0] -= 1
         if event in events and left[0] == 0:
@@ -352,14 +354,17 @@ def stop_at(step, events, how):
 
 def list_sorted(is_descending):
     # A file system may list a folder in any order, and so it may be removed in any.
-    scandir = os.scandir
+    scandir, listdir = os.scandir, os.listdir
+
+    def sorted_listdir(*folder):
+        return sorted(listdir(*folder), reverse=is_descending)
 
     @contextlib.contextmanager
     def sorted_scandir(*folder):
         with scandir(*folder) as entries:
             yield iter(sorted(entries, key=lambda entry: entry.name, reverse=is_descending))
 
-    os.scandir = sorted_scandir
+    os.scandir, os.listdir = sorted_scandir, sorted_listdir
 
 def run(task):
     if task["listing"]:
@@ -455,10 +460,17 @@ def rows_of(out):
     return []
 
 
+def write_copy(states, state, out, source):
+    """Write into a copy of a folder, without being killed; return it."""
+    shutil.copytree(states[state], out)
+    return write(source, out, overwrite=state != "empty")
+
+
 @needs_fork
 @pytest.mark.parametrize("state", ["old", "empty", "torn"])
 def test_a_kill_at_any_step_leaves_the_old_set_or_the_new(states, nursery, tmp_path, state):
     before, overwrite = ([], False) if state == "empty" else (OLD, True)
+    whole = contents(write_copy(states, state, tmp_path / "whole", states["new"]))
     outcomes = []
     for step in range(1, 200):
         out = Path(shutil.copytree(states[state], tmp_path / f"out{step}"))
@@ -466,6 +478,7 @@ def test_a_kill_at_any_step_leaves_the_old_set_or_the_new(states, nursery, tmp_p
         outcomes.append(rows_of(out))
         assert ids_of(write(states["new"], out, overwrite=overwrite)) == NEW
         assert_tidy(out, *(["notes.txt"] if before else []))
+        assert outcomes[-1] != before or contents(out) == whole
         if code == 0:  # there are no more steps
             break
         assert code == -signal.SIGKILL
@@ -525,6 +538,7 @@ def test_a_kill_at_any_time_leaves_the_old_set_or_the_new(states, nursery, tmp_p
     rows, instants = 12_000, 20
     source = write_source(tmp_path / "t", rows=rows, features=120, row_group_rows=3000)
     before, overwrite = ([], False) if state == "empty" else (OLD, True)
+    whole = contents(write_copy(states, state, tmp_path / "whole", source))
     runs = [nursery(source, tmp_path / f"run{n}", overwrite=False) for n in range(3)]
     assert [code for code, _ in runs] == [0, 0, 0]
     codes, outcomes = [], []
@@ -535,9 +549,66 @@ def test_a_kill_at_any_time_leaves_the_old_set_or_the_new(states, nursery, tmp_p
         outcomes.append(rows_of(out))
         assert ids_of(write(source, out, overwrite=overwrite)) == ids(0, rows)
         assert_tidy(out, *(["notes.txt"] if before else []))
+        assert outcomes[-1] != before or contents(out) == whole
     assert codes.count(-signal.SIGKILL) >= 12
     assert outcomes[0] == before
     assert all(outcome in (before, ids(0, rows)) for outcome in outcomes)
+
+
+@pytest.fixture(scope="module")
+def grouped(tmp_path_factory):
+    """A source of several row groups, and the set that is made of it."""
+    folder = tmp_path_factory.mktemp("grouped")
+    path = folder / "train.parquet"
+    source = write_source(path, rows=3000, features=200, row_group_rows=1500, targets=("y",))
+    return source, contents(write(source, folder / "whole"))
+
+
+KILLED_INSIDE = {"events": ("open inside",)}
+
+
+@needs_fork
+def test_a_run_goes_on_after_a_kill_at_any_file(grouped, nursery, tmp_path):
+    source, whole = grouped
+    for step in range(1, 500, 3):
+        out = tmp_path / f"out{step}"
+        code, _ = nursery(source, out, overwrite=False, step=step, **KILLED_INSIDE)
+        if code == 0:
+            break
+        assert code == -signal.SIGKILL
+        assert contents(write(source, out)) == whole
+        shutil.rmtree(out)
+    assert step > 20
+
+
+@needs_fork
+def test_a_run_that_is_killed_again_and_again_comes_to_its_end(grouped, nursery, tmp_path):
+    source, whole = grouped
+    out, codes = tmp_path / "out", []
+    while len(codes) < 40 and 0 not in codes:
+        code, _ = nursery(source, out, overwrite=False, step=14, **KILLED_INSIDE)
+        codes.append(code)
+    assert codes == [-signal.SIGKILL] * (len(codes) - 1) + [0]
+    assert len(codes) > 2
+    assert contents(out) == whole
+
+
+@needs_fork
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize("listing", ["ascending", "descending"])
+def test_what_was_half_removed_is_not_gone_on_with(states, nursery, tmp_path, listing, overwrite):
+    killed = Path(shutil.copytree(states["old"], tmp_path / "killed"))
+    nursery(states["new"], killed, overwrite=True, step=9, **KILLED_INSIDE)
+    assert len(list(killed.glob(".writing/window-*"))) == 2 * SHARDS
+    for step in range(1, 100):
+        out = Path(shutil.copytree(killed, tmp_path / f"out{step}"))
+        # Another run removes what is there; it is killed; and the first is asked for again.
+        code, _ = nursery(states["source"], out, overwrite=overwrite, step=step, listing=listing)
+        assert ids_of(write(states["new"], out, overwrite=True)) == NEW
+        assert_tidy(out, "notes.txt")
+        if code == 0:
+            break
+    assert step > 2 * SHARDS
 
 
 @needs_fork

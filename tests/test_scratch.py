@@ -30,6 +30,12 @@ def random_rows(window):
     return rng.integers(0, 256, (WINDOW_ROWS[window], WIDTH), dtype=np.uint8)
 
 
+def read_features(scratch, window, places):
+    out = np.full((WINDOW_ROWS[window], WIDTH), 7, np.uint8)
+    scratch.read_features(window, places, out)
+    return out
+
+
 def meta_rows(window):
     rows = WINDOW_ROWS[window]
     values = np.arange(rows, dtype=np.float32)
@@ -71,8 +77,7 @@ def test_features_come_back_in_the_order_asked_for(tmp_path, block_width, piece)
     add_all(scratch, blocks, piece=piece)
     for window, rows in enumerate(WINDOW_ROWS):
         places = np.random.default_rng(window).permutation(rows)
-        found = scratch.read_features(window, places)
-        assert (found.dtype, found.shape) == (np.uint8, (rows, WIDTH))
+        found = read_features(scratch, window, places)
         np.testing.assert_array_equal(found[places], random_rows(window))
 
 
@@ -85,7 +90,7 @@ def test_features_are_read_in_small_pieces(tmp_path, monkeypatch, block_width, p
     for window, rows in enumerate(WINDOW_ROWS):
         places = np.arange(rows)[::-1]
         np.testing.assert_array_equal(
-            scratch.read_features(window, places), random_rows(window)[::-1]
+            read_features(scratch, window, places), random_rows(window)[::-1]
         )
 
 
@@ -102,7 +107,7 @@ def test_features_may_be_added_in_any_order(tmp_path):
         encoded = random_rows(window)[start:stop, block.start : block.stop]
         scratch.add_features(window, start, block, np.ascontiguousarray(encoded))
     for window, rows in enumerate(WINDOW_ROWS):
-        found = scratch.read_features(window, np.arange(rows))
+        found = read_features(scratch, window, np.arange(rows))
         np.testing.assert_array_equal(found, random_rows(window))
 
 
@@ -142,7 +147,7 @@ def test_one_thread_adds_features_while_another_adds_the_rest(tmp_path):
             scratch.add_meta(0, meta_rows(0)[row : row + 1])
         adding.result()
     places = np.arange(WINDOW_ROWS[0])
-    np.testing.assert_array_equal(scratch.read_features(0, places), random_rows(0))
+    np.testing.assert_array_equal(read_features(scratch, 0, places), random_rows(0))
     assert scratch.read_meta(0)["id"].to_pylist() == meta_rows(0)["id"].to_pylist()
 
 
@@ -151,15 +156,29 @@ def test_a_window_that_is_dropped_leaves_the_others(tmp_path):
     add_all(scratch, blocks, piece=100)
     before = set(os.listdir(tmp_path))
     assert len(before) == 2 * len(WINDOW_ROWS)
-    scratch.drop(1)
+    scratch.drop([1])
     assert len(os.listdir(tmp_path)) == len(before) - 2
     for window in (0, 2):
-        found = scratch.read_features(window, np.arange(WINDOW_ROWS[window]))
+        found = read_features(scratch, window, np.arange(WINDOW_ROWS[window]))
         np.testing.assert_array_equal(found, random_rows(window))
         assert scratch.read_meta(window)["id"].to_pylist() == meta_rows(window)["id"].to_pylist()
-    scratch.drop(0)
-    scratch.drop(2)
+    scratch.drop([0])
+    scratch.drop([2])
     assert os.listdir(tmp_path) == []
+
+
+def test_what_was_appended_later_is_cut_off(tmp_path):
+    scratch, _ = make(tmp_path)
+    rows = meta_rows(0)
+    sizes = {0: scratch.add_meta(0, rows[:50])}
+    scratch.add_meta(0, rows[50:90])
+    scratch.add_meta(2, meta_rows(2)[:20])
+    scratch.cut_meta(sizes)
+    assert scratch.read_meta(0)["id"].to_pylist() == rows["id"].to_pylist()[:50]
+    scratch.add_meta(0, rows[50:])
+    scratch.add_meta(2, meta_rows(2))
+    for window in (0, 2):
+        assert scratch.read_meta(window)["id"].to_pylist() == meta_rows(window)["id"].to_pylist()
 
 
 def test_scratch_takes_the_bytes_of_the_rows(tmp_path):
@@ -175,6 +194,6 @@ def test_no_file_stays_open(tmp_path):
     before = len(os.listdir("/proc/self/fd"))
     add_all(scratch, blocks, piece=10)
     for window, rows in enumerate(WINDOW_ROWS):
-        scratch.read_features(window, np.arange(rows))
+        read_features(scratch, window, np.arange(rows))
         scratch.read_meta(window)
     assert len(os.listdir("/proc/self/fd")) == before

@@ -1,0 +1,119 @@
+"""Batches: turn what scratch holds of each window into a record batch of a sealed shard file."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from .encoding import Bytes, Decoder, row_bytes
+from .eras import sort_eras
+from .layout import FEATURES, Batch, Shard, WriteOptions, file_checksum
+from .scratch import Scratch
+from .windows import Window
+
+
+class Mixer:
+    """Makes record batches, one after the other in the same memory.
+
+    Parameters
+    ----------
+    scratch : Scratch
+        Its rows are packed.
+    windows : sequence of Window
+        As they are numbered in `scratch`.
+    schema : pyarrow.Schema
+        Of the batches.
+    features : int
+    options : WriteOptions
+    """
+
+    def __init__(
+        self,
+        scratch: Scratch,
+        windows: Sequence[Window],
+        schema: pa.Schema,
+        features: int,
+        options: WriteOptions,
+    ) -> None:
+        self._scratch = scratch
+        self._windows = windows
+        self._schema = schema
+        self._options = options
+        # Made once: what an allocator keeps of large arrays that come and go adds to the peak.
+        rows = max(window.rows for window in windows)
+        self._packed = np.empty((rows, row_bytes("packed", features)), np.uint8)
+        self._decoder = None
+        if options.encoding == "int8":
+            self._decoder = Decoder("packed", features, dtype="int8")
+            self._digits = np.empty((rows, features), np.int8)
+
+    def write(
+        self, path: Path, numbers: Iterable[int], progress: Callable[[int], object]
+    ) -> tuple[Batch, ...]:
+        """Write a shard file of some windows; `progress` is called with the rows of each."""
+        batches = []
+        with open(path, "wb") as file, pa.ipc.new_file(file, self._schema) as writer:
+            for number in numbers:
+                batch = self._mix(number)
+                writer.write_batch(batch)
+                batches.append(_describe(batch))
+                progress(batch.num_rows)
+        return tuple(batches)
+
+    def _mix(self, number: int) -> pa.RecordBatch:
+        """Return a window's rows, permuted; they last until the next ones are asked for."""
+        window = self._windows[number]
+        rng = np.random.default_rng([self._options.seed, window.shard, window.number])
+        order = rng.permutation(window.rows)
+        places = np.empty_like(order)
+        places[order] = np.arange(window.rows)
+        packed = self._packed[: window.rows]
+        self._scratch.read_features(number, places, packed)
+        meta = self._scratch.read_meta(number).take(order).combine_chunks()
+        columns = [meta[name].chunk(0) for name in self._schema.names[:-1]]
+        columns.append(_tensor(self._encode(packed), self._schema.field(FEATURES).type))
+        return pa.RecordBatch.from_arrays(columns, schema=self._schema)
+
+    def _encode(self, packed: Bytes) -> npt.NDArray[Any]:
+        """Return rows in the encoding of the set."""
+        if self._decoder is None:
+            return packed
+        digits = self._digits[: len(packed)]
+        self._decoder(packed, digits)
+        return digits
+
+
+def seal(path: Path, batches: tuple[Batch, ...]) -> Shard:
+    """See a shard file onto the disk, and describe it."""
+    with open(path, "rb+") as file:
+        os.fsync(file.fileno())
+    rows = sum(batch.rows for batch in batches)
+    return Shard(path.name, path.stat().st_size, rows, file_checksum(path), batches)
+
+
+def count_values(column: Any) -> dict[str, int]:
+    """Count the values of a string column; nulls are left out."""
+    pairs = pc.value_counts(column.drop_null()).to_pylist()
+    return {pair["values"]: pair["counts"] for pair in pairs}
+
+
+def _tensor(rows: npt.NDArray[Any], tensor: Any) -> pa.Array:
+    values = pa.Array.from_buffers(tensor.value_type, rows.size, [None, pa.py_buffer(rows)])
+    storage = pa.FixedSizeListArray.from_arrays(values, rows.shape[1])
+    return pa.ExtensionArray.from_storage(tensor, storage)
+
+
+def _describe(batch: pa.RecordBatch) -> Batch:
+    eras = count_values(batch.column("era"))
+    return Batch(
+        batch.num_rows,
+        {era: eras[era] for era in sort_eras(eras)},
+        dict(sorted(count_values(batch.column("data_type")).items())),
+    )
