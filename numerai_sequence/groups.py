@@ -24,9 +24,9 @@ from .order import RowOrder
 from .paging import Pager
 from .shards import ShardSet
 
-# Of an order that shuffles runs, a group is part of the order: it must not depend on the machine.
-_MIXED_ROWS = 1 << 14
-# Otherwise it is as large as pays: each group maps the pages that it needs anew.
+# Where the order shuffles the rows of a group, it must not depend on the machine.
+_GROUP_ROWS = 1 << 14
+# Single rows of a resident set: each group maps most of the set anew, so it is as large as pays.
 _GROUP_BYTES = 32 << 20
 _LEAST_BATCHES = 4
 
@@ -37,7 +37,7 @@ Values = npt.NDArray[np.float32]
 KEPT = 2
 
 
-def batches_per_group(batch_size: int, row_bytes: int, *, is_mixed: bool) -> int:
+def batches_per_group(batch_size: int, row_bytes: int, *, is_large: bool) -> int:
     """Return how many batches are fetched together; 1 where that would be only a few.
 
     Parameters
@@ -46,10 +46,10 @@ def batches_per_group(batch_size: int, row_bytes: int, *, is_mixed: bool) -> int
         Rows.
     row_bytes : int
         Of an encoded row.
-    is_mixed : bool
-        Whether the order shuffles the rows of a group: then it is those of about 16,000 rows.
+    is_large : bool
+        Whether a group may be larger than about 16,000 rows.
     """
-    rows = _MIXED_ROWS if is_mixed else max(_MIXED_ROWS, _GROUP_BYTES // row_bytes)
+    rows = max(_GROUP_ROWS, _GROUP_BYTES // row_bytes) if is_large else _GROUP_ROWS
     batches = rows // batch_size
     return batches if batches >= _LEAST_BATCHES else 1
 

@@ -32,6 +32,8 @@ _RESIDENT_SHARE = 0.75
 _MAPPED_BYTES = 96 << 20
 _LEAST_MAPPED_BYTES = 16 << 20
 _LEAST_BUFFERS = 2
+# Of the memory available, the most that is taken where nobody says how much.
+_AUTO_SHARE = 0.5
 # One fault maps a folio: 64 kB on older kernels, up to 2 MB on those with large ones.
 _FOLIO_BYTES = 2 << 20
 # Read at a time while a resident set is being brought into the page cache.
@@ -99,7 +101,8 @@ def divide_budget(
     Parameters
     ----------
     budget : int or str
-        Bytes, a size such as "512MB", or "auto": 96 MiB of mapped pages besides the rest.
+        Bytes, a size such as "512MB", or "auto": 96 MiB of mapped pages besides the rest, and less
+        where memory is short.
     order_bytes : int
         Of the row orders that are kept, of two epochs.
     group_bytes : int
@@ -114,12 +117,16 @@ def divide_budget(
     ValueError
         The budget is no size, or too small.
     """
-    if budget == "auto":
-        return Budget(_MAPPED_BYTES, buffers, True)
-    left = parse_bytes(budget) - order_bytes - _LEAST_MAPPED_BYTES
     least = _LEAST_BUFFERS * batch_bytes
+    needed = order_bytes + _LEAST_MAPPED_BYTES + least
+    if budget == "auto":
+        ample = order_bytes + group_bytes + buffers * batch_bytes + _MAPPED_BYTES
+        available = available_memory()
+        if available is None or ample <= available * _AUTO_SHARE:
+            return Budget(_MAPPED_BYTES, buffers, True)
+        budget = max(needed, int(available * _AUTO_SHARE))
+    left = parse_bytes(budget) - order_bytes - _LEAST_MAPPED_BYTES
     if left < least:
-        needed = order_bytes + _LEAST_MAPPED_BYTES + least
         raise ValueError(
             f"memory_budget: found {budget!r}, expected at least {_megabytes(needed)}: "
             f"{_megabytes(order_bytes)} for the row order, {_megabytes(least)} for two batches, "
@@ -233,7 +240,7 @@ class Pager:
         self._mapped = 0
         self._others = _shared_bytes() or 0
         for map_ in self._maps:
-            _advise(map_, "MADV_RANDOM" if self._is_streaming else "MADV_NORMAL")
+            advise(map_, "MADV_RANDOM" if self._is_streaming else "MADV_NORMAL")
 
     def warm(self) -> None:
         """Read the next piece of a resident set into the page cache, until all of it was."""
@@ -260,7 +267,7 @@ class Pager:
             map_, page = self._maps[number], mmap.PAGESIZE
             starts = bounds[:, 0] // page * page
             for start, stop in zip(starts.tolist(), bounds[:, 1].tolist(), strict=True):
-                _advise(map_, "MADV_WILLNEED", start, stop - start)
+                advise(map_, "MADV_WILLNEED", start, stop - start)
 
     def make_room(self, bytes_: int) -> None:
         """Let mapped pages go where so many bytes more might pass the budget."""
@@ -277,7 +284,7 @@ class Pager:
     def let_go(self) -> None:
         """Let all mapped pages go from the process; they stay in the page cache."""
         for map_ in self._maps:
-            _advise(map_, "MADV_DONTNEED")
+            advise(map_, "MADV_DONTNEED")
         self._mapped = 0
         self._others = _shared_bytes() or 0
 
@@ -309,7 +316,8 @@ def _read(path: Path, start: int, stop: int) -> None:
             start += count
 
 
-def _advise(map_: mmap.mmap, advice: str, *extent: int) -> None:
+def advise(map_: mmap.mmap, advice: str, *extent: int) -> None:
+    """Give the kernel a piece of advice on a map, or on an extent of it, if it takes any."""
     option = getattr(mmap, advice, None)
     if option is not None and hasattr(map_, "madvise"):
         map_.madvise(option, *extent)

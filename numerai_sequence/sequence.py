@@ -136,19 +136,20 @@ class NumeraiSequence(*_BASES):  # type: ignore[misc]
             [batch.eras for shard in self.shards.manifest.shards for batch in shard.batches],
             row_bytes=self._row_bytes,
             batch_size=self.batch_size,
-            group_rows=self._group_rows(is_mixed=True),
+            group_rows=self._group_rows(run_rows=2),
         )
 
-    def _group_rows(self, *, is_mixed: bool) -> int:
+    def _group_rows(self, run_rows: int) -> int:
+        is_large = run_rows == 1 and self.paging == "resident"
         return self.batch_size * batches_per_group(
-            self.batch_size, self._row_bytes, is_mixed=is_mixed
+            self.batch_size, self._row_bytes, is_large=is_large
         )
 
     def _divide_budget(self, run_rows: int) -> Budget:
         return divide_budget(
             self.memory_budget,
             order_bytes=_ORDERS_KEPT * order_bytes(self.shards.rows, run_rows),
-            group_bytes=KEPT * self._group_rows(is_mixed=run_rows > 1) * self._row_bytes,
+            group_bytes=KEPT * self._group_rows(run_rows) * self._row_bytes,
             batch_bytes=self.batch_size * len(self.features) * np.dtype(self.dtype).itemsize,
             buffers=self.max_queue_size + _BUFFERS_BESIDES,
         )
@@ -277,7 +278,7 @@ class NumeraiSequence(*_BASES):  # type: ignore[misc]
                 seed=self.seed if self.shuffle else None,
                 epoch=epoch,
                 run_rows=self.run_rows,
-                group_rows=self._group_rows(is_mixed=self.run_rows > 1),
+                group_rows=self._group_rows(self.run_rows),
             )
             # The epoch before may still have readers.
             kept = {number: old for number, old in self._orders.items() if number == epoch - 1}

@@ -26,7 +26,7 @@ from .encoding import Bytes, row_bytes
 from .eras import sort_eras
 from .errors import CorruptShardError, ManifestError
 from .layout import FEATURES, MANIFEST, META_COLUMNS, Manifest, Shard, file_checksum, read_manifest
-from .paging import Pager, most_mapped
+from .paging import Pager, advise, most_mapped
 
 PathLike = str | os.PathLike[str]
 
@@ -386,6 +386,7 @@ def _map(path: Path, shard: Shard, schema: pa.Schema) -> _Mapped:
             mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     except OSError as error:
         raise _corrupt(path, "file", error.strerror, f"{shard.bytes} bytes") from error
+    advise(mapped, "MADV_RANDOM")  # only the pages that describe the record batches are touched
     try:
         buffer = pa.py_buffer(mapped)
         reader = pa.ipc.open_file(buffer)
@@ -401,6 +402,8 @@ def _map(path: Path, shard: Shard, schema: pa.Schema) -> _Mapped:
     rows = [batch.num_rows for batch in batches]
     if rows != [batch.rows for batch in shard.batches]:
         raise _corrupt(path, "rows", rows, [batch.rows for batch in shard.batches])
+    advise(mapped, "MADV_DONTNEED")
+    advise(mapped, "MADV_NORMAL")
     return _Mapped(mapped, buffer.address, batches)
 
 
