@@ -13,6 +13,7 @@ import click
 from . import ShardSet, __version__, open_shards, write_shards
 from .encoding import ENCODINGS
 from .errors import NumeraiSequenceError
+from .paging import decide
 
 
 class _Commands(click.Group):
@@ -153,6 +154,7 @@ def demo(train: str | None, out: str | None, **options: Any) -> None:
 def _describe(shards: ShardSet) -> str:
     eras, files = shards.eras, shards.manifest.shards
     size = sum(file.bytes for file in files)
+    paging = decide(size)
     batches = sum(len(file.batches) for file in files)
     lines = {
         "folder": str(shards.folder),
@@ -162,6 +164,7 @@ def _describe(shards: ShardSet) -> str:
         "eras": f"{len(eras):,}: {eras[0]} to {eras[-1]}" if eras else "none",
         "data types": ", ".join(shards.data_types) or "none",
         "shards": f"{len(shards)} files, {batches} record batches, {size / 1e6:,.1f} MB",
+        "paging": f"{paging.mode}: {paging.reason}",
         "sources": ", ".join(source.path for source in shards.manifest.sources),
     }
     return "\n".join(f"{name:<11}{value}" for name, value in lines.items())

@@ -114,7 +114,7 @@ class RowOrder:
 
     def _rows_of_runs(self, runs: Rows) -> Rows:
         span: Any = 0  # of the only span, which then needs no search
-        if len(self._first_rows) > 1:
+        if len(self._first_rows) != 1:
             span = np.searchsorted(self._first_runs, runs, side="right") - 1
         rows: Rows = self._first_rows[span] + (runs - self._first_runs[span]) * self._run_rows
         return rows

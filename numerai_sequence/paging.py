@@ -1,10 +1,10 @@
 """Paging: say whether a shard set fits into memory, and tell the kernel which pages come and go.
 
-A set that fits is ``resident``: it is read into the page cache once, and every row is at hand. One
-that does not is ``streaming``: the kernel is told all pages that a batch needs before the first is
-touched, and reads nothing else. In both, pages that are mapped count as the process's memory,
-though the kernel takes them back when it needs them; past their share of the budget they are let
-go, and stay in the page cache. Where the platform knows no such advice, everything works without.
+A set that fits is ``resident``: it is in the page cache once it was read. One that does not is
+``streaming``: the kernel shall read what it is told of, and nothing around it. It is told all pages
+that some batches need before the first is touched. Pages that are mapped count as the process's
+memory, though the kernel takes them back when it needs them; past their share of the budget they
+are let go, and stay in the page cache. Where the platform takes no advice, all works without.
 """
 
 from __future__ import annotations
@@ -223,27 +223,34 @@ class Pager:
     mode : {"resident", "streaming"}
     budget_bytes : int
         Of mapped pages.
+    warms : bool
+        Read all of the set once, one piece after the other, instead of what is needed each time.
     """
 
     def __init__(
-        self, files: Sequence[tuple[Path, mmap.mmap]], *, mode: str, budget_bytes: int
+        self,
+        files: Sequence[tuple[Path, mmap.mmap]],
+        *,
+        mode: str,
+        budget_bytes: int,
+        warms: bool = False,
     ) -> None:
         self.budget_bytes = budget_bytes
         #: Room is made for pieces of at most about this size.
         self.piece_bytes = max(1, budget_bytes // 4)
         self._maps = [map_ for _, map_ in files]
-        self._is_streaming = mode == "streaming"
+        self._warms = warms
         #: Whether all of the set may be mapped at once.
         self.fits = sum(map(len, self._maps)) <= budget_bytes
-        self._left_to_warm = deque(_pieces(files) if mode == "resident" else ())
+        self._left_to_warm = deque(_pieces(files) if warms else ())
         # What may have been mapped since the pages were last let go; never less than really was.
         self._mapped = 0
         self._others = _shared_bytes() or 0
         for map_ in self._maps:
-            advise(map_, "MADV_RANDOM" if self._is_streaming else "MADV_NORMAL")
+            advise(map_, "MADV_RANDOM" if mode == "streaming" else "MADV_NORMAL")
 
     def warm(self) -> None:
-        """Read the next piece of a resident set into the page cache, until all of it was."""
+        """Read the next piece of the set into the page cache, until all of it was."""
         if self._left_to_warm:
             with suppress(IndexError, OSError):  # another thread was faster; or the map will tell
                 _read(*self._left_to_warm.popleft())
@@ -251,7 +258,7 @@ class Pager:
     @property
     def reads_ahead(self) -> bool:
         """Whether what will be needed may not be in the page cache."""
-        return self._is_streaming or bool(self._left_to_warm)
+        return not self._warms or bool(self._left_to_warm)
 
     def read_ahead(self, ranges: Iterable[tuple[int, Ranges]]) -> None:
         """Have the kernel read ranges of bytes, all at once, while this thread goes on.

@@ -168,7 +168,9 @@ class NumeraiSequence(*_BASES):  # type: ignore[misc]
 
     def _make_pager(self, mapped_bytes: int) -> Pager:
         files = list(zip(self.shards.paths, self.shards.maps, strict=True))
-        return Pager(files, mode=self.paging, budget_bytes=mapped_bytes)
+        # Single rows of a cold disk are slow, however early it is told of them.
+        warms = self.paging == "resident" and self.run_rows == 1
+        return Pager(files, mode=self.paging, budget_bytes=mapped_bytes, warms=warms)
 
     def _make_decoder(self, features: Sequence[str] | None) -> Decoder:
         where = str(self.shards.folder)

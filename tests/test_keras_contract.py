@@ -243,6 +243,51 @@ def test_mirrored_strategy_sees_each_row_once(sequence, workers):
         assert_each_row_once(counts)
 
 
+class Addresses(NumeraiSequence):
+    """Notes where the features of each batch are in memory."""
+
+    seen: list
+
+    def _batch(self, number, reader):
+        batch = super()._batch(number, reader)
+        self.seen.append(batch[0].ctypes.data)
+        return batch
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+@pytest.mark.parametrize("paging", ["resident", "streaming"])
+def test_model_sees_each_row_once_though_memory_is_used_again(folder, workers, paging):
+    """A batch that is written over while the model still reads it would be seen twice."""
+    sequence = Addresses(folder, batch_size=4, paging=paging, run_rows=3)
+    sequence.seen = []
+    model, recorder = make_model()
+    model.fit(sequence, epochs=3, callbacks=[recorder], workers=workers, verbose=0)
+    for counts in recorder.fit:
+        assert_each_row_once(counts)
+    assert len(sequence.seen) >= 3 * len(sequence)
+    # Without it, every one of the buffers would be as fresh as those of a list of batches.
+    assert len(set(sequence.seen)) < len(sequence.seen) / 2
+
+
+@each_workers
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_streaming_sees_each_row_once(folder, workers, shuffle):
+    sequence = NumeraiSequence(folder, batch_size=BATCH, paging="streaming", memory_budget="20MB")
+    model, recorder = make_model()
+    options = {"epochs": 2, "callbacks": [recorder], "shuffle": shuffle, "verbose": 0}
+    model.fit(sequence, **options, **workers)
+    for counts in recorder.fit:
+        assert_each_row_once(counts)
+
+
+@each_workers
+def test_streaming_predictions_come_in_the_order_of_the_files(folder, in_order, workers):
+    sequence = NumeraiSequence(folder, batch_size=BATCH, shuffle=False, paging="streaming")
+    model, _ = make_model()
+    predictions = model.predict(sequence, verbose=0, **workers)
+    np.testing.assert_array_equal(predictions.reshape(-1), in_order[1])
+
+
 def test_options_given_to_the_sequence_work_too(folder):
     made = NumeraiSequence(folder, batch_size=BATCH, workers=4, max_queue_size=3)
     model, recorder = make_model()

@@ -1,0 +1,203 @@
+"""Groups: the same batches however they are fetched."""
+
+from __future__ import annotations
+
+import itertools
+import multiprocessing
+import pickle
+import random
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from tables import row_numbers, write_source
+
+from numerai_sequence import NumeraiSequence, open_shards, write_shards
+from numerai_sequence.groups import batches_per_group
+
+ROWS, FEATURES, BATCH = 5003, 14, 50
+TINY = "17MB"  # next to the least: no group fits
+BUDGETS = ["auto", TINY, "1GB"]
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    path = tmp_path_factory.mktemp("groups")
+    source = write_source(path / "train.parquet", rows=ROWS, features=FEATURES, eras=40)
+    for encoding in ("packed", "int8"):
+        options = {"num_shards": 7, "mix_eras": 2, "encoding": encoding, "progress": False}
+        write_shards(source, path / encoding, **options).close()
+    return path
+
+
+def small_groups(monkeypatch, rows=400):
+    """Let even this small set have many groups."""
+    monkeypatch.setattr("numerai_sequence.groups._GROUP_ROWS", rows)
+    monkeypatch.setattr("numerai_sequence.groups._GROUP_BYTES", 1)
+
+
+def one_by_one(sequence):
+    """The batches as `gather` reads them, with no group and no pager."""
+    order = sequence._order(sequence.epoch)
+    for start in range(0, ROWS, sequence.batch_size):
+        rows = order.rows(start, min(start + sequence.batch_size, ROWS))
+        encoded, y = sequence.shards.gather(rows, ["target"])
+        x = np.empty((len(rows), FEATURES), sequence.dtype)
+        sequence._decode(encoded, x)
+        yield x, y[:, 0]
+
+
+def assert_same(found, expected):
+    for (x, y), (expected_x, expected_y) in zip(found, expected, strict=True):
+        assert (x.dtype, y.dtype) == (expected_x.dtype, expected_y.dtype)
+        np.testing.assert_array_equal(x, expected_x)
+        np.testing.assert_array_equal(y, expected_y)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "int8"])
+@pytest.mark.parametrize("encoding", ["packed", "int8"])
+def test_batches_are_the_same_bits_in_every_mode_and_budget(monkeypatch, folders, encoding, dtype):
+    small_groups(monkeypatch)
+    for run_rows in (1, 4, 64):
+        options = {"run_rows": run_rows, "dtype": dtype, "seed": 3}
+        plain = NumeraiSequence(folders / encoding, BATCH, **options)
+        expected = list(one_by_one(plain))
+        numbers = np.concatenate([row_numbers(x) for x, _ in expected])
+        assert sorted(numbers) == list(range(ROWS))
+        for paging, budget in itertools.product(("resident", "streaming"), BUDGETS):
+            options |= {"paging": paging, "memory_budget": budget}
+            sequence = NumeraiSequence(folders / encoding, BATCH, **options)
+            assert_same([sequence[i] for i in range(len(sequence))], expected)
+            one_pass = sequence.one_pass()
+            assert_same([one_pass[i] for i in range(len(one_pass))], expected)
+
+
+@pytest.mark.parametrize("asked", ["ascending", "descending", "at random"])
+@pytest.mark.parametrize("run_rows", [1, 8])
+def test_threads_get_the_same_batches_in_any_order(monkeypatch, folders, asked, run_rows):
+    small_groups(monkeypatch)
+    sequence = NumeraiSequence(folders / "packed", BATCH, run_rows=run_rows, paging="streaming")
+    expected = list(one_by_one(sequence))
+    numbers = list(range(len(sequence)))
+    if asked != "ascending":
+        numbers.reverse()
+    if asked == "at random":
+        random.Random(0).shuffle(numbers)
+    one_pass = sequence.one_pass()
+    for source in (sequence, one_pass):
+        with ThreadPoolExecutor(8) as pool:
+            found = list(pool.map(source.__getitem__, numbers))
+        assert_same(found, [expected[number] for number in numbers])
+
+
+def test_shuffled_pass_keeps_groups_together(monkeypatch, folders):
+    small_groups(monkeypatch)
+    sequence = NumeraiSequence(folders / "packed", BATCH, run_rows=4, paging="streaming")
+    expected = list(one_by_one(sequence))
+    random.seed(1)
+    one_pass = sequence.one_pass(shuffle=True)
+    numbers = one_pass._numbers
+    assert sorted(numbers) == list(range(len(sequence)))
+    assert numbers != sorted(numbers)
+    groups = [number // 8 for number in numbers]
+    assert len(list(itertools.groupby(groups))) == len(set(groups)) == 13
+    assert_same([one_pass[i] for i in range(len(one_pass))], [expected[i] for i in numbers])
+
+
+def test_a_group_is_read_once_a_pass(monkeypatch, folders):
+    small_groups(monkeypatch)
+    sequence = NumeraiSequence(folders / "packed", BATCH, run_rows=4, paging="streaming")
+    gathered = []
+    gather = sequence.shards.gather
+
+    def counting(rows, *args, **options):
+        gathered.append(len(rows))
+        return gather(rows, *args, **options)
+
+    monkeypatch.setattr(sequence.shards, "gather", counting)
+    one_pass = sequence.one_pass()
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(one_pass.__getitem__, range(len(one_pass))))
+    assert sorted(gathered) == [203] + [400] * 12
+
+
+def test_batches_in_no_order_do_not_cost_a_group_each(monkeypatch, folders):
+    small_groups(monkeypatch)
+    sequence = NumeraiSequence(folders / "packed", BATCH, run_rows=4, paging="streaming")
+    gathered = []
+    gather = sequence.shards.gather
+    monkeypatch.setattr(
+        sequence.shards,
+        "gather",
+        lambda rows, *args, **options: gathered.append(len(rows)) or gather(rows, *args, **options),
+    )
+    for number in (9, 90, 31, 13, 77):  # none of them the first of its group
+        sequence[number]
+    assert gathered == [BATCH] * 5
+
+
+def test_error_of_a_group_reaches_every_thread_and_the_next_one_tries_again(monkeypatch, folders):
+    small_groups(monkeypatch)
+    sequence = NumeraiSequence(folders / "packed", BATCH, run_rows=4, paging="streaming")
+    expected = list(one_by_one(sequence))
+    one_pass = sequence.one_pass()
+    gather = sequence.shards.gather
+
+    def fail(*args, **options):
+        raise OSError("the disk is gone")
+
+    monkeypatch.setattr(sequence.shards, "gather", fail)
+    with ThreadPoolExecutor(4) as pool:
+        futures = [pool.submit(one_pass.__getitem__, number) for number in range(4)]
+        assert [str(future.exception()) for future in futures] == ["the disk is gone"] * 4
+    monkeypatch.setattr(sequence.shards, "gather", gather)
+    assert_same([one_pass[0]], expected[:1])
+
+
+def test_pass_can_be_pickled(monkeypatch, folders):
+    small_groups(monkeypatch)
+    sequence = NumeraiSequence(folders / "packed", BATCH, run_rows=4, paging="streaming")
+    random.seed(3)
+    one_pass = sequence.one_pass(shuffle=True)
+    again = pickle.loads(pickle.dumps(one_pass))
+    assert_same([again[i] for i in range(20)], [one_pass[i] for i in range(20)])
+
+
+@pytest.mark.skipif(
+    "fork" not in multiprocessing.get_all_start_methods(), reason="processes cannot be forked here"
+)
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_forked_process_reads_for_itself(monkeypatch, folders):
+    """Even where a thread of its parent was in the middle of a group, and held the lock."""
+    small_groups(monkeypatch)
+    sequence = NumeraiSequence(folders / "packed", BATCH, run_rows=4, paging="streaming")
+    expected = list(one_by_one(sequence))
+    one_pass = sequence.one_pass()
+    with one_pass._reader._lock, multiprocessing.get_context("fork").Pool(2) as pool:
+        found = pool.map(one_pass.__getitem__, range(0, 100, 9))
+    assert_same(found, expected[0:100:9])
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 4000, 4097, 5003, 20_000])
+def test_any_batch_size_reads_each_row_once(folders, batch_size):
+    sequence = NumeraiSequence(folders / "int8", batch_size, paging="streaming", run_rows=32)
+    one_pass = sequence.one_pass()
+    numbers = np.concatenate([row_numbers(one_pass[i][0]) for i in range(len(one_pass))])
+    assert sorted(numbers) == list(range(ROWS))
+
+
+def test_some_of_the_shards_are_enough(folders):
+    with open_shards(folders / "packed") as shards:
+        part = shards[1::3]
+        sequence = NumeraiSequence(part, BATCH, paging="streaming")
+        numbers = [row_numbers(sequence[i][0]) for i in range(len(sequence))]
+        ids = [int(name[1:], 16) for name in part.column("id").to_pylist()]
+        assert sorted(np.concatenate(numbers)) == sorted(ids)
+
+
+def test_groups_are_about_16_000_rows_or_each_batch_alone():
+    assert batches_per_group(1000, 350, is_large=False) == 16
+    assert batches_per_group(4096, 350, is_large=False) == 4
+    assert batches_per_group(4097, 350, is_large=False) == 1
+    assert batches_per_group(1000, 350, is_large=True) == (32 << 20) // 350 // 1000
+    assert batches_per_group(1000, 3555, is_large=True) == 16
