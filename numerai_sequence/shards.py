@@ -11,7 +11,7 @@ import operator
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
@@ -24,9 +24,10 @@ from tqdm import tqdm
 
 from .encoding import Bytes, row_bytes
 from .eras import sort_eras
-from .errors import CorruptShardError, ManifestError
-from .layout import FEATURES, MANIFEST, META_COLUMNS, Manifest, Shard, file_checksum, read_manifest
-from .paging import Pager, advise, most_mapped
+from .errors import ManifestError
+from .layout import MANIFEST, META_COLUMNS, Manifest, file_checksum, read_manifest
+from .mapped import Mapped, corrupt, map_shard, matrix
+from .paging import Pager, most_mapped
 
 PathLike = str | os.PathLike[str]
 
@@ -66,9 +67,11 @@ class ShardSet:
 
     def __init__(self, folder: Path, manifest: Manifest) -> None:
         schema = manifest.schema
-        self._open(folder, manifest, [_map(folder / s.file, s, schema) for s in manifest.shards])
+        self._open(
+            folder, manifest, [map_shard(folder / s.file, s, schema) for s in manifest.shards]
+        )
 
-    def _open(self, folder: Path, manifest: Manifest, mapped: list[_Mapped]) -> None:
+    def _open(self, folder: Path, manifest: Manifest, mapped: list[Mapped]) -> None:
         self.folder = folder
         self.manifest = manifest
         self._mapped = mapped
@@ -76,7 +79,7 @@ class ShardSet:
         self._maps = [number for number, shard in enumerate(mapped) for _ in shard.batches]
         self._batches = [batch for shard in mapped for batch in shard.batches]
         self._starts = np.cumsum([0, *(batch.num_rows for batch in self._batches)])
-        self._features = [_matrix(batch) for batch in self._batches]
+        self._features = [matrix(batch) for batch in self._batches]
         self._targets: dict[str, list[npt.NDArray[np.float32]]] = {}
         self._closed = False
 
@@ -171,7 +174,7 @@ class ShardSet:
         try:
             column.validate(full=True)  # a damaged string offset would end the process
         except pa.ArrowException as error:
-            raise _corrupt(self.folder, f"column {name!r}", error, "a whole one") from error
+            raise corrupt(self.folder, f"column {name!r}", error, "a whole one") from error
         return column
 
     def spans(self) -> list[tuple[int, int]]:
@@ -285,9 +288,9 @@ class ShardSet:
                 try:
                     found = file_checksum(path, progress=bar.update)
                 except OSError as error:
-                    raise _corrupt(path, "file", error.strerror, shard.checksum) from error
+                    raise corrupt(path, "file", error.strerror, shard.checksum) from error
                 if found != shard.checksum:
-                    raise _corrupt(path, "SHA-256", found, shard.checksum)
+                    raise corrupt(path, "SHA-256", found, shard.checksum)
 
     def _count(self, what: str) -> Counter[str]:
         counts: Counter[str] = Counter()
@@ -365,60 +368,3 @@ def _pieces(
     for first, last in pairwise(cuts):
         pager.make_room(most_mapped(int(rows[last - 1] - rows[first] + 1) * width, last - first))
         yield first, last
-
-
-@dataclass(frozen=True)
-class _Mapped:
-    """A shard file in memory: its map, the map's address, and the record batches in it."""
-
-    map: mmap.mmap
-    address: int
-    batches: list[pa.RecordBatch]
-
-
-def _map(path: Path, shard: Shard, schema: pa.Schema) -> _Mapped:
-    """Map one shard file, and check its structure against the manifest."""
-    try:
-        with open(path, "rb") as file:
-            found = os.fstat(file.fileno()).st_size
-            if found != shard.bytes or not found:
-                raise _corrupt(path, "bytes", found, shard.bytes)
-            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    except OSError as error:
-        raise _corrupt(path, "file", error.strerror, f"{shard.bytes} bytes") from error
-    advise(mapped, "MADV_RANDOM")  # only the pages that describe the record batches are touched
-    try:
-        buffer = pa.py_buffer(mapped)
-        reader = pa.ipc.open_file(buffer)
-        batches = [reader.get_batch(i) for i in range(reader.num_record_batches)]
-        for batch in batches:
-            batch.validate()
-            if any(column.null_count for column in batch.columns[3:]):
-                raise pa.ArrowInvalid("a null target or feature")
-    except (pa.ArrowException, OSError, UnicodeError) as error:
-        raise _corrupt(path, "Arrow file", str(error), "a whole one") from error
-    if not reader.schema.equals(schema, check_metadata=True):
-        raise _corrupt(path, "schema", "another", "that of the manifest")
-    rows = [batch.num_rows for batch in batches]
-    if rows != [batch.rows for batch in shard.batches]:
-        raise _corrupt(path, "rows", rows, [batch.rows for batch in shard.batches])
-    advise(mapped, "MADV_DONTNEED")
-    advise(mapped, "MADV_NORMAL")
-    return _Mapped(mapped, buffer.address, batches)
-
-
-def _corrupt(path: Path, what: str, found: object, expected: object) -> CorruptShardError:
-    return CorruptShardError(
-        f"{path}: {what}: found {found}, expected {expected}; write the set again with "
-        "overwrite=True, or copy the file again",
-        path=path,
-        found=found,
-        expected=expected,
-    )
-
-
-def _matrix(batch: pa.RecordBatch) -> Bytes:
-    """View a batch's features as uint8, shape (rows, row bytes)."""
-    storage = batch.column(FEATURES).storage
-    values: Bytes = storage.flatten().to_numpy(zero_copy_only=True).view(np.uint8)
-    return values.reshape(batch.num_rows, storage.type.list_size)
