@@ -13,7 +13,7 @@ import click
 from . import ShardSet, __version__, open_shards, write_shards
 from .encoding import ENCODINGS
 from .errors import NumeraiSequenceError
-from .paging import decide
+from .memory import decide
 
 
 class _Commands(click.Group):

@@ -14,9 +14,10 @@ from .buffers import Buffers
 from .encoding import DTYPES, Decoder, row_bytes
 from .errors import FeatureError, check_known
 from .groups import KEPT, GroupReader, batches_per_group
+from .memory import Budget, decide, divide_budget
 from .mixing import choose_run_rows
 from .order import RowOrder, batch_count, epoch_order, order_bytes
-from .paging import Budget, Pager, decide, divide_budget
+from .paging import Pager
 from .shards import PathLike, ShardSet, open_shards
 
 # What Keras accepts as a Sequence depends on which Keras is installed; see keras_compat.

@@ -1,0 +1,198 @@
+"""Memory: say whether a shard set fits into what is available, and divide a budget of it."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+MODES = ("resident", "streaming")
+
+# A set is resident when it takes no more than this of the memory available: what else the process
+# will need is not known yet.
+_RESIDENT_SHARE = 0.75
+# Mapped pages at the same time, where nobody says how many.
+_MAPPED_BYTES = 96 << 20
+_LEAST_MAPPED_BYTES = 16 << 20
+_LEAST_BUFFERS = 2
+# Of the memory available, the most that is taken where nobody says how much.
+_AUTO_SHARE = 0.5
+
+
+@dataclass(frozen=True)
+class Paging:
+    """How a set's pages are treated, and why.
+
+    Attributes
+    ----------
+    mode : {"resident", "streaming"}
+    reason : str
+        What it was decided from.
+    """
+
+    mode: str
+    reason: str
+
+
+def decide(set_bytes: int, mode: str = "auto") -> Paging:
+    """Decide whether a set of so many bytes is resident or streaming; a mode given is taken."""
+    if mode in MODES:
+        return Paging(mode, "as asked for")
+    if mode != "auto":
+        raise ValueError(f"paging: found {mode!r}, expected 'auto' or one of {MODES}")
+    available = available_memory()
+    if available is None:
+        return Paging("resident", "how much memory is available is not known here")
+    fits = set_bytes <= _RESIDENT_SHARE * available
+    return Paging(
+        "resident" if fits else "streaming",
+        f"{_megabytes(set_bytes)} of files, {_megabytes(available)} of memory available",
+    )
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How the memory that a sequence may keep is divided.
+
+    Attributes
+    ----------
+    mapped : int
+        Bytes of mapped pages.
+    buffers : int
+        Batches whose memory is kept for the next ones.
+    holds_groups : bool
+        Whether there is room for groups of batches that are fetched together.
+    """
+
+    mapped: int
+    buffers: int
+    holds_groups: bool
+
+
+def divide_budget(
+    budget: int | str, *, order_bytes: int, group_bytes: int, batch_bytes: int, buffers: int
+) -> Budget:
+    """Divide a memory budget.
+
+    Parameters
+    ----------
+    budget : int or str
+        Bytes, a size such as "512MB", or "auto": 96 MiB of mapped pages besides the rest, and less
+        where memory is short.
+    order_bytes : int
+        Of the row orders that are kept, of two epochs.
+    group_bytes : int
+        Of the groups that are kept, encoded.
+    batch_bytes : int
+        Of one batch.
+    buffers : int
+        Batches that a consumer holds at a time.
+
+    Raises
+    ------
+    ValueError
+        The budget is no size, or too small.
+    """
+    least = _LEAST_BUFFERS * batch_bytes
+    needed = order_bytes + _LEAST_MAPPED_BYTES + least
+    if budget == "auto":
+        ample = order_bytes + group_bytes + buffers * batch_bytes + _MAPPED_BYTES
+        available = available_memory()
+        if available is None or ample <= available * _AUTO_SHARE:
+            return Budget(_MAPPED_BYTES, buffers, True)
+        budget = max(needed, int(available * _AUTO_SHARE))
+    left = parse_bytes(budget) - order_bytes - _LEAST_MAPPED_BYTES
+    if left < least:
+        raise ValueError(
+            f"memory_budget: found {budget!r}, expected at least {_megabytes(needed)}: "
+            f"{_megabytes(order_bytes)} for the row order, {_megabytes(least)} for two batches, "
+            f"{_megabytes(_LEAST_MAPPED_BYTES)} of mapped pages; or make the batches smaller"
+        )
+    holds_groups = left - least >= group_bytes
+    left -= group_bytes if holds_groups else 0
+    # At most half of what is left goes to batches: those that are not kept are made anew.
+    kept = min(buffers, max(_LEAST_BUFFERS, left // 2 // batch_bytes))
+    return Budget(_LEAST_MAPPED_BYTES + left - kept * batch_bytes, kept, holds_groups)
+
+
+def parse_bytes(size: int | str) -> int:
+    """Read a number of bytes, or a size such as "512MB", "1.5 GiB" or "13G"."""
+    if isinstance(size, (int, np.integer)) and not isinstance(size, bool):
+        return int(size)
+    match = isinstance(size, str) and re.fullmatch(
+        r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)(i?)B?\s*", size, re.IGNORECASE
+    )
+    if not match:
+        raise ValueError(
+            f"memory_budget: found {size!r}, expected 'auto', bytes, or a size such as '512MB'"
+        )
+    number, prefix, binary = match.groups()
+    return int(float(number) * (1024 if binary else 1000) ** " KMGT".index(prefix.upper() or " "))
+
+
+def available_memory() -> int | None:
+    """Return the bytes that this process can still use, page cache of others included.
+
+    The least of what the machine and each control group around the process leaves (Linux's cgroups,
+    versions 1 and 2); None where nobody says.
+    """
+    sizes = [*_machine_available(Path("/proc/meminfo")), *_groups_available(Path("/"))]
+    return min(sizes, default=None)
+
+
+def _machine_available(meminfo: Path) -> Iterator[int]:
+    try:
+        match = re.search(r"^MemAvailable:\s+(\d+) kB", meminfo.read_text(), re.MULTILINE)
+        if match:
+            yield int(match[1]) << 10
+            return
+    except OSError:
+        pass
+    try:
+        yield os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return
+
+
+def _groups_available(root: Path) -> Iterator[int]:
+    """Yield what is left in each control group that this process is in."""
+    try:
+        lines = (root / "proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if "memory" in controllers.split(","):
+            top = root / "sys/fs/cgroup/memory"
+            names = "memory.limit_in_bytes", "memory.usage_in_bytes", "total_"
+        elif not controllers:
+            top = root / "sys/fs/cgroup"
+            names = "memory.max", "memory.current", ""
+        else:
+            continue
+        group = top / path.lstrip("/")
+        # Within a container the path may be the host's, and the group's own files at the top.
+        for folder in [group, *group.parents] if group.is_dir() else [top]:
+            if not folder.is_relative_to(top):
+                break
+            yield from _group_available(folder, *names)
+
+
+def _group_available(folder: Path, limit: str, usage: str, prefix: str) -> Iterator[int]:
+    try:
+        allowed = int((folder / limit).read_text())  # "max" where there is none
+        used = int((folder / usage).read_text())
+        statistics = (folder / "memory.stat").read_text()
+    except (OSError, ValueError):
+        return
+    # Files' pages count as used, but go when they have to.
+    files = re.findall(rf"^{prefix}(?:in)?active_file (\d+)$", statistics, re.MULTILINE)
+    yield max(0, allowed - used + sum(map(int, files)))
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:,.0f} MB"
