@@ -1,194 +1,45 @@
-"""Contenders: turn one Numerai Parquet into arguments of ``model.fit``, each loader in its own way.
+"""Contenders: turn one Numerai Parquet into random batches, each loader in its own way.
 
-Every contender has two halves: `prepare` writes the files of its own format, `feed` opens them for
-training. The file is also the command that a benchmark starts as a fresh process (``synthetic``,
-``prepare``, ``fit``), so that what one contender imports or caches never weighs on another. Only
-`fit` loads Keras, which is why that import stands inside functions.
+Every contender has three parts: `prepare` writes the files of its own format, `batches` hands out
+one batch after the other without Keras, and `fit` returns the arguments of ``model.fit``.
 """
 
-import json
 import math
-import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from queue import Queue
-from typing import Any, TextIO
+from typing import Any
 
-import click
+import arrays
+import article
 import numpy as np
-import pandas as pd
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
-from tqdm import tqdm
+from inputs import SEED, feature_names, prepared
 
-SEED = 0
-WORKERS = 4  # threads of the two contenders that are a Keras Sequence
-SHARDS = 16  # as in the article, and in our own shard sets
-ROWS_PER_READ = 16_384
-
-Batch = tuple[np.ndarray, np.ndarray]
+Batch = tuple[Any, Any]
 
 
-def feature_names(parquet: Path) -> list[str]:
-    """Return the names of the feature columns, in the file's order; v5's are int8 in 0..4."""
-    fields = [field for field in pq.read_schema(parquet) if field.name.startswith("feature")]
-    if not fields or not all(pa.types.is_integer(field.type) for field in fields):
-        raise click.ClickException(f"{parquet}: expected int8 feature columns, as in the v5 data")
-    return [field.name for field in fields]
+@dataclass(frozen=True)
+class Feeding:
+    """How the batches shall come.
 
+    Attributes
+    ----------
+    keras : module or None
+        ``keras`` or ``tf_keras``, that `fit` is for.
+    workers, processes : int, bool
+        Threads, or processes, of the contenders that are a Keras Sequence.
+    max_rows : int or None
+        Of the contender that holds float32 rows in memory, to fit there at all.
+    """
 
-def read_batches(parquet: Path, columns: list[str]) -> Iterator[pa.RecordBatch]:
-    """Yield the file's rows in order, a few thousand at a time, under a progress bar."""
-    with (
-        pq.ParquetFile(parquet) as source,
-        tqdm(total=source.metadata.num_rows, unit=" rows", unit_scale=True, desc="prepare") as bar,
-    ):
-        for batch in source.iter_batches(ROWS_PER_READ, columns=columns):
-            yield batch
-            bar.update(batch.num_rows)
-
-
-# pandas: every row in memory.
-
-
-def feed_pandas(parquet: Path, batch_size: int, epochs: int) -> dict[str, Any]:
-    """Read the whole file and scale it, as most tournament notebooks do."""
-    frame = pd.read_parquet(parquet)
-    x = frame[feature_names(parquet)].to_numpy(np.float32) * 0.25
-    return {"x": x, "y": frame["target"].to_numpy(np.float32), "batch_size": batch_size}
-
-
-# The article of 2021: float32 Parquet shards, two threads, two short queues. Rebuilt from its
-# description; where that leaves a choice, this takes the plainest pandas code.
-
-
-def prepare_article(parquet: Path, folder: Path) -> None:
-    """Split the rows by era mod 16 into float32 Parquet files, features scaled to 0..1."""
-    folder.mkdir()
-    features = feature_names(parquet)
-    schema = pa.schema([(name, pa.float32()) for name in ["target", *features]])
-    paths = [folder / f"shard_{number:02}.parquet" for number in range(SHARDS)]
-    writers = [pq.ParquetWriter(path, schema) for path in paths]
-    for batch in read_batches(parquet, ["era", "target", *features]):
-        eras = batch["era"].to_pylist()
-        shard = np.array([int(era.removeprefix("era")) % SHARDS for era in eras])
-        floats = pa.table([as_float32(batch, name) for name in schema.names], schema=schema)
-        for number in np.unique(shard):
-            writers[number].write_table(floats.filter(pa.array(shard == number)))
-    for writer in writers:
-        writer.close()
-
-
-def as_float32(batch: pa.RecordBatch, name: str) -> pa.Array:
-    """Return a column as float32, features scaled from 0..4 to 0..1."""
-    column = pc.cast(batch[name], pa.float32())
-    return column if name == "target" else pc.multiply(column, pa.scalar(0.25, pa.float32()))
-
-
-def feed_article(folder: Path, batch_size: int, epochs: int) -> dict[str, Any]:
-    """Start the reading and the cutting thread and return the generator at their end."""
-    paths = sorted(folder.glob("*.parquet"))
-    shards: Queue[pd.DataFrame | None] = Queue(maxsize=1)
-    batches: Queue[Batch | None] = Queue(maxsize=3)
-    threading.Thread(target=read_shards, args=(paths, epochs, shards), daemon=True).start()
-    threading.Thread(target=cut_batches, args=(shards, batches, batch_size), daemon=True).start()
-    steps = sum(math.ceil(pq.read_metadata(path).num_rows / batch_size) for path in paths)
-    return {"x": drain(batches), "steps_per_epoch": steps, "shuffle": False}
-
-
-def read_shards(paths: list[Path], epochs: int, shards: Queue[pd.DataFrame | None]) -> None:
-    """Put whole shards on the queue, in a new random order every epoch, and None at the end."""
-    rng = np.random.default_rng([SEED, 0])
-    try:
-        for _ in range(epochs):
-            for number in rng.permutation(len(paths)):
-                shards.put(pd.read_parquet(paths[number]))
-    finally:  # also when reading fails: the run then ends with too few rows instead of hanging
-        shards.put(None)
-
-
-def cut_batches(
-    shards: Queue[pd.DataFrame | None], batches: Queue[Batch | None], batch_size: int
-) -> None:
-    """Shuffle each shard's rows and put them on the queue in batches, the last partial one too."""
-    rng = np.random.default_rng([SEED, 1])
-    try:
-        while (frame := shards.get()) is not None:
-            frame = frame.sample(frac=1, random_state=rng)
-            for start in range(0, len(frame), batch_size):
-                part = frame.iloc[start : start + batch_size]
-                # Contiguous copies: a view in the queue would keep its whole shard in memory.
-                x = np.ascontiguousarray(part.drop(columns="target"))
-                batches.put((x, part["target"].to_numpy(copy=True)))
-    finally:
-        batches.put(None)
-
-
-def drain(batches: Queue[Batch | None]) -> Iterator[Batch]:
-    """Yield what the queue holds until its None."""
-    while (batch := batches.get()) is not None:
-        yield batch
-
-
-# np.memmap: one row-major int8 file.
-
-
-def prepare_memmap(parquet: Path, folder: Path) -> None:
-    """Write one row-major int8 array of all features, and one of targets."""
-    folder.mkdir()
-    features = feature_names(parquet)
-    shape = (pq.read_metadata(parquet).num_rows, len(features))
-    x = np.lib.format.open_memmap(folder / "x.npy", mode="w+", dtype=np.int8, shape=shape)
-    targets, start = [], 0
-    for batch in read_batches(parquet, ["target", *features]):
-        stop = start + batch.num_rows
-        x[start:stop] = np.stack([batch[name].to_numpy() for name in features], axis=1)
-        targets.append(batch["target"].to_numpy().astype(np.float32))
-        start = stop
-    np.save(folder / "y.npy", np.concatenate(targets))
-
-
-def feed_memmap(folder: Path, batch_size: int, epochs: int) -> dict[str, Any]:
-    """Gather random rows from the mapped array, the usual answer to "it does not fit"."""
-    import keras
-
-    class MemmapSequence(keras.utils.PyDataset):
-        """Batches of a fixed random row order; Keras shuffles the batches themselves."""
-
-        def __init__(self) -> None:
-            super().__init__(workers=WORKERS)
-            self.x = np.load(folder / "x.npy", mmap_mode="r")
-            self.y = np.load(folder / "y.npy")
-            self.order = np.random.default_rng(SEED).permutation(len(self.y))
-
-        def __len__(self) -> int:
-            return math.ceil(len(self.y) / batch_size)
-
-        def __getitem__(self, index: int) -> Batch:
-            rows = np.sort(self.order[index * batch_size : (index + 1) * batch_size])
-            return self.x[rows].astype(np.float32) * 0.25, self.y[rows]
-
-    return {"x": MemmapSequence()}
-
-
-# numerai_sequence: this package.
-
-
-def prepare_shards(parquet: Path, folder: Path) -> None:
-    """Write a shard set with the package's defaults."""
-    from numerai_sequence import write_shards
-
-    write_shards(parquet, folder, progress=True)
-
-
-def feed_shards(folder: Path, batch_size: int, epochs: int) -> dict[str, Any]:
-    """Open the shard set with the package's defaults, as the README does."""
-    from numerai_sequence import NumeraiSequence
-
-    return {"x": NumeraiSequence(folder, batch_size=batch_size, seed=SEED), "workers": WORKERS}
+    batch_size: int = 1000
+    epochs: int = 1
+    dtype: str = "float32"
+    keras: Any = None
+    workers: int = 4
+    processes: bool = False
+    max_rows: int | None = None
 
 
 @dataclass(frozen=True)
@@ -197,113 +48,213 @@ class Contender:
 
     Attributes
     ----------
+    fit : callable
+        ``fit(source, feeding)`` returns keyword arguments of ``model.fit``.
+    batches : callable or None
+        ``batches(source, feeding)`` yields batches in random order, epoch after epoch.
     prepare : callable or None
         ``prepare(parquet, folder)`` writes the contender's own files; None when it has none.
-    feed : callable
-        ``feed(source, batch_size, epochs)`` returns keyword arguments of ``model.fit``.
+    files : str or None
+        The contender whose files it reads, if not its own.
+    imports : tuple of str
+        What it loads before it opens its files, which is no part of a measurement.
+    is_sequence : bool
+        Keras's workers apply.
+    is_in_memory : bool
+        It needs all rows there.
+    dtypes : tuple of str
     """
 
-    prepare: Callable[[Path, Path], None] | None
-    feed: Callable[[Path, int, int], dict[str, Any]]
+    fit: Callable[[Path, Feeding], dict[str, Any]]
+    batches: Callable[[Path, Feeding], Iterable[Batch]] | None = None
+    prepare: Callable[[Path, Path], object] | None = None
+    files: str | None = None
+    imports: tuple[str, ...] = ()
+    is_sequence: bool = False
+    is_in_memory: bool = False
+    dtypes: tuple[str, ...] = ("float32", "int8")
+
+
+# pandas and NumPy: every row in memory.
+
+
+def fit_pandas(parquet: Path, feeding: Feeding) -> dict[str, Any]:
+    """Read the whole file and scale it, as most tournament notebooks do."""
+    import pandas as pd
+
+    frame = pd.read_parquet(parquet)
+    x = frame[feature_names(parquet)].to_numpy(np.float32) * 0.25
+    return {"x": x, "y": frame["target"].to_numpy(np.float32), "batch_size": feeding.batch_size}
+
+
+def fit_memory(folder: Path, feeding: Feeding) -> dict[str, Any]:
+    """Hand Keras arrays, of as many rows as may be in memory."""
+    x = np.load(folder / "x.npy", mmap_mode="r")[: feeding.max_rows]
+    y = np.load(folder / "y.npy")[: feeding.max_rows]
+    x = np.multiply(x, np.float32(0.25)) if feeding.dtype == "float32" else np.array(x)
+    return {"x": x, "y": y, "batch_size": feeding.batch_size}
+
+
+# What is read by row numbers (`arrays`).
+
+
+def read_rows(x: Any, y: np.ndarray, numbers: np.ndarray, dtype: str) -> Batch:
+    """Return the batch of these rows, which are read in the order of the file."""
+    numbers = np.sort(numbers)
+    rows = x[numbers]
+    return (rows if dtype == "int8" else rows.astype(np.float32) * 0.25), y[numbers]
+
+
+def batches_by_row(open_rows: Any, folder: Path, feeding: Feeding) -> Iterator[Batch]:
+    """Yield random rows, in a new order every epoch."""
+    x, y = open_rows(folder)
+    for epoch in range(feeding.epochs):
+        order = np.random.default_rng([SEED, epoch]).permutation(len(y))
+        for start in range(0, len(y), feeding.batch_size):
+            numbers = order[start : start + feeding.batch_size]
+            yield read_rows(x, y, numbers, feeding.dtype)
+
+
+def fit_by_row(open_rows: Any, folder: Path, feeding: Feeding) -> dict[str, Any]:
+    """Gather random rows in a Sequence, the usual answer to "it does not fit"."""
+    utils, size = feeding.keras.utils, feeding.batch_size
+    options = {"workers": feeding.workers, "use_multiprocessing": feeding.processes}
+    is_keras_3 = hasattr(utils, "PyDataset")
+
+    class RowSequence(utils.PyDataset if is_keras_3 else utils.Sequence):
+        """Batches of a fixed random row order; Keras shuffles the batches themselves."""
+
+        def __init__(self) -> None:
+            super().__init__(**(options if is_keras_3 else {}))
+            self.x, self.y = open_rows(folder)
+            self.order = np.random.default_rng(SEED).permutation(len(self.y))
+
+        def __len__(self) -> int:
+            return math.ceil(len(self.y) / size)
+
+        def __getitem__(self, index: int) -> Batch:
+            numbers = self.order[index * size : (index + 1) * size]
+            return read_rows(self.x, self.y, numbers, feeding.dtype)
+
+    return {"x": RowSequence(), **({} if is_keras_3 else options)}
+
+
+# The pipelines: tf.data, and the article of 2021. Only the processes of tf.data import `records`,
+# and with it TensorFlow.
+
+
+def prepare_records(parquet: Path, folder: Path) -> None:
+    """Write TFRecord files."""
+    import records
+
+    records.prepare(parquet, folder)
+
+
+def fit_records(folder: Path, feeding: Feeding) -> dict[str, Any]:
+    """Hand Keras the pipeline."""
+    import records
+
+    return {"x": records.pipeline(folder, feeding.batch_size, feeding.dtype)}
+
+
+def batches_of_records(folder: Path, feeding: Feeding) -> Iterator[Batch]:
+    """Yield the pipeline's tensors, made by one thread of its own."""
+    import records
+
+    batches = records.pipeline(folder, feeding.batch_size, feeding.dtype, threads=1)
+    yield from batches.repeat(feeding.epochs)
+
+
+def fit_article(folder: Path, feeding: Feeding) -> dict[str, Any]:
+    """Hand Keras the generator."""
+    batches = article.batches(folder, feeding.batch_size, feeding.epochs)
+    steps = article.batch_count(folder, feeding.batch_size)
+    return {"x": batches, "steps_per_epoch": steps, "shuffle": False}
+
+
+def batches_of_article(folder: Path, feeding: Feeding) -> Iterator[Batch]:
+    """Return the generator, with its two threads."""
+    return article.batches(folder, feeding.batch_size, feeding.epochs)
+
+
+# numerai_sequence: this package.
+
+
+def prepare_shards(encoding: str, parquet: Path, folder: Path) -> None:
+    """Write a shard set with the package's defaults."""
+    from numerai_sequence import write_shards
+
+    write_shards(parquet, folder, encoding=encoding, progress=True)
+
+
+def open_sequence(folder: Path, feeding: Feeding, **options: Any) -> Any:
+    """Open the shard set with the package's defaults, as the README does."""
+    from numerai_sequence import NumeraiSequence
+
+    return NumeraiSequence(
+        folder, batch_size=feeding.batch_size, seed=SEED, dtype=feeding.dtype, **options
+    )
+
+
+def fit_shards(folder: Path, feeding: Feeding, **options: Any) -> dict[str, Any]:
+    """Hand Keras the sequence, and the workers in ``fit``."""
+    workers = {"workers": feeding.workers, "use_multiprocessing": feeding.processes}
+    return {"x": open_sequence(folder, feeding, **options), **workers}
+
+
+class ShardBatches:
+    """The sequence's batches one after the other, as one worker asks for them."""
+
+    def __init__(self, folder: Path, feeding: Feeding, **options: Any) -> None:
+        self.sequence = open_sequence(folder, feeding, **options)
+        self.epochs = feeding.epochs
+
+    def __iter__(self) -> Iterator[Batch]:
+        for _ in range(self.epochs):
+            for index in range(len(self.sequence)):
+                yield self.sequence[index]
+            self.sequence.on_epoch_end()
+
+
+def shards(encoding: str, files: str | None = None, **options: Any) -> Contender:
+    """Return the package as a contender, with these options of the sequence."""
+    return Contender(
+        partial(fit_shards, **options),
+        partial(ShardBatches, **options),
+        None if files else partial(prepare_shards, encoding),
+        files,
+        imports=("numerai_sequence.sequence",),
+        is_sequence=True,
+    )
+
+
+def by_row(open_rows: Any, **rest: Any) -> Contender:
+    """Return a contender that is read by row numbers."""
+    fit, batches = partial(fit_by_row, open_rows), partial(batches_by_row, open_rows)
+    return Contender(fit, batches, is_sequence=True, **rest)
 
 
 CONTENDERS = {
-    "pandas": Contender(None, feed_pandas),
-    "article": Contender(prepare_article, feed_article),
-    "np.memmap": Contender(prepare_memmap, feed_memmap),
-    "numerai_sequence": Contender(prepare_shards, feed_shards),
+    "pandas": Contender(fit_pandas, imports=("pandas",), is_in_memory=True, dtypes=("float32",)),
+    "article": Contender(fit_article, batches_of_article, article.prepare, dtypes=("float32",)),
+    "np.memmap": by_row(partial(arrays.open_array, "r"), prepare=arrays.prepare_memmap),
+    "numerai_sequence": shards("packed"),
+    "numerai_sequence int8": shards("int8"),
+    "numerai_sequence run_rows=1": shards("packed", "numerai_sequence", run_rows=1),
+    "datasets": by_row(arrays.open_dataset, prepare=arrays.prepare_dataset, imports=("datasets",)),
+    "tf.data": Contender(fit_records, batches_of_records, prepare_records, imports=("tensorflow",)),
+    "memory": Contender(
+        fit_memory,
+        partial(batches_by_row, partial(arrays.open_array, None)),
+        files="np.memmap",
+        is_in_memory=True,
+    ),
 }
 
 
-def process_memory(pid: int | str = "self") -> dict[str, int]:
-    """Return VmHWM, VmRSS, RssAnon and RssFile of a process in bytes; empty when it has ended."""
-    try:
-        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    except (FileNotFoundError, ProcessLookupError):
-        return {}
-    fields = dict(line.split(":", 1) for line in lines)
-    names = ("VmHWM", "VmRSS", "RssAnon", "RssFile")
-    return {name: int(fields[name].split()[0]) * 1024 for name in names if name in fields}
-
-
-def small_model(features: int) -> Any:
-    """Return the model that every contender trains; its metric ``rows`` counts trained rows."""
-    import keras
-
-    class RowCount(keras.metrics.Metric):
-        """Counts inside the model, where a batch that is only fetched does not arrive."""
-
-        def __init__(self) -> None:
-            super().__init__(name="rows", dtype="int64")
-            self.total = self.add_variable(shape=(), initializer="zeros", dtype="int64")
-
-        def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
-            self.total.assign_add(keras.ops.cast(keras.ops.shape(y_true)[0], "int64"))
-
-        def result(self) -> Any:
-            return keras.ops.convert_to_tensor(self.total)
-
-    keras.utils.set_random_seed(SEED)
-    layers = [keras.Input((features,)), keras.layers.Dense(32, "relu"), keras.layers.Dense(1)]
-    model = keras.Sequential(layers)
-    model.compile(optimizer="adam", loss="mse", metrics=[RowCount()])
-    return model
-
-
-def note(events: TextIO, event: str, **details: Any) -> None:
-    """Write an event as a JSON line, with memory and the monotonic clock that processes share."""
-    line = {"event": event, "seconds": time.monotonic(), **process_memory(), **details}
-    print(json.dumps(line), file=events, flush=True)
-
-
-@click.group()
-def cli() -> None:
-    """One process of a benchmark."""
-
-
-@cli.command()
-@click.argument("parquet", type=click.Path(path_type=Path))
-@click.argument("rows", type=int)
-@click.argument("features", type=int)
-def synthetic(parquet: Path, rows: int, features: int) -> None:
-    """Write a Numerai-shaped Parquet of random rows."""
-    from numerai_sequence.synthetic import write_parquet
-
-    write_parquet(parquet, rows=rows, features=features, seed=SEED, progress=True)
-
-
-@cli.command()
-@click.argument("name", type=click.Choice(list(CONTENDERS)))
-@click.argument("parquet", type=click.Path(path_type=Path))
-@click.argument("folder", type=click.Path(path_type=Path))
-def prepare(name: str, parquet: Path, folder: Path) -> None:
-    """Write a contender's own files."""
-    if write := CONTENDERS[name].prepare:
-        write(parquet, folder)
-
-
-@cli.command()
-@click.argument("name", type=click.Choice(list(CONTENDERS)))
-@click.argument("source", type=click.Path(path_type=Path))
-@click.option("--features", type=int, required=True)
-@click.option("--batch-size", type=int, required=True)
-@click.option("--epochs", type=int, required=True)
-@click.option("--events", type=click.File("w"), required=True)
-def fit(
-    name: str, source: Path, features: int, batch_size: int, epochs: int, events: TextIO
-) -> None:
-    """Train the model on a contender's files and note what happened when."""
-    import keras
-    import tensorflow as tf
-
-    modules: list[Any] = [tf, keras, np, pd, pa]
-    note(events, "base", versions={module.__name__: module.__version__ for module in modules})
-    model = small_model(features)
-    arguments = CONTENDERS[name].feed(source, batch_size, epochs)
-    note(events, "fit start")
-    history = model.fit(**arguments, epochs=epochs, verbose=0)
-    note(events, "fit end", rows=int(sum(history.history["rows"])))
-
-
-if __name__ == "__main__":
-    cli()
+def source_of(name: str, parquet: Path, work: Path) -> Path:
+    """Return what the contender reads, prepared in the work folder if it is not there yet."""
+    contender = CONTENDERS[name]
+    if contender.prepare is None and contender.files is None:
+        return parquet
+    return prepared(contender.files or name, parquet, work)

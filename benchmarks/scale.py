@@ -1,0 +1,201 @@
+"""Scale: time to open and to the first batch, and memory, as a shard set grows to a terabyte.
+
+The sets are sparse (`sparse`): they are mapped, ordered and paged in as any other, but their zeros
+take no room, and no time to read from the disk. Every measurement is a fresh process that has
+loaded TensorFlow and trained for one step before it opens the set. It then takes some hundred
+batches, from the sequence itself (``loader``) or through ``model.fit``.
+"""
+
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import click
+import report
+from inputs import SEED, kept
+from matplotlib.figure import Figure
+from process import ENVIRONMENT, MB, Run, child_command, drop_from_page_cache, files_of, measure
+from tqdm import tqdm
+
+FOLDER = click.Path(file_okay=False, path_type=Path)
+LEVELS = ("loader", "fit")
+COLUMNS = {
+    "open s": "open_seconds",
+    "first batch s": "first_batch_seconds",
+    "peak RSS above base MB": "above_base_bytes",
+    "peak RssAnon above base MB": "anon_above_base_bytes",
+    "rows/s": "rows_per_second",
+}
+
+
+def sparse_set(work: Path, gigabytes: float, features: int) -> Path:
+    """Return the set of this size, written on first use."""
+    rows = int(gigabytes * 1e9 / features)
+    folder = work / f"sparse_{gigabytes:g}GB_x{features}"
+    command = child_command("sparse", folder, rows, features)
+    return kept(folder, str(rows), lambda: subprocess.run(command, check=True, env=ENVIRONMENT))
+
+
+def record(run: Run, folder: Path, gigabytes: float, features: int) -> dict[str, Any]:
+    """Return one run as a JSON object."""
+    rows, seconds = run.noted("end", "rows"), run.seconds("start", "end")
+    base_anon, peak_anon = run.noted("base", "RssAnon"), anon_peak(run)
+    return {
+        "outcome": run.outcome,
+        "rows": int(gigabytes * 1e9 / features),
+        "disk_bytes": sum(path.stat().st_blocks * 512 for path in files_of(folder)),
+        "open_seconds": run.seconds("base", "opened"),
+        "first_batch_seconds": run.seconds("opened", "first batch"),
+        "base_bytes": run.noted("base", "VmRSS"),
+        "above_base_bytes": run.above("base"),
+        "anon_above_base_bytes": peak_anon - base_anon if base_anon and peak_anon else None,
+        "batches_rows": rows,
+        "rows_per_second": round(rows / seconds, 1) if rows and seconds else None,
+        "paging": run.noted("opened", "paging"),
+        "run_rows": run.noted("opened", "run_rows"),
+        "versions": run.noted("base", "versions"),
+    }
+
+
+def anon_peak(run: Run) -> int | None:
+    """Return the largest RssAnon from the base on."""
+    base = run.noted("base", "seconds")
+    seen = [*run.samples, *run.events.values()]
+    found = [one["RssAnon"] for one in seen if base and one["seconds"] >= base]
+    return int(max(found)) if found else None
+
+
+def best(records: list[dict[str, Any]], name: str) -> float | None:
+    """Return the shortest time, the highest rate, or the highest peak of the runs."""
+    values = [record[name] for record in records if record[name] is not None]
+    return (min if name.endswith("_seconds") else max)(values, default=None)
+
+
+def markdown(runs: dict[str, list[dict[str, Any]]]) -> str:
+    """Return a table a level, a row a size."""
+    text = []
+    for level in LEVELS:
+        rows = []
+        for key, records in sorted(runs.items(), key=lambda item: item[1][0]["rows"]):
+            size, found = key.split(" | ")
+            if found != level:
+                continue
+            cells = [cell(name, best(records, name)) for name in COLUMNS.values()]
+            outcomes = {record["outcome"] for record in records} - {"ok"}
+            chosen = f"{records[-1]['paging'] or '-'}, {records[-1]['run_rows'] or '-'}"
+            rows.append([size, f"{records[0]['rows']:,}", *cells, chosen])
+            rows[-1][-2] = ", ".join(sorted(outcomes)) or rows[-1][-2]
+        if rows:
+            table = report.table(["", "rows", *COLUMNS, "paging, run_rows"], rows)
+            text.append(f"#### {level}\n\n{table}")
+    return "\n".join(text)
+
+
+def cell(name: str, value: float | None) -> str:
+    """Return one number as the table shows it: bytes as MB, seconds with two decimals."""
+    if value is None:
+        return "-"
+    value = value / MB if name.endswith("_bytes") else value
+    return f"{value:,.2f}" if name.endswith("_seconds") else f"{value:,.0f}"
+
+
+def plot(runs: dict[str, list[dict[str, Any]]], path: Path) -> None:
+    """Draw memory and times against the rows."""
+    figure = Figure(figsize=(13, 5), layout="tight")
+    memory, times = figure.subplots(1, 2)
+    for level in LEVELS:
+        chosen = [records for key, records in runs.items() if key.endswith(f"| {level}")]
+        chosen.sort(key=lambda records: records[0]["rows"])
+        for axis, title, name, scale in [
+            (memory, "peak RSS above TensorFlow's", "above_base_bytes", MB),
+            (memory, "its anonymous part", "anon_above_base_bytes", MB),
+            (times, "open", "open_seconds", 1),
+            (times, "first batch", "first_batch_seconds", 1),
+        ]:
+            points = [(records[0]["rows"], best(records, name)) for records in chosen]
+            points = [(rows, value / scale) for rows, value in points if value is not None]
+            if points:
+                axis.plot(*zip(*points, strict=True), marker="o", label=f"{title}, {level}")
+    memory.set(ylabel="MB", ylim=(0, None))
+    times.set(ylabel="seconds", yscale="log")
+    for axis in (memory, times):
+        axis.set(xscale="log", xlabel="rows")
+        axis.grid(visible=True, which="both", alpha=0.3)
+        axis.legend(fontsize="small")
+    figure.savefig(path, dpi=120)
+
+
+def write_results(
+    runs: dict[str, list[dict[str, Any]]], parameters: dict[str, Any], out: Path
+) -> None:
+    """Write JSON and Markdown."""
+    found = [record["versions"] for records in runs.values() for record in records]
+    versions = next(filter(None, found), {})
+    document = {"machine": report.machine(versions), "parameters": parameters, "runs": runs}
+    report.write_json(out / "scale.json", document)
+    (out / "scale.md").write_text(markdown(runs))
+
+
+@click.command()
+@click.option(
+    "--gigabytes",
+    multiple=True,
+    default=(1.0, 10.0, 100.0, 1000.0),
+    show_default=True,
+    help="Sizes of the feature bytes.",
+)
+@click.option("--level", "levels", multiple=True, type=click.Choice(LEVELS), default=LEVELS)
+@click.option("--features", default=1050, show_default=True)
+@click.option("--batch-size", default=1000, show_default=True)
+@click.option("--batches", default=300, show_default=True, help="Taken in each run.")
+@click.option("--rounds", default=3, show_default=True, help="Each runs every size once.")
+@click.option("--time-limit-seconds", default=600.0, show_default=True, help="A run's.")
+@click.option("--work", type=FOLDER, help="Keep the sparse sets here for the next run.")
+@click.option("--out", type=FOLDER, default=report.RESULTS, help="Where results go.")
+@click.option("--fresh", is_flag=True, help="Drop all earlier results.")
+def main(
+    gigabytes: tuple[float, ...],
+    levels: tuple[str, ...],
+    features: int,
+    batch_size: int,
+    batches: int,
+    rounds: int,
+    time_limit_seconds: float,
+    work: Path | None,
+    out: Path,
+    fresh: bool,
+) -> None:
+    """Measure how opening, the first batch and memory grow with the rows."""
+    parameters = {
+        "features": features,
+        "batch_size": batch_size,
+        "batches": batches,
+        "seed": SEED,
+    }
+    runs = report.mergeable(out / "scale.json", parameters, fresh=fresh)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = work or Path(temporary)
+        folder.mkdir(parents=True, exist_ok=True)
+        sets = {size: sparse_set(folder, size, features) for size in gigabytes}
+        steps = [
+            (number, size, level) for number in range(rounds) for size in sets for level in levels
+        ]
+        for number, size, level in tqdm(steps, desc="runs"):
+            drop_from_page_cache(sets[size])
+            key = f"{size:g} GB | {level}"
+            options = ["--features", features, "--batch-size", batch_size, "--batches", batches]
+            run = measure(
+                key,
+                child_command("grow", level, sets[size], *options),
+                time_limit_seconds=time_limit_seconds,
+            )
+            found = record(run, sets[size], size, features)
+            runs[key] = [found] if number == 0 else [*runs[key], found]
+            write_results(runs, parameters, out)
+    plot(runs, out / "scale.png")
+    click.echo(markdown(runs))
+
+
+if __name__ == "__main__":
+    main()

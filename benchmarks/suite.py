@@ -1,0 +1,66 @@
+"""Suite: every benchmark in turn, and the README's tables from their results.
+
+Stops for nothing: a benchmark that fails is named at the end, and the others still run.
+"""
+
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import report
+from process import HERE
+
+FOLDER = click.Path(file_okay=False, path_type=Path)
+FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+# Large enough that the rates mean something, and in minutes; sizes are in each script's --help.
+SMALL = {
+    "peak_rss": "--rows 100000 --features 310",
+    "throughput": "--rows 400000 --features 310 --rounds 1 --seconds 2 --warmup-seconds 1"
+    " --dtype float32 --feeding '4 threads' --situation warm --situation half --fresh",
+    "scale": "--gigabytes 1 --gigabytes 10 --rounds 1 --fresh",
+    "write": "--rows 50000 --features 1050 --rounds 1",
+}
+FULL = {
+    "peak_rss": "--rows 600000",
+    "throughput": "",
+    "scale": "",
+    "write": "",
+}
+
+
+@click.command()
+@click.argument("names", nargs=-1, type=click.Choice(list(FULL)))
+@click.option("--work", type=FOLDER, required=True, help="Keeps prepared files; on a disk.")
+@click.option("--out", type=FOLDER, default=report.RESULTS, help="Where results go.")
+@click.option("--small", is_flag=True, help="Small sizes, one round, and results in the --work.")
+@click.option("--readme", type=FILE, default=HERE.parent / "README.md", help="Its tables change.")
+@click.option("--tables-only", is_flag=True, help="Run nothing, only fill the README.")
+def main(
+    names: tuple[str, ...],
+    work: Path,
+    out: Path,
+    small: bool,
+    readme: Path | None,
+    tables_only: bool,
+) -> None:
+    """Run the benchmarks NAMES (all of them by default), then fill the README's tables."""
+    if small and not tables_only:  # such results shall not take the place of real ones
+        out, readme = work / "small", None
+    failed = []
+    for name in () if tables_only else names or FULL:
+        click.echo(f"== {name}", err=True)
+        options = shlex.split((SMALL if small else FULL)[name])
+        command = [sys.executable, HERE / f"{name}.py", *options, "--work", work, "--out", out]
+        if subprocess.run(command).returncode:
+            failed.append(name)
+    if readme:
+        filled = report.fill_readme(readme, out)
+        click.echo(f"{readme}: {', '.join(filled) or 'no markers'}", err=True)
+    if failed:
+        raise click.ClickException(f"failed: {', '.join(failed)}")
+
+
+if __name__ == "__main__":
+    main()
