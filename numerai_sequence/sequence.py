@@ -23,8 +23,8 @@ from .shards import PathLike, ShardSet, open_shards
 # What Keras accepts as a Sequence depends on which Keras is installed; see keras_compat.
 _BASES: Any = keras_compat.sequence_bases()
 
-# Batches that Keras holds besides those in its queue: with its workers, and the one in use.
-_BUFFERS_BESIDES = 6
+# Batches held besides those in Keras's queue: by workers, prefetched by TensorFlow, in use.
+_BUFFERS_BESIDES = 16
 # The row order of this epoch, and of the one before.
 _ORDERS_KEPT = 2
 
