@@ -20,8 +20,6 @@ Bytes = npt.NDArray[np.uint8]
 
 # TensorFlow and JAX take an array without copying it where its first byte is at a multiple of this.
 _ALIGNMENT = 64
-# The references to a buffer that nobody uses: our own variable, and the argument of the question.
-_FREE = 2
 # Other interpreters do not count references, or not exactly.
 _CAN_COUNT = sys.implementation.name == "cpython" and not sysconfig.get_config_var(
     "Py_GIL_DISABLED"
@@ -41,6 +39,16 @@ def borrow(name: str, rows: int, width: int) -> Bytes:
         setattr(_THREAD, name, kept)
     array: Bytes = kept[: rows * width].reshape(rows, width)
     return array
+
+
+def _count_references() -> int:
+    """Return how many references there are to what only one variable of a function refers to."""
+    buffer = np.empty(0, np.uint8)
+    return sys.getrefcount(buffer)
+
+
+# 2 up to Python 3.13, where the question itself is one; 1 from 3.14 on.
+_FREE = _count_references()
 
 
 class Buffers:

@@ -147,11 +147,12 @@ class NumeraiSequence(*_BASES):  # type: ignore[misc]
         )
 
     def _divide_budget(self, run_rows: int) -> Budget:
+        batch_rows = min(self.batch_size, max(1, self.shards.rows))
         return divide_budget(
             self.memory_budget,
             order_bytes=_ORDERS_KEPT * order_bytes(self.shards.rows, run_rows),
-            group_bytes=KEPT * self._group_rows(run_rows) * self._row_bytes,
-            batch_bytes=self.batch_size * len(self.features) * np.dtype(self.dtype).itemsize,
+            group_bytes=KEPT * min(self._group_rows(run_rows), self.shards.rows) * self._row_bytes,
+            batch_bytes=batch_rows * len(self.features) * np.dtype(self.dtype).itemsize,
             buffers=self.max_queue_size + _BUFFERS_BESIDES,
         )
 
@@ -211,10 +212,10 @@ class NumeraiSequence(*_BASES):  # type: ignore[misc]
         number, count = operator.index(index), len(self)
         if not -count <= number < count:
             raise IndexError(f"batch {number}, but an epoch has {count}")
-        epoch = self.epoch
-        if self._reader is None or self._reader[0] != epoch:
-            self._reader = epoch, self._make_reader(epoch, range(count), fetch="first")
-        return self._batch(number % count, self._reader[1])
+        epoch, made = self.epoch, self._reader
+        if made is None or made[0] != epoch:
+            made = self._reader = epoch, self._make_reader(epoch, range(count), fetch="first")
+        return self._batch(number % count, made[1])
 
     def on_epoch_end(self) -> None:
         """Move on to the next epoch's order.

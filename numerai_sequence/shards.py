@@ -216,6 +216,9 @@ class ShardSet:
                 # Without mode="clip" NumPy gathers into a buffer of its own first.
                 self._features[batch].take(part, axis=0, out=encoded[place], mode="clip")
             for column, name in zip(values, targets, strict=True):
+                if pager is not None:
+                    extent = int(chosen[-1] - chosen[0] + 1) * column.itemsize
+                    pager.make_room(most_mapped(extent, len(chosen)))
                 self._target(name)[batch].take(chosen, out=column[start:stop], mode="clip")
         return encoded, values.T
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import itertools
 import multiprocessing
+import os
 import pickle
 import random
-from concurrent.futures import ThreadPoolExecutor
+import signal
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -176,6 +178,58 @@ def test_forked_process_reads_for_itself(monkeypatch, folders):
     with one_pass._reader._lock, multiprocessing.get_context("fork").Pool(2) as pool:
         found = pool.map(one_pass.__getitem__, range(0, 100, 9))
     assert_same(found, expected[0:100:9])
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes cannot be forked here")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_forked_process_leaves_inherited_locks_and_groups_alone(monkeypatch, folders):
+    """A process that is forked with the pass in it, while a thread of its parent reads a group."""
+    small_groups(monkeypatch)
+    sequence = NumeraiSequence(folders / "packed", BATCH, run_rows=4, paging="streaming")
+    expected = list(one_by_one(sequence))
+    one_pass = sequence.one_pass()
+    one_pass[0]
+    one_pass._reader._fetched[1] = Future()  # being read by a thread that no child has
+    reader, writer = os.pipe()
+    with one_pass._reader._lock:
+        child = os.fork()
+        if child == 0:
+            signal.alarm(20)  # a child that waits for the lock ends so
+            try:
+                found = [one_pass[number] for number in (0, 3, 8, 9, 50, 100)]
+                with open(writer, "wb") as pipe:
+                    pickle.dump(found, pipe)
+            finally:
+                os._exit(0)
+    os.close(writer)
+    with open(reader, "rb") as pipe:
+        answer = pipe.read()
+    os.waitpid(child, 0)
+    assert_same(pickle.loads(answer), [expected[number] for number in (0, 3, 8, 9, 50, 100)])
+
+
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_the_next_group_is_told_of_while_one_is_read(monkeypatch, folders, shuffle):
+    small_groups(monkeypatch)
+    sequence = NumeraiSequence(folders / "packed", BATCH, run_rows=4, paging="streaming")
+    order, asked = sequence._order(0), []
+    monkeypatch.setattr(
+        sequence._pager, "read_ahead", lambda ranges: asked.append([r.tolist() for _, r in ranges])
+    )
+
+    def ranges(group):
+        rows = np.sort(order.group(group))
+        return [r.tolist() for _, r in sequence.shards.extents(rows, ["target"])]
+
+    one_pass = sequence.one_pass(shuffle=shuffle)
+    groups = list(dict.fromkeys(number // 8 for number in one_pass._numbers))
+    place = {group: [n // 8 for n in one_pass._numbers].index(group) for group in groups}
+    for number, group in enumerate(groups):
+        one_pass[place[group]]
+        assert asked == [ranges(group) for group in groups[: number + 2]]
+    for number in range(len(one_pass)):
+        one_pass[number]
+    assert len(asked) >= len(groups)
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 4000, 4097, 5003, 20_000])

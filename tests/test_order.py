@@ -172,6 +172,9 @@ def test_groups_of_an_epoch_are_shuffled_differently():
     order = epoch_order([(0, 4000)], seed=0, run_rows=100, group_rows=1000)
     places = {tuple(np.argsort(order.group(number))) for number in range(4)}
     assert len(places) == 4
+    order = epoch_order([(0, 4000)], seed=0, run_rows=1000, group_rows=1000)  # one run each
+    shuffles = {tuple(order.group(number) % 1000) for number in range(4)}
+    assert len(shuffles) == 4
 
 
 def test_orders_of_single_rows_do_not_depend_on_the_groups(permutation):

@@ -17,6 +17,7 @@ import pytest
 from tables import numerai_table, ragged_eras, row_digits, row_numbers, write_source
 
 from numerai_sequence import FeatureError, NumeraiSequence, open_shards, write_shards
+from numerai_sequence.order import epoch_order
 
 ROWS, FEATURES, BATCH = 1037, 14, 50
 NAMES = [f"feature_{number:03d}" for number in range(FEATURES)]
@@ -504,6 +505,104 @@ def test_every_kind_of_source_gives_the_same_batches(folder, tmp_path, values):
 def test_eras_of_a_batch_come_from_the_whole_history(folder):
     x, _ = NumeraiSequence(folder, 100)[0]
     assert len(set(ragged_eras(ROWS, 23)[row_numbers(x)])) > 15
+
+
+MODES = [
+    {"paging": paging, "memory_budget": budget}
+    for paging in ("resident", "streaming")
+    for budget in ("auto", "17MB", "1GB")
+]
+
+
+@each_dtype
+@each_encoding
+@pytest.mark.parametrize("run_rows", [1, 4, 64])
+def test_batches_are_what_the_source_and_the_order_say_in_every_mode(
+    folders, encoding, dtype, run_rows
+):
+    with open_shards(folders / encoding) as shards:
+        numbers, spans = numbers_of(shards), shards.spans()
+    for options in MODES:
+        sequence = NumeraiSequence(
+            folders / encoding, BATCH, dtype=dtype, run_rows=run_rows, seed=3, **options
+        )
+        for epoch in range(2):
+            order = epoch_order(
+                spans, seed=3, epoch=epoch, run_rows=run_rows, group_rows=16384 // BATCH * BATCH
+            )
+            cuts = [(start, min(start + BATCH, ROWS)) for start in range(0, ROWS, BATCH)]
+            chosen = [numbers[order.rows(*cut)] for cut in cuts]
+            expected = [(expected_x(part, dtype), part.astype(np.float32)) for part in chosen]
+            assert_same_batches(batches_of(sequence), expected)
+            sequence.on_epoch_end()
+
+
+PASSES_IN_ANOTHER_PROCESS = """
+import pickle, sys
+with open(sys.argv[1], "rb") as file:
+    passes = pickle.load(file)
+with open(sys.argv[1], "wb") as file:
+    pickle.dump([[one_pass[i] for i in range(len(one_pass))] for one_pass in passes], file)
+"""
+
+
+def test_passes_are_the_same_in_a_process_that_is_not_forked(folder, tmp_path):
+    passes = []
+    for options in MODES:
+        for run_rows in (None, 1, 4):
+            sequence = NumeraiSequence(folder, BATCH, run_rows=run_rows, **options)
+            sequence[0]
+            sequence.on_epoch_end()
+            passes.append(sequence.one_pass(shuffle=run_rows == 4))
+            sequence.on_epoch_end()  # which must not matter
+    (tmp_path / "passes").write_bytes(pickle.dumps(passes))
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-c", PASSES_IN_ANOTHER_PROCESS, str(tmp_path / "passes")]
+    subprocess.run(command, check=True, env=environment)
+    found = pickle.loads((tmp_path / "passes").read_bytes())
+    for one_pass, batches in zip(passes, found, strict=True):
+        assert_same_batches(batches, batches_of(one_pass))
+
+
+def test_list_of_all_batches_keeps_each_of_them(folder):
+    """However many there are, none is written over while it is in the list."""
+    for options in MODES:
+        sequence = NumeraiSequence(folder, 3, run_rows=4, **options)
+        for x, y in batches_of(sequence):
+            assert_same(x, expected_x(y.astype(int)))
+
+
+def test_batch_larger_than_the_set_takes_no_more_memory_than_the_set(folder):
+    sequence = NumeraiSequence(folder, 10**6, memory_budget="64MB")
+    assert sorted(order_of(sequence)) == list(range(ROWS))
+
+
+class Interrupted(NumeraiSequence):
+    """Lets another thread's call come in between two looks at the same attribute."""
+
+    looks_left = -1
+
+    @property
+    def _reader(self):
+        self.looks_left -= 1
+        if self.looks_left == 0:
+            self.epoch = 1
+            super().__getitem__(0)
+        return self.__dict__["reader"]
+
+    @_reader.setter
+    def _reader(self, reader):
+        self.__dict__["reader"] = reader
+
+
+def test_batch_is_of_the_epoch_in_which_it_was_asked_for(folder):
+    sequence = Interrupted(folder, BATCH, run_rows=1)
+    expected = sequence[3]
+    for looks in (1, 2, 3):
+        sequence.looks_left, sequence.epoch = -1, 0
+        sequence[0]
+        sequence.looks_left = looks
+        assert_same_batches([sequence[3]], [expected])
 
 
 def test_repr_says_what_a_batch_is(folder):
