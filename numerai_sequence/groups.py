@@ -186,8 +186,7 @@ class GroupReader:
         found = self._announced.get(group)
         if found is None:
             found = _place_rows(self._order.group(group))
-            if self._pager.reads_ahead:
-                self._pager.read_ahead(self._shards.extents(found.rows, self._targets))
+            self._pager.read_ahead(self._shards.extents(found.rows, self._targets))
             self._announced[group] = found
             while len(self._announced) > self._kept + 1:
                 self._announced.popitem(last=False)
