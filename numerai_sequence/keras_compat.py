@@ -2,7 +2,7 @@
 
 Keras 3 (`keras`), its predecessor as a package of its own (`tf_keras`) and inside TensorFlow up to
 2.15 (`keras` 2) each have a ``Sequence`` that their models accept. `sequence_bases` names those of
-the Keras packages in use, and `install` changes two things in each of them, for our sequences only:
+the Keras packages in use, and `install` changes this in each of them, for our sequences only:
 
 1. ``fit``, ``evaluate`` and ``predict`` take ``workers``, ``use_multiprocessing`` and
    ``max_queue_size`` again, which Keras 3 moved to the sequence. They hold for that call, for the
@@ -11,6 +11,7 @@ the Keras packages in use, and `install` changes two things in each of them, for
    one for all passes, and hands the batches that a stopped pass had prefetched to the next pass: a
    model then misses some rows and sees others twice. Keras 2 lets it run on into a pass that nobody
    wants, and waits 5 seconds for it at the end of every epoch.
+3. Keras 2 copies every array of floats, though it is of the type that it wants. Ours it takes.
 
 Every other input reaches Keras as it was given. Installing again changes nothing.
 """
@@ -167,7 +168,7 @@ def _cure_keras_2(package: ModuleType, kind: type) -> None:
     root = package.utils.Sequence.__module__.rsplit(".utils.", 1)[0]
     module = importlib.import_module(f"{root}.utils.data_utils")
     adapter = importlib.import_module(f"{root}.engine.data_adapter").KerasSequenceAdapter
-    handle = adapter._handle_multiprocessing
+    handle, standardize = adapter._handle_multiprocessing, adapter._standardize_batch
 
     @functools.wraps(handle)
     def _handle_multiprocessing(self: Any, x: Any, *args: Any, **kwargs: Any) -> Any:
@@ -175,7 +176,17 @@ def _cure_keras_2(package: ModuleType, kind: type) -> None:
             return handle(self, x, *args, **kwargs)
         return lambda: _run_pass(x, self._shuffle_sequence, module.OrderedEnqueuer)
 
+    @functools.wraps(standardize)
+    def _standardize_batch(self: Any, data: Any) -> Any:
+        if isinstance(self._keras_sequence, kind):
+            arrays = data if isinstance(data, tuple) else (data,)
+            floats = {array.dtype.name for array in arrays if array.dtype.kind == "f"}
+            if floats <= {package.backend.floatx()}:
+                return data  # and no copy of each array, which is no longer aligned
+        return standardize(self, data)
+
     adapter._handle_multiprocessing = _handle_multiprocessing
+    adapter._standardize_batch = _standardize_batch
 
 
 class _Enqueued:
