@@ -173,6 +173,10 @@ class Decoder:
         third = row_bytes(encoding, features)
         # Chosen features are decoded in their own order, and then put into the one asked for.
         self._places = None if columns is None or _ascends(columns) else _ranks(columns)
+        # Digits first: what else has to be done to them is then done in one long piece.
+        self._has_digits = self._places is not None or (
+            dtype == "float16" or (dtype == "float32" and self._packed)
+        )
         # For each digit: which bytes of the row, and where their values go in the batch.
         self._parts: list[tuple[Any, slice]] = []
         for digit in range(3 if self._packed else 1):
@@ -185,16 +189,36 @@ class Decoder:
                 chosen = ordered[start:stop] - digit * third
                 self._parts.append((chosen, slice(int(start), int(stop))))
 
-    def __call__(self, encoded: Bytes, batch: npt.NDArray[Any]) -> None:
-        """Decode uint8 (rows, row bytes) into a batch of `dtype`, shape (rows, width)."""
-        rows = max(1, _BLOCK_VALUES // self.width)
-        for start in range(0, len(encoded), rows):
-            self._decode(encoded[start : start + rows], batch[start : start + rows])
+    def __call__(
+        self,
+        encoded: Bytes,
+        batch: npt.NDArray[Any],
+        rows: npt.NDArray[np.int64] | None = None,
+    ) -> None:
+        """Decode rows into a batch.
+
+        Parameters
+        ----------
+        encoded : uint8 array, shape (n, row bytes)
+        batch : array of `dtype`, shape (rows, width)
+        rows : int64 array, shape (rows,), optional
+            Which of the encoded rows; None for all of them.
+        """
+        if self.keeps_rows and rows is not None:
+            encoded.take(rows, axis=0, out=batch.view(np.uint8), mode="clip")
+            return
+        step = max(1, _BLOCK_VALUES // self.width)
+        for start in range(0, len(batch), step):
+            block = batch[start : start + step]
+            if rows is None:
+                chosen = encoded[start : start + step]
+            else:
+                chosen = borrow("chosen", len(block), encoded.shape[1])
+                encoded.take(rows[start : start + step], axis=0, out=chosen, mode="clip")
+            self._decode(chosen, block)
 
     def _decode(self, encoded: Bytes, batch: npt.NDArray[Any]) -> None:
-        digits: Any = batch
-        if self.dtype == "float16" or self._places is not None:
-            digits = borrow("digits", *batch.shape)
+        digits: Any = borrow("digits", *batch.shape) if self._has_digits else batch
         self._fill(digits, encoded)
         if self._places is not None:
             ordered = borrow("ordered", *batch.shape)

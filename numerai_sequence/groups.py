@@ -1,65 +1,77 @@
 """Groups: fetch the rows of neighbouring batches together, and hand them out batch by batch.
 
-A group's rows are read in the order of the files: a page that several batches need is touched once,
-and while one group is being read, the kernel is told of the next.
+A group's rows are read in the order of the files, in long runs, and in some parts. Whoever asks for
+a batch of one group reads a part of the next group too, and tells the kernel of a part of the one
+after that: the work is spread over batches and over threads, and the disk has the time of a whole
+group.
 """
 
 from __future__ import annotations
 
 import os
-import threading
-from collections import OrderedDict
+from collections import Counter, OrderedDict, deque
 from collections.abc import Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from .buffers import Buffers, borrow
 from .encoding import Bytes, row_bytes
+from .locks import OwnLock
 from .order import RowOrder
 from .paging import Pager
 from .shards import ShardSet
 
 # Where the order shuffles the rows of a group, it must not depend on the machine.
 _GROUP_ROWS = 1 << 14
-# Single rows of a resident set: each group maps most of the set anew, so it is as large as pays.
-_GROUP_BYTES = 32 << 20
 _LEAST_BATCHES = 4
+# Of a group; more are more even, and each costs some calls for every record batch that it touches.
+_PARTS = 4
 
 Rows = npt.NDArray[np.int64]
 Values = npt.NDArray[np.float32]
 
-#: Groups that are kept: the one that is being handed out, and the one after it.
-KEPT = 2
+#: Groups in memory: the last batches of one, the one that is handed out, and the one after it.
+KEPT = 3
 
 
-def batches_per_group(batch_size: int, row_bytes: int, *, is_large: bool) -> int:
+def batches_per_group(batch_size: int, least_rows: int = 0) -> int:
     """Return how many batches are fetched together; 1 where that would be only a few.
 
     Parameters
     ----------
     batch_size : int
         Rows.
-    row_bytes : int
-        Of an encoded row.
-    is_large : bool
-        Whether a group may be larger than about 16,000 rows.
+    least_rows : int
+        That a group shall have, besides those that it has anyway: about 16,000.
     """
-    rows = max(_GROUP_ROWS, _GROUP_BYTES // row_bytes) if is_large else _GROUP_ROWS
-    batches = rows // batch_size
+    batches = max(_GROUP_ROWS, least_rows) // batch_size
     return batches if batches >= _LEAST_BATCHES else 1
 
 
-@dataclass(frozen=True)
 class _Group:
-    """The rows of a group, ascending, and for each place of the group which of them it is."""
+    """The rows of a group, and how far they are announced and read.
 
-    rows: Rows
-    ranks: Rows
+    Parameters
+    ----------
+    rows, ranks : int64 arrays
+        From `RowOrder.placed_group`.
+    batches : int
+        That will be asked for.
+    """
+
+    def __init__(self, rows: Rows, ranks: Rows, batches: int) -> None:
+        self.rows, self.ranks, self.batches = rows, ranks, batches
+        bounds = [len(rows) * part // _PARTS for part in range(_PARTS + 1)]
+        self.unannounced = deque(slice(*part) for part in pairwise(bounds))
+        self.unread = self.unannounced.copy()
+        self.reads: list[Future[None]] = []
+        self.is_whole = False
+        # Made when the first part is read.
+        self.encoded: Bytes = np.empty((0, 0), np.uint8)
+        self.values: Values = np.empty((0, 0), np.float32)
 
 
 class GroupReader:
@@ -102,99 +114,145 @@ class GroupReader:
         self._batch_size, self._pager, self._buffers = batch_size, pager, buffers
         self._per_group = order.group_rows // batch_size
         self._width = row_bytes(shards.encoding, len(shards.features))
-        groups = list(dict.fromkeys(number // self._per_group for number in batches))
-        self._next = dict(pairwise(groups))
+        groups = [number // self._per_group for number in batches]
+        self._batches_of = Counter(groups)
+        self._next = dict(pairwise(self._batches_of))
         self._fetch_when = fetch if self._per_group > 1 else "never"
-        self._kept = KEPT + workers // self._per_group
         self._process = os.getpid()
-        self._lock = threading.Lock()
-        self._fetched: OrderedDict[int, Future[Any]] = OrderedDict()
-        self._announced: OrderedDict[int, _Group] = OrderedDict()
+        self._lock = OwnLock()
+        # And the one that the kernel is told of.
+        self._most_groups = KEPT + 1 + workers // self._per_group
+        self._groups: OrderedDict[int, _Group] = OrderedDict()
+        self._fetched: set[int] = set()
 
-    def batch(self, number: int, rows: int, out: Bytes | None = None) -> tuple[Bytes, Values]:
+    def batch(
+        self, number: int, rows: int, out: Bytes | None = None
+    ) -> tuple[Bytes, Rows | None, Values]:
         """Return the encoded rows and the targets of a batch of so many rows.
 
         Parameters
         ----------
         number, rows : int
         out : uint8 array, shape (rows, row bytes), optional
-            None: the result is borrowed, and lasts until this thread asks again.
+            For the encoded rows, where they are read for this batch alone. None: they are borrowed,
+            and last until this thread asks again.
+
+        Returns
+        -------
+        encoded : uint8 array, shape (n, row bytes)
+        chosen : int64 array, shape (rows,), or None
+            Which of the encoded rows are the batch's; None for all.
+        values : float32 array, shape (rows, targets)
         """
+        self._pager.warm()
+        if self._is_together(number):
+            return self._batch_of_group(number, rows)
         if out is None:
             out = borrow("encoded", rows, self._width)
-        group, place = divmod(number, self._per_group)
-        self._pager.warm()
-        if not self._is_together(group, place):
-            chosen = self._rows_of_batch(number, group, place * self._batch_size, rows)
-            return self._shards.gather(chosen, self._targets, out=out, pager=self._pager)
-        ranks, encoded, values = self._fetch(group)
-        start = place * self._batch_size
-        chosen = np.sort(ranks[start : start + rows])
-        return encoded.take(chosen, axis=0, out=out, mode="clip"), values[chosen]
+        wanted = self._rows_of_batch(number, rows)
+        encoded, values = self._shards.gather(wanted, self._targets, encoded=out, pager=self._pager)
+        return encoded, None, values
 
-    def _is_together(self, group: int, place: int) -> bool:
-        # A forked worker process fetches for itself alone, and leaves inherited locks alone.
+    def _is_together(self, number: int) -> bool:
+        # A forked worker process fetches for itself alone: no thread there reads what it waits for.
         if self._fetch_when == "never" or os.getpid() != self._process:
             return False
+        group, place = divmod(number, self._per_group)
         return self._fetch_when == "always" or place == 0 or group in self._fetched
 
-    def _rows_of_batch(self, number: int, group: int, start: int, rows: int) -> Rows:
-        if self._order.is_mixed or self._pager.reads_ahead:
-            found = self._announce(group)
-            return found.rows[np.sort(found.ranks[start : start + rows])]
-        first = number * self._batch_size
-        return self._order.rows(first, first + rows)
+    def _rows_of_batch(self, number: int, rows: int) -> Rows:
+        if not (self._order.is_mixed or self._pager.reads_ahead):
+            first = number * self._batch_size
+            return self._order.rows(first, first + rows)
+        group, *following = self._groups_from(number // self._per_group, 2)
+        wanted = group.rows[self._chosen(group, number, rows)]
+        if self._fetch_when == "first":  # batches in no order
+            self._pager.read_ahead(self._shards.extents(wanted, self._targets))
+        else:
+            self._announce(group, *following)
+        return wanted
 
-    def _fetch(self, group: int) -> tuple[Rows, Bytes, Values]:
-        """Return a group that was read, or is now; other threads that need it wait."""
+    def _chosen(self, group: _Group, number: int, rows: int) -> Rows:
+        start = number % self._per_group * self._batch_size
+        return np.sort(group.ranks[start : start + rows])
+
+    def _batch_of_group(self, number: int, rows: int) -> tuple[Bytes, Rows, Values]:
+        """Read a group as far as that is left to do, and a part of the next one."""
+        group, *following = self._groups_from(number // self._per_group, 3)
+        self._fetched.add(number // self._per_group)
+        self._announce(group, *following[:1])
+        if not group.is_whole:
+            while self._read_part(group):
+                pass
+            for read in group.reads:
+                read.result()
+            group.is_whole = True
+        for coming in following[:1]:
+            self._read_part(coming)
+        for coming in following[1:]:
+            self._announce(coming, parts=1)
         with self._lock:
-            future = self._fetched.get(group)
-            is_mine = future is None
-            if future is None:
-                future = self._fetched[group] = Future()
-                while len(self._fetched) > self._kept:
-                    self._fetched.popitem(last=False)
-        if is_mine:
-            try:
-                future.set_result(self._read_group(group))
-            except BaseException as error:
-                with self._lock:  # whoever asks later tries again
-                    self._fetched.pop(group, None)
-                future.set_exception(error)
-        result: tuple[Rows, Bytes, Values] = future.result()
-        return result
+            group.batches -= 1
+            if not group.batches:
+                self._drop(number // self._per_group)
+        chosen = self._chosen(group, number, rows)
+        return group.encoded, chosen, group.values[:, chosen].T
 
-    def _read_group(self, group: int) -> tuple[Rows, Bytes, Values]:
-        found = self._announce(group)
-        shape = len(found.rows), self._width
-        encoded, values = self._shards.gather(
-            found.rows,
-            self._targets,
-            out=self._buffers.empty(shape, np.uint8),
-            pager=self._pager,
-        )
-        return found.ranks, encoded, values
+    def _groups_from(self, number: int, most: int) -> list[_Group]:
+        """Return a group and those that will be asked for after it."""
+        numbers = [number]
+        while len(numbers) < most and numbers[-1] in self._next:
+            numbers.append(self._next[numbers[-1]])
+        with self._lock:
+            return [self._group(number) for number in numbers]
 
-    def _announce(self, group: int) -> _Group:
-        """Tell the kernel of a group and of the next one, unless it has been told."""
-        found = self._place(group)
-        if group in self._next:
-            self._place(self._next[group])
-        return found
+    def _group(self, number: int) -> _Group:
+        group = self._groups.get(number)
+        if group is None:
+            rows, ranks = self._order.placed_group(number)
+            group = _Group(rows, ranks, self._batches_of[number])
+            self._groups[number] = group
+            if len(self._groups) > self._most_groups:
+                self._drop(next(iter(self._groups)))
+        return group
 
-    def _place(self, group: int) -> _Group:
-        found = self._announced.get(group)
-        if found is None:
-            found = _place_rows(self._order.group(group))
-            self._pager.read_ahead(self._shards.extents(found.rows, self._targets))
-            self._announced[group] = found
-            while len(self._announced) > self._kept + 1:
-                self._announced.popitem(last=False)
-        return found
+    def _drop(self, number: int) -> None:
+        self._groups.pop(number, None)
+        self._fetched.discard(number)
 
+    def _announce(self, *groups: _Group, parts: int | None = None) -> None:
+        """Tell the kernel of groups, or of some parts of them, unless it has been told."""
+        for group in groups:
+            for _ in range(len(group.unannounced) if parts is None else parts):
+                try:
+                    part = group.unannounced.popleft()
+                except IndexError:  # other threads were faster
+                    break
+                self._pager.read_ahead(self._shards.extents(group.rows[part], self._targets))
 
-def _place_rows(rows: Rows) -> _Group:
-    order = np.argsort(rows, kind="stable")
-    ranks = np.empty_like(order)
-    ranks[order] = np.arange(len(order))
-    return _Group(rows[order], ranks)
+    def _read_part(self, group: _Group) -> bool:
+        """Read a part of a group that nobody reads; say whether there was one."""
+        with self._lock:
+            if not group.unread:
+                return False
+            part, done = group.unread.popleft(), Future[None]()
+            if not group.reads:
+                group.encoded = self._buffers.empty((len(group.rows), self._width), np.uint8)
+                group.values = np.empty((len(self._targets), len(group.rows)), np.float32)
+            group.reads.append(done)
+        try:
+            self._shards.gather(
+                group.rows[part],
+                self._targets,
+                encoded=group.encoded[part],
+                values=group.values[:, part],
+                pager=self._pager,
+            )
+            done.set_result(None)
+        except BaseException as error:
+            with self._lock:  # whoever asks later tries again
+                for number in [n for n, other in self._groups.items() if other is group]:
+                    self._drop(number)
+            done.set_exception(error)
+            raise
+        return True

@@ -4,56 +4,126 @@ from __future__ import annotations
 
 import mmap
 import os
-from dataclasses import dataclass
+import weakref
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from .encoding import Bytes
 from .errors import CorruptShardError
-from .layout import FEATURES, Shard
+from .layout import FEATURES, META_COLUMNS, Shard
 from .paging import advise
 
+Numbers = npt.NDArray[np.int64]
 
-@dataclass(frozen=True)
+
 class Mapped:
-    """A shard file in memory: its map, the map's address, and the record batches in it."""
+    """A shard file that is memory-mapped, and open for plain reads.
 
-    map: mmap.mmap
-    address: int
-    batches: list[pa.RecordBatch]
+    Which bytes of the file are which values is kept as numbers: the Arrow objects of a terabyte's
+    record batches would take more memory than its batches do. The file is closed with the last
+    reference to this.
 
+    Parameters
+    ----------
+    path : path
+    shard : Shard
+        What the manifest says of the file.
+    schema : pyarrow.Schema
 
-def map_shard(path: Path, shard: Shard, schema: pa.Schema) -> Mapped:
-    """Map one shard file, and check its structure against the manifest."""
-    try:
-        with open(path, "rb") as file:
-            found = os.fstat(file.fileno()).st_size
+    Attributes
+    ----------
+    map : mmap
+    descriptor : int
+    feature_starts : int64 array, shape (record batches,)
+        Where in the file the features of each record batch start.
+
+    Raises
+    ------
+    CorruptShardError
+        The file is missing, or its size or structure is not what the manifest says.
+    """
+
+    def __init__(self, path: Path, shard: Shard, schema: pa.Schema) -> None:
+        self.path = path
+        self._names = schema.names
+        try:
+            self.descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+            weakref.finalize(self, os.close, self.descriptor).atexit = False
+            found = os.fstat(self.descriptor).st_size
             if found != shard.bytes or not found:
                 raise corrupt(path, "bytes", found, shard.bytes)
-            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    except OSError as error:
-        raise corrupt(path, "file", error.strerror, f"{shard.bytes} bytes") from error
-    advise(mapped, "MADV_RANDOM")  # only the pages that describe the record batches are touched
-    try:
-        buffer = pa.py_buffer(mapped)
-        reader = pa.ipc.open_file(buffer)
-        batches = [reader.get_batch(i) for i in range(reader.num_record_batches)]
-        for batch in batches:
-            batch.validate()
-            if any(column.null_count for column in batch.columns[3:]):
-                raise pa.ArrowInvalid("a null target or feature")
-    except (pa.ArrowException, OSError, UnicodeError) as error:
-        raise corrupt(path, "Arrow file", str(error), "a whole one") from error
-    if not reader.schema.equals(schema, check_metadata=True):
-        raise corrupt(path, "schema", "another", "that of the manifest")
-    rows = [batch.num_rows for batch in batches]
-    if rows != [batch.rows for batch in shard.batches]:
-        raise corrupt(path, "rows", rows, [batch.rows for batch in shard.batches])
-    advise(mapped, "MADV_DONTNEED")
-    advise(mapped, "MADV_NORMAL")
-    return Mapped(mapped, buffer.address, batches)
+            self.map = mmap.mmap(self.descriptor, 0, access=mmap.ACCESS_READ)
+        except OSError as error:
+            raise corrupt(path, "file", error.strerror, f"{shard.bytes} bytes") from error
+        self._buffer = pa.py_buffer(self.map)
+        self._bytes: Bytes = np.frombuffer(self.map, np.uint8)
+        # Only the pages that describe the record batches are touched.
+        advise(self.map, "MADV_RANDOM")
+        self.feature_starts = self._check(shard, schema)
+        advise(self.map, "MADV_DONTNEED")
+        advise(self.map, "MADV_NORMAL")
+
+    def _check(self, shard: Shard, schema: pa.Schema) -> Numbers:
+        """Check the structure against the manifest; return where the features start."""
+        starts, rows = [], []
+        try:
+            reader = pa.ipc.open_file(self._buffer)
+            if not reader.schema.equals(schema, check_metadata=True):
+                raise corrupt(self.path, "schema", "another", "that of the manifest")
+            for number in range(reader.num_record_batches):
+                batch = reader.get_batch(number)
+                batch.validate()
+                if any(column.null_count for column in batch.columns[len(META_COLUMNS) :]):
+                    raise pa.ArrowInvalid("a null target or feature")
+                rows.append(batch.num_rows)
+                starts.append(self._start(batch.column(FEATURES).storage.flatten()))
+        except (pa.ArrowException, OSError, UnicodeError) as error:
+            raise corrupt(self.path, "Arrow file", str(error), "a whole one") from error
+        if rows != [batch.rows for batch in shard.batches]:
+            raise corrupt(self.path, "rows", rows, [batch.rows for batch in shard.batches])
+        return np.array(starts, np.int64)
+
+    def _start(self, values: pa.Array) -> int:
+        """Return the place in the file of a column's first value; it has no nulls."""
+        address: int = values.to_numpy(zero_copy_only=True).ctypes.data
+        return address - self._buffer.address if len(values) else 0
+
+    def batches(self) -> list[pa.RecordBatch]:
+        """Return the record batches, views of the file."""
+        # A reader is no thing for two threads at once.
+        reader = pa.ipc.open_file(self._buffer)
+        return [reader.get_batch(number) for number in range(reader.num_record_batches)]
+
+    def target_starts(self, name: str) -> Numbers:
+        """Return where in the file a target's values start, as `feature_starts` does."""
+        column = self._names.index(name)
+        return np.array([self._start(batch.column(column)) for batch in self.batches()], np.int64)
+
+    def view(self, start: int, shape: tuple[int, ...], dtype: Any = np.uint8) -> Any:
+        """Return a part of the file as an array."""
+        return np.ndarray(shape, dtype, self._bytes, start)
+
+    def read_into(self, start: int, out: Bytes) -> None:
+        """Read bytes of the file, from `start` on, as many as `out` has room for.
+
+        Raises
+        ------
+        CorruptShardError
+            The file ends too early, or cannot be read.
+        """
+        left = out.reshape(-1).data
+        while left:
+            try:
+                count = os.preadv(self.descriptor, [left], start)
+            except OSError as error:
+                raise corrupt(self.path, "file", error.strerror, "readable bytes") from error
+            if not count:
+                raise corrupt(self.path, "bytes", start, f"at least {start + len(left)}")
+            left, start = left[count:], start + count
 
 
 def corrupt(path: Path, what: str, found: object, expected: object) -> CorruptShardError:
@@ -64,10 +134,3 @@ def corrupt(path: Path, what: str, found: object, expected: object) -> CorruptSh
         found=found,
         expected=expected,
     )
-
-
-def matrix(batch: pa.RecordBatch) -> Bytes:
-    """View a batch's features as uint8, shape (rows, row bytes)."""
-    storage = batch.column(FEATURES).storage
-    values: Bytes = storage.flatten().to_numpy(zero_copy_only=True).view(np.uint8)
-    return values.reshape(batch.num_rows, storage.type.list_size)

@@ -19,6 +19,7 @@ _RESIDENT_SHARE = 0.75
 _MAPPED_BYTES = 96 << 20
 _LEAST_MAPPED_BYTES = 16 << 20
 _LEAST_BUFFERS = 2
+_GROUP_BYTES = 32 << 20
 # Of the memory available, the most that is taken where nobody says how much.
 _AUTO_SHARE = 0.5
 
@@ -117,6 +118,11 @@ def divide_budget(
     # At most half of what is left goes to batches: those that are not kept are made anew.
     kept = min(buffers, max(_LEAST_BUFFERS, left // 2 // batch_bytes))
     return Budget(_LEAST_MAPPED_BYTES + left - kept * batch_bytes, kept, holds_groups)
+
+
+def group_bytes(budget: int | str) -> int:
+    """Return how large a group may be whose size is free: some of them are kept."""
+    return _GROUP_BYTES if budget == "auto" else min(2 * _GROUP_BYTES, parse_bytes(budget) // 8)
 
 
 def parse_bytes(size: int | str) -> int:

@@ -74,15 +74,29 @@ class RowOrder:
         -------
         int64 array, shape (group_rows,)
         """
+        rows, ranks = self.placed_group(number)
+        return rows[ranks]
+
+    def placed_group(self, number: int) -> tuple[Rows, Rows]:
+        """Return the rows of a group as they should be read, and which of them is where.
+
+        Returns
+        -------
+        rows : int64 array, shape (group_rows,)
+            Ascending.
+        ranks : int64 array, shape (group_rows,)
+            For each place of the group, in the order of the epoch, the number among `rows`.
+        """
         start = number * self.group_rows
         stop = min(start + self.group_rows, self.count)
         if self._run_rows == 1:
-            return self._single_rows(start, stop)
+            return _placed(self._single_rows(start, stop))
         first, last = (len(self._left_over) * place // self.count for place in (start, stop))
         whole = self._rows_in_runs(start - first, stop - last)
-        rows = np.concatenate([whole, self._left_over[first:last]])
-        np.random.default_rng([self._seed or 0, self._epoch, 1 + number]).shuffle(rows)
-        return rows
+        rows = np.concatenate([whole, np.sort(self._left_over[first:last])])
+        rows.sort(kind="stable")  # of few ascending pieces, which are merged
+        rng = np.random.default_rng([self._seed or 0, self._epoch, 1 + number])
+        return rows, rng.permutation(len(rows))
 
     def rows(self, start: int, stop: int) -> Rows:
         """Return the rows at the places `start` to `stop` of the epoch, ascending.
@@ -105,9 +119,10 @@ class RowOrder:
         return self._rows_of_runs(self._permutation(start, stop))
 
     def _rows_in_runs(self, start: int, stop: int) -> Rows:
-        """Return the rows at some places among the whole runs, shuffled."""
+        """Return the rows at some places among the whole runs, in a few ascending pieces."""
         first, last = start // self._run_rows, -(-stop // self._run_rows)
         starts = self._rows_of_runs(self._permutation(first, last))
+        starts[1:-1].sort()  # not the first and the last: they may be cut
         rows: Rows = (starts[:, np.newaxis] + np.arange(self._run_rows)).reshape(-1)
         skipped = start - first * self._run_rows
         return rows[skipped : skipped + stop - start]
@@ -165,6 +180,13 @@ def order_bytes(rows: int, run_rows: int) -> int:
 def batch_count(rows: int, batch_size: int, *, drop_remainder: bool = False) -> int:
     """Return the batches of an epoch of `rows` rows; the last one may be partial."""
     return rows // batch_size if drop_remainder else -(-rows // batch_size)
+
+
+def _placed(rows: Rows) -> tuple[Rows, Rows]:
+    order = np.argsort(rows)
+    ranks = np.empty_like(order)
+    ranks[order] = np.arange(len(order))
+    return rows[order], ranks
 
 
 def _joined(spans: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:

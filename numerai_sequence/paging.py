@@ -9,17 +9,20 @@ are let go, and stay in the page cache. Where the platform takes no advice, all 
 
 from __future__ import annotations
 
+import math
 import mmap
 import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from .buffers import borrow
+from .locks import OwnLock
 
 # One fault maps a folio: 64 kB on older kernels, up to 2 MB on those with large ones.
 _FOLIO_BYTES = 2 << 20
@@ -30,40 +33,61 @@ _READ_BYTES = 1 << 20
 Ranges = npt.NDArray[np.int64]
 
 
+class File(Protocol):
+    """A file that is open, and mapped."""
+
+    @property
+    def path(self) -> Path: ...
+    @property
+    def map(self) -> mmap.mmap: ...
+    @property
+    def descriptor(self) -> int: ...
+
+
 class Pager:
-    """Advises the kernel on the maps of a set. Any number of threads may use it at once.
+    """Advises the kernel on the files of a set. Any number of threads may use it at once.
 
     Parameters
     ----------
-    files : sequence of (path, mmap)
+    files : sequence of File
     mode : {"resident", "streaming"}
     budget_bytes : int
         Of mapped pages.
+    needed_bytes : int
+        Of the files, for one epoch.
     warms : bool
         Read all of the set once, one piece after the other, instead of what is needed each time.
     """
 
     def __init__(
         self,
-        files: Sequence[tuple[Path, mmap.mmap]],
+        files: Sequence[File],
         *,
         mode: str,
         budget_bytes: int,
+        needed_bytes: float = math.inf,
         warms: bool = False,
     ) -> None:
         self.budget_bytes = budget_bytes
-        #: Room is made for pieces of at most about this size.
-        self.piece_bytes = max(1, budget_bytes // 4)
-        self._maps = [map_ for _, map_ in files]
+        #: Room is made for pieces of at most about this size: each thread has one at a time.
+        self.piece_bytes = max(1, budget_bytes // 8)
+        self._files = files
         self._warms = warms
+        set_bytes = sum(len(file.map) for file in files)
         #: Whether all of the set may be mapped at once.
-        self.fits = sum(map(len, self._maps)) <= budget_bytes
+        self.fits = set_bytes <= budget_bytes
         self._left_to_warm = deque(_pieces(files) if warms else ())
+        # What is needed of a resident set is in the page cache once as much was asked for.
+        self._left_to_read = needed_bytes if mode == "resident" else math.inf
         # What may have been mapped since the pages were last let go; never less than really was.
         self._mapped = 0
+        # Of it, what threads are at work on.
+        self._in_use = 0
         self._others = _shared_bytes() or 0
-        for map_ in self._maps:
-            advise(map_, "MADV_RANDOM" if mode == "streaming" else "MADV_NORMAL")
+        self._lock = OwnLock()
+        for file in files:
+            advise(file.map, "MADV_RANDOM" if mode == "streaming" else "MADV_NORMAL")
+            _advise_reads(file, "RANDOM" if mode == "streaming" else "NORMAL")
 
     def warm(self) -> None:
         """Read the next piece of the set into the page cache, until all of it was."""
@@ -74,53 +98,61 @@ class Pager:
     @property
     def reads_ahead(self) -> bool:
         """Whether what will be needed may not be in the page cache."""
-        return not self._warms or bool(self._left_to_warm)
+        return bool(self._left_to_warm) if self._warms else self._left_to_read > 0
 
     def read_ahead(self, ranges: Iterable[tuple[int, Ranges]]) -> None:
         """Have the kernel read ranges of bytes, all at once, while this thread goes on.
 
         Parameters
         ----------
-        ranges : iterable of (number of the map, int64 array of shape (ranges, 2))
+        ranges : iterable of (number of the file, int64 array of shape (ranges, 2))
             Where each range starts and stops, ascending.
         """
         if not self.reads_ahead:
             return
         for number, bounds in ranges:
-            map_, page = self._maps[number], mmap.PAGESIZE
-            starts = bounds[:, 0] // page * page
-            for start, stop in zip(starts.tolist(), bounds[:, 1].tolist(), strict=True):
-                advise(map_, "MADV_WILLNEED", start, stop - start)
+            self._left_to_read -= int((bounds[:, 1] - bounds[:, 0]).sum())
+            for start, stop in bounds.tolist():
+                _advise_reads(self._files[number], "WILLNEED", start, stop - start)
 
-    def make_room(self, bytes_: int) -> None:
-        """Let mapped pages go where so many bytes more might pass the budget."""
-        if self.fits:
-            return
+    @contextmanager
+    def room(self, bytes_: int) -> Iterator[None]:
+        """Let mapped pages go where so many bytes more, mapped meanwhile, might pass the budget."""
+        with self._lock:
+            self._make_room(bytes_)
+            self._in_use += bytes_
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._in_use -= bytes_
+
+    def _make_room(self, bytes_: int) -> None:
         if self._mapped + bytes_ > self.budget_bytes:
             shared = _shared_bytes()
             if shared is not None:  # what was asked for is more than what faults have mapped
-                self._mapped = max(0, shared - self._others)
+                self._mapped = max(0, shared - self._others) + self._in_use
             if shared is None or self._mapped + bytes_ > self.budget_bytes:
                 self.let_go()
         self._mapped += bytes_
 
     def let_go(self) -> None:
         """Let all mapped pages go from the process; they stay in the page cache."""
-        for map_ in self._maps:
-            advise(map_, "MADV_DONTNEED")
-        self._mapped = 0
+        for file in self._files:
+            advise(file.map, "MADV_DONTNEED")
+        self._mapped = self._in_use
         self._others = _shared_bytes() or 0
 
 
-def most_mapped(extent_bytes: int, rows: int) -> int:
-    """Return the most that so many rows, spread over an extent of a file, can have mapped."""
-    return min(extent_bytes, 2 * rows * _FOLIO_BYTES) + 2 * _FOLIO_BYTES
+def most_mapped(extent_bytes: int, rows: int, columns: int) -> int:
+    """Return the most that so many rows can have mapped, of columns that are files' extents."""
+    return min(extent_bytes, 2 * rows * columns * _FOLIO_BYTES) + 2 * columns * _FOLIO_BYTES
 
 
-def _pieces(files: Sequence[tuple[Path, mmap.mmap]]) -> Iterator[tuple[Path, int, int]]:
-    for path, map_ in files:
-        for start in range(0, len(map_), _WARMING_BYTES):
-            yield path, start, min(start + _WARMING_BYTES, len(map_))
+def _pieces(files: Sequence[File]) -> Iterator[tuple[Path, int, int]]:
+    for file in files:
+        for start in range(0, len(file.map), _WARMING_BYTES):
+            yield file.path, start, min(start + _WARMING_BYTES, len(file.map))
 
 
 def _read(path: Path, start: int, stop: int) -> None:
@@ -144,6 +176,19 @@ def advise(map_: mmap.mmap, advice: str, *extent: int) -> None:
     option = getattr(mmap, advice, None)
     if option is not None and hasattr(map_, "madvise"):
         map_.madvise(option, *extent)
+
+
+def _advise_reads(file: File, advice: str, start: int = 0, length: int = 0) -> None:
+    """Give the kernel a piece of advice on reading a file; a length of 0 is all from the start on.
+
+    Of the calls that do this, posix_fadvise lets other threads run meanwhile.
+    """
+    option = getattr(os, f"POSIX_FADV_{advice}", None)
+    if option is not None:
+        os.posix_fadvise(file.descriptor, start, length, option)
+    elif length:
+        page = start // mmap.PAGESIZE * mmap.PAGESIZE
+        advise(file.map, f"MADV_{advice}", page, start + length - page)
 
 
 def _shared_bytes() -> int | None:

@@ -14,7 +14,7 @@ from .buffers import Buffers
 from .encoding import DTYPES, Decoder, row_bytes
 from .errors import FeatureError, check_known
 from .groups import KEPT, GroupReader, batches_per_group
-from .memory import Budget, decide, divide_budget
+from .memory import Budget, decide, divide_budget, group_bytes
 from .mixing import choose_run_rows
 from .order import RowOrder, batch_count, epoch_order, order_bytes
 from .paging import Pager
@@ -141,10 +141,11 @@ class NumeraiSequence(*_BASES):  # type: ignore[misc]
         )
 
     def _group_rows(self, run_rows: int) -> int:
-        is_large = run_rows == 1 and self.paging == "resident"
-        return self.batch_size * batches_per_group(
-            self.batch_size, self._row_bytes, is_large=is_large
-        )
+        least_rows = 0
+        if run_rows == 1 and self.paging == "resident":
+            # Each group of single rows maps most of the set anew: it is as large as there is room.
+            least_rows = group_bytes(self.memory_budget) // self._row_bytes
+        return self.batch_size * batches_per_group(self.batch_size, least_rows)
 
     def _divide_budget(self, run_rows: int) -> Budget:
         batch_rows = min(self.batch_size, max(1, self.shards.rows))
@@ -169,10 +170,15 @@ class NumeraiSequence(*_BASES):  # type: ignore[misc]
         self._reader: tuple[int, GroupReader] | None = None
 
     def _make_pager(self, mapped_bytes: int) -> Pager:
-        files = list(zip(self.shards.paths, self.shards.maps, strict=True))
         # Single rows of a cold disk are slow, however early it is told of them.
         warms = self.paging == "resident" and self.run_rows == 1
-        return Pager(files, mode=self.paging, budget_bytes=mapped_bytes, warms=warms)
+        return Pager(
+            self.shards.files,
+            mode=self.paging,
+            budget_bytes=mapped_bytes,
+            needed_bytes=self.shards.rows * (self._row_bytes + 4 * len(self._targets)),
+            warms=warms,
+        )
 
     def _make_decoder(self, features: Sequence[str] | None) -> Decoder:
         where = str(self.shards.folder)
@@ -264,11 +270,10 @@ class NumeraiSequence(*_BASES):  # type: ignore[misc]
     def _batch(self, number: int, reader: GroupReader) -> Any:
         rows = min(self.batch_size, self.shards.rows - number * self.batch_size)
         x = self._buffers.empty((rows, len(self.features)), self.dtype)
-        if self._decode.keeps_rows:
-            _, y = reader.batch(number, rows, x.view(np.uint8))
-        else:
-            encoded, y = reader.batch(number, rows)
-            self._decode(encoded, x)
+        out = x.view(np.uint8) if self._decode.keeps_rows else None
+        encoded, chosen, y = reader.batch(number, rows, out)
+        if encoded is not out:
+            self._decode(encoded, x, chosen)
         if self.target is None:
             return x
         return x, y[:, 0] if isinstance(self.target, str) else np.ascontiguousarray(y)

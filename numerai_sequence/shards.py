@@ -6,7 +6,6 @@ Global row numbers count through the shards in their order, and through each sha
 from __future__ import annotations
 
 import glob
-import mmap
 import operator
 import os
 from collections import Counter
@@ -26,8 +25,9 @@ from .encoding import Bytes, row_bytes
 from .eras import sort_eras
 from .errors import ManifestError
 from .layout import MANIFEST, META_COLUMNS, Manifest, file_checksum, read_manifest
-from .mapped import Mapped, corrupt, map_shard, matrix
-from .paging import Pager, most_mapped
+from .mapped import Mapped, corrupt
+from .paging import Pager
+from .rows import Rows
 
 PathLike = str | os.PathLike[str]
 
@@ -67,20 +67,15 @@ class ShardSet:
 
     def __init__(self, folder: Path, manifest: Manifest) -> None:
         schema = manifest.schema
-        self._open(
-            folder, manifest, [map_shard(folder / s.file, s, schema) for s in manifest.shards]
-        )
+        files = [Mapped(folder / shard.file, shard, schema) for shard in manifest.shards]
+        self._open(folder, manifest, files)
 
-    def _open(self, folder: Path, manifest: Manifest, mapped: list[Mapped]) -> None:
+    def _open(self, folder: Path, manifest: Manifest, files: list[Mapped]) -> None:
         self.folder = folder
         self.manifest = manifest
-        self._mapped = mapped
-        # Of each record batch: its map's number, and its features.
-        self._maps = [number for number, shard in enumerate(mapped) for _ in shard.batches]
-        self._batches = [batch for shard in mapped for batch in shard.batches]
-        self._starts = np.cumsum([0, *(batch.num_rows for batch in self._batches)])
-        self._features = [matrix(batch) for batch in self._batches]
-        self._targets: dict[str, list[npt.NDArray[np.float32]]] = {}
+        self._files = files
+        sizes = [[batch.rows for batch in shard.batches] for shard in manifest.shards]
+        self._rows = Rows(files, sizes, row_bytes(manifest.encoding, len(manifest.features)))
         self._closed = False
 
     def __getstate__(self) -> dict[str, Any]:
@@ -90,8 +85,8 @@ class ShardSet:
         self.__init__(state["folder"], state["manifest"])  # type: ignore[misc]
 
     def close(self) -> None:
-        """Let go of the maps; those that arrays still refer to go with the last of them."""
-        self._mapped, self._batches, self._features, self._targets = [], [], [], {}
+        """Let go of the files; those that are still in use go with the last who uses them."""
+        self._files, self._rows = [], Rows([], [], 0)
         self._closed = True
 
     def __enter__(self) -> ShardSet:
@@ -119,7 +114,7 @@ class ShardSet:
             chosen = slice(number, number + 1 or None)
         part = object.__new__(ShardSet)
         manifest = replace(self.manifest, shards=self.manifest.shards[chosen])
-        part._open(self.folder, manifest, self._mapped[chosen])
+        part._open(self.folder, manifest, self._files[chosen])
         return part
 
     def __repr__(self) -> str:
@@ -131,7 +126,7 @@ class ShardSet:
 
     @property
     def rows(self) -> int:
-        return int(self._starts[-1])
+        return sum(shard.rows for shard in self.manifest.shards)
 
     @property
     def features(self) -> tuple[str, ...]:
@@ -169,7 +164,7 @@ class ShardSet:
         if name not in (*META_COLUMNS, *self.targets):
             raise KeyError(f"{name!r}; there are {', '.join((*META_COLUMNS, *self.targets))}")
         kind = self.manifest.schema.field(name).type
-        chunks = [batch.column(name) for batch in self._batches]
+        chunks = [batch.column(name) for file in self._files for batch in file.batches()]
         column = pa.chunked_array(chunks, kind)
         try:
             column.validate(full=True)  # a damaged string offset would end the process
@@ -179,26 +174,29 @@ class ShardSet:
 
     def spans(self) -> list[tuple[int, int]]:
         """Return the rows of each record batch as (start, stop)."""
-        bounds = [int(bound) for bound in self._starts]
-        return list(pairwise(bounds))
+        self._check_open()
+        return list(pairwise(self._rows.starts.tolist()))
 
     def gather(
         self,
         rows: npt.NDArray[np.int64],
         targets: Sequence[str],
         *,
-        out: Bytes | None = None,
+        encoded: Bytes | None = None,
+        values: npt.NDArray[np.float32] | None = None,
         pager: Pager | None = None,
     ) -> tuple[Bytes, npt.NDArray[np.float32]]:
-        """Copy rows out of the maps.
+        """Copy rows out of the files.
 
         Parameters
         ----------
         rows : int64 array, shape (n,)
             Global row numbers, ascending.
         targets : sequence of str
-        out : uint8 array, shape (n, row bytes), optional
+        encoded : uint8 array, shape (n, row bytes), optional
             For the encoded rows.
+        values : float32 array, shape (len(targets), n), optional
+            For the targets.
         pager : Pager, optional
             Makes room for the pages that are mapped.
 
@@ -207,20 +205,8 @@ class ShardSet:
         encoded : uint8 array, shape (n, row bytes)
         values : float32 array, shape (n, len(targets))
         """
-        width = row_bytes(self.encoding, len(self.features))
-        encoded = np.empty((len(rows), width), np.uint8) if out is None else out
-        values = np.empty((len(targets), len(rows)), np.float32)
-        for batch, start, stop, chosen in self._by_batch(rows):
-            for first, last in _pieces(chosen, width, pager):
-                part, place = chosen[first:last], slice(start + first, start + last)
-                # Without mode="clip" NumPy gathers into a buffer of its own first.
-                self._features[batch].take(part, axis=0, out=encoded[place], mode="clip")
-            for column, name in zip(values, targets, strict=True):
-                if pager is not None:
-                    extent = int(chosen[-1] - chosen[0] + 1) * column.itemsize
-                    pager.make_room(most_mapped(extent, len(chosen)))
-                self._target(name)[batch].take(chosen, out=column[start:stop], mode="clip")
-        return encoded, values.T
+        self._check_open()
+        return self._rows.gather(rows, targets, encoded=encoded, values=values, pager=pager)
 
     def extents(
         self, rows: npt.NDArray[np.int64], targets: Sequence[str]
@@ -235,45 +221,18 @@ class ShardSet:
         Yields
         ------
         number : int
-            The place of the shard's map in `maps`.
+            The place of the file in `files`.
         ranges : int64 array, shape (ranges, 2)
             Bytes of the file, as start and stop; those less than a page apart are joined.
         """
-        for batch, _, _, chosen in self._by_batch(rows):
-            number = self._maps[batch]
-            columns: list[npt.NDArray[Any]] = [self._features[batch]]
-            columns += [self._target(name)[batch] for name in targets]
-            for values in columns:
-                starts = chosen * values.strides[0]
-                stops = starts + values.strides[0]
-                gaps = np.flatnonzero(starts[1:] - stops[:-1] >= mmap.PAGESIZE)
-                ranges = np.empty((len(gaps) + 1, 2), np.int64)
-                ranges[:, 0] = starts[np.concatenate([[0], gaps + 1])]
-                ranges[:, 1] = stops[np.concatenate([gaps, [-1]])]
-                yield number, ranges + (values.ctypes.data - self._mapped[number].address)
+        self._check_open()
+        return self._rows.extents(rows, targets)
 
     @property
-    def maps(self) -> list[mmap.mmap]:
-        """The memory maps of the shard files."""
+    def files(self) -> list[Mapped]:
+        """The shard files, as they are mapped."""
         self._check_open()
-        return [shard.map for shard in self._mapped]
-
-    def _by_batch(
-        self, rows: npt.NDArray[np.int64]
-    ) -> Iterator[tuple[int, int, int, npt.NDArray[np.int64]]]:
-        """Yield each record batch that holds some of the rows: its number, which, and where."""
-        self._check_open()
-        cuts = np.searchsorted(rows, self._starts)
-        if cuts[0] > 0 or cuts[-1] < len(rows):
-            raise IndexError(f"rows {rows[0]} to {rows[-1]}, but there are {self.rows:,}")
-        for batch in np.flatnonzero(np.diff(cuts)).tolist():
-            start, stop = int(cuts[batch]), int(cuts[batch + 1])
-            yield batch, start, stop, rows[start:stop] - self._starts[batch]
-
-    def _target(self, name: str) -> list[npt.NDArray[np.float32]]:
-        if name not in self._targets:
-            self._targets[name] = [batch.column(name).to_numpy() for batch in self._batches]
-        return self._targets[name]
+        return self._files
 
     def verify(self, *, progress: bool = False) -> None:
         """Read every byte of every shard file, and compare it with its checksum.
@@ -353,21 +312,3 @@ def _open_files(files: list[Path]) -> ShardSet:
                 path=file,
             )
     return ShardSet(folder, replace(manifest, shards=tuple(known[file.name] for file in files)))
-
-
-def _pieces(
-    rows: npt.NDArray[np.int64], width: int, pager: Pager | None
-) -> Iterator[tuple[int, int]]:
-    """Cut rows of a record batch into pieces, and make room for each before it is touched."""
-    if pager is None:
-        yield 0, len(rows)
-        return
-    extent = int(rows[-1] - rows[0] + 1) * width
-    apart = max(1, pager.piece_bytes // width)
-    cuts = [0, len(rows)]
-    if extent > pager.piece_bytes:
-        inner = np.searchsorted(rows, np.arange(rows[0] + apart, rows[-1] + 1, apart))
-        cuts = [0, *np.unique(inner).tolist(), len(rows)]
-    for first, last in pairwise(cuts):
-        pager.make_room(most_mapped(int(rows[last - 1] - rows[first] + 1) * width, last - first))
-        yield first, last

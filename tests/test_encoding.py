@@ -87,6 +87,23 @@ def test_bytes_of_version_1_are_still_read(encoding, dtype):
     assert_same(decode(Decoder(encoding, 7, dtype=dtype), encoded), as_dtype(GOLDEN_DIGITS, dtype))
 
 
+@each_encoding
+@each_dtype
+@pytest.mark.parametrize("columns", [None, [3, 0, 6]])
+@pytest.mark.parametrize("block_values", [1, 30, 1 << 19])
+def test_chosen_rows_are_decoded_as_if_they_were_all(
+    monkeypatch, encoding, dtype, columns, block_values
+):
+    monkeypatch.setattr("numerai_sequence.encoding._BLOCK_VALUES", block_values)
+    encoded = by_the_formula(encoding, random_digits(50, 7))
+    columns = None if columns is None else np.array(columns)
+    decoder = Decoder(encoding, 7, columns=columns, dtype=dtype)
+    rows = np.array([0, 3, 3, 7, 20, 21, 22, 49])
+    batch = np.empty((len(rows), decoder.width), dtype)
+    decoder(encoded, batch, rows)
+    assert_same(batch, decode(decoder, encoded[rows]))
+
+
 def test_packed_row_is_a_third_as_long_rounded_up():
     assert [row_bytes("packed", features) for features in (1, 2, 3, 4, 5, 6, 7, 3555)] == [
         *(1, 1, 1, 2, 2, 2, 3, 1185)

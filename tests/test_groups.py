@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import multiprocessing
 import os
 import pickle
 import random
 import signal
+import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
@@ -35,7 +37,7 @@ def folders(tmp_path_factory):
 def small_groups(monkeypatch, rows=400):
     """Let even this small set have many groups."""
     monkeypatch.setattr("numerai_sequence.groups._GROUP_ROWS", rows)
-    monkeypatch.setattr("numerai_sequence.groups._GROUP_BYTES", 1)
+    monkeypatch.setattr("numerai_sequence.memory._GROUP_BYTES", 1)
 
 
 def one_by_one(sequence):
@@ -56,9 +58,12 @@ def assert_same(found, expected):
         np.testing.assert_array_equal(y, expected_y)
 
 
+@pytest.mark.parametrize("least_bytes", [0, 8 << 10], ids=["read", "taken"])
 @pytest.mark.parametrize("dtype", ["float32", "float16", "int8"])
 @pytest.mark.parametrize("encoding", ["packed", "int8"])
-def test_batches_are_the_same_bits_in_every_mode_and_budget(monkeypatch, folders, encoding, dtype):
+def test_batches_are_the_same_bits_in_every_mode_and_budget(
+    monkeypatch, folders, encoding, dtype, least_bytes
+):
     small_groups(monkeypatch)
     for run_rows in (1, 4, 64):
         options = {"run_rows": run_rows, "dtype": dtype, "seed": 3}
@@ -66,6 +71,7 @@ def test_batches_are_the_same_bits_in_every_mode_and_budget(monkeypatch, folders
         expected = list(one_by_one(plain))
         numbers = np.concatenate([row_numbers(x) for x, _ in expected])
         assert sorted(numbers) == list(range(ROWS))
+        monkeypatch.setattr("numerai_sequence.rows._READ_BYTES", least_bytes)
         for paging, budget in itertools.product(("resident", "streaming"), BUDGETS):
             options |= {"paging": paging, "memory_budget": budget}
             sequence = NumeraiSequence(folders / encoding, BATCH, **options)
@@ -120,7 +126,8 @@ def test_a_group_is_read_once_a_pass(monkeypatch, folders):
     one_pass = sequence.one_pass()
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(one_pass.__getitem__, range(len(one_pass))))
-    assert sorted(gathered) == [203] + [400] * 12
+    assert sum(gathered) == ROWS
+    assert sorted(gathered) == [50, 51, 51, 51] + [100] * 48  # in parts
 
 
 def test_batches_in_no_order_do_not_cost_a_group_each(monkeypatch, folders):
@@ -189,7 +196,9 @@ def test_forked_process_leaves_inherited_locks_and_groups_alone(monkeypatch, fol
     expected = list(one_by_one(sequence))
     one_pass = sequence.one_pass()
     one_pass[0]
-    one_pass._reader._fetched[1] = Future()  # being read by a thread that no child has
+    [group] = one_pass._reader._groups_from(1, 1)
+    group.unread.clear()
+    group.reads.append(Future())  # by a thread that no child has
     reader, writer = os.pipe()
     with one_pass._reader._lock:
         child = os.fork()
@@ -209,7 +218,8 @@ def test_forked_process_leaves_inherited_locks_and_groups_alone(monkeypatch, fol
 
 
 @pytest.mark.parametrize("shuffle", [False, True])
-def test_the_next_group_is_told_of_while_one_is_read(monkeypatch, folders, shuffle):
+def test_the_kernel_is_told_of_the_next_group_in_time(monkeypatch, folders, shuffle):
+    """Of it whole before its first part is read, and of no part twice, nor of much else."""
     small_groups(monkeypatch)
     sequence = NumeraiSequence(folders / "packed", BATCH, run_rows=4, paging="streaming")
     order, asked = sequence._order(0), []
@@ -217,19 +227,55 @@ def test_the_next_group_is_told_of_while_one_is_read(monkeypatch, folders, shuff
         sequence._pager, "read_ahead", lambda ranges: asked.append([r.tolist() for _, r in ranges])
     )
 
-    def ranges(group):
-        rows = np.sort(order.group(group))
-        return [r.tolist() for _, r in sequence.shards.extents(rows, ["target"])]
+    def parts(group):
+        rows, _ = order.placed_group(group)
+        bounds = [len(rows) * part // 4 for part in range(5)]
+        for start, stop in itertools.pairwise(bounds):
+            yield [r.tolist() for _, r in sequence.shards.extents(rows[start:stop], ["target"])]
 
     one_pass = sequence.one_pass(shuffle=shuffle)
     groups = list(dict.fromkeys(number // 8 for number in one_pass._numbers))
-    place = {group: [n // 8 for n in one_pass._numbers].index(group) for group in groups}
-    for number, group in enumerate(groups):
-        one_pass[place[group]]
-        assert asked == [ranges(group) for group in groups[: number + 2]]
-    for number in range(len(one_pass)):
-        one_pass[number]
-    assert len(asked) >= len(groups)
+    all_parts = [part for group in groups for part in parts(group)]
+    seen = set()
+    for place, number in enumerate(one_pass._numbers):
+        one_pass[place]
+        seen.add(number // 8)
+        least = 4 * min(len(seen) + 1, len(groups))
+        assert asked == all_parts[: len(asked)]
+        assert least <= len(asked) <= least + 4
+    assert asked == all_parts
+
+
+def test_threads_share_the_reading_of_a_group(monkeypatch, folders):
+    small_groups(monkeypatch)
+    sequence = NumeraiSequence(folders / "packed", BATCH, run_rows=4, paging="streaming")
+    gather, readers, all_are_here = sequence.shards.gather, set(), threading.Barrier(4, timeout=20)
+
+    def slow(*args, **options):
+        readers.add(threading.get_ident())
+        with contextlib.suppress(threading.BrokenBarrierError):
+            if len(readers) <= 4 and not all_are_here.broken:
+                all_are_here.wait()
+        return gather(*args, **options)
+
+    expected = list(one_by_one(sequence))
+    monkeypatch.setattr(sequence.shards, "gather", slow)
+    one_pass = sequence.one_pass()
+    with ThreadPoolExecutor(4) as pool:  # the first parts wait until each thread has one
+        found = list(pool.map(one_pass.__getitem__, range(4)))
+    assert len(readers) == 4
+    assert not all_are_here.broken
+    assert_same(found, expected[:4])
+
+
+def test_groups_are_let_go_when_their_batches_were_handed_out(monkeypatch, folders):
+    small_groups(monkeypatch)
+    sequence = NumeraiSequence(folders / "packed", BATCH, run_rows=4, paging="streaming")
+    one_pass = sequence.one_pass(shuffle=True)
+    with ThreadPoolExecutor(3) as pool:
+        for _ in pool.map(one_pass.__getitem__, range(len(one_pass))):
+            assert len(one_pass._reader._groups) <= 4
+    assert not one_pass._reader._groups
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 4000, 4097, 5003, 20_000])
@@ -250,8 +296,23 @@ def test_some_of_the_shards_are_enough(folders):
 
 
 def test_groups_are_about_16_000_rows_or_each_batch_alone():
-    assert batches_per_group(1000, 350, is_large=False) == 16
-    assert batches_per_group(4096, 350, is_large=False) == 4
-    assert batches_per_group(4097, 350, is_large=False) == 1
-    assert batches_per_group(1000, 350, is_large=True) == (32 << 20) // 350 // 1000
-    assert batches_per_group(1000, 3555, is_large=True) == 16
+    assert batches_per_group(1000) == 16
+    assert batches_per_group(4096) == 4
+    assert batches_per_group(4097) == 1
+    assert batches_per_group(1000, 90_000) == 90
+    assert batches_per_group(1000, 5) == 16
+
+
+def test_single_rows_of_a_resident_set_are_fetched_in_groups_as_large_as_the_budget_lets_them(
+    folders,
+):
+    def rows(budget, **options):
+        sequence = NumeraiSequence(folders / "int8", BATCH, memory_budget=budget, **options)
+        return sequence._order(0).group_rows
+
+    resident = {"run_rows": 1, "paging": "resident"}
+    assert rows("auto", **resident) == (32 << 20) // FEATURES // BATCH * BATCH
+    assert rows("512MB", **resident) == 64_000_000 // FEATURES // BATCH * BATCH
+    assert rows("5GB", **resident) == (64 << 20) // FEATURES // BATCH * BATCH
+    assert rows("5GB", run_rows=1, paging="streaming") == (1 << 14) // BATCH * BATCH
+    assert rows("5GB", run_rows=8, paging="resident") == (1 << 14) // BATCH * BATCH

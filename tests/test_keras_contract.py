@@ -445,3 +445,24 @@ def test_one_sequence_serves_models_of_both_generations(folder):
         model.compile("sgd", "mse")
         assert len(model.fit(sequence, workers=4, verbose=0).epoch) == 1
         assert model.predict(sequence, workers=4, verbose=0).shape == (ROWS, 1)
+
+
+@pytest.mark.skipif(IS_KERAS_3, reason="Keras 2's own way")
+@pytest.mark.parametrize("floatx", ["float32", "float16"])
+def test_keras_2_takes_floats_of_its_own_type_without_a_copy(folder, floatx):
+    before = keras.backend.floatx()
+    keras.backend.set_floatx(floatx)
+    try:
+        model, _ = make_model()
+        handlers = importlib.import_module(
+            f"{keras.Model.__module__.rsplit('.', 1)[0]}.data_adapter"
+        )
+        for dtype in ("float32", "float16"):
+            sequence = NumeraiSequence(folder, batch_size=BATCH, dtype=dtype, target=None)
+            adapter = handlers.KerasSequenceAdapter(sequence)
+            x = sequence[0]
+            found = adapter._standardize_batch(x)
+            assert found.dtype == floatx
+            assert (found is x) == (dtype == floatx)
+    finally:
+        keras.backend.set_floatx(before)

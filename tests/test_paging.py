@@ -7,12 +7,13 @@ import mmap
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 from tables import write_source
 
-from numerai_sequence import NumeraiSequence, write_shards
+from numerai_sequence import NumeraiSequence, open_shards, write_shards
 from numerai_sequence import paging as paging_module
 from numerai_sequence.paging import Pager
 
@@ -49,20 +50,60 @@ print(peak - before, sequence._pager.budget_bytes)
 """
 
 
-@is_linux
-@pytest.mark.parametrize("run_rows", [1, 16])
-@pytest.mark.parametrize("paging", ["resident", "streaming"])
-def test_mapped_pages_stay_within_their_budget(large, paging, run_rows):
-    def measure(limit):
-        command = [sys.executable, "-c", MEASURE, str(large), paging, str(run_rows), str(limit)]
-        output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-        return map(int, output.split())
+def measure(large, paging, run_rows, limit):
+    """What was mapped at most, and what the budget had for it."""
+    command = [sys.executable, "-c", MEASURE, str(large), paging, str(run_rows), str(limit)]
+    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    return map(int, output.split())
 
-    mapped, budget = measure(60 * MB)
+
+@is_linux
+@pytest.mark.parametrize("paging", ["resident", "streaming"])
+def test_mapped_pages_stay_within_their_budget(large, paging):
+    mapped, budget = measure(large, paging, 1, 60 * MB)
     assert budget < 60 * MB
     assert mapped < budget + 8 * MB  # besides, code that is loaded on the way
-    mapped, _ = measure(10**9)
+    mapped, _ = measure(large, paging, 1, 10**9)
     assert mapped > 100 * MB  # the budget is what holds it
+
+
+@is_linux
+def test_runs_of_rows_are_read_and_not_mapped(large):
+    mapped, _ = measure(large, "streaming", 16, 10**9)
+    assert mapped < 10 * MB
+
+
+@is_linux
+def test_threads_together_stay_within_the_budget(large):
+    """Each has a piece of the map at work; what is let go meanwhile does not count them out."""
+    shards = open_shards(large)
+    files, budget = shards.files, 40 * MB
+    pager = Pager(files, mode="resident", budget_bytes=budget)
+    before, peaks = paging_module._shared_bytes(), []
+
+    def touch(seed):
+        rng = np.random.default_rng(seed)
+        for _ in range(30):
+            rows = np.sort(rng.choice(shards.rows, 100, replace=False))
+            shards.gather(rows, ["target"], pager=pager)
+            peaks.append(paging_module._shared_bytes() - before)
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(touch, range(4)))
+    assert max(peaks) < budget + 8 * MB
+    assert pager._in_use == 0
+
+
+def test_a_set_that_is_resident_is_announced_once(large):
+    sequence = NumeraiSequence(large, 100, paging="resident", run_rows=16)
+    assert sequence._pager.reads_ahead
+    for number in range(len(sequence)):
+        sequence[number]
+    assert not sequence._pager.reads_ahead
+    sequence = NumeraiSequence(large, 100, paging="streaming", run_rows=16)
+    for number in range(len(sequence)):
+        sequence[number]
+    assert sequence._pager.reads_ahead
 
 
 def cached(path):
@@ -129,8 +170,10 @@ def test_pages_that_were_let_go_come_back(large):
 def test_platform_without_advice_reads_the_same(monkeypatch, large, paging):
     options = {"paging": paging, "run_rows": 4, "memory_budget": "60MB"}
     expected = [NumeraiSequence(large, 100, **options)[i][0].copy() for i in (0, 7)]
-    for name in ("MADV_RANDOM", "MADV_NORMAL", "MADV_WILLNEED", "MADV_DONTNEED"):
-        monkeypatch.delattr(mmap, name, raising=False)
+    for name in ("RANDOM", "NORMAL", "WILLNEED", "DONTNEED"):
+        monkeypatch.delattr(mmap, f"MADV_{name}", raising=False)
+        monkeypatch.delattr(os, f"POSIX_FADV_{name}", raising=False)
+    monkeypatch.setattr("numerai_sequence.rows._CAN_READ", False)
     monkeypatch.setattr(paging_module, "_shared_bytes", lambda: None)
     sequence = NumeraiSequence(large, 100, **options)
     for number, x in zip((0, 7), expected, strict=True):
@@ -162,6 +205,7 @@ def test_wrong_budget_and_paging_are_refused(large):
 
 
 def test_pager_of_a_set_within_its_budget_never_lets_go(large):
-    files = [(path, mmap.mmap(-1, 4096)) for path in ("a", "b")]
-    assert Pager(files, mode="streaming", budget_bytes=8192).fits
-    assert not Pager(files, mode="streaming", budget_bytes=8191).fits
+    with open_shards(large) as shards:
+        size = sum(len(file.map) for file in shards.files)
+        assert Pager(shards.files, mode="streaming", budget_bytes=size).fits
+        assert not Pager(shards.files, mode="streaming", budget_bytes=size - 1).fits

@@ -15,6 +15,7 @@ import pytest
 from tables import ragged_eras, row_digits, write_source
 
 from numerai_sequence import CorruptShardError, ManifestError, open_shards, write_shards
+from numerai_sequence.mapped import Mapped
 
 ROWS, FEATURES, ERAS = 1037, 14, 23
 each_encoding = pytest.mark.parametrize("encoding", ["packed", "int8"])
@@ -298,6 +299,45 @@ def test_gather_is_the_rows_one_by_one(folders, encoding):
         for start, stop in shards.spans():
             for row in (start, stop - 1):
                 assert_rows_are_right(shards, np.array([row]))
+
+
+@each_encoding
+@pytest.mark.parametrize("least_bytes", [0, 40])
+def test_runs_that_are_read_are_the_rows_that_are_taken(
+    monkeypatch, folders, encoding, least_bytes
+):
+    monkeypatch.setattr("numerai_sequence.rows._READ_BYTES", least_bytes)
+    rng = np.random.default_rng(1)
+    with open_shards(folders / encoding) as shards:
+        reads = []
+        for file in shards.files:
+            monkeypatch.setattr(
+                file, "read_into", lambda *a, f=file: (reads.append(1), Mapped.read_into(f, *a))
+            )
+        for length in (1, 2, 7, 40):
+            starts = rng.permutation(ROWS // length)[: ROWS // length // 2] * length
+            rows = np.sort((starts[:, np.newaxis] + np.arange(length)).reshape(-1))
+            assert_rows_are_right(shards, rows)
+        assert_rows_are_right(shards)
+        assert reads
+
+
+def test_short_reads_are_gone_on_with(monkeypatch, opened):
+    preadv = os.preadv
+    monkeypatch.setattr("numerai_sequence.rows._READ_BYTES", 0)
+    monkeypatch.setattr(os, "preadv", lambda fd, parts, at: preadv(fd, [parts[0][:3]], at))
+    assert_rows_are_right(opened)
+
+
+def test_file_that_has_become_shorter_is_an_error_that_names_it(monkeypatch, folder):
+    monkeypatch.setattr("numerai_sequence.rows._READ_BYTES", 0)
+    with open_shards(folder) as shards:
+        path = shards.paths[1]
+        first = shards[0].rows
+        os.truncate(path, shards.files[1].feature_starts[0] + 5)
+        with pytest.raises(CorruptShardError, match=r"bytes: found .*at least") as caught:
+            shards.gather(np.arange(first, first + 100), [])
+        assert caught.value.path == path
 
 
 def test_gather_reads_only_the_targets_asked_for(opened):
