@@ -453,10 +453,8 @@ def test_keras_2_takes_floats_of_its_own_type_without_a_copy(folder, floatx):
     before = keras.backend.floatx()
     keras.backend.set_floatx(floatx)
     try:
-        model, _ = make_model()
-        handlers = importlib.import_module(
-            f"{keras.Model.__module__.rsplit('.', 1)[0]}.data_adapter"
-        )
+        inner = keras.Model.__module__.rsplit(".", 1)[0]
+        handlers = importlib.import_module(f"{inner}.data_adapter")
         for dtype in ("float32", "float16"):
             sequence = NumeraiSequence(folder, batch_size=BATCH, dtype=dtype, target=None)
             adapter = handlers.KerasSequenceAdapter(sequence)
