@@ -1,7 +1,9 @@
 """Buffers: memory for arrays that come and go, used again instead of being faulted in anew.
 
-A fresh array of some megabytes costs as much in page faults as what is computed in it. Two ways to
-avoid that: `borrow` for what a thread needs for a moment, `Buffers` for arrays that others keep.
+A fresh array of some megabytes costs as much in page faults as what is computed in it. `borrow` is
+for what a function needs for a moment, `Buffers` for arrays that others keep.
+
+Nothing is kept for a thread: TensorFlow calls Python from threads that are new to it every time.
 """
 
 from __future__ import annotations
@@ -9,7 +11,6 @@ from __future__ import annotations
 import math
 import sys
 import sysconfig
-import threading
 from collections import deque
 from typing import Any
 
@@ -24,21 +25,6 @@ _ALIGNMENT = 64
 _CAN_COUNT = sys.implementation.name == "cpython" and not sysconfig.get_config_var(
     "Py_GIL_DISABLED"
 )
-
-_THREAD = threading.local()
-
-
-def borrow(name: str, rows: int, width: int) -> Bytes:
-    """Return this thread's uint8 array of that name, of shape (rows, width).
-
-    Its values last until the thread borrows the name again.
-    """
-    kept = getattr(_THREAD, name, None)
-    if kept is None or kept.size < rows * width:
-        kept = np.empty(rows * width, np.uint8)
-        setattr(_THREAD, name, kept)
-    array: Bytes = kept[: rows * width].reshape(rows, width)
-    return array
 
 
 def _count_references() -> int:
@@ -61,10 +47,13 @@ class Buffers:
     ----------
     limit : int
         Arrays that are kept; 0 keeps none. What is asked for beyond is fresh, and goes away.
+    slack : float
+        One that is more than so many times as large as what is asked for is not kept.
     """
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, slack: float = 2) -> None:
         self._limit = limit if _CAN_COUNT else 0
+        self._slack = slack
         self._kept: deque[Bytes] = deque()
 
     def empty(self, shape: tuple[int, ...], dtype: Any) -> npt.NDArray[Any]:
@@ -81,15 +70,30 @@ class Buffers:
         return array
 
     def _find(self, size: int) -> Bytes | None:
-        """Take out a buffer that is free, and large enough but not twice as large."""
+        """Take out a buffer that is free, and large enough but not too large."""
         for _ in range(len(self._kept)):
             try:
                 buffer = self._kept.popleft()  # atomic: it is this thread's alone now
             except IndexError:
                 return None
             if sys.getrefcount(buffer) == _FREE:
-                if size <= buffer.size - _ALIGNMENT <= 2 * size:
+                if size <= buffer.size - _ALIGNMENT <= self._slack * size:
                     return buffer
                 continue  # the last batch of an epoch was smaller, or a batch is larger now
             self._kept.append(buffer)
         return None
+
+
+# Of each name as many as are borrowed at once.
+_BORROWED: dict[str, Buffers] = {}
+_MOST_BORROWED = 64
+
+
+def borrow(name: str, rows: int, width: int) -> Bytes:
+    """Return a uint8 array of shape (rows, width), whose memory was that of the same name before.
+
+    It goes back when nobody refers to it any more.
+    """
+    buffers = _BORROWED.get(name) or _BORROWED.setdefault(name, Buffers(_MOST_BORROWED, math.inf))
+    array: Bytes = buffers.empty((rows, width), np.uint8)
+    return array

@@ -207,7 +207,8 @@ class Decoder:
         if self.keeps_rows and rows is not None:
             encoded.take(rows, axis=0, out=batch.view(np.uint8), mode="clip")
             return
-        step = max(1, _BLOCK_VALUES // self.width)
+        blocks = -(-batch.size // _BLOCK_VALUES)
+        step = -(-len(batch) // max(1, blocks))
         for start in range(0, len(batch), step):
             block = batch[start : start + step]
             if rows is None:
@@ -219,6 +220,8 @@ class Decoder:
 
     def _decode(self, encoded: Bytes, batch: npt.NDArray[Any]) -> None:
         digits: Any = borrow("digits", *batch.shape) if self._has_digits else batch
+        if digits.dtype == np.int8:
+            digits = digits.view(np.uint8)  # the same values, and no cast
         self._fill(digits, encoded)
         if self._places is not None:
             ordered = borrow("ordered", *batch.shape)
@@ -226,7 +229,9 @@ class Decoder:
         if self.dtype == "float16":
             np.take(_FLOAT16, digits, out=batch, mode="clip")
             return
-        if digits is not batch:
+        if self.dtype == "int8":
+            digits = digits.view(np.int8)
+        if self._has_digits:
             batch[:] = digits
         if self.dtype == "float32":
             # Cast, then scale in place: a third faster than one multiplication that casts.

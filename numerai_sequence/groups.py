@@ -9,7 +9,7 @@ group.
 from __future__ import annotations
 
 import os
-from collections import Counter, OrderedDict, deque
+from collections import OrderedDict, deque
 from collections.abc import Sequence
 from concurrent.futures import Future
 from itertools import pairwise
@@ -87,7 +87,7 @@ class GroupReader:
     pager : Pager
     buffers : Buffers
         For the encoded rows of groups.
-    batches : sequence of int
+    batches : sequence or array of int
         The batches in the order in which they will be asked for; those of a group together.
     fetch : {"always", "first", "never"}
         When a batch that is asked for has its group read whole: always; only if it is the group's
@@ -106,7 +106,7 @@ class GroupReader:
         *,
         pager: Pager,
         buffers: Buffers,
-        batches: Sequence[int],
+        batches: Sequence[int] | npt.NDArray[np.int32],
         fetch: str = "always",
         workers: int = 1,
     ) -> None:
@@ -114,9 +114,12 @@ class GroupReader:
         self._batch_size, self._pager, self._buffers = batch_size, pager, buffers
         self._per_group = order.group_rows // batch_size
         self._width = row_bytes(shards.encoding, len(shards.features))
-        groups = [number // self._per_group for number in batches]
-        self._batches_of = Counter(groups)
-        self._next = dict(pairwise(self._batches_of))
+        groups = np.asarray(batches, np.int32) // self._per_group
+        self._batches_of = np.bincount(groups)
+        # The groups as they come, and the place of each among them.
+        self._coming = groups[np.flatnonzero(np.diff(groups, prepend=-1))]
+        self._place_of = np.zeros_like(self._batches_of)
+        self._place_of[self._coming] = np.arange(len(self._coming))
         self._fetch_when = fetch if self._per_group > 1 else "never"
         self._process = os.getpid()
         self._lock = OwnLock()
@@ -134,8 +137,7 @@ class GroupReader:
         ----------
         number, rows : int
         out : uint8 array, shape (rows, row bytes), optional
-            For the encoded rows, where they are read for this batch alone. None: they are borrowed,
-            and last until this thread asks again.
+            For the encoded rows, where they are read for this batch alone.
 
         Returns
         -------
@@ -200,17 +202,15 @@ class GroupReader:
 
     def _groups_from(self, number: int, most: int) -> list[_Group]:
         """Return a group and those that will be asked for after it."""
-        numbers = [number]
-        while len(numbers) < most and numbers[-1] in self._next:
-            numbers.append(self._next[numbers[-1]])
+        place = self._place_of[number]
         with self._lock:
-            return [self._group(number) for number in numbers]
+            return [self._group(int(coming)) for coming in self._coming[place : place + most]]
 
     def _group(self, number: int) -> _Group:
         group = self._groups.get(number)
         if group is None:
             rows, ranks = self._order.placed_group(number)
-            group = _Group(rows, ranks, self._batches_of[number])
+            group = _Group(rows, ranks, int(self._batches_of[number]))
             self._groups[number] = group
             if len(self._groups) > self._most_groups:
                 self._drop(next(iter(self._groups)))

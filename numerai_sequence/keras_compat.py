@@ -34,6 +34,9 @@ OPTIONS = ("workers", "use_multiprocessing", "max_queue_size")
 
 _INSTALLED = "_numerai_sequence_installed"
 
+# By TensorFlow, between our generator and the model. It would take as many as it likes.
+_PREFETCHED = 1
+
 # The enqueuers at work for each sequence.
 _ENQUEUERS: WeakKeyDictionary[Any, set[Any]] = WeakKeyDictionary()
 
@@ -147,6 +150,7 @@ def _cure_keras_3(kind: type) -> None:
     module = importlib.import_module("keras.src.trainers.data_adapters.py_dataset_adapter")
     adapter = module.PyDatasetAdapter
     made, get_iterator = adapter.__init__, adapter._get_iterator
+    get_dataset = adapter.get_tf_dataset
 
     @functools.wraps(made)
     def init(self: Any, x: Any, *args: Any, **kwargs: Any) -> None:
@@ -161,7 +165,18 @@ def _cure_keras_3(kind: type) -> None:
         batches = _run_pass(self.py_dataset, self.shuffle, module.OrderedEnqueuer)
         return (self._standardize_batch(batch) for batch in batches)
 
+    @functools.wraps(get_dataset)
+    def get_tf_dataset(self: Any) -> Any:
+        if not isinstance(self.py_dataset, kind):
+            return get_dataset(self)
+        self.enqueuer = self.py_dataset  # anything: what prefetches by itself gets `_on_its_own`
+        try:
+            return _on_its_own(get_dataset(self)).prefetch(_PREFETCHED)
+        finally:
+            self.enqueuer = None
+
     adapter.__init__, adapter._get_iterator = init, _get_iterator
+    adapter.get_tf_dataset = get_tf_dataset
 
 
 def _cure_keras_2(package: ModuleType, kind: type) -> None:
@@ -169,6 +184,7 @@ def _cure_keras_2(package: ModuleType, kind: type) -> None:
     module = importlib.import_module(f"{root}.utils.data_utils")
     adapter = importlib.import_module(f"{root}.engine.data_adapter").KerasSequenceAdapter
     handle, standardize = adapter._handle_multiprocessing, adapter._standardize_batch
+    get_dataset = adapter.get_dataset
 
     @functools.wraps(handle)
     def _handle_multiprocessing(self: Any, x: Any, *args: Any, **kwargs: Any) -> Any:
@@ -186,7 +202,22 @@ def _cure_keras_2(package: ModuleType, kind: type) -> None:
         return standardize(self, data)
 
     adapter._handle_multiprocessing = _handle_multiprocessing
-    adapter._standardize_batch = _standardize_batch
+
+    @functools.wraps(get_dataset)
+    def _get_dataset(self: Any) -> Any:
+        dataset = get_dataset(self)
+        return _on_its_own(dataset) if isinstance(self._keras_sequence, kind) else dataset
+
+    adapter._standardize_batch, adapter.get_dataset = _standardize_batch, _get_dataset
+
+
+def _on_its_own(dataset: Any) -> Any:
+    """Give a TensorFlow dataset a thread of its own, which waits for batches."""
+    tensorflow = importlib.import_module("tensorflow")
+    options = tensorflow.data.Options()
+    options.autotune.enabled = False
+    options.threading.private_threadpool_size = 1
+    return dataset.with_options(options)
 
 
 class _Enqueued:

@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from .encoding import Bytes
 from .errors import CorruptShardError
-from .layout import FEATURES, META_COLUMNS, Shard
+from .layout import META_COLUMNS, Shard
 from .paging import advise
 
 Numbers = npt.NDArray[np.int64]
@@ -38,8 +38,8 @@ class Mapped:
     ----------
     map : mmap
     descriptor : int
-    feature_starts : int64 array, shape (record batches,)
-        Where in the file the features of each record batch start.
+    starts : dict of int64 arrays, each of shape (record batches,)
+        Where in the file the values of the features and of each target start.
 
     Raises
     ------
@@ -49,7 +49,6 @@ class Mapped:
 
     def __init__(self, path: Path, shard: Shard, schema: pa.Schema) -> None:
         self.path = path
-        self._names = schema.names
         try:
             self.descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
             weakref.finalize(self, os.close, self.descriptor).atexit = False
@@ -63,32 +62,39 @@ class Mapped:
         self._bytes: Bytes = np.frombuffer(self.map, np.uint8)
         # Only the pages that describe the record batches are touched.
         advise(self.map, "MADV_RANDOM")
-        self.feature_starts = self._check(shard, schema)
+        self.starts = self._check(shard, schema)
         advise(self.map, "MADV_DONTNEED")
         advise(self.map, "MADV_NORMAL")
 
-    def _check(self, shard: Shard, schema: pa.Schema) -> Numbers:
-        """Check the structure against the manifest; return where the features start."""
-        starts, rows = [], []
+    def _check(self, shard: Shard, schema: pa.Schema) -> dict[str, Numbers]:
+        """Check the structure against the manifest; return where the values start."""
+        rows: list[int] = []
+        names = schema.names[len(META_COLUMNS) :]
+        starts = {name: np.zeros(len(shard.batches), np.int64) for name in names}
         try:
             reader = pa.ipc.open_file(self._buffer)
             if not reader.schema.equals(schema, check_metadata=True):
                 raise corrupt(self.path, "schema", "another", "that of the manifest")
+            if reader.num_record_batches != len(shard.batches):
+                found, expected = reader.num_record_batches, len(shard.batches)
+                raise corrupt(self.path, "record batches", found, expected)
             for number in range(reader.num_record_batches):
                 batch = reader.get_batch(number)
                 batch.validate()
-                if any(column.null_count for column in batch.columns[len(META_COLUMNS) :]):
-                    raise pa.ArrowInvalid("a null target or feature")
                 rows.append(batch.num_rows)
-                starts.append(self._start(batch.column(FEATURES).storage.flatten()))
+                for name in names:
+                    starts[name][number] = self._start(batch.column(name))
         except (pa.ArrowException, OSError, UnicodeError) as error:
             raise corrupt(self.path, "Arrow file", str(error), "a whole one") from error
         if rows != [batch.rows for batch in shard.batches]:
             raise corrupt(self.path, "rows", rows, [batch.rows for batch in shard.batches])
-        return np.array(starts, np.int64)
+        return starts
 
-    def _start(self, values: pa.Array) -> int:
-        """Return the place in the file of a column's first value; it has no nulls."""
+    def _start(self, column: pa.Array) -> int:
+        """Return the place in the file of a column's first value."""
+        if column.null_count:
+            raise pa.ArrowInvalid("a null target or feature")
+        values = column.storage.flatten() if isinstance(column, pa.ExtensionArray) else column
         address: int = values.to_numpy(zero_copy_only=True).ctypes.data
         return address - self._buffer.address if len(values) else 0
 
@@ -97,11 +103,6 @@ class Mapped:
         # A reader is no thing for two threads at once.
         reader = pa.ipc.open_file(self._buffer)
         return [reader.get_batch(number) for number in range(reader.num_record_batches)]
-
-    def target_starts(self, name: str) -> Numbers:
-        """Return where in the file a target's values start, as `feature_starts` does."""
-        column = self._names.index(name)
-        return np.array([self._start(batch.column(column)) for batch in self.batches()], np.int64)
 
     def view(self, start: int, shape: tuple[int, ...], dtype: Any = np.uint8) -> Any:
         """Return a part of the file as an array."""

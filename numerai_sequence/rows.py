@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import mmap
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .encoding import Bytes
+from .layout import FEATURES
 from .mapped import Mapped
 from .paging import Pager, most_mapped
 
@@ -50,8 +51,10 @@ class Rows:
         self.starts = np.cumsum([0, *(rows for size in sizes for rows in size)])
         # Of each record batch: the number of its file, and where its values start in it.
         self._file_of = np.repeat(np.arange(len(files)), [len(size) for size in sizes])
-        self._feature_starts = _joined([file.feature_starts for file in files])
-        self._starts_of: dict[str, Numbers] = {}
+        self._starts_of = {
+            name: np.concatenate([file.starts[name] for file in files])
+            for name in (files[0].starts if files else ())
+        }
 
     @property
     def count(self) -> int:
@@ -100,7 +103,7 @@ class Rows:
     def _read(self, batch: int, rows: Numbers, out: Bytes, breaks: Numbers) -> None:
         file = self._file(batch)
         firsts = [0, *breaks.tolist()]
-        starts = (self._feature_starts[batch] + rows[firsts] * self._width).tolist()
+        starts = (self._start(FEATURES, batch) + rows[firsts] * self._width).tolist()
         for start, (first, last) in zip(starts, pairwise([*firsts, len(rows)]), strict=True):
             file.read_into(start, out[first:last])
 
@@ -109,9 +112,9 @@ class Rows:
         for batch, start, stop in self._by_batch(rows):
             number = int(self._file_of[batch])
             chosen = rows[start:stop] - self.starts[batch]
-            yield number, _ranges(chosen, int(self._feature_starts[batch]), self._width)
+            yield number, _ranges(chosen, self._start(FEATURES, batch), self._width)
             for name in targets:
-                yield number, _ranges(chosen, int(self._target_starts(name)[batch]), 4)
+                yield number, _ranges(chosen, self._start(name, batch), 4)
 
     def _by_batch(self, rows: Numbers) -> Iterator[tuple[int, int, int]]:
         """Yield each record batch that holds some of the rows, and which of them."""
@@ -125,29 +128,22 @@ class Rows:
             yield first + batch, int(cuts[batch]), int(cuts[batch + 1])
 
     def _features(self, batch: int) -> Bytes:
-        start = int(self._feature_starts[batch])
-        view: Bytes = self._file(batch).view(start, (self._size(batch), self._width))
+        view: Bytes = self._view(FEATURES, batch, (self._width,), np.uint8)
         return view
 
     def _target(self, name: str, batch: int) -> Values:
-        start = int(self._target_starts(name)[batch])
-        view: Values = self._file(batch).view(start, (self._size(batch),), np.float32)
+        view: Values = self._view(name, batch, (), np.float32)
         return view
+
+    def _view(self, name: str, batch: int, row_shape: tuple[int, ...], dtype: Any) -> Any:
+        rows = int(self.starts[batch + 1] - self.starts[batch])
+        return self._file(batch).view(self._start(name, batch), (rows, *row_shape), dtype)
+
+    def _start(self, name: str, batch: int) -> int:
+        return int(self._starts_of[name][batch])
 
     def _file(self, batch: int) -> Mapped:
         return self._files[int(self._file_of[batch])]
-
-    def _size(self, batch: int) -> int:
-        return int(self.starts[batch + 1] - self.starts[batch])
-
-    def _target_starts(self, name: str) -> Numbers:
-        if name not in self._starts_of:
-            self._starts_of[name] = _joined([file.target_starts(name) for file in self._files])
-        return self._starts_of[name]
-
-
-def _joined(parts: Iterable[Numbers]) -> Numbers:
-    return np.concatenate([np.empty(0, np.int64), *parts])
 
 
 def _ranges(rows: Numbers, start: int, width: int) -> Numbers:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from . import keras_compat
 from .buffers import Buffers
@@ -22,6 +23,8 @@ from .shards import PathLike, ShardSet, open_shards
 
 # What Keras accepts as a Sequence depends on which Keras is installed; see keras_compat.
 _BASES: Any = keras_compat.sequence_bases()
+
+_Numbers = npt.NDArray[np.int32]
 
 # Batches held besides those in Keras's queue: by workers, prefetched by TensorFlow, in use.
 _BUFFERS_BESIDES = 16
@@ -243,14 +246,14 @@ class NumeraiSequence(*_BASES):  # type: ignore[misc]
             together stay together.
         """
         self._is_epoch_begun = True
-        numbers = list(range(len(self)))
+        numbers = np.arange(len(self), dtype=np.int32)
         if shuffle:
             numbers = _shuffle(numbers, self._order(self.epoch).group_rows // self.batch_size)
         processes = max(1, self.workers) if self.use_multiprocessing else 0
         return _OnePass(self, self.epoch, numbers, processes)
 
     def _make_reader(
-        self, epoch: int, numbers: Sequence[int], processes: int = 0, fetch: str = "always"
+        self, epoch: int, numbers: _Numbers | range, processes: int = 0, fetch: str = "always"
     ) -> GroupReader:
         pager = self._pager
         if processes:  # each maps the files for itself
@@ -317,7 +320,7 @@ class _OnePass:
     """
 
     def __init__(
-        self, sequence: NumeraiSequence, epoch: int, numbers: Sequence[int], processes: int
+        self, sequence: NumeraiSequence, epoch: int, numbers: _Numbers, processes: int
     ) -> None:
         self._sequence, self._epoch, self._numbers = sequence, epoch, numbers
         self._processes = processes
@@ -327,18 +330,23 @@ class _OnePass:
         return len(self._numbers)
 
     def __getitem__(self, place: int) -> Any:
-        return self._sequence._batch(self._numbers[place], self._reader)
+        return self._sequence._batch(int(self._numbers[place]), self._reader)
 
     def __reduce__(self) -> Any:
         return _OnePass, (self._sequence, self._epoch, self._numbers, self._processes)
 
 
-def _shuffle(numbers: list[int], per_group: int) -> list[int]:
-    groups = [numbers[start : start + per_group] for start in range(0, len(numbers), per_group)]
+def _shuffle(numbers: _Numbers, per_group: int) -> _Numbers:
+    groups = list(range(-(-len(numbers) // per_group)))
     random.shuffle(groups)
+    shuffled = np.empty_like(numbers)
+    start = 0
     for group in groups:
-        random.shuffle(group)
-    return [number for group in groups for number in group]
+        batches = numbers[group * per_group : (group + 1) * per_group].tolist()
+        random.shuffle(batches)
+        shuffled[start : start + len(batches)] = batches
+        start += len(batches)
+    return shuffled
 
 
 def _target_names(target: str | tuple[str, ...] | None) -> tuple[str, ...]:

@@ -319,19 +319,36 @@ def test_forked_process_uses_memory_of_its_own():
     assert (held == 5).all()
 
 
-def test_borrowed_array_is_the_threads_own_and_lasts_until_asked_for_again():
+def test_borrowed_array_is_the_borrowers_own_and_its_memory_is_borrowed_again():
     first = borrow("test", 10, 20)
     assert (first.shape, first.dtype) == ((10, 20), np.uint8)
     first[:] = 1
-    other = borrow("test_other", 10, 20)
+    other = borrow("test", 10, 20)
     other[:] = 2
+    borrow("test_other", 10, 20)[:] = 3
     with ThreadPoolExecutor(1) as pool:
         elsewhere = pool.submit(lambda: borrow("test", 10, 20)).result()
-        elsewhere[:] = 3
+        elsewhere[:] = 4
     assert (first == 1).all()
+    assert (other == 2).all()
+    place = address(first)
+    del first
     again = borrow("test", 4, 25)
-    assert (again.shape, address(again)) == ((4, 25), address(first))
+    assert (again.shape, address(again)) == ((4, 25), place)
+    del again, other, elsewhere
     larger = borrow("test", 100, 20)
     assert larger.shape == (100, 20)
-    assert address(borrow("test", 10, 20)) == address(larger)
+    place = address(larger)
+    del larger
+    assert address(borrow("test", 1, 2)) == place  # and it is not given up for being too large
     assert borrow("test", 0, 20).shape == (0, 20)
+
+
+def test_threads_that_come_and_go_borrow_the_same_memory():
+    """TensorFlow's threads are new to Python at every call."""
+    places = set()
+    for _ in range(20):
+        thread = threading.Thread(target=lambda: places.add(address(borrow("coming", 50, 50))))
+        thread.start()
+        thread.join()
+    assert len(places) == 1

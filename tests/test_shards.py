@@ -334,7 +334,7 @@ def test_file_that_has_become_shorter_is_an_error_that_names_it(monkeypatch, fol
     with open_shards(folder) as shards:
         path = shards.paths[1]
         first = shards[0].rows
-        os.truncate(path, shards.files[1].feature_starts[0] + 5)
+        os.truncate(path, shards.files[1].starts["features"][0] + 5)
         with pytest.raises(CorruptShardError, match=r"bytes: found .*at least") as caught:
             shards.gather(np.arange(first, first + 100), [])
         assert caught.value.path == path
