@@ -18,7 +18,12 @@ FEEDINGS = {
     "2 processes": (2, True),
 }
 EXACT = "numerai_sequence run_rows=1"
-FEEDINGS_OF = {"numerai_sequence": list(FEEDINGS)[1:], EXACT: ["4 threads"]}
+# The exact shuffle with room for few of its pages: only as `np.memmap`'s equal, warm.
+EXACT_WITHIN = [f"numerai_sequence {how}run_rows=1 512MB" for how in ("", "int8 ")]
+FEEDINGS_OF = {
+    "numerai_sequence": list(FEEDINGS)[1:],
+    **{name: ["4 threads"] for name in (EXACT, *EXACT_WITHIN)},
+}
 
 
 @dataclass(frozen=True)
@@ -90,6 +95,8 @@ def makes_sense(cell: Cell) -> bool:
     batches through pipes, whatever the memory. Runs of rows are read only where memory is short.
     """
     contender = CONTENDERS[cell.contender]
+    if cell.contender in EXACT_WITHIN:
+        return cell.situation == "warm" and cell.level == "loader"
     if contender.is_in_memory or cell.feeding == "2 processes":
         return cell.situation == "warm"
     return cell.contender != EXACT or cell.situation in SHARES

@@ -241,6 +241,12 @@ CONTENDERS = {
     "numerai_sequence": shards("packed"),
     "numerai_sequence int8": shards("int8"),
     "numerai_sequence run_rows=1": shards("packed", "numerai_sequence", run_rows=1),
+    "numerai_sequence run_rows=1 512MB": shards(
+        "packed", "numerai_sequence", run_rows=1, memory_budget="512MB"
+    ),
+    "numerai_sequence int8 run_rows=1 512MB": shards(
+        "int8", "numerai_sequence int8", run_rows=1, memory_budget="512MB"
+    ),
     "datasets": by_row(arrays.open_dataset, prepare=arrays.prepare_dataset, imports=("datasets",)),
     "tf.data": Contender(fit_records, batches_of_records, prepare_records, imports=("tensorflow",)),
     "memory": Contender(

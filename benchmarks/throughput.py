@@ -68,10 +68,10 @@ def measured(
         options |= {"warmup-seconds": 0, "max-rows": max(1, rows - 2 * settings["batch_size"])}
     arguments = [word for name, value in options.items() for word in (f"--{name}", value)]
     arguments += ["--processes"] if processes else []
+    # Read anew when warm: what a limited process has left there is in single pages, and slower.
+    drop_from_page_cache(source)
     if cell.situation == "warm":
         read_into_page_cache(source)
-    else:
-        drop_from_page_cache(source)
     run = measure(
         cell.key,
         child_command("pace", cell.level, cell.contender, source, *arguments),

@@ -104,7 +104,7 @@ def test_shuffled_pass_keeps_groups_together(monkeypatch, folders):
     expected = list(one_by_one(sequence))
     random.seed(1)
     one_pass = sequence.one_pass(shuffle=True)
-    numbers = one_pass._numbers
+    numbers = one_pass._numbers.tolist()
     assert sorted(numbers) == list(range(len(sequence)))
     assert numbers != sorted(numbers)
     groups = [number // 8 for number in numbers]
@@ -234,10 +234,10 @@ def test_the_kernel_is_told_of_the_next_group_in_time(monkeypatch, folders, shuf
             yield [r.tolist() for _, r in sequence.shards.extents(rows[start:stop], ["target"])]
 
     one_pass = sequence.one_pass(shuffle=shuffle)
-    groups = list(dict.fromkeys(number // 8 for number in one_pass._numbers))
+    groups = list(dict.fromkeys(number // 8 for number in one_pass._numbers.tolist()))
     all_parts = [part for group in groups for part in parts(group)]
     seen = set()
-    for place, number in enumerate(one_pass._numbers):
+    for place, number in enumerate(one_pass._numbers.tolist()):
         one_pass[place]
         seen.add(number // 8)
         least = 4 * min(len(seen) + 1, len(groups))
