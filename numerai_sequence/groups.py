@@ -166,12 +166,13 @@ class GroupReader:
         if not (self._order.is_mixed or self._pager.reads_ahead):
             first = number * self._batch_size
             return self._order.rows(first, first + rows)
-        group, *following = self._groups_from(number // self._per_group, 2)
+        in_order = self._fetch_when != "first"
+        group, *following = self._groups_from(number // self._per_group, 2 if in_order else 1)
         wanted = group.rows[self._chosen(group, number, rows)]
-        if self._fetch_when == "first":  # batches in no order
-            self._pager.read_ahead(self._shards.extents(wanted, self._targets))
-        else:
+        if in_order:
             self._announce(group, *following)
+        else:
+            self._pager.read_ahead(self._shards.extents(wanted, self._targets))
         return wanted
 
     def _chosen(self, group: _Group, number: int, rows: int) -> Rows:

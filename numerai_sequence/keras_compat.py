@@ -12,6 +12,8 @@ the Keras packages in use, and `install` changes this in each of them, for our s
    model then misses some rows and sees others twice. Keras 2 lets it run on into a pass that nobody
    wants, and waits 5 seconds for it at the end of every epoch.
 3. Keras 2 copies every array of floats, though it is of the type that it wants. Ours it takes.
+4. TensorFlow waits for a batch in a thread of its own, not in one of those that run the model, and
+   prefetches one, not as many as it likes.
 
 Every other input reaches Keras as it was given. Installing again changes nothing.
 """

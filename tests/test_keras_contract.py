@@ -464,3 +464,55 @@ def test_keras_2_takes_floats_of_its_own_type_without_a_copy(folder, floatx):
             assert (found is x) == (dtype == floatx)
     finally:
         keras.backend.set_floatx(before)
+
+
+@pytest.mark.skipif(not (IS_KERAS_3 and IS_TENSORFLOW), reason="Keras 3's way on TensorFlow")
+@pytest.mark.parametrize("workers", [1, 4])
+def test_tensorflow_takes_no_more_batches_than_are_asked_for(monkeypatch, sequence, workers):
+    """Keras's queue, a batch a worker, one that is prefetched, and those on their way."""
+    model, _ = make_model()
+    begun, trained, ahead = [], [], []
+    batch = NumeraiSequence._batch
+
+    def counting(self, number, reader):
+        begun.append(number)
+        return batch(self, number, reader)
+
+    class Slow(keras.callbacks.Callback):
+        def on_train_batch_end(self, number, logs=None):
+            time.sleep(0.05)
+            trained.append(number)
+            ahead.append(len(begun) - len(trained))
+
+    model.fit(sequence, verbose=0, workers=workers)  # builds, and looks at two batches
+    begun.clear()
+    monkeypatch.setattr(NumeraiSequence, "_batch", counting)
+    queue = {"max_queue_size": 2} if workers > 1 else {}
+    model.fit(sequence, verbose=0, workers=workers, callbacks=[Slow()], **queue)
+    assert len(trained) == BATCHES
+    assert max(ahead) <= (2 + 2 if workers == 1 else 2 + 2 + workers + 2)
+
+
+@pytest.mark.skipif(not IS_TENSORFLOW, reason="TensorFlow's data sets")
+def test_tensorflow_waits_for_batches_in_a_thread_of_its_own(sequence):
+    if IS_KERAS_3:
+        handlers = importlib.import_module("keras.src.trainers.data_adapters.py_dataset_adapter")
+    else:
+        inner = keras.Model.__module__.rsplit(".", 1)[0]
+        handlers = importlib.import_module(f"{inner}.data_adapter")
+
+    def options(x):
+        if IS_KERAS_3:
+            return handlers.PyDatasetAdapter(x).get_tf_dataset().options()
+        return handlers.KerasSequenceAdapter(x).get_dataset().options()
+
+    class Other(keras.utils.Sequence):
+        def __len__(self):
+            return 1
+
+        def __getitem__(self, number):
+            return np.zeros((2, 2), np.float32), np.zeros(2, np.float32)
+
+    ours, theirs = options(sequence), options(Other())
+    assert (ours.threading.private_threadpool_size, ours.autotune.enabled) == (1, False)
+    assert (theirs.threading.private_threadpool_size, theirs.autotune.enabled) == (None, None)
