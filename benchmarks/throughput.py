@@ -133,7 +133,7 @@ def plot(runs: dict[str, list[dict[str, Any]]], path: Path) -> None:
     """Draw the best rows a second against the memory limit, a panel a table."""
     shown = ["warm", "half", "eighth"]
     names = sorted({key.split(" | ")[0] for key in runs}, reverse=True)
-    figure = Figure(figsize=(7 * len(names), 6), layout="tight")
+    figure = Figure(figsize=(7 * len(names), 8), layout="tight")
     for name, axis in zip(names, figure.subplots(1, len(names), squeeze=False)[0], strict=True):
         lines: dict[str, dict[int, float]] = {}
         for key, records in runs.items():
@@ -154,7 +154,7 @@ def plot(runs: dict[str, list[dict[str, Any]]], path: Path) -> None:
         axis.set(title=name, yscale="log", ylabel="rows/s", xlabel="memory limit")
         axis.set_xticks(range(len(shown)), ["none", "half", "eighth"])
         axis.grid(visible=True, which="both", alpha=0.3)
-        axis.legend(fontsize="x-small")
+        axis.legend(fontsize="x-small", ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.1))
     figure.savefig(path, dpi=120)
 
 

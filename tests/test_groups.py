@@ -268,6 +268,18 @@ def test_threads_share_the_reading_of_a_group(monkeypatch, folders):
     assert_same(found, expected[:4])
 
 
+def test_each_batch_reads_a_part_of_the_next_group(monkeypatch, folders):
+    small_groups(monkeypatch)
+    sequence = NumeraiSequence(folders / "packed", BATCH, run_rows=4, paging="streaming")
+    one_pass = sequence.one_pass()
+    left = []
+    for place in range(8):
+        one_pass[place]
+        left.append([len(group.unread) for group in one_pass._reader._groups.values()])
+    # Of the group that is handed out, the next one, and the one after it.
+    assert left[:5] == [[0, 3, 4], [0, 2, 4], [0, 1, 4], [0, 0, 4], [0, 0, 4]]
+
+
 def test_groups_are_let_go_when_their_batches_were_handed_out(monkeypatch, folders):
     small_groups(monkeypatch)
     sequence = NumeraiSequence(folders / "packed", BATCH, run_rows=4, paging="streaming")

@@ -91,6 +91,18 @@ def test_groups_hold_each_row_once(spans, run_rows, group_rows, permutation):
 
 @everywhere
 @each_run
+@each_group
+def test_rows_of_a_placed_group_ascend_and_ranks_say_where_they_are(spans, run_rows, group_rows):
+    order = epoch_order(spans, seed=5, epoch=2, run_rows=run_rows, group_rows=group_rows)
+    for number in range(order.groups):
+        rows, ranks = order.placed_group(number)
+        assert (rows.dtype, ranks.dtype) == (np.int64, np.int64)
+        assert (np.diff(rows) > 0).all()
+        np.testing.assert_array_equal(rows[ranks], order.group(number))
+
+
+@everywhere
+@each_run
 @each_seed
 def test_any_cut_of_the_epoch_is_its_rows_ascending(spans, run_rows, seed):
     options = {"seed": seed, "epoch": 3, "run_rows": run_rows, "group_rows": 10}

@@ -94,6 +94,21 @@ def test_threads_together_stay_within_the_budget(large):
     assert pager._in_use == 0
 
 
+def test_what_is_in_use_counts_when_the_rest_is_let_go(monkeypatch, large):
+    monkeypatch.setattr(paging_module, "_shared_bytes", lambda: None)
+    with open_shards(large) as shards:
+        pager = Pager(shards.files, mode="streaming", budget_bytes=10 * MB)
+        gone = []
+        monkeypatch.setattr(paging_module, "advise", lambda map_, advice: gone.append(advice))
+        with pager.room(6 * MB):
+            with pager.room(3 * MB):
+                assert not gone
+            with pager.room(5 * MB):
+                assert gone == ["MADV_DONTNEED"] * len(shards.files)
+                assert pager._mapped == 11 * MB
+        assert pager._in_use == 0
+
+
 def test_a_set_that_is_resident_is_announced_once(large):
     sequence = NumeraiSequence(large, 100, paging="resident", run_rows=16)
     assert sequence._pager.reads_ahead
