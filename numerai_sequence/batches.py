@@ -59,7 +59,7 @@ class Mixer:
     ) -> tuple[Batch, ...]:
         """Write a shard file of some windows; `progress` is called with the rows of each."""
         batches = []
-        with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, self._schema) as writer:
+        with open(path, "wb") as file, pa.ipc.new_file(file, self._schema) as writer:
             for number in numbers:
                 batch = self._mix(number)
                 writer.write_batch(batch)

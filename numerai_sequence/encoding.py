@@ -208,7 +208,7 @@ class Decoder:
             encoded.take(rows, axis=0, out=batch.view(np.uint8), mode="clip")
             return
         blocks = -(-batch.size // _BLOCK_VALUES)
-        step = -(-len(batch) // max(1, blocks))
+        step = max(1, -(-len(batch) // max(1, blocks)))
         for start in range(0, len(batch), step):
             block = batch[start : start + step]
             if rows is None:
