@@ -174,9 +174,8 @@ class Decoder:
         # Chosen features are decoded in their own order, and then put into the one asked for.
         self._places = None if columns is None or _ascends(columns) else _ranks(columns)
         # Digits first: what else has to be done to them is then done in one long piece.
-        self._has_digits = self._places is not None or (
-            dtype == "float16" or (dtype == "float32" and self._packed)
-        )
+        is_packed_float = self._packed and dtype != "int8"
+        self._has_digits = is_packed_float or dtype == "float16" or self._places is not None
         # For each digit: which bytes of the row, and where their values go in the batch.
         self._parts: list[tuple[Any, slice]] = []
         for digit in range(3 if self._packed else 1):
@@ -219,9 +218,9 @@ class Decoder:
             self._decode(chosen, block)
 
     def _decode(self, encoded: Bytes, batch: npt.NDArray[Any]) -> None:
-        digits: Any = borrow("digits", *batch.shape) if self._has_digits else batch
-        if digits.dtype == np.int8:
-            digits = digits.view(np.uint8)  # the same values, and no cast
+        # Digits have the same bytes as int8: so they are copied, and not cast.
+        values: Any = batch.view(np.uint8) if self.dtype == "int8" else batch
+        digits: Any = borrow("digits", *batch.shape) if self._has_digits else values
         self._fill(digits, encoded)
         if self._places is not None:
             ordered = borrow("ordered", *batch.shape)
@@ -229,10 +228,8 @@ class Decoder:
         if self.dtype == "float16":
             np.take(_FLOAT16, digits, out=batch, mode="clip")
             return
-        if self.dtype == "int8":
-            digits = digits.view(np.int8)
         if self._has_digits:
-            batch[:] = digits
+            values[:] = digits
         if self.dtype == "float32":
             # Cast, then scale in place: a third faster than one multiplication that casts.
             np.multiply(batch, np.float32(SCALE), out=batch)

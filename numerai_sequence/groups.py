@@ -56,14 +56,15 @@ class _Group:
 
     Parameters
     ----------
+    number : int
     rows, ranks : int64 arrays
         From `RowOrder.placed_group`.
     batches : int
         That will be asked for.
     """
 
-    def __init__(self, rows: Rows, ranks: Rows, batches: int) -> None:
-        self.rows, self.ranks, self.batches = rows, ranks, batches
+    def __init__(self, number: int, rows: Rows, ranks: Rows, batches: int) -> None:
+        self.number, self.rows, self.ranks, self.batches = number, rows, ranks, batches
         bounds = [len(rows) * part // _PARTS for part in range(_PARTS + 1)]
         self.unannounced = deque(slice(*part) for part in pairwise(bounds))
         self.unread = self.unannounced.copy()
@@ -182,7 +183,7 @@ class GroupReader:
     def _batch_of_group(self, number: int, rows: int) -> tuple[Bytes, Rows, Values]:
         """Read a group as far as that is left to do, and a part of the next one."""
         group, *following = self._groups_from(number // self._per_group, 3)
-        self._fetched.add(number // self._per_group)
+        self._fetched.add(group.number)
         self._announce(group, *following[:1])
         if not group.is_whole:
             while self._read_part(group):
@@ -197,7 +198,7 @@ class GroupReader:
         with self._lock:
             group.batches -= 1
             if not group.batches:
-                self._drop(number // self._per_group)
+                self._drop(group)
         chosen = self._chosen(group, number, rows)
         return group.encoded, chosen, group.values[:, chosen].T
 
@@ -211,15 +212,16 @@ class GroupReader:
         group = self._groups.get(number)
         if group is None:
             rows, ranks = self._order.placed_group(number)
-            group = _Group(rows, ranks, int(self._batches_of[number]))
+            group = _Group(number, rows, ranks, int(self._batches_of[number]))
             self._groups[number] = group
             if len(self._groups) > self._most_groups:
-                self._drop(next(iter(self._groups)))
+                self._drop(next(iter(self._groups.values())))
         return group
 
-    def _drop(self, number: int) -> None:
-        self._groups.pop(number, None)
-        self._fetched.discard(number)
+    def _drop(self, group: _Group) -> None:
+        if self._groups.get(group.number) is group:  # and not one that has been made anew
+            del self._groups[group.number]
+            self._fetched.discard(group.number)
 
     def _announce(self, *groups: _Group, parts: int | None = None) -> None:
         """Tell the kernel of groups, or of some parts of them, unless it has been told."""
@@ -252,8 +254,7 @@ class GroupReader:
             done.set_result(None)
         except BaseException as error:
             with self._lock:  # whoever asks later tries again
-                for number in [n for n, other in self._groups.items() if other is group]:
-                    self._drop(number)
+                self._drop(group)
             done.set_exception(error)
             raise
         return True

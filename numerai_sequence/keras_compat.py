@@ -203,13 +203,12 @@ def _cure_keras_2(package: ModuleType, kind: type) -> None:
                 return data  # and no copy of each array, which is no longer aligned
         return standardize(self, data)
 
-    adapter._handle_multiprocessing = _handle_multiprocessing
-
     @functools.wraps(get_dataset)
     def _get_dataset(self: Any) -> Any:
         dataset = get_dataset(self)
         return _on_its_own(dataset) if isinstance(self._keras_sequence, kind) else dataset
 
+    adapter._handle_multiprocessing = _handle_multiprocessing
     adapter._standardize_batch, adapter.get_dataset = _standardize_batch, _get_dataset
 
 

@@ -104,7 +104,7 @@ class Mapped:
         reader = pa.ipc.open_file(self._buffer)
         return [reader.get_batch(number) for number in range(reader.num_record_batches)]
 
-    def view(self, start: int, shape: tuple[int, ...], dtype: Any = np.uint8) -> Any:
+    def view(self, start: int, shape: tuple[int, ...], dtype: Any) -> Any:
         """Return a part of the file as an array."""
         return np.ndarray(shape, dtype, self._bytes, start)
 

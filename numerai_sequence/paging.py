@@ -85,9 +85,10 @@ class Pager:
         self._in_use = 0
         self._others = _shared_bytes() or 0
         self._lock = OwnLock()
+        advice = "RANDOM" if mode == "streaming" else "NORMAL"
         for file in files:
-            advise(file.map, "MADV_RANDOM" if mode == "streaming" else "MADV_NORMAL")
-            _advise_reads(file, "RANDOM" if mode == "streaming" else "NORMAL")
+            advise(file.map, f"MADV_{advice}")
+            _advise_reads(file, advice)
 
     def warm(self) -> None:
         """Read the next piece of the set into the page cache, until all of it was."""
