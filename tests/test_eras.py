@@ -1,12 +1,23 @@
-"""Eras: their numbers, their order in time, and their shards."""
+"""Eras: their numbers, their order in time, their shards, and which are chosen."""
 
 from __future__ import annotations
 
 import itertools
+import pickle
+import random
 
+import numpy as np
+import pandas as pd
+import pyarrow as pa
 import pytest
 
-from numerai_sequence.eras import era_number, shard_of_era, sort_eras
+from numerai_sequence.eras import choose_eras, era_number, shard_of_era, sort_eras
+from numerai_sequence.errors import EraError
+
+# Every other week of 20, and live; a legacy file's eras; two spellings of one number.
+KNOWN = ["0001", "0003", "0005", "0007", "0009", "0011", "0013", "0015", "0017", "0019", "X"]
+LEGACY = [f"era{number}" for number in range(1, 121)]
+DOUBLE = ["0001", "era1", "0002"]
 
 
 @pytest.mark.parametrize(
@@ -55,3 +66,243 @@ def test_shard_of_an_era_is_its_number_mod_the_shards(num_shards):
 
 def test_eras_without_a_number_are_in_shard_0():
     assert [shard_of_era(era, 16) for era in ("X", "", "eraX")] == [0, 0, 0]
+
+
+def refused(kind, wanted, known=KNOWN):
+    with pytest.raises(kind) as caught:
+        choose_eras(wanted, known)
+    return caught.value
+
+
+def test_none_chooses_all_in_the_order_of_time():
+    assert choose_eras(None, reversed(KNOWN)) == KNOWN
+    assert choose_eras(None, []) == []
+
+
+@pytest.mark.parametrize(
+    ("wanted", "expected"),
+    [
+        ("0005", ["0005"]),
+        ("5", ["0005"]),
+        ("era5", ["0005"]),
+        ("X", ["X"]),
+        (" 0005 ,X", ["0005", "X"]),
+        ("X,0005", ["0005", "X"]),
+        ("0003-0007", ["0003", "0005", "0007"]),
+        ("2-8", ["0003", "0005", "0007"]),
+        ("era2 - era8", ["0003", "0005", "0007"]),
+        ("7-7", ["0007"]),
+        ("16-", ["0017", "0019"]),
+        ("-4", ["0001", "0003"]),
+        ("0-99999", KNOWN[:-1]),
+        ("::4", ["0001", "0009", "0017"]),
+        ("1::4", ["0003", "0011", "0019"]),
+        ("-2:", ["0019", "X"]),
+        ("1:3", ["0003", "0005"]),
+        ("::-5", ["0001", "0011", "X"]),
+        (":", KNOWN),
+        ("-3,X,9,2-4", ["0001", "0003", "0009", "X"]),
+        ("1-5,3-7", ["0001", "0003", "0005", "0007"]),
+        ("1-5,3", ["0001", "0003", "0005"]),
+        (np.str_("2-4"), ["0003"]),
+    ],
+)
+def test_str_chooses(wanted, expected):
+    assert choose_eras(wanted, KNOWN) == expected
+    assert choose_eras(wanted, KNOWN[::-1]) == expected
+
+
+@pytest.mark.parametrize("wanted", ["1-120", "era1-era120", "0001-0120", "-120", "1-", "0-1000"])
+def test_range_compares_numbers_whatever_the_spelling(wanted):
+    assert choose_eras(wanted, LEGACY) == LEGACY
+    assert choose_eras("9-11", LEGACY) == ["era9", "era10", "era11"]
+    assert choose_eras("1231-", ["0999", "1231", "12345"]) == ["1231", "12345"]
+
+
+def test_name_that_is_there_as_it_is_spelled_is_taken_before_a_range_or_a_slice():
+    assert choose_eras("2-4", [*KNOWN, "2-4"]) == ["2-4"]
+    assert choose_eras("a:b,0003", [*KNOWN, "a:b"]) == ["0003", "a:b"]
+    assert choose_eras("", ["", "0001"]) == [""]
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        ["0003", "0017"],
+        ("17", "era3"),
+        {17, 3},
+        range(3, 18, 14),
+        iter(["era17", 3]),
+        {"0003": 1, "0017": 2},
+        np.array([17, 3]),
+        np.array([17, 3], np.uint8),
+        np.array(["0003", "0017"]),
+        [np.int64(3), np.str_("17")],
+        pd.Series(["0003", "0017"]),
+        pd.Series([3, 17], dtype="Int16"),
+        pd.Series(["0003", "0017"], dtype="category"),
+        pd.Index(["0003", "0017"], dtype="string"),
+        pa.array(["0003", "0017"]),
+        pa.chunked_array([["era17"], ["0003"]]),
+        pa.array(["0003", "0017"]).dictionary_encode(),
+        pa.array([3, 17], pa.int16()),
+    ],
+    ids=lambda wanted: type(wanted).__name__,
+)
+def test_iterable_of_names_or_numbers_chooses(wanted):
+    assert choose_eras(wanted, KNOWN) == ["0003", "0017"]
+
+
+def test_number_means_all_its_spellings_and_a_spelling_that_is_there_itself():
+    assert choose_eras([1], DOUBLE) == choose_eras("1", DOUBLE) == ["0001", "era1"]
+    assert choose_eras(["01"], DOUBLE) == ["0001", "era1"]
+    assert choose_eras("0001", DOUBLE) == choose_eras(["0001"], DOUBLE) == ["0001"]
+    assert choose_eras(["era1"], DOUBLE) == ["era1"]
+    assert choose_eras("1-1", DOUBLE) == ["0001", "era1"]
+
+
+@pytest.mark.parametrize(
+    "places", [slice(1, None, 4), slice(-3, None), slice(None, None, -2), slice(2), slice(None)]
+)
+def test_slice_is_over_the_order_of_time(places):
+    assert choose_eras(places, KNOWN[::-1]) == sorted(KNOWN[places])
+
+
+def test_function_is_asked_once_for_each_era():
+    asked = []
+
+    def wants(era):
+        asked.append(era)
+        return era > "0015"
+
+    assert choose_eras(wants, KNOWN) == ["0017", "0019", "X"]
+    assert asked == KNOWN
+    assert choose_eras(lambda era: np.bool_(era == "X"), KNOWN) == ["X"]
+
+
+@pytest.mark.parametrize("answer", [1, None, "True", np.int64(1)])
+def test_function_that_returns_no_bool_is_refused(answer):
+    assert "'0001', expected a bool" in str(refused(TypeError, lambda era: answer))
+
+
+def test_choosing_is_what_brute_force_chooses():
+    rng = random.Random(7)
+    for _ in range(500):
+        numbers = sorted(rng.sample(range(40), rng.randint(1, 20)))
+        known = [rng.choice(["{:04d}", "era{}", "{}"]).format(number) for number in numbers]
+        first, last = sorted((rng.choice(numbers), rng.randrange(40)))
+        ranged = [era for era in known if first <= int(era.removeprefix("era")) <= last]
+        some = sorted(rng.sample(range(len(known)), rng.randint(1, len(known))))
+        start, step = rng.randrange(len(known)), rng.randint(1, 5)
+        shuffled = rng.sample(known, len(known))
+        assert choose_eras(f"{first}-{last}", shuffled) == ranged
+        assert choose_eras(f"{start}::{step}", shuffled) == known[start::step]
+        assert choose_eras(slice(start, None, step), shuffled) == known[start::step]
+        assert choose_eras([numbers[place] for place in some], shuffled) == [known[i] for i in some]
+        assert choose_eras(",".join(known[i] for i in some), shuffled) == [known[i] for i in some]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "missing"),
+    [
+        ("0008", ["0008"]),
+        ("1-5,8,Y", ["8", "Y"]),
+        (["0008", "0001", "Y"], ["0008", "Y"]),
+        (range(1, 5), [2, 4]),
+        ([-1], [-1]),
+        (["0001-0005"], ["0001-0005"]),
+        ([""], [""]),
+        (np.array([8]), [8]),
+    ],
+)
+def test_era_that_is_not_there_is_named(wanted, missing):
+    error = refused(EraError, wanted)
+    assert error.eras == missing
+    assert pickle.loads(pickle.dumps(error)).eras == missing
+    more = f" and {len(missing) - 1} more" if missing[1:] else ""
+    found = f"eras: {missing[0]!r}{more} not found among 11 eras (0001 to X)"
+    assert str(error).startswith(found)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "known", "end"),
+    [
+        ("0008", KNOWN, "(0001 to X); near it are 0007 and 0009"),
+        ([600], KNOWN, "(0001 to X); near it are 0017 and 0019"),
+        ("era0", KNOWN, "(0001 to X); near it are 0001 and 0003"),
+        ("2", ["1"], "1 era (1 to 1); near it is 1"),
+        (["live"], ["0001", "Live"], "; did you mean Live?"),
+        ("X", ["0001"], "or several with commas between"),
+        (["1-3"], ["0005"], "or several with commas between"),
+        ("8", ["X"], "or several with commas between"),
+        ("0001", [], "among 0 eras; expected one of them, or a str such as '0001', "),
+    ],
+)
+def test_missing_era_is_shown_with_close_ones(wanted, known, end):
+    assert end in str(refused(EraError, wanted, known))
+
+
+@pytest.mark.parametrize(
+    "part",
+    ["", " ", "-", "1-2-3", "era-era", "X-", "1--2", "::0", "::-0", "::x", "1:2:3:4", "1-3:2"],
+)
+def test_part_that_cannot_be_read_is_shown_with_the_grammar(part):
+    for wanted in (part, f"0001,{part}", f"{part},0001"):
+        error = refused(EraError, wanted)
+        assert str(error) == (
+            f"eras: cannot read {part.strip()!r}; expected '0001', '0001-0574', '0575-', '-0574', "
+            "'::4' or '1::4', or several with commas between"
+        )
+        assert error.eras == [part.strip()]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "what"),
+    [
+        ("20-", "'20-' chooses"),
+        ("1-5,20-30", "'20-30' chooses"),
+        ("5-1", "'5-1' chooses"),
+        ("8-8", "'8-8' chooses"),
+        ("11::", "'11::' chooses"),
+        (slice(11, None), "slice(11, None, None) chooses"),
+        (lambda era: False, "the function chooses"),
+        ([], "an empty list chooses"),
+        (range(0), "an empty list chooses"),
+    ],
+)
+def test_choosing_nothing_is_refused(wanted, what):
+    message = str(refused(EraError, wanted))
+    assert message == f"eras: {what} none of 11 eras (0001 to X); choose at least one"
+
+
+@pytest.mark.parametrize(
+    ("wanted", "known", "twice"),
+    [
+        (["0003", "0005", "0003"], KNOWN, ["0003"]),
+        ([3, "era3", 5, np.int8(5)], KNOWN, ["0003", "0005"]),
+        ("0003,3", KNOWN, ["0003"]),
+        ("X,X", KNOWN, ["X"]),
+        (["0001", 1], DOUBLE, ["0001"]),
+    ],
+)
+def test_era_named_twice_is_refused(wanted, known, twice):
+    error = refused(EraError, wanted, known)
+    assert error.eras == twice
+    assert f"{twice[0]!r} is named twice" in str(error)
+
+
+@pytest.mark.parametrize(
+    "entry", [True, np.True_, 1.0, np.float32(1), None, b"0001", ["0001"], pd.NA, pa.scalar(1.0)]
+)
+def test_entry_that_is_no_name_and_no_number_is_refused(entry):
+    assert "expected names such as '0001' or whole numbers" in str(refused(TypeError, [1, entry]))
+
+
+def test_mask_is_refused():
+    refused(TypeError, np.ones(len(KNOWN), bool))
+
+
+@pytest.mark.parametrize("wanted", [1, True, 1.5, b"0001", np.int64(1)])
+def test_what_is_no_choice_is_refused(wanted):
+    message = str(refused(TypeError, wanted))
+    assert message.startswith(f"eras: found {wanted!r}, expected a str, a list of names or numbers")
