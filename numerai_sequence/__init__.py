@@ -23,6 +23,7 @@ from .errors import (
 )
 from .layout import WriteOptions
 from .shards import PathLike, ShardSet, open_shards
+from .splits import Split, split_eras, walk_forward
 from .version import __version__
 from .writer import write
 
@@ -40,8 +41,11 @@ __all__ = [
     "OutputExistsError",
     "ShardSet",
     "SourceError",
+    "Split",
     "__version__",
     "open_shards",
+    "split_eras",
+    "walk_forward",
     "write_shards",
 ]
 
