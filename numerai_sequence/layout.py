@@ -20,6 +20,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from .checks import as_count, as_counts, as_list, as_names, as_text, as_whole, require_count
 from .encoding import ENCODINGS, row_bytes, value_dtype
 from .errors import ManifestError
 
@@ -44,9 +45,9 @@ class WriteOptions:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        _require_count("num_shards", self.num_shards)
+        require_count("num_shards", self.num_shards)
         if self.mix_eras is not None:
-            _require_count("mix_eras", self.mix_eras)
+            require_count("mix_eras", self.mix_eras)
         if self.encoding not in ENCODINGS:
             raise ValueError(f"encoding: found {self.encoding!r}, expected one of {ENCODINGS}")
         if isinstance(self.seed, bool) or not isinstance(self.seed, int) or self.seed < 0:
@@ -187,12 +188,12 @@ def _damaged(path: Path, found: str) -> ManifestError:
 
 def _parse(document: dict[str, Any]) -> Manifest:
     manifest = Manifest(
-        encoding=_text(document["encoding"]),
-        features=_names(document["features"]),
-        targets=_names(document["targets"]),
+        encoding=as_text(document["encoding"]),
+        features=as_names(document["features"]),
+        targets=as_names(document["targets"]),
         options=_options(document["options"]),
-        sources=tuple(_source(source) for source in _list(document["sources"])),
-        shards=tuple(_shard(shard) for shard in _list(document["shards"])),
+        sources=tuple(_source(source) for source in as_list(document["sources"])),
+        shards=tuple(_shard(shard) for shard in as_list(document["shards"])),
     )
     if manifest.encoding not in ENCODINGS:
         raise ValueError(f"encoding {manifest.encoding!r}, expected one of {ENCODINGS}")
@@ -208,79 +209,34 @@ def _options(options: dict[str, Any]) -> WriteOptions:
     if set(values) != set(WriteOptions.__dataclass_fields__):
         raise KeyError(f"options {sorted(values)}")
     for name in ("features", "targets"):
-        values[name] = None if values[name] is None else _names(values[name])
+        values[name] = None if values[name] is None else as_names(values[name])
     return WriteOptions(**values)
-
-
-def _list(value: Any) -> list[Any]:
-    if not isinstance(value, list):
-        raise TypeError(f"found {value!r}, expected a list")
-    return value
 
 
 def _source(source: dict[str, Any]) -> SourceFile:
     return SourceFile(
-        path=_text(source["path"]),
-        bytes=_count(source["bytes"]),
-        mtime_ns=_whole(source["mtime_ns"]),
-        rows=_count(source["rows"]),
-        checksum=_text(source["checksum"]),
+        path=as_text(source["path"]),
+        bytes=as_count(source["bytes"]),
+        mtime_ns=as_whole(source["mtime_ns"]),
+        rows=as_count(source["rows"]),
+        checksum=as_text(source["checksum"]),
     )
 
 
 def _shard(shard: dict[str, Any]) -> Shard:
-    file = _text(shard["file"])
+    file = as_text(shard["file"])
     if not is_shard_name(file):
         raise ValueError(f"shard file {file!r} is no plain file name")
     batches = tuple(
-        Batch(_count(batch["rows"]), _counts(batch["eras"]), _counts(batch["data_types"]))
-        for batch in _list(shard["batches"])
+        Batch(as_count(batch["rows"]), as_counts(batch["eras"]), as_counts(batch["data_types"]))
+        for batch in as_list(shard["batches"])
     )
-    rows = _count(shard["rows"])
+    rows = as_count(shard["rows"])
     if rows != sum(batch.rows for batch in batches):
         raise ValueError(f"{file}: {rows} rows, but its batches hold another number")
     if any(batch.rows != sum(batch.eras.values()) for batch in batches):
         raise ValueError(f"{file}: the rows of a batch are not those of its eras")
-    return Shard(file, _count(shard["bytes"]), rows, _text(shard["checksum"]), batches)
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"found {value!r}, expected a string")
-    return value
-
-
-def _count(value: Any) -> int:
-    count = _whole(value)
-    if count < 0:
-        raise TypeError(f"found {value!r}, expected a whole number")
-    return count
-
-
-def _whole(value: Any, name: str = "number") -> int:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name}: found {value!r}, expected a whole number")
-    return value
-
-
-def _counts(value: Any) -> dict[str, int]:
-    if not isinstance(value, dict):
-        raise TypeError(f"found {value!r}, expected counts by name")
-    for name, count in value.items():
-        _text(name), _count(count)
-    return value  # and no copy: a terabyte's set has some 100,000 of these numbers
-
-
-def _names(value: Any) -> tuple[str, ...]:
-    names = tuple(_text(name) for name in _list(value))
-    if len(set(names)) != len(names):
-        raise ValueError("a name comes twice")
-    return names
-
-
-def _require_count(name: str, value: Any) -> None:
-    if _whole(value, name) < 1:
-        raise ValueError(f"{name}: found {value}, expected at least 1")
+    return Shard(file, as_count(shard["bytes"]), rows, as_text(shard["checksum"]), batches)
 
 
 def file_checksum(path: Path, *, progress: Callable[[int], object] | None = None) -> str:

@@ -17,6 +17,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from .checks import short
 from .errors import ManifestError, OutputExistsError
 from .layout import (
     MANIFEST,
@@ -215,7 +216,7 @@ def _difference(manifest: Manifest, sources: Sequence[Path], options: WriteOptio
     for name in WriteOptions.__dataclass_fields__:
         found, wanted = getattr(manifest.options, name), getattr(options, name)
         if found != wanted:
-            return f"{name}={_short(found)}, not {_short(wanted)}"
+            return f"{name}={short(found)}, not {short(wanted)}"
     if len(manifest.sources) != len(sources):
         return f"{len(manifest.sources)} sources, not {len(sources)}"
     for recorded, path in zip(manifest.sources, sources, strict=True):
@@ -229,11 +230,6 @@ def _is_same_file(recorded: SourceFile, path: Path) -> bool:
     if status.st_size != recorded.bytes:
         return False
     return status.st_mtime_ns == recorded.mtime_ns or file_checksum(path) == recorded.checksum
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def _sync_folder(folder: Path) -> None:

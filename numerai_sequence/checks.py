@@ -1,0 +1,66 @@
+"""Checks: a value of a JSON document comes back as it is, or is refused.
+
+What is refused is a `TypeError` or a `ValueError`; who reads the document says which one it is.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+
+def as_text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"found {short(value)}, expected a string")
+    return value
+
+
+def as_count(value: Any) -> int:
+    count = as_whole(value)
+    if count < 0:
+        raise TypeError(f"found {short(value)}, expected a whole number")
+    return count
+
+
+def as_whole(value: Any, name: str = "number") -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name}: found {short(value)}, expected a whole number")
+    return value
+
+
+def as_list(value: Any) -> list[Any]:
+    if not isinstance(value, list):
+        raise TypeError(f"found {short(value)}, expected a list")
+    return value
+
+
+def as_dict(value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise TypeError(f"found {short(value)}, expected values by name")
+    return value
+
+
+def as_counts(value: Any) -> dict[str, int]:
+    counts = as_dict(value)
+    for name, count in counts.items():
+        as_text(name), as_count(count)
+    return counts  # and no copy: a terabyte's set has some 100,000 of these numbers
+
+
+def as_names(value: Any) -> tuple[str, ...]:
+    names = tuple(as_text(name) for name in as_list(value))
+    if len(set(names)) != len(names):
+        twice = next(name for name, count in Counter(names).items() if count > 1)
+        raise ValueError(f"name {short(twice)} comes twice")
+    return names
+
+
+def require_count(name: str, value: Any) -> None:
+    if as_whole(value, name) < 1:
+        raise ValueError(f"{name}: found {value}, expected at least 1")
+
+
+def short(value: object) -> str:
+    """Return a value as it is shown in an error: no more than 60 characters of it."""
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
