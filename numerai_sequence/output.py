@@ -121,6 +121,7 @@ class Output:
         old: set[str] = set()
         with suppress(ManifestError):  # none; or damaged, and then its files are anyone's guess
             old = {shard.file for shard in read_manifest(self.folder).shards}
+        old -= new  # the name of an old shard that had gone was free
         write_manifest(manifest, self._writing / MANIFEST)
         journal = {"new": sorted(new), "old": sorted(old)}
         (self._writing / _JOURNAL).write_text(json.dumps(journal))

@@ -258,6 +258,14 @@ def test_a_shard_that_is_missing_or_cut_off_is_found_and_can_be_replaced(train, 
         assert_tidy(out)
 
 
+def test_a_set_whose_shards_are_all_missing_can_be_replaced(train, later, tmp_path):
+    out = write(train, tmp_path / "shards")
+    for path in out.glob("*.arrow"):
+        path.unlink()
+    assert ids_of(write(later, out, overwrite=True)) == NEW
+    assert_tidy(out)
+
+
 def test_overwriting_replaces_the_set_and_removes_its_shards(train, later, tmp_path):
     out = write(train, tmp_path / "shards")
     for source, expected, shards in [(later, NEW, 5), (train, OLD, 2), (train, OLD, 2)]:
