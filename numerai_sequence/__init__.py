@@ -57,15 +57,17 @@ def write_shards(
     num_shards: int = 16,
     encoding: str = "packed",
     mix_eras: int | None = None,
-    features: Sequence[str] | None = None,
+    features: str | Sequence[str] | None = None,
     targets: Sequence[str] | None = None,
+    features_json: PathLike | None = None,
     seed: int = 0,
     overwrite: bool = False,
     progress: bool = True,
 ) -> ShardSet:
     """Write Parquet files as one shard set, and open it.
 
-    A set that was written from the same files with the same options is opened as it is.
+    A set that was written from the same files with the same options is opened as it is; where only
+    the feature sets differ, those it tells of are brought up to date.
 
     Parameters
     ----------
@@ -81,8 +83,15 @@ def write_shards(
     mix_eras : int, optional
         Neighbouring eras of a shard whose rows are mixed once for all, so that reading runs of rows
         still shuffles well. None: as many as fit into 256 MB. 1 keeps each era together.
-    features, targets : sequence of str, optional
-        The columns to write, in this order; None for all named ``feature...`` and ``target...``.
+    features : str or sequence of str, optional
+        The columns to write, in this order, or the name of a feature set ("medium"); None for all
+        named ``feature...``.
+    targets : sequence of str, optional
+        The columns to write, in this order: any of numbers, such as weights of the rows; None for
+        all named ``target...``.
+    features_json : path, optional
+        Numerai's features.json, whose feature sets the set shall know. None: ``features.json``
+        beside the first source; where there is none, a set that is there keeps those it has.
     seed : int
         Of the mixing.
     overwrite : bool
@@ -98,21 +107,31 @@ def write_shards(
     ------
     SourceError
         A source cannot be read, lacks a column, or holds a feature value that is none of the five,
-        with the file, the column and the row.
+        with the file, the column and the row; or features.json is not what it should be.
     FeatureError
-        A feature or target asked for is unknown.
+        A feature, feature set or target asked for is unknown.
     OutputExistsError
         `out` holds something else.
     """
+    feature_set = features if isinstance(features, str) else None
     options = WriteOptions(
         num_shards,
         encoding,
         mix_eras,
-        _names("features", features),
+        None if feature_set is not None else _names("features", features),
         _names("targets", targets),
         seed,
     )
-    return open_shards(write(sources, Path(out), options, overwrite=overwrite, progress=progress))
+    write(
+        sources,
+        Path(out),
+        options,
+        feature_set=feature_set,
+        features_json=None if features_json is None else Path(features_json),
+        overwrite=overwrite,
+        progress=progress,
+    )
+    return open_shards(out)
 
 
 def _names(option: str, names: Sequence[str] | None) -> tuple[str, ...] | None:

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from .encoding import Bytes, Decoder, row_bytes
 from .eras import sort_eras
-from .layout import FEATURES, Batch, Shard, WriteOptions, file_checksum
+from .layout import FEATURES, META_COLUMNS, Batch, Shard, WriteOptions, file_checksum
 from .scratch import Scratch
 from .windows import Window
 
@@ -116,4 +116,12 @@ def _describe(batch: pa.RecordBatch) -> Batch:
         batch.num_rows,
         {era: eras[era] for era in sort_eras(eras)},
         dict(sorted(count_values(batch.column("data_type")).items())),
+        _count_missing(batch),
     )
+
+
+def _count_missing(batch: pa.RecordBatch) -> dict[str, int]:
+    """Count the rows without each target: there NaN stands for null too."""
+    targets = batch.schema.names[len(META_COLUMNS) : -1]
+    counts = {name: int(np.isnan(batch.column(name).to_numpy()).sum()) for name in targets}
+    return {name: count for name, count in counts.items() if count}

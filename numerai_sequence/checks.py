@@ -55,7 +55,7 @@ def as_names(value: Any) -> tuple[str, ...]:
     return names
 
 
-def require_count(name: str, value: Any) -> None:
+def check_count(name: str, value: Any) -> None:
     if as_whole(value, name) < 1:
         raise ValueError(f"{name}: found {value}, expected at least 1")
 

@@ -60,7 +60,18 @@ def main() -> None:
     help="Eras whose rows are mixed with each other.  [default: as many as fit into 256 MB]",
 )
 @click.option("--feature", "features", multiple=True, help="Write this feature only; repeatable.")
-@click.option("--target", "targets", multiple=True, help="Write this target only; repeatable.")
+@click.option("--features", "feature_set", metavar="NAME", help="Write this feature set only.")
+@click.option(
+    "--features-json",
+    metavar="FILE",
+    help="Numerai's feature sets.  [default: features.json beside the first source]",
+)
+@click.option(
+    "--target",
+    "targets",
+    multiple=True,
+    help="Write this target, or column of other numbers, only; repeatable.",
+)
 @click.option(
     "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the mixing."
 )
@@ -70,18 +81,22 @@ def shard(
     sources: tuple[str, ...],
     out: str,
     features: tuple[str, ...],
+    feature_set: str | None,
     targets: tuple[str, ...],
     quiet: bool,
     **options: Any,
 ) -> None:
     """Write one shard set from one or more Parquet files.
 
-    A set that was written from the same files with the same options is left as it is.
+    A set that was written from the same files with the same options is left as it is, but that it
+    learns of feature sets that are new.
     """
+    if features and feature_set is not None:
+        raise click.UsageError("--feature and --features: choose one of them")
     shards = write_shards(
         sources,
         out,
-        features=features or None,
+        features=feature_set if feature_set is not None else features or None,
         targets=targets or None,
         progress=not quiet,
         **options,
@@ -156,15 +171,25 @@ def _describe(shards: ShardSet) -> str:
     size = sum(file.bytes for file in files)
     paging = decide(size)
     batches = sum(len(file.batches) for file in files)
+    missing = ", ".join(f"{target} {rows:,}" for target, rows in shards.missing.items())
     lines = {
         "folder": str(shards.folder),
         "rows": f"{shards.rows:,}",
         "features": f"{len(shards.features):,}, {shards.encoding}",
+        "feature sets": _describe_feature_sets(shards) or "none",
         "targets": f"{len(shards.targets)}: {', '.join(shards.targets)}",
+        **({"missing": f"rows without {missing}"} if missing else {}),
         "eras": f"{len(eras):,}: {eras[0]} to {eras[-1]}" if eras else "none",
         "data types": ", ".join(shards.data_types) or "none",
         "shards": f"{len(shards)} files, {batches} record batches, {size / 1e6:,.1f} MB",
         "paging": f"{paging.mode}: {paging.reason}",
         "sources": ", ".join(source.path for source in shards.manifest.sources),
     }
-    return "\n".join(f"{name:<11}{value}" for name, value in lines.items())
+    return "\n".join(f"{name:<13}{value}" for name, value in lines.items())
+
+
+def _describe_feature_sets(shards: ShardSet) -> str:
+    manifest = shards.manifest
+    sizes = [f"{name} {len(places):,}" for name, places in manifest.feature_sets.items()]
+    parts = manifest.partial_sets.items()
+    return ", ".join([*sizes, *(f"{name} {part:,} of {size:,}" for name, (part, size) in parts)])

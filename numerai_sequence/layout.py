@@ -14,13 +14,13 @@ import json
 import os
 import re
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from .checks import as_count, as_counts, as_list, as_names, as_text, as_whole, require_count
+from .checks import as_count, as_counts, as_dict, as_list, as_names, as_text, as_whole, check_count
 from .encoding import ENCODINGS, row_bytes, value_dtype
 from .errors import ManifestError
 
@@ -45,9 +45,9 @@ class WriteOptions:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        require_count("num_shards", self.num_shards)
+        check_count("num_shards", self.num_shards)
         if self.mix_eras is not None:
-            require_count("mix_eras", self.mix_eras)
+            check_count("mix_eras", self.mix_eras)
         if self.encoding not in ENCODINGS:
             raise ValueError(f"encoding: found {self.encoding!r}, expected one of {ENCODINGS}")
         if isinstance(self.seed, bool) or not isinstance(self.seed, int) or self.seed < 0:
@@ -67,11 +67,15 @@ class SourceFile:
 
 @dataclass(frozen=True)
 class Batch:
-    """One record batch: its rows, and how many of them each era and each data type has."""
+    """One record batch: its rows, and how many of them each era and each data type has.
+
+    `missing` says how many rows have no value of a target; a target that all have is not in it.
+    """
 
     rows: int
     eras: dict[str, int]
     data_types: dict[str, int]
+    missing: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -87,7 +91,15 @@ class Shard:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What is in a shard set."""
+    """What is in a shard set.
+
+    Attributes
+    ----------
+    feature_sets : dict of str to tuple of int
+        The sets of features.json whose features are all in `features`, as places in it.
+    partial_sets : dict of str to (int, int)
+        The others: how many of their features are in `features`, and how many they have.
+    """
 
     encoding: str
     features: tuple[str, ...]
@@ -95,6 +107,8 @@ class Manifest:
     options: WriteOptions
     sources: tuple[SourceFile, ...]
     shards: tuple[Shard, ...]
+    feature_sets: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    partial_sets: dict[str, tuple[int, int]] = field(default_factory=dict)
 
     @property
     def schema(self) -> pa.Schema:
@@ -124,8 +138,10 @@ def is_shard_name(name: str) -> bool:
 def write_manifest(manifest: Manifest, path: Path) -> None:
     """Write a manifest and see it onto the disk."""
     document = {"format": FORMAT, "version": VERSION, **asdict(manifest)}
+    # A line a key: with one a number, the feature sets would fill thousands.
+    lines = [f"{json.dumps(key)}: {json.dumps(value)}" for key, value in document.items()]
     with open(path, "w", encoding="utf-8") as file:
-        json.dump(document, file, indent=1)
+        file.write("{\n" + ",\n".join(lines) + "\n}\n")
         file.flush()
         os.fsync(file.fileno())
 
@@ -187,21 +203,42 @@ def _damaged(path: Path, found: str) -> ManifestError:
 
 
 def _parse(document: dict[str, Any]) -> Manifest:
+    features = as_names(document["features"])
+    if not features:
+        raise ValueError("no features")
+    targets = as_names(document["targets"])
+    whole, partial = as_dict(document["feature_sets"]), as_dict(document["partial_sets"])
     manifest = Manifest(
         encoding=as_text(document["encoding"]),
-        features=as_names(document["features"]),
-        targets=as_names(document["targets"]),
+        features=features,
+        targets=targets,
         options=_options(document["options"]),
         sources=tuple(_source(source) for source in as_list(document["sources"])),
-        shards=tuple(_shard(shard) for shard in as_list(document["shards"])),
+        shards=tuple(_shard(shard, targets) for shard in as_list(document["shards"])),
+        feature_sets={name: _places(name, whole[name], len(features)) for name in whole},
+        partial_sets={name: _part(name, partial[name]) for name in partial},
     )
     if manifest.encoding not in ENCODINGS:
         raise ValueError(f"encoding {manifest.encoding!r}, expected one of {ENCODINGS}")
-    if not manifest.features:
-        raise ValueError("no features")
     if len({shard.file for shard in manifest.shards}) != len(manifest.shards):
         raise ValueError("a shard file is named twice")
+    if whole.keys() & partial.keys():
+        raise ValueError("a feature set is there as a whole and in part")
     return manifest
+
+
+def _places(name: str, value: Any, features: int) -> tuple[int, ...]:
+    places = tuple(as_count(place) for place in as_list(value))
+    if max(places, default=0) >= features or len(set(places)) != len(places):
+        raise ValueError(f"feature set {name!r}: expected places below {features}, none twice")
+    return places
+
+
+def _part(name: str, value: Any) -> tuple[int, int]:
+    present, features = (as_count(count) for count in as_list(value))
+    if present >= features:
+        raise ValueError(f"feature set {name!r}: {present} of its {features} features is no part")
+    return present, features
 
 
 def _options(options: dict[str, Any]) -> WriteOptions:
@@ -223,20 +260,26 @@ def _source(source: dict[str, Any]) -> SourceFile:
     )
 
 
-def _shard(shard: dict[str, Any]) -> Shard:
+def _shard(shard: dict[str, Any], targets: tuple[str, ...]) -> Shard:
     file = as_text(shard["file"])
     if not is_shard_name(file):
         raise ValueError(f"shard file {file!r} is no plain file name")
-    batches = tuple(
-        Batch(as_count(batch["rows"]), as_counts(batch["eras"]), as_counts(batch["data_types"]))
-        for batch in as_list(shard["batches"])
-    )
+    batches = tuple(_batch(file, batch, targets) for batch in as_list(shard["batches"]))
     rows = as_count(shard["rows"])
     if rows != sum(batch.rows for batch in batches):
         raise ValueError(f"{file}: {rows} rows, but its batches hold another number")
-    if any(batch.rows != sum(batch.eras.values()) for batch in batches):
-        raise ValueError(f"{file}: the rows of a batch are not those of its eras")
     return Shard(file, as_count(shard["bytes"]), rows, as_text(shard["checksum"]), batches)
+
+
+def _batch(file: str, batch: dict[str, Any], targets: tuple[str, ...]) -> Batch:
+    rows, eras = as_count(batch["rows"]), as_counts(batch["eras"])
+    missing = as_counts(batch["missing"])
+    if rows != sum(eras.values()):
+        raise ValueError(f"{file}: the rows of a batch are not those of its eras")
+    for target, count in missing.items():
+        if target not in targets or not 1 <= count <= rows:
+            raise ValueError(f"{file}: {count} of a batch's {rows} rows are without {target!r}")
+    return Batch(rows, eras, as_counts(batch["data_types"]), missing)
 
 
 def file_checksum(path: Path, *, progress: Callable[[int], object] | None = None) -> str:

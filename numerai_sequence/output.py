@@ -19,6 +19,7 @@ from pathlib import Path
 
 from .checks import short
 from .errors import ManifestError, OutputExistsError
+from .feature_sets import FeatureSets, with_feature_sets
 from .layout import (
     MANIFEST,
     Manifest,
@@ -82,6 +83,22 @@ class Output:
             self._discard()
         return True
 
+    def update(self, sets: FeatureSets | None) -> None:
+        """Have the set that is there tell of these feature sets; its shards are not touched.
+
+        Raises
+        ------
+        OutputExistsError
+            Another process writes to the folder.
+        """
+        manifest = read_manifest(self.folder)
+        if with_feature_sets(manifest, sets) == manifest:
+            return
+        with self.writing():
+            # Read again: until here another process may have replaced the set.
+            manifest = with_feature_sets(read_manifest(self.folder), sets)
+            self._replace(manifest, new=set(), old=set())
+
     def new_names(self, count: int) -> list[str]:
         """Return names for `count` new shard files, none of them taken."""
         digits = len(str(count - 1))
@@ -121,7 +138,9 @@ class Output:
         old: set[str] = set()
         with suppress(ManifestError):  # none; or damaged, and then its files are anyone's guess
             old = {shard.file for shard in read_manifest(self.folder).shards}
-        old -= new  # the name of an old shard that had gone was free
+        self._replace(manifest, new, old - new)  # the name of an old one that had gone was free
+
+    def _replace(self, manifest: Manifest, new: set[str], old: set[str]) -> None:
         write_manifest(manifest, self._writing / MANIFEST)
         journal = {"new": sorted(new), "old": sorted(old)}
         (self._writing / _JOURNAL).write_text(json.dumps(journal))
@@ -217,13 +236,22 @@ def _difference(manifest: Manifest, sources: Sequence[Path], options: WriteOptio
     for name in WriteOptions.__dataclass_fields__:
         found, wanted = getattr(manifest.options, name), getattr(options, name)
         if found != wanted:
-            return f"{name}={short(found)}, not {short(wanted)}"
+            return _unlike(name, found, wanted)
     if len(manifest.sources) != len(sources):
         return f"{len(manifest.sources)} sources, not {len(sources)}"
     for recorded, path in zip(manifest.sources, sources, strict=True):
         if not _is_same_file(recorded, path):
             return f"another source than {path} ({recorded.path}, or an older state of it)"
     return None
+
+
+def _unlike(name: str, found: object, wanted: object) -> str:
+    is_shown = short(found) != short(wanted)
+    if is_shown or not (isinstance(found, tuple) and isinstance(wanted, tuple)):
+        return f"{name}={short(found)}, not {short(wanted)}"
+    # Two long lists, such as a feature set's features, that begin alike.
+    names = set(found).symmetric_difference(wanted)
+    return f"other {name}, such as {min(names)!r}" if names else f"the same {name} in another order"
 
 
 def _is_same_file(recorded: SourceFile, path: Path) -> bool:

@@ -52,6 +52,10 @@ class ShardSet:
     features : tuple of str
         Feature names, in the order of the columns of a batch.
     targets : tuple of str
+    feature_sets : dict of str to tuple of str
+        The sets of Numerai's features.json, in its order, whose features are all there.
+    missing : dict of str to int
+        The rows that have no value of a target (NaN); a target that all rows have is not in it.
     eras : list of str
         In the order of time.
     data_types : list of str
@@ -135,6 +139,16 @@ class ShardSet:
     @property
     def targets(self) -> tuple[str, ...]:
         return self.manifest.targets
+
+    @property
+    def feature_sets(self) -> dict[str, tuple[str, ...]]:
+        features, sets = self.manifest.features, self.manifest.feature_sets
+        return {name: tuple(features[place] for place in sets[name]) for name in sets}
+
+    @property
+    def missing(self) -> dict[str, int]:
+        counts = self._count("missing")
+        return {target: counts[target] for target in self.targets if target in counts}
 
     @property
     def encoding(self) -> str:

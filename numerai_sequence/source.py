@@ -17,6 +17,7 @@ import pyarrow.types as pt
 
 from .encoding import Bytes, to_digits
 from .errors import SourceError, check_known, close_matches
+from .layout import META_COLUMNS
 
 _FEATURE_PREFIX = "feature"
 _TARGET_PREFIX = "target"
@@ -62,6 +63,8 @@ class Source:
         self.features = tuple(name for name in names if name.startswith(_FEATURE_PREFIX))
         self.targets = tuple(name for name in names if name.startswith(_TARGET_PREFIX))
         self._id = self._find_id()
+        taken = {*self.features, *META_COLUMNS, self._id}
+        self.others = tuple(name for name in names if name not in taken)
         self._require("era", _is_string, "strings")
         if "data_type" in names:
             self._require("data_type", _is_string, "strings")
@@ -220,7 +223,8 @@ def choose_columns(
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return the feature and target columns to write, and see that every source has them.
 
-    None stands for all of the first source's, in its order.
+    None stands for all of the first source's, in its order. Any other column of numbers may be
+    written as a target, but only when it is named: weights of the rows, for example.
 
     Raises
     ------
@@ -235,7 +239,7 @@ def choose_columns(
     if not chosen:
         raise first.error(f"no feature; expected columns named '{_FEATURE_PREFIX}...'")
     check_known("feature", chosen, first.features, str(first.path))
-    check_known("target", wanted, first.targets, str(first.path))
+    check_known("target", wanted, first.others, str(first.path))
     for source in sources:
         source.check_columns(chosen, wanted)
         if features is None:

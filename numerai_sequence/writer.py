@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,15 +26,8 @@ from tqdm import tqdm
 
 from .batches import Mixer, count_values, seal
 from .encoding import encode_block
-from .layout import (
-    Batch,
-    Manifest,
-    Shard,
-    SourceFile,
-    WriteOptions,
-    file_checksum,
-    shard_schema,
-)
+from .feature_sets import FeatureSets, choose_set, find_feature_sets, with_feature_sets
+from .layout import Batch, Manifest, Shard, SourceFile, WriteOptions, file_checksum, shard_schema
 from .output import Output
 from .plan import Plan, make_plan, name_run
 from .scratch import Scratch
@@ -45,11 +39,19 @@ _BLOCK_BYTES = 96 << 20  # of decoded values
 
 
 def write(
-    sources: Any, out: Path, options: WriteOptions, *, overwrite: bool, progress: bool
+    sources: Any,
+    out: Path,
+    options: WriteOptions,
+    *,
+    feature_set: str | None,
+    features_json: Path | None,
+    overwrite: bool,
+    progress: bool,
 ) -> Path:
     """Write a shard set, or find that it is already there.
 
     A run that was killed or interrupted is gone on with, where it had the same sources and options.
+    Of a set that is there, the feature sets are brought up to date.
 
     Parameters
     ----------
@@ -57,6 +59,10 @@ def write(
     out : path
         The folder; made if it is not there.
     options : WriteOptions
+    feature_set : str, optional
+        Its features, and no others, are written, whatever `options` say.
+    features_json : path, optional
+        Where the feature sets are; or features.json beside the first source.
     overwrite : bool
         Replace what is in the folder. The old set stays whole until the new one is.
     progress : bool
@@ -77,33 +83,51 @@ def write(
     with ExitStack() as stack:
         for source in opened:
             stack.callback(source.close)
+        first = opened[0]
+        sets = find_feature_sets(features_json, first.path)
+        if feature_set is not None:
+            features = choose_set(feature_set, sets, first.features, str(first.path))
+            options = replace(options, features=features)
         output = Output(out)
         if output.holds_set_of([source.path for source in opened], options, overwrite=overwrite):
-            return out
-        features, targets = choose_columns(opened, options.features, options.targets)
-        counts = _count_eras(opened, progress)
-        plan = make_plan(opened, counts, features, targets, options, block_bytes=_BLOCK_BYTES)
+            output.update(sets)
+        else:
+            _write_set(opened, statuses, output, options, sets, progress)
+    return out
+
+
+def _write_set(
+    sources: Sequence[Source],
+    statuses: Sequence[os.stat_result],
+    output: Output,
+    options: WriteOptions,
+    feature_sets: FeatureSets | None,
+    progress: bool,
+) -> None:
+    features, targets = choose_columns(sources, options.features, options.targets)
+    counts = _count_eras(sources, progress)
+    plan = make_plan(sources, counts, features, targets, options, block_bytes=_BLOCK_BYTES)
+    with ExitStack() as stack:
         folder = stack.enter_context(output.writing())
         names = output.new_names(options.num_shards)
-        run = name_run(opened, statuses, options, plan, names)
+        run = name_run(sources, statuses, options, plan, names)
         steps = stack.enter_context(Steps(folder, run, len(names)))
         if progress and steps.done.meta:
-            tqdm.write(f"{out}: going on with a run that was interrupted", file=sys.stderr)
+            again = "going on with a run that was interrupted"
+            tqdm.write(f"{output.folder}: {again}", file=sys.stderr)
         # In the background, and first: it also brings the files into the page cache.
         background = stack.enter_context(ThreadPoolExecutor(1))
-        checksums = [background.submit(file_checksum, source.path) for source in opened]
+        checksums = [background.submit(file_checksum, source.path) for source in sources]
         scratch = Scratch(folder, [window.rows for window in plan.windows], plan.blocks)
         scratch.cut_meta(steps.done.meta_bytes)
-        _fill_scratch(opened, plan, scratch, steps, progress)
+        _fill_scratch(sources, plan, scratch, steps, progress)
         shards = _write_shards(folder, names, plan, scratch, options, steps, progress)
         files = tuple(
             _source_file(source, status, checksum.result())
-            for source, status, checksum in zip(opened, statuses, checksums, strict=True)
+            for source, status, checksum in zip(sources, statuses, checksums, strict=True)
         )
-        output.commit(
-            Manifest(options.encoding, plan.features, plan.targets, options, files, shards)
-        )
-    return out
+        manifest = Manifest(options.encoding, features, targets, options, files, shards)
+        output.commit(with_feature_sets(manifest, feature_sets))
 
 
 def _source_file(source: Source, status: os.stat_result, checksum: str) -> SourceFile:

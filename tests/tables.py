@@ -78,6 +78,12 @@ def feature_column(digits, values):
     return pa.array(digits.astype(values))
 
 
+def write_features_json(path: Path, **feature_sets):
+    """Write what Numerai gives out beside its Parquet files; return the path."""
+    path.write_text(json.dumps({"feature_sets": feature_sets, "targets": ["target"]}))
+    return path
+
+
 def write_source(path: Path, *, row_group_rows=None, **options):
     """Write `numerai_table` as Parquet; return the path."""
     pq.write_table(numerai_table(**options), path, row_group_size=row_group_rows)

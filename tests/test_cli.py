@@ -8,7 +8,7 @@ import sys
 
 import pytest
 from click.testing import CliRunner
-from tables import write_source
+from tables import write_features_json, write_source
 
 from numerai_sequence import open_shards
 from numerai_sequence.cli import main
@@ -59,6 +59,42 @@ def test_info_shows_what_is_in_a_set(shards):
     assert shown["targets"] == "2: target, target_b"
     assert shown["eras"] == "23: 0001 to 0023"
     assert shown["shards"].startswith("16 files, 16 record batches, ")
+
+    assert "feature sets none" in result.stdout
+    assert "missing" not in result.stdout
+
+
+SETS = {"small": ["feature_004", "feature_001"], "rain": ["feature_001", "feature_x"]}
+
+
+def test_shard_writes_a_feature_set_by_its_name(source, tmp_path):
+    named = write_features_json(tmp_path / "v5.json", **SETS)
+    out = tmp_path / "set"
+    options = ["--features-json", named, "--features", "small", "--quiet"]
+    result = run("shard", source, "--out", out, *options)
+    assert (result.returncode, result.stderr) == (0, "")
+    with open_shards(out) as shards:
+        assert shards.features == tuple(SETS["small"])
+    assert_one_line_error(run("shard", source, "--out", out, *options[:3], "smal"), "mean small")
+
+
+def test_features_are_given_in_one_way(source, tmp_path):
+    write_features_json(tmp_path / "features.json", **SETS)
+    options = ["--features", "small", "--feature", "feature_001"]
+    result = run("shard", source, "--out", tmp_path / "set", *options)
+    assert result.returncode == 2
+    assert "Usage: " in result.stderr
+    assert "--feature and --features: choose one" in result.stderr
+    assert not (tmp_path / "set").exists()
+
+
+def test_info_shows_feature_sets_and_missing_targets(tmp_path):
+    source = write_source(tmp_path / "train.parquet", rows=8000, missing_target=True)
+    write_features_json(tmp_path / "features.json", **SETS)
+    assert run("shard", source, "--out", tmp_path / "set", "--quiet").returncode == 0
+    lines = run("info", tmp_path / "set").stdout.splitlines()
+    assert "feature sets small 2, rain 1 of 2" in lines
+    assert "missing      rows without target 1,143, target_b 1,143" in lines
 
 
 def test_verify_accepts_a_whole_set_and_names_a_damaged_file(shards):

@@ -30,7 +30,7 @@ SHARDS = (
         rows=30,
         checksum="a" * 64,
         batches=(
-            Batch(20, {"0002": 15, "0004": 5}, {"train": 20}),
+            Batch(20, {"0002": 15, "0004": 5}, {"train": 20}, {"target_b": 20}),
             Batch(10, {"X": 10}, {"live": 8}),
         ),
     ),
@@ -45,6 +45,8 @@ FULL = Manifest(
     ),
     sources=(SourceFile("data/train.parquet", 10_000, 1_700_000_000_000_000_000, 30, "c" * 64),),
     shards=SHARDS,
+    feature_sets={"small": (2, 0), "none": (), "all": (0, 1, 2)},
+    partial_sets={"rain": (1, 3), "faith": (0, 7)},
 )
 PLAIN = Manifest("packed", ("feature_a",), (), WriteOptions(), (), ())
 
@@ -83,7 +85,9 @@ def test_manifest_of_version_1_is_still_read(tmp_path):
                  "targets": ["target"], "seed": 3},
      "sources": [{"path": "train.parquet", "bytes": 9, "mtime_ns": 5, "rows": 2, "checksum": "c"}],
      "shards": [{"file": "shard-00.arrow", "bytes": 7, "rows": 2, "checksum": "d",
-                 "batches": [{"rows": 2, "eras": {"0001": 2}, "data_types": {"train": 1}}]}]}
+                 "batches": [{"rows": 2, "eras": {"0001": 2}, "data_types": {"train": 1},
+                              "missing": {"target": 1}}]}],
+     "feature_sets": {"small": [1]}, "partial_sets": {"all": [2, 5]}}
     """
     (tmp_path / MANIFEST).write_text(text)
     assert read_manifest(tmp_path) == Manifest(
@@ -92,7 +96,14 @@ def test_manifest_of_version_1_is_still_read(tmp_path):
         ("target",),
         WriteOptions(1, "packed", None, None, ("target",), 3),
         (SourceFile("train.parquet", 9, 5, 2, "c"),),
-        (Shard("shard-00.arrow", 7, 2, "d", (Batch(2, {"0001": 2}, {"train": 1}),)),),
+        (
+            Shard(
+                *("shard-00.arrow", 7, 2, "d"),
+                (Batch(2, {"0001": 2}, {"train": 1}, {"target": 1}),),
+            ),
+        ),
+        {"small": (1,)},
+        {"all": (2, 5)},
     )
 
 
@@ -101,6 +112,18 @@ def test_order_of_features_and_targets_is_kept(tmp_path):
     write_manifest(dataclasses.replace(PLAIN, features=names, targets=names), tmp_path / MANIFEST)
     found = read_manifest(tmp_path)
     assert found.features == found.targets == names
+
+
+def test_a_feature_in_many_sets_costs_few_bytes(tmp_path):
+    names = tuple(f"feature_{number}" for number in range(1000))
+    sets = {f"set_{number}": tuple(range(1000)) for number in range(20)}
+    sizes = []
+    for feature_sets in ({}, sets):
+        manifest = dataclasses.replace(PLAIN, features=names, feature_sets=feature_sets)
+        write_manifest(manifest, tmp_path / MANIFEST)
+        assert read_manifest(tmp_path) == manifest
+        sizes.append((tmp_path / MANIFEST).stat().st_size)
+    assert sizes[1] - sizes[0] < 20 * 1000 * 5
 
 
 def test_source_older_than_1970_is_no_damage(tmp_path):
@@ -131,7 +154,13 @@ def replaced(document, place, value):
     return found
 
 
-COUNTED = ("eras", "data_types")  # their keys are names, of which none has to be there
+COUNTED = (
+    "eras",
+    "data_types",
+    "missing",
+    "feature_sets",
+    "partial_sets",
+)  # their keys are names, of which none has to be there
 NULLABLE = ("mix_eras", "features", "targets")  # of the options
 
 
@@ -161,7 +190,7 @@ def test_missing_key_is_damage(tmp_path):
     document = written(tmp_path)
     keys = [place for place in places(document) if place and isinstance(place[-1], str)]
     keys = [place for place in keys if len(place) < 2 or place[-2] not in COUNTED]
-    assert len(keys) == 35
+    assert len(keys) == 39
     damages = [(place, without(document, place)) for place in keys]
     assert unnoticed(tmp_path, damages) == {}
 
@@ -175,7 +204,7 @@ def wrong_values(place, value):
     if isinstance(value, int) and place[-1] != "mtime_ns":
         wrong.append(-1)
     if isinstance(value, list):
-        wrong += [[None], [1], [[]]]
+        wrong += [[None], [[]]] if place[0] == "feature_sets" else [[None], [1], [[]]]
     if place[:1] == ("options",) and place[-1] in NULLABLE:
         wrong.remove(None)
     return wrong
@@ -295,9 +324,17 @@ def test_name_of_no_shard_file_is_damage(tmp_path, file):
         (("options", "num_shards"), 0, "num_shards"),
         (("options", "compression"), "zstd", "compression"),
         (("shards", 0, "rows"), 31, "31 rows"),
-        (("shards", 0, "batches", 1, "rows"), 11, "batches"),
+        (("shards", 0, "batches", 1, "rows"), 11, "eras"),
         (("shards", 0, "batches", 0, "eras", "0004"), 6, "eras"),
         (("shards", 0, "batches"), [], "30 rows"),
+        (("shards", 0, "batches", 1, "missing", "target"), 0, "0 of a batch's 10 rows"),
+        (("shards", 0, "batches", 1, "missing", "target"), 11, "11 of a batch's 10 rows"),
+        (("shards", 0, "batches", 1, "missing", "target_c"), 1, "'target_c'"),
+        (("feature_sets", "small", 1), 3, "'small': expected places below 3"),
+        (("feature_sets", "small", 1), 2, "'small': expected places below 3, none twice"),
+        (("partial_sets", "rain", 0), 3, "'rain': 3 of its 3 features"),
+        (("partial_sets", "rain"), [1, 3, 5], "ValueError"),
+        (("partial_sets", "small"), [1, 2], "as a whole and in part"),
     ],
 )
 def test_contradiction_is_damage(tmp_path, place, value, what):

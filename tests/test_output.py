@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from tables import numerai_table, row_digits, write_source
+from tables import numerai_table, row_digits, write_features_json, write_source
 
 import numerai_sequence
 from numerai_sequence import (
@@ -266,6 +266,127 @@ def test_a_set_whose_shards_are_all_missing_can_be_replaced(train, later, tmp_pa
     assert_tidy(out)
 
 
+OLD_SETS = {"small": ["feature_002", "feature_001"], "rain": ["feature_001", "feature_x"]}
+NEW_SETS = {"small": ["feature_001", "feature_002"], "medium": ["feature_009"]}
+
+
+def write_sets(folder, sets):
+    return write_features_json(folder / "features.json", **sets)
+
+
+def sets_of(folder):
+    """The feature sets of a set, after every byte of it was verified."""
+    with open_shards(folder) as shards:
+        shards.verify()
+        return {name: list(features) for name, features in shards.feature_sets.items()}
+
+
+def rest_of(folder):
+    """What a manifest says beside feature sets."""
+    document = json.loads((folder / "manifest.json").read_text())
+    return {key: value for key, value in document.items() if not key.endswith("_sets")}
+
+
+@pytest.mark.parametrize("before", [OLD_SETS, None])
+def test_new_feature_sets_are_learned_and_nothing_else_changes(train, tmp_path, before):
+    if before:
+        write_sets(tmp_path, before)
+    out = write(train, tmp_path / "shards", features=["feature_002", "feature_001"])
+    (out / "notes.txt").write_text("mine")
+    assert sets_of(out) == ({"small": ["feature_002", "feature_001"]} if before else {})
+    stamped, rest = stamps(out), rest_of(out)
+    write_sets(tmp_path, NEW_SETS)
+    for expected in ({"manifest.json"}, set()):
+        write(train, out, features=["feature_002", "feature_001"])
+        after = stamps(out)
+        assert {name for name in after if after[name] != stamped[name]} == expected
+        stamped = after
+        assert sets_of(out) == {"small": ["feature_001", "feature_002"]}
+        with open_shards(out) as shards:
+            assert shards.manifest.partial_sets == {"medium": (0, 1)}
+    assert rest_of(out) == rest
+    assert_tidy(out, "notes.txt")
+    whole = write(train, tmp_path / "whole", features=["feature_002", "feature_001"])
+    assert (out / "manifest.json").read_bytes() == (whole / "manifest.json").read_bytes()
+
+
+def test_a_set_keeps_its_feature_sets_where_none_are_given(train, tmp_path):
+    out = write(train, tmp_path / "shards", features_json=write_sets(tmp_path, OLD_SETS))
+    (tmp_path / "features.json").unlink()
+    before = stamps(out)
+    write(train, out)
+    assert stamps(out) == before
+    assert sets_of(out) == {"small": ["feature_002", "feature_001"]}
+
+
+def test_a_set_written_by_the_name_of_a_feature_set_is_found_as_it_is(train, tmp_path):
+    write_sets(tmp_path, OLD_SETS)
+    out = write(train, tmp_path / "shards", features="small")
+    before = stamps(out)
+    write(train, out, features="small")
+    write(train, out, features=OLD_SETS["small"])
+    assert stamps(out) == before
+    write_sets(tmp_path, {**OLD_SETS, "more": ["feature_001"]})
+    write(train, out, features="small")
+    assert sets_of(out) == {"small": OLD_SETS["small"], "more": ["feature_001"]}
+    assert rest_of(out)["features"] == OLD_SETS["small"]
+
+
+@pytest.mark.parametrize("count", [2, 14])
+@pytest.mark.parametrize(
+    "change", [lambda names: names[:-1], lambda names: [*names[:-2], names[-1], names[-2]]]
+)
+def test_a_name_that_now_means_other_features_is_another_set(train, tmp_path, count, change):
+    names = [f"feature_{number:03d}" for number in range(count)]
+    write_sets(tmp_path, {"small": names})
+    out = write(train, tmp_path / "shards", features="small")
+    before = contents(out)
+    write_sets(tmp_path, {"small": change(names)})
+    with pytest.raises(OutputExistsError, match="overwrite=True"):
+        write(train, out, features="small")
+    assert contents(out) == before
+    write(train, out, features="small", overwrite=True)
+    assert sets_of(out) == {"small": change(names)}
+    assert_tidy(out)
+
+
+def test_long_lists_that_begin_alike_are_told_apart(train, tmp_path):
+    names = [f"feature_{number:03d}" for number in range(14)]
+    out = write(train, tmp_path / "shards", features=names)
+    with pytest.raises(OutputExistsError, match="other features, such as 'feature_013';"):
+        write(train, out, features=names[:-1])
+    with pytest.raises(OutputExistsError, match="the same features in another order;"):
+        write(train, out, features=[*names[:-2], names[-1], names[-2]])
+
+
+def test_a_reader_keeps_the_feature_sets_that_it_opened(train, tmp_path):
+    write_sets(tmp_path, OLD_SETS)
+    out = write(train, tmp_path / "shards")
+    with open_shards(out) as opened:
+        write_sets(tmp_path, NEW_SETS)
+        write(train, out)
+        assert list(opened.feature_sets) == ["small"]
+        assert sorted(opened.column("id").to_pylist()) == OLD
+    assert sets_of(out) == NEW_SETS
+
+
+def test_feature_sets_are_not_learned_while_another_process_writes(train, tmp_path):
+    fcntl = pytest.importorskip("fcntl")
+    out = write(train, tmp_path / "shards")
+    (out / ".writing").mkdir()
+    other = os.open(out / ".writing", os.O_RDONLY)
+    fcntl.flock(other, fcntl.LOCK_SH)
+    before = contents(out)
+    write_sets(tmp_path, NEW_SETS)
+    with pytest.raises(OutputExistsError, match="another process"):
+        write(train, out)
+    assert contents(out) == before
+    os.close(other)
+    write(train, out)
+    assert sets_of(out) == NEW_SETS
+    assert_tidy(out)
+
+
 def test_overwriting_replaces_the_set_and_removes_its_shards(train, later, tmp_path):
     out = write(train, tmp_path / "shards")
     for source, expected, shards in [(later, NEW, 5), (train, OLD, 2), (train, OLD, 2)]:
@@ -508,6 +629,37 @@ def test_a_kill_is_mended_when_the_old_set_is_asked_for_again(states, tmp_path, 
     assert_tidy(out, "notes.txt")
     is_as_it_was = {name: stamps(out).get(name) for name in old} == old
     assert is_as_it_was is not overwrite
+
+
+@needs_fork
+@pytest.mark.parametrize("how", ["kill", "fail"])
+@pytest.mark.parametrize("listing", ["ascending", "descending"])
+def test_feature_sets_are_learned_whole_or_not_at_all(nursery, tmp_path, listing, how):
+    train = write_old_rows(tmp_path)
+    write_sets(tmp_path, OLD_SETS)
+    old = write(train, tmp_path / "old")
+    write_sets(tmp_path, NEW_SETS)
+    whole = contents(write(train, Path(shutil.copytree(old, tmp_path / "whole"))))
+    outcomes = []
+    for step in range(1, 100):
+        out = Path(shutil.copytree(old, tmp_path / f"out{step}"))
+        before = stamps(out)
+        task = {"overwrite": False, "step": step, "how": how, "listing": listing}
+        code, _ = nursery(train, out, **task)
+        outcomes.append(sets_of(out))
+        if how == "fail" and step <= 4:
+            assert ".writing" not in contents(out)
+        assert contents(write(train, out)) == whole
+        after = stamps(out)
+        assert {name for name in after if after[name] != before[name]} == {"manifest.json"}
+        if code == 0:  # there are no more steps
+            break
+        assert code == (3 if how == "fail" else -signal.SIGKILL)
+    changed = outcomes.index(NEW_SETS)
+    kept = {"small": OLD_SETS["small"]}
+    assert outcomes == [kept] * changed + [NEW_SETS] * (len(outcomes) - changed)
+    assert changed >= 4  # the hidden folder is made, manifest and journal written, it is moved
+    assert len(outcomes) - changed >= 3
 
 
 @needs_fork

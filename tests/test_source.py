@@ -531,12 +531,28 @@ def test_a_name_given_twice_is_refused(tmp_path, option):
     assert error.names == [name]
 
 
-@pytest.mark.parametrize("option", ["features", "targets"])
-def test_one_string_is_no_list_of_names(tmp_path, option):
+def test_one_string_is_no_list_of_targets(tmp_path):
     path = write_source(tmp_path / "train.parquet", rows=60)
-    error = refusal(path, tmp_path, TypeError, **{option: "feature_002"})
-    assert option in str(error)
-    assert "'feature_002'" in str(error)
+    error = refusal(path, tmp_path, TypeError, targets="target_b")
+    assert "targets: found 'target_b', expected a list" in str(error)
+
+
+@pytest.mark.parametrize("name", ["features", "target", "era", "data_type", "id", "feature_001"])
+@pytest.mark.parametrize("id_is", ["index", "column", "unnamed"])
+def test_features_and_what_rows_are_known_by_are_no_targets(tmp_path, name, id_is):
+    path = write_source(tmp_path / "train.parquet", rows=60, targets=(), id_is=id_is)
+    name = "__index_level_0__" if (name, id_is) == ("id", "unnamed") else name
+    error = refusal(path, tmp_path, FeatureError, targets=[name])
+    assert error.names == [name]
+
+
+@pytest.mark.parametrize("values", [pa.array(["heavy"] * 60), pa.array([True] * 60)])
+def test_a_column_that_holds_no_numbers_is_no_target(tmp_path, values):
+    table = numerai_table(rows=60).append_column("weight", values)
+    path = save(table, tmp_path / "train.parquet")
+    error = refusal(path, tmp_path, targets=["weight"])
+    assert (error.path, error.column) == (path, "weight")
+    assert f"found {values.type}, expected numbers" in str(error)
 
 
 @pytest.mark.parametrize(

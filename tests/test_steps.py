@@ -11,9 +11,16 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from tables import write_source
+from tables import write_features_json, write_source
 
-from numerai_sequence import OutputExistsError, SourceError, steps, write_shards, writer
+from numerai_sequence import (
+    OutputExistsError,
+    SourceError,
+    open_shards,
+    steps,
+    write_shards,
+    writer,
+)
 from numerai_sequence.layout import Batch, Shard
 from numerai_sequence.scratch import Scratch
 from numerai_sequence.source import Source
@@ -31,7 +38,8 @@ def small_blocks(monkeypatch):
 @pytest.fixture
 def train(tmp_path):
     path = tmp_path / "train.parquet"
-    return write_source(path, rows=ROWS, features=60, row_group_rows=GROUP)
+    options = {"rows": ROWS, "features": 60, "row_group_rows": GROUP, "missing_target": True}
+    return write_source(path, **options)
 
 
 def write(source, out, **options):
@@ -115,6 +123,24 @@ def test_shards_that_are_sealed_are_not_written_again(train, tmp_path, encoding)
     kept = {name for name, stamp in stamps(out).items() if sealed[name] == stamp}
     assert kept == set(sorted(sealed)[: SHARDS - 1])
     assert contents(out) == whole
+
+
+def test_what_is_missing_of_sealed_shards_is_not_forgotten(train, tmp_path):
+    out = interrupt(train, tmp_path / "out", os, "replace", 1)
+    assert reads_to_end(train, out) == 0
+    with open_shards(out) as shards:
+        assert shards.missing == {target: len(range(3, ROWS, 7)) for target in shards.targets}
+
+
+def test_feature_sets_are_those_at_the_end(train, tmp_path):
+    write_features_json(train.parent / "features.json", old=["feature_001"])
+    out = interrupt(train, tmp_path / "out", Source, "read_features", 9)
+    names = {"new": ["feature_007", "feature_002"], "gone": ["feature_xyz"]}
+    write_features_json(train.parent / "features.json", **names)
+    assert reads_to_end(train, out) < READS
+    assert contents(out) == contents(write(train, tmp_path / "whole"))
+    with open_shards(out) as shards:
+        assert shards.feature_sets == {"new": ("feature_007", "feature_002")}
 
 
 @pytest.mark.parametrize("call", range(1, SHARDS + 2))
@@ -313,7 +339,8 @@ def test_two_runs_do_not_write_into_one_folder(train, whole, tmp_path):
     assert contents(out) == whole
 
 
-SHARD = Shard("shard-00.arrow", 4, 3, "no checksum", (Batch(3, {"0002": 2, "X": 1}, {"a": 3}),))
+BATCH = Batch(3, {"0002": 2, "X": 1}, {"a": 3}, {"target": 2})
+SHARD = Shard("shard-00.arrow", 4, 3, "no checksum", (BATCH,))
 
 
 def test_what_was_noted_is_found_again(tmp_path, monkeypatch):

@@ -315,6 +315,54 @@ def test_no_targets_may_be_asked_for(tmp_path):
     assert_holds(folder, [numerai_table()])
 
 
+@pytest.mark.parametrize("kind", [pa.float64(), pa.int16(), pa.float32()], ids=str)
+def test_any_column_of_numbers_is_a_target_when_it_is_named(tmp_path, kind):
+    weights = pa.array(np.arange(ROWS) % 50, pa.int64()).cast(kind)
+    table = numerai_table().append_column("weight", weights)
+    path = save(table, tmp_path / "train.parquet")
+    assert manifest_of(write(path, tmp_path / "all"))["targets"] == ["target", "target_b"]
+    folder = write(path, tmp_path / "shards", targets=["weight", "target"])
+    assert manifest_of(folder)["targets"] == ["weight", "target"]
+    found = assert_holds(folder, [table])
+    in_order = np.argsort(found["id"])
+    np.testing.assert_array_equal(found["targets"][in_order, 0], np.arange(ROWS) % 50)
+
+
+@each_encoding
+def test_the_manifest_counts_the_rows_without_a_target(tmp_path, encoding):
+    nulls = numerai_table(missing_target=True, targets=("target", "target_b", "target_c"))
+    place = nulls.schema.get_field_index("target_b")
+    values = np.where(np.arange(ROWS) < 300, np.nan, 0.5).astype(np.float32)
+    table = nulls.set_column(place, "target_b", pa.array(values, mask=np.arange(ROWS) == 500))
+    place = table.schema.get_field_index("target_c")
+    table = table.set_column(place, "target_c", pa.array(np.full(ROWS, np.inf, np.float32)))
+    path = save(table, tmp_path / "train.parquet", row_group_size=100)
+    folder = write(path, tmp_path / "s", num_shards=3, mix_eras=2, encoding=encoding)
+    found, seen = read_back(folder), set()
+    for number, shard in enumerate(manifest_of(folder)["shards"]):
+        for place, batch in enumerate(shard["batches"]):
+            rows = (found["shard"] == number) & (found["batch"] == place)
+            counts = np.isnan(found["targets"][rows].astype(float)).sum(axis=0).tolist()
+            expected = zip(("target", "target_b", "target_c"), counts, strict=True)
+            assert batch["missing"] == {target: count for target, count in expected if count}
+            seen |= set(batch["missing"])
+    assert seen == {"target", "target_b"}
+    with numerai_sequence.open_shards(folder) as shards:
+        assert shards.missing == {"target": len(range(3, ROWS, 7)), "target_b": 301}
+        assert list(shards.missing) == ["target", "target_b"]
+        parts = [part.missing.get("target_b", 0) for part in shards]
+        assert sum(parts) == 301
+        assert 0 < parts[1] < 301
+
+
+def test_targets_that_every_row_has_are_not_counted(tmp_path):
+    folder = write(write_source(tmp_path / "train.parquet"), tmp_path / "shards")
+    batches = [batch for shard in manifest_of(folder)["shards"] for batch in shard["batches"]]
+    assert [batch["missing"] for batch in batches] == [{}] * len(batches)
+    with numerai_sequence.open_shards(folder) as shards:
+        assert shards.missing == {}
+
+
 @each_encoding
 @pytest.mark.skipif(not REAL_V3.exists(), reason="ten real rows that are not given out")
 @pytest.mark.parametrize("block_bytes", [1000, 96 << 20])
