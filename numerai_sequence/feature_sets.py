@@ -50,6 +50,8 @@ def resolve_features(
         return manifest.features
     if not isinstance(features, str):
         chosen = tuple(features)
+        if not chosen:
+            raise FeatureError(f"{where}: no features asked for", names=())
         check_known("feature", chosen, manifest.features, where)
         return chosen
     if features in manifest.partial_sets:

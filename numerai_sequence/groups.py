@@ -18,11 +18,11 @@ import numpy as np
 import numpy.typing as npt
 
 from .buffers import Buffers, borrow
-from .encoding import Bytes, row_bytes
+from .encoding import Bytes
 from .locks import OwnLock
-from .order import RowOrder
+from .order import Order
 from .paging import Pager
-from .shards import ShardSet
+from .selection import Selection
 
 # Where the order shuffles the rows of a group, it must not depend on the machine.
 _GROUP_ROWS = 1 << 14
@@ -58,7 +58,7 @@ class _Group:
     ----------
     number : int
     rows, ranks : int64 arrays
-        From `RowOrder.placed_group`.
+        From `Order.placed_group`.
     batches : int
         That will be asked for.
     """
@@ -80,11 +80,11 @@ class GroupReader:
 
     Parameters
     ----------
-    shards : ShardSet
-    order : RowOrder
-        Its groups are whole batches.
-    targets : sequence of str
-    batch_size : int
+    selection : Selection
+        The rows that the order is of.
+    order : Order
+    columns : sequence of str
+        As of `Selection.gather`.
     pager : Pager
     buffers : Buffers
         For the encoded rows of groups.
@@ -100,10 +100,9 @@ class GroupReader:
 
     def __init__(
         self,
-        shards: ShardSet,
-        order: RowOrder,
-        targets: Sequence[str],
-        batch_size: int,
+        selection: Selection,
+        order: Order,
+        columns: Sequence[str],
         *,
         pager: Pager,
         buffers: Buffers,
@@ -111,10 +110,10 @@ class GroupReader:
         fetch: str = "always",
         workers: int = 1,
     ) -> None:
-        self._shards, self._order, self._targets = shards, order, targets
-        self._batch_size, self._pager, self._buffers = batch_size, pager, buffers
-        self._per_group = order.group_rows // batch_size
-        self._width = row_bytes(shards.encoding, len(shards.features))
+        self._selection, self._order, self._columns = selection, order, columns
+        self._pager, self._buffers = pager, buffers
+        self._per_group = order.batches_per_group
+        self._width = selection.row_bytes
         groups = np.asarray(batches, np.int32) // self._per_group
         self._batches_of = np.bincount(groups)
         # The groups as they come, and the place of each among them.
@@ -129,14 +128,16 @@ class GroupReader:
         self._groups: OrderedDict[int, _Group] = OrderedDict()
         self._fetched: set[int] = set()
 
-    def batch(
-        self, number: int, rows: int, out: Bytes | None = None
-    ) -> tuple[Bytes, Rows | None, Values]:
-        """Return the encoded rows and the targets of a batch of so many rows.
+    def size(self, number: int) -> int:
+        """Return how many rows a batch has."""
+        return self._order.size(number)
+
+    def batch(self, number: int, out: Bytes | None = None) -> tuple[Bytes, Rows | None, Values]:
+        """Return the encoded rows and the columns of a batch.
 
         Parameters
         ----------
-        number, rows : int
+        number : int
         out : uint8 array, shape (rows, row bytes), optional
             For the encoded rows, where they are read for this batch alone.
 
@@ -145,15 +146,17 @@ class GroupReader:
         encoded : uint8 array, shape (n, row bytes)
         chosen : int64 array, shape (rows,), or None
             Which of the encoded rows are the batch's; None for all.
-        values : float32 array, shape (rows, targets)
+        values : float32 array, shape (rows, columns)
         """
         self._pager.warm()
         if self._is_together(number):
-            return self._batch_of_group(number, rows)
+            return self._batch_of_group(number)
+        wanted = self._rows_of_batch(number)
         if out is None:
-            out = borrow("encoded", rows, self._width)
-        wanted = self._rows_of_batch(number, rows)
-        encoded, values = self._shards.gather(wanted, self._targets, encoded=out, pager=self._pager)
+            out = borrow("encoded", len(wanted), self._width)
+        encoded, values = self._selection.gather(
+            wanted, self._columns, encoded=out, pager=self._pager
+        )
         return encoded, None, values
 
     def _is_together(self, number: int) -> bool:
@@ -163,24 +166,22 @@ class GroupReader:
         group, place = divmod(number, self._per_group)
         return self._fetch_when == "always" or place == 0 or group in self._fetched
 
-    def _rows_of_batch(self, number: int, rows: int) -> Rows:
+    def _rows_of_batch(self, number: int) -> Rows:
         if not (self._order.is_mixed or self._pager.reads_ahead):
-            first = number * self._batch_size
-            return self._order.rows(first, first + rows)
+            return self._order.batch(number)
         in_order = self._fetch_when != "first"
         group, *following = self._groups_from(number // self._per_group, 2 if in_order else 1)
-        wanted = group.rows[self._chosen(group, number, rows)]
+        wanted = group.rows[self._chosen(group, number)]
         if in_order:
             self._announce(group, *following)
         else:
-            self._pager.read_ahead(self._shards.extents(wanted, self._targets))
+            self._pager.read_ahead(self._selection.extents(wanted, self._columns))
         return wanted
 
-    def _chosen(self, group: _Group, number: int, rows: int) -> Rows:
-        start = number % self._per_group * self._batch_size
-        return np.sort(group.ranks[start : start + rows])
+    def _chosen(self, group: _Group, number: int) -> Rows:
+        return np.sort(group.ranks[self._order.places(number)])
 
-    def _batch_of_group(self, number: int, rows: int) -> tuple[Bytes, Rows, Values]:
+    def _batch_of_group(self, number: int) -> tuple[Bytes, Rows, Values]:
         """Read a group as far as that is left to do, and a part of the next one."""
         group, *following = self._groups_from(number // self._per_group, 3)
         self._fetched.add(group.number)
@@ -199,7 +200,7 @@ class GroupReader:
             group.batches -= 1
             if not group.batches:
                 self._drop(group)
-        chosen = self._chosen(group, number, rows)
+        chosen = self._chosen(group, number)
         return group.encoded, chosen, group.values[:, chosen].T
 
     def _groups_from(self, number: int, most: int) -> list[_Group]:
@@ -231,7 +232,7 @@ class GroupReader:
                     part = group.unannounced.popleft()
                 except IndexError:  # other threads were faster
                     break
-                self._pager.read_ahead(self._shards.extents(group.rows[part], self._targets))
+                self._pager.read_ahead(self._selection.extents(group.rows[part], self._columns))
 
     def _read_part(self, group: _Group) -> bool:
         """Read a part of a group that nobody reads; say whether there was one."""
@@ -241,12 +242,12 @@ class GroupReader:
             part, done = group.unread.popleft(), Future[None]()
             if not group.reads:
                 group.encoded = self._buffers.empty((len(group.rows), self._width), np.uint8)
-                group.values = np.empty((len(self._targets), len(group.rows)), np.float32)
+                group.values = np.empty((len(self._columns), len(group.rows)), np.float32)
             group.reads.append(done)
         try:
-            self._shards.gather(
+            self._selection.gather(
                 group.rows[part],
-                self._targets,
+                self._columns,
                 encoded=group.encoded[part],
                 values=group.values[:, part],
                 pager=self._pager,

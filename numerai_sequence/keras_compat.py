@@ -55,6 +55,11 @@ def sequence_bases() -> tuple[type, ...]:
     return tuple(package.utils.Sequence for package in _keras_packages())
 
 
+def callback_bases() -> tuple[type, ...]:
+    """Return the ``Callback`` classes that a callback of ours has to inherit from."""
+    return tuple(package.callbacks.Callback for package in _keras_packages())
+
+
 def _keras_packages() -> list[ModuleType]:
     packages = [importlib.import_module("keras")]
     # Keras 3 on JAX or torch runs without TensorFlow: do not load it for a package nobody uses.
@@ -197,8 +202,7 @@ def _cure_keras_2(package: ModuleType, kind: type) -> None:
     @functools.wraps(standardize)
     def _standardize_batch(self: Any, data: Any) -> Any:
         if isinstance(self._keras_sequence, kind):
-            arrays = data if isinstance(data, tuple) else (data,)
-            floats = {array.dtype.name for array in arrays if array.dtype.kind == "f"}
+            floats = {array.dtype.name for array in _arrays(data) if array.dtype.kind == "f"}
             if floats <= {package.backend.floatx()}:
                 return data  # and no copy of each array, which is no longer aligned
         return standardize(self, data)
@@ -210,6 +214,15 @@ def _cure_keras_2(package: ModuleType, kind: type) -> None:
 
     adapter._handle_multiprocessing = _handle_multiprocessing
     adapter._standardize_batch, adapter.get_dataset = _standardize_batch, _get_dataset
+
+
+def _arrays(data: Any) -> Iterator[Any]:
+    """Yield the arrays of a batch: x, y and weights, of which the latter two may be dicts."""
+    if isinstance(data, (tuple, dict)):
+        for part in data.values() if isinstance(data, dict) else data:
+            yield from _arrays(part)
+    else:
+        yield data
 
 
 def _on_its_own(dataset: Any) -> Any:

@@ -1,18 +1,19 @@
 """Order: turn row spans and a seed into one epoch's row order.
 
-An epoch's order is a pure function of the spans, the seed, the epoch number, `run_rows` and
-`group_rows`, so a batch is the same for any number of workers, in threads or processes, and in
-whatever order the batches are asked for.
+An epoch's order is a pure function of the spans, the seed, the epoch number, `run_rows`,
+`batch_size` and `group_rows`, so a batch is the same for any number of workers, in threads or
+processes, and in whatever order the batches are asked for.
 
 With `run_rows` above 1 the epoch is a shuffle of runs of neighbouring rows, cut into groups, and
 the rows of a group are shuffled once more: files are read in long runs, yet a batch takes few rows
-of each. A group is what a reader should fetch together.
+of each. A group is what a reader should fetch together. `EraOrder` shuffles whole eras instead.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from itertools import pairwise
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +26,34 @@ _ARRAY_LENGTH = 1 << 23
 _ROUNDS = 6
 
 
+class Order(Protocol):
+    """What a reader has to know of an epoch's order: its batches, and the groups they are in."""
+
+    @property
+    def batches_per_group(self) -> int: ...
+
+    @property
+    def is_mixed(self) -> bool:
+        """Whether the rows of a batch are known only with those of its group."""
+        ...
+
+    def size(self, batch: int) -> int:
+        """Return how many rows a batch has."""
+        ...
+
+    def batch(self, number: int) -> Rows:
+        """Return the rows of a batch, ascending."""
+        ...
+
+    def placed_group(self, number: int) -> tuple[Rows, Rows]:
+        """Return the rows of a group, ascending, and which of them is where in the epoch."""
+        ...
+
+    def places(self, batch: int) -> slice:
+        """Return which places of its group are the batch's."""
+        ...
+
+
 class RowOrder:
     """The rows of one epoch; see `epoch_order`.
 
@@ -33,7 +62,7 @@ class RowOrder:
     count : int
         Rows of the epoch.
     group_rows : int
-        Rows of a group; the last one may be smaller.
+        Rows of a group, whole batches; the last one may be smaller.
     """
 
     def __init__(
@@ -42,9 +71,10 @@ class RowOrder:
         seed: int | None,
         epoch: int,
         run_rows: int,
+        batch_size: int,
         group_rows: int,
     ) -> None:
-        self.group_rows = group_rows
+        self.group_rows, self._batch_size = group_rows, batch_size
         self._seed, self._epoch, self._run_rows = seed, epoch, run_rows
         bounds = np.array(_joined(spans) if run_rows == 1 else spans, np.int64).reshape(-1, 2)
         lengths = bounds[:, 1] - bounds[:, 0]
@@ -66,6 +96,24 @@ class RowOrder:
     @property
     def groups(self) -> int:
         return -(-self.count // self.group_rows)
+
+    @property
+    def batches_per_group(self) -> int:
+        return self.group_rows // self._batch_size
+
+    def size(self, batch: int) -> int:
+        """Return how many rows a batch has: as many as all, but for the last."""
+        return min(self._batch_size, self.count - batch * self._batch_size)
+
+    def batch(self, number: int) -> Rows:
+        """Return the rows of a batch, ascending."""
+        start = number * self._batch_size
+        return self.rows(start, start + self.size(number))
+
+    def places(self, batch: int) -> slice:
+        """Return which places of its group are the batch's."""
+        start = batch % self.batches_per_group * self._batch_size
+        return slice(start, start + self.size(batch))
 
     def group(self, number: int) -> Rows:
         """Return the rows of a group, in the order of the epoch.
@@ -141,6 +189,7 @@ def epoch_order(
     seed: int | None,
     epoch: int = 0,
     run_rows: int = 1,
+    batch_size: int = 1,
     group_rows: int = 1,
 ) -> RowOrder:
     """Return the row order of one epoch.
@@ -157,8 +206,10 @@ def epoch_order(
     run_rows : int
         1 is an exact uniform shuffle. A larger number shuffles runs of that many neighbouring
         rows, and then the rows of each group.
+    batch_size : int
+        Rows of a batch; the last one may be smaller.
     group_rows : int
-        Rows that are fetched together.
+        Rows that are fetched together: those of some batches.
 
     Returns
     -------
@@ -168,7 +219,65 @@ def epoch_order(
     if seed is None:
         run_rows = 1
     spans = [(start, stop) for start, stop in spans if stop > start]
-    return RowOrder(spans, seed, epoch, run_rows, group_rows)
+    return RowOrder(spans, seed, epoch, run_rows, batch_size, group_rows)
+
+
+class EraOrder:
+    """The rows of one epoch whose batches are whole eras, in a new order every epoch.
+
+    Parameters
+    ----------
+    rows : integer array, shape (rows,)
+        Era by era, in the order of time; those of an era ascending.
+    sizes : int array, shape (eras,)
+        The rows of each era.
+    seed : int or None
+        None leaves the eras in the order given.
+    epoch : int
+    batch_size : int
+        Eras of a batch; the last one may have fewer.
+    """
+
+    batches_per_group = 1
+    is_mixed = False
+
+    def __init__(
+        self,
+        rows: npt.NDArray[Any],
+        sizes: npt.NDArray[np.int64],
+        *,
+        seed: int | None,
+        epoch: int,
+        batch_size: int,
+    ) -> None:
+        self._rows, self._sizes = rows, sizes
+        self._starts = np.cumsum(sizes) - sizes
+        eras = np.arange(len(sizes))
+        if seed is not None:
+            np.random.default_rng([seed, epoch]).shuffle(eras)
+        cuts = [*range(0, len(eras), batch_size), len(eras)]
+        self._batches = [eras[start:stop] for start, stop in pairwise(cuts)]
+
+    def size(self, batch: int) -> int:
+        """Return how many rows a batch has."""
+        return int(self._sizes[self._batches[batch]].sum())
+
+    def batch(self, number: int) -> Rows:
+        """Return the rows of a batch, ascending."""
+        eras = self._batches[number]
+        starts = self._starts[eras]
+        rows: Rows = self._rows[_ranges(starts, starts + self._sizes[eras])].astype(np.int64)
+        rows.sort()
+        return rows
+
+    def placed_group(self, number: int) -> tuple[Rows, Rows]:
+        """Return the rows of a batch, which is a group of its own, and their places."""
+        rows = self.batch(number)
+        return rows, np.arange(len(rows))
+
+    def places(self, batch: int) -> slice:
+        """Return which places of its group are the batch's: all."""
+        return slice(None)
 
 
 def order_bytes(rows: int, run_rows: int) -> int:

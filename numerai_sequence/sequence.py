@@ -2,57 +2,90 @@
 
 from __future__ import annotations
 
+import copy
+import math
 import operator
-import random
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from . import keras_compat
 from .buffers import Buffers
-from .encoding import DTYPES, Decoder, row_bytes
-from .errors import FeatureError, check_known
-from .groups import KEPT, GroupReader, batches_per_group
-from .memory import Budget, decide, divide_budget, group_bytes
-from .mixing import choose_run_rows
-from .order import RowOrder, batch_count, epoch_order, order_bytes
+from .encoding import DTYPES, Decoder
+from .feature_sets import resolve_features
+from .groups import KEPT, GroupReader
+from .order import EraOrder, Order, batch_count, epoch_order
 from .paging import Pager
+from .passes import Numbers, OnePass, shuffle_batches
+from .reading import Reading
+from .selection import Selection
 from .shards import PathLike, ShardSet, open_shards
+from .targets import (
+    POLICIES,
+    SampleWeight,
+    Target,
+    Targets,
+    check_complete,
+    read_target,
+    read_weights,
+    target_names,
+)
 
 # What Keras accepts as a Sequence depends on which Keras is installed; see keras_compat.
 _BASES: Any = keras_compat.sequence_bases()
 
-_Numbers = npt.NDArray[np.int32]
-
 # Batches held besides those in Keras's queue: by workers, prefetched by TensorFlow, in use.
 _BUFFERS_BESIDES = 16
-# The row order of this epoch, and of the one before.
-_ORDERS_KEPT = 2
+_REMEDY = (
+    "leave them out with missing_target='drop', give them no weight with missing_target='mask', or "
+    "choose other eras"
+)
+_BATCH_SIZES = {"rows": 1000, "era": 1}
 
 
 class NumeraiSequence(*_BASES):  # type: ignore[misc]
     """Batches of a shard set, for ``fit``, ``evaluate`` and ``predict`` of any Keras.
 
     ``sequence[i]`` is batch i of the present epoch; ``len(sequence)`` the batches of an epoch. Each
-    row comes once an epoch. Batches may be asked for in any order, from any thread.
+    row that takes part comes once an epoch. Batches may be asked for in any order, from any thread.
 
     Parameters
     ----------
     shards : ShardSet, path, or sequence of paths
         What `write_shards` returned, a folder, a glob, or a list of shard files.
-    batch_size : int
-        Rows a batch. The last batch of an epoch holds what is left.
-    target : str, sequence of str, or None
-        One name: y has shape (batch,). A list: (batch, targets). None: there is no y.
-    features : sequence of str, optional
-        The features of x, in this order; None for all, in the set's order.
+    batch_size : int, optional
+        Rows a batch, 1000 if not given; with ``batch_by="era"`` eras a batch, 1 if not given. The
+        last batch of an epoch holds what is left.
+    target : str, sequence of str, mapping, or None
+        One name: y has shape (batch,). A list: (batch, targets). A mapping from the names of a
+        model's outputs to these: a dict of such arrays. ``"features"``, alone or in a mapping, is x
+        itself, for an autoencoder. None: there is no y.
+    features : str or sequence of str, optional
+        The features of x: the name of a feature set, such as ``"medium"``, or a list, in this
+        order; None for all, in the set's order.
+    eras : optional
+        The eras that take part; None for all. A list; ``"0001-0574"``, ``"0575-"``, ``"::4"``, or
+        several of these with commas between; a slice of the eras in the order of time; or a
+        function of an era that says whether. See `eras.choose_eras`.
+    data_type : str or list of str, optional
+        Such as ``"train"``: the data types that take part; None for all.
+    missing_target : {"error", "drop", "mask"}
+        Where a target is missing in a row that takes part: refuse to begin; leave out the row; or
+        give it a sample weight of 0, in the outputs whose target it is (its y is 0.5 there).
+    sample_weight : str, mapping, function, or None
+        The name of a target column; a weight for each era; or a function of an array of eras, one a
+        row, and y that returns an array of shape (batch,). May be set anew between two epochs: it
+        holds from the next pass over the sequence.
+    batch_by : {"rows", "era"}
+        Batches of so many rows, or of whole eras, each in one batch.
     shuffle : bool
-        A new row order every epoch; False reads the rows in the order of the files. It is another
-        thing than ``fit(shuffle=...)``, which permutes the batches of an epoch.
+        A new order of rows, or of eras, every epoch; False reads in the order of the files, or of
+        time. It is another thing than ``fit(shuffle=...)``, which permutes the batches of an epoch.
     seed : int
-        Of the row order, together with the number of the epoch.
+        Of the order, together with the number of the epoch.
     run_rows : int, optional
         1 is an exact uniform shuffle. More: shuffle runs of this many neighbouring rows, which are
         cheaper to read, and then the rows of each group of batches. None: 1 if the set is resident
@@ -77,6 +110,10 @@ class NumeraiSequence(*_BASES):  # type: ignore[misc]
     ----------
     features : tuple of str
         The columns of x.
+    eras : tuple of str
+        The eras that take part, in the order of time.
+    rows : int
+        The rows that take part.
     run_rows : int
         That were asked for, or chosen.
     paging : str
@@ -85,15 +122,27 @@ class NumeraiSequence(*_BASES):  # type: ignore[misc]
         Why.
     epoch : int
         Which epoch's order ``sequence[i]`` follows. `on_epoch_end` moves it on.
+
+    Raises
+    ------
+    FeatureError
+        A feature, a feature set or a target is unknown.
+    EraError
+        An era or data type is unknown, no row takes part, a target is missing, or a weight is.
     """
 
     def __init__(
         self,
         shards: ShardSet | PathLike | Iterable[PathLike],
-        batch_size: int = 1000,
+        batch_size: int | None = None,
         *,
-        target: str | Sequence[str] | None = "target",
-        features: Sequence[str] | None = None,
+        target: Target = "target",
+        features: str | Sequence[str] | None = None,
+        eras: Any = None,
+        data_type: str | Iterable[str] | None = None,
+        missing_target: str = "error",
+        sample_weight: SampleWeight = None,
+        batch_by: str = "rows",
         shuffle: bool = True,
         seed: int = 0,
         run_rows: int | None = None,
@@ -110,98 +159,140 @@ class NumeraiSequence(*_BASES):  # type: ignore[misc]
         self.workers = _whole_number("workers", workers, least=0)
         self.use_multiprocessing = use_multiprocessing
         self.max_queue_size = _whole_number("max_queue_size", max_queue_size)
-        self.shards = shards if isinstance(shards, ShardSet) else open_shards(shards)
-        self.batch_size = _whole_number("batch_size", batch_size)
-        self.target = target if target is None or isinstance(target, str) else tuple(target)
-        self.features = self.shards.features if features is None else tuple(features)
+        self.batch_by = _one_of("batch_by", batch_by, tuple(_BATCH_SIZES))
+        size = _BATCH_SIZES[batch_by] if batch_size is None else batch_size
+        self.batch_size = _whole_number("batch_size", size)
+        self.missing_target = _one_of("missing_target", missing_target, POLICIES)
         self.shuffle = shuffle
         self.seed = _whole_number("seed", seed, least=0)
-        self.dtype = dtype
+        self.dtype = _one_of("dtype", dtype, DTYPES)
         self.drop_remainder = drop_remainder
+        self.memory_budget = memory_budget
         self.epoch = 0
         self._is_epoch_begun = False
-        self._targets = _target_names(self.target)
-        self._decode = self._make_decoder(features)
-        self.memory_budget = memory_budget
-        self._set_bytes = sum(shard.bytes for shard in self.shards.manifest.shards)
-        self._row_bytes = row_bytes(self.shards.encoding, len(self.shards.features))
-        decided = decide(self._set_bytes, paging)
-        self.paging, self.paging_reason = decided.mode, decided.reason
-        chosen = self._best_run_rows() if run_rows is None else run_rows
-        self.run_rows = _whole_number("run_rows", chosen)
+        self.shards = shards if isinstance(shards, ShardSet) else open_shards(shards)
+        self.features = resolve_features(features, self.shards.manifest, str(self.shards.folder))
+        self._decode = self._make_decoder()
+        self.target = target
+        self._outputs = read_target(target, self.shards)
+        self._selection = self._select(eras, data_type)
+        self.sample_weight = sample_weight
+        self._reading = self._plan(paging)
+        self.paging, self.paging_reason = self._reading.paging, self._reading.reason
+        if run_rows is None:
+            run_rows = self._reading.best_run_rows(self._buffers_held) if shuffle else 1
+        self.run_rows = _whole_number("run_rows", run_rows)
         self._prepare()
 
-    def _best_run_rows(self) -> int:
-        if not self.shuffle or not self.shards.rows:
-            return 1
-        if self.paging == "resident" and self._set_bytes <= self._divide_budget(1).mapped:
-            return 1
-        return choose_run_rows(
-            [batch.eras for shard in self.shards.manifest.shards for batch in shard.batches],
-            row_bytes=self._row_bytes,
-            batch_size=self.batch_size,
-            group_rows=self._group_rows(run_rows=2),
-        )
-
-    def _group_rows(self, run_rows: int) -> int:
-        least_rows = 0
-        if run_rows == 1 and self.paging == "resident":
-            # Each group of single rows maps most of the set anew: it is as large as there is room.
-            least_rows = group_bytes(self.memory_budget) // self._row_bytes
-        return self.batch_size * batches_per_group(self.batch_size, least_rows)
-
-    def _divide_budget(self, run_rows: int) -> Budget:
-        batch_rows = min(self.batch_size, max(1, self.shards.rows))
-        return divide_budget(
-            self.memory_budget,
-            order_bytes=_ORDERS_KEPT * order_bytes(self.shards.rows, run_rows),
-            group_bytes=KEPT * min(self._group_rows(run_rows), self.shards.rows) * self._row_bytes,
-            batch_bytes=batch_rows * len(self.features) * np.dtype(self.dtype).itemsize,
-            buffers=self.max_queue_size + _BUFFERS_BESIDES,
-        )
-
-    def _prepare(self) -> None:
-        """Make what belongs to this process: row orders, buffers, and who tells the kernel."""
-        self._orders: dict[int, RowOrder] = {}
-        budget = self._divide_budget(self.run_rows)
-        self._buffers = Buffers(budget.buffers)
-        self._group_buffers = Buffers(KEPT)
-        self._pager = self._make_pager(budget.mapped)
-        # Groups are worth it where runs are shuffled in them, or their pages let go.
-        is_worth = self.run_rows > 1 or not self._pager.fits
-        self._fetches_groups = budget.holds_groups and is_worth
-        self._reader: tuple[int, GroupReader] | None = None
-
-    def _make_pager(self, mapped_bytes: int) -> Pager:
-        # Single rows of a cold disk are slow, however early it is told of them.
-        warms = self.paging == "resident" and self.run_rows == 1
-        return Pager(
-            self.shards.files,
-            mode=self.paging,
-            budget_bytes=mapped_bytes,
-            needed_bytes=self.shards.rows * (self._row_bytes + 4 * len(self._targets)),
-            warms=warms,
-        )
-
-    def _make_decoder(self, features: Sequence[str] | None) -> Decoder:
-        where = str(self.shards.folder)
+    def _make_decoder(self) -> Decoder:
         known = self.shards.features
-        if isinstance(features, str):
-            raise TypeError(f"features: found {features!r}, expected a list of feature names")
-        if self.dtype not in DTYPES:
-            raise ValueError(f"dtype: found {self.dtype!r}, expected one of {DTYPES}")
-        if not self.features:
-            raise FeatureError(f"{where}: no features asked for", names=())
-        check_known("feature", self.features, known, where)
-        check_known("target", self._targets, self.shards.targets, where)
         columns = None
         if self.features != known:
             number_of = {name: number for number, name in enumerate(known)}
             columns = np.array([number_of[name] for name in self.features], np.int64)
         return Decoder(self.shards.encoding, len(known), columns=columns, dtype=self.dtype)
 
+    def _select(self, eras: Any, data_type: str | Iterable[str] | None) -> Selection:
+        names = target_names(self._outputs)
+        is_dropped = self.missing_target == "drop"
+        selection = Selection(self.shards, eras, data_type, names if is_dropped else ())
+        if self.missing_target == "error":
+            check_complete(selection, names, _REMEDY)
+        return selection
+
+    def _plan(self, paging: str) -> Reading:
+        rows = self.batch_size
+        if self.batch_by == "era":
+            rows = int(np.sort(self._selection.by_era[1])[-self.batch_size :].sum())
+        most_rows = min(rows, max(1, self.rows))
+        return Reading(
+            self._selection,
+            memory_budget=self.memory_budget,
+            paging=paging,
+            batch_rows=rows,
+            batch_bytes=most_rows * len(self.features) * np.dtype(self.dtype).itemsize,
+            by_era=self.batch_by == "era",
+        )
+
+    @property
+    def eras(self) -> tuple[str, ...]:
+        return self._selection.eras
+
+    @property
+    def rows(self) -> int:
+        return self._selection.rows
+
+    @property
+    def sample_weight(self) -> SampleWeight:
+        return self._sample_weight
+
+    @sample_weight.setter
+    def sample_weight(self, sample_weight: SampleWeight) -> None:
+        weights = read_weights(sample_weight, self._selection)
+        if weights and not self._outputs:
+            raise ValueError("sample_weight: found one without a target, expected None")
+        self._sample_weight = sample_weight
+        self._targets = Targets(self._outputs, weights, masks=self.missing_target == "mask")
+        self._reader: tuple[int, GroupReader, Targets] | None = None
+
+    def column(self, name: str) -> pa.ChunkedArray:
+        """Return ``id``, ``era``, ``data_type`` or a target of the rows that take part.
+
+        They are in the order of the files, which is that of the batches without `shuffle`.
+        """
+        return self._selection.column(name)
+
+    @property
+    def all_eras(self) -> tuple[str, ...]:
+        """The eras of the set, in the order of time, whether they take part or not."""
+        return self._selection.all_eras
+
+    @property
+    def era_codes(self) -> npt.NDArray[np.integer[Any]]:
+        """The place of each row's era in `all_eras`, in the order of `column`."""
+        return self._selection.era_codes
+
+    def in_order(self, batch_size: int) -> NumeraiSequence:
+        """Return a sequence of the same rows in the order of the files, of x alone."""
+        other: NumeraiSequence = copy.copy(self)
+        other.target, other._outputs, other.sample_weight = None, {}, None
+        other.batch_by, other.batch_size = "rows", _whole_number("batch_size", batch_size)
+        other.shuffle, other.run_rows, other.drop_remainder = False, 1, False
+        other._reading = other._plan(self.paging)
+        other._prepare()
+        return other
+
+    @property
+    def _buffers_held(self) -> int:
+        return self.max_queue_size + _BUFFERS_BESIDES
+
+    def _prepare(self) -> None:
+        """Make what belongs to this process: row orders, buffers, and who tells the kernel."""
+        self._orders: dict[int, Order] = {}
+        budget = self._reading.divide(self.run_rows, self._buffers_held)
+        # Eras have many sizes.
+        slack = 2 if self.batch_by == "rows" else math.inf
+        self._buffers = Buffers(budget.buffers, slack)
+        self._group_buffers = Buffers(KEPT)
+        self._pager = self._make_pager(budget.mapped)
+        # Groups are worth it where runs are shuffled in them, or their pages let go.
+        is_worth = self.run_rows > 1 or not self._pager.fits
+        self._fetches_groups = budget.holds_groups and is_worth
+        self._reader = None
+
+    def _make_pager(self, mapped_bytes: int) -> Pager:
+        row_bytes = self._selection.row_bytes + 4 * len(self._targets.columns)
+        return Pager(
+            self.shards.files,
+            mode=self.paging,
+            budget_bytes=mapped_bytes,
+            needed_bytes=self.rows * row_bytes,
+            warms=self._reading.warms(self.run_rows),
+        )
+
     def __len__(self) -> int:
-        return batch_count(self.shards.rows, self.batch_size, drop_remainder=self.drop_remainder)
+        count = len(self.eras) if self.batch_by == "era" else self.rows
+        return batch_count(count, self.batch_size, drop_remainder=self.drop_remainder)
 
     def __getitem__(self, index: int) -> Any:
         """Return batch `index` of the present epoch.
@@ -209,8 +300,10 @@ class NumeraiSequence(*_BASES):  # type: ignore[misc]
         Returns
         -------
         x : array of the `dtype` asked for, shape (batch, features)
-        y : float32 array, shape (batch,) or (batch, targets)
-            NaN where the source has none. Not there at all where `target` is None.
+        y : float32 array, shape (batch,) or (batch, targets), or a dict of them
+            Not there at all where `target` is None.
+        sample_weight : float32 array, shape (batch,), or a dict of them
+            Only with `sample_weight`, or ``missing_target="mask"``.
 
         Raises
         ------
@@ -223,8 +316,9 @@ class NumeraiSequence(*_BASES):  # type: ignore[misc]
             raise IndexError(f"batch {number}, but an epoch has {count}")
         epoch, made = self.epoch, self._reader
         if made is None or made[0] != epoch:
-            made = self._reader = epoch, self._make_reader(epoch, range(count), fetch="first")
-        return self._batch(number % count, made[1])
+            made = epoch, *self._make_reader(epoch, range(count), fetch="first")
+            self._reader = made
+        return self._batch(number % count, *made[1:])
 
     def on_epoch_end(self) -> None:
         """Move on to the next epoch's order.
@@ -236,7 +330,7 @@ class NumeraiSequence(*_BASES):  # type: ignore[misc]
             self._is_epoch_begun = False
             self.epoch += 1
 
-    def one_pass(self, *, shuffle: bool = False) -> _OnePass:
+    def one_pass(self, *, shuffle: bool = False) -> OnePass:
         """Return the present epoch's batches; later calls of `on_epoch_end` do not touch them.
 
         Parameters
@@ -248,113 +342,83 @@ class NumeraiSequence(*_BASES):  # type: ignore[misc]
         self._is_epoch_begun = True
         numbers = np.arange(len(self), dtype=np.int32)
         if shuffle:
-            numbers = _shuffle(numbers, self._order(self.epoch).group_rows // self.batch_size)
+            numbers = shuffle_batches(numbers, self._order(self.epoch).batches_per_group)
         processes = max(1, self.workers) if self.use_multiprocessing else 0
-        return _OnePass(self, self.epoch, numbers, processes)
+        return OnePass(self, self.epoch, numbers, processes)
 
     def _make_reader(
-        self, epoch: int, numbers: _Numbers | range, processes: int = 0, fetch: str = "always"
-    ) -> GroupReader:
-        pager = self._pager
+        self, epoch: int, numbers: Numbers | range, processes: int = 0, fetch: str = "always"
+    ) -> tuple[GroupReader, Targets]:
+        pager, targets = self._pager, self._targets
         if processes:  # each maps the files for itself
             pager = self._make_pager(pager.budget_bytes // processes)
-        return GroupReader(
-            self.shards,
+        reader = GroupReader(
+            self._selection,
             self._order(epoch),
-            self._targets,
-            self.batch_size,
+            targets.columns,
             pager=pager,
             buffers=self._group_buffers,
             batches=numbers,
             fetch=fetch if self._fetches_groups and not processes else "never",
             workers=self.workers,
         )
+        return reader, targets
 
-    def _batch(self, number: int, reader: GroupReader) -> Any:
-        rows = min(self.batch_size, self.shards.rows - number * self.batch_size)
+    def _batch(self, number: int, reader: GroupReader, targets: Targets) -> Any:
+        rows = reader.size(number)
         x = self._buffers.empty((rows, len(self.features)), self.dtype)
         out = x.view(np.uint8) if self._decode.keeps_rows else None
-        encoded, chosen, y = reader.batch(number, rows, out)
+        encoded, chosen, values = reader.batch(number, out)
         if encoded is not out:
             self._decode(encoded, x, chosen)
-        if self.target is None:
-            return x
-        return x, y[:, 0] if isinstance(self.target, str) else np.ascontiguousarray(y)
+        return targets(values, x)
 
-    def _order(self, epoch: int) -> RowOrder:
+    def _order(self, epoch: int) -> Order:
         # No lock, which a forked worker might inherit locked: two threads may compute the same.
         order = self._orders.get(epoch)
         if order is None:
-            order = epoch_order(
-                self.shards.spans(),
-                seed=self.seed if self.shuffle else None,
-                epoch=epoch,
-                run_rows=self.run_rows,
-                group_rows=self._group_rows(self.run_rows),
-            )
+            order = self._make_order(self.seed if self.shuffle else None, epoch)
             # The epoch before may still have readers.
             kept = {number: old for number, old in self._orders.items() if number == epoch - 1}
             self._orders = {**kept, epoch: order}
         return order
 
+    def _make_order(self, seed: int | None, epoch: int) -> Order:
+        if self.batch_by == "era":
+            rows, sizes = self._selection.by_era
+            return EraOrder(rows, sizes, seed=seed, epoch=epoch, batch_size=self.batch_size)
+        return epoch_order(
+            self._selection.spans(),
+            seed=seed,
+            epoch=epoch,
+            run_rows=self.run_rows,
+            batch_size=self.batch_size,
+            group_rows=self._reading.group_rows(self.run_rows),
+        )
+
     def __getstate__(self) -> dict[str, Any]:
-        made = "_orders", "_buffers", "_group_buffers", "_pager", "_reader"
+        made = "_orders", "_buffers", "_group_buffers", "_pager", "_reader", "_targets"
         return {name: value for name, value in self.__dict__.items() if name not in made}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
+        self.sample_weight = self._sample_weight
         self._prepare()
 
     def __repr__(self) -> str:
+        a_batch = f"{self.batch_size:,}" + (" eras" if self.batch_by == "era" else "")
         return (
-            f"<NumeraiSequence of {self.shards!r}: {len(self):,} batches of {self.batch_size:,}, "
+            f"<NumeraiSequence of {self.shards!r}: {self.rows:,} rows of {len(self.eras):,} eras, "
+            f"{len(self):,} batches of {a_batch}, "
             f"{len(self.features):,} features as {self.dtype}, target {self.target!r}, "
             f"{self.paging} ({self.paging_reason}), run_rows={self.run_rows}>"
         )
 
 
-class _OnePass:
-    """The batches of one epoch of a sequence, in the order in which they are asked for.
-
-    `processes` is how many processes ask, or 0 for threads of this one.
-    """
-
-    def __init__(
-        self, sequence: NumeraiSequence, epoch: int, numbers: _Numbers, processes: int
-    ) -> None:
-        self._sequence, self._epoch, self._numbers = sequence, epoch, numbers
-        self._processes = processes
-        self._reader = sequence._make_reader(epoch, numbers, processes)
-
-    def __len__(self) -> int:
-        return len(self._numbers)
-
-    def __getitem__(self, place: int) -> Any:
-        return self._sequence._batch(int(self._numbers[place]), self._reader)
-
-    def __reduce__(self) -> Any:
-        return _OnePass, (self._sequence, self._epoch, self._numbers, self._processes)
-
-
-def _shuffle(numbers: _Numbers, per_group: int) -> _Numbers:
-    groups = list(range(-(-len(numbers) // per_group)))
-    random.shuffle(groups)
-    shuffled = np.empty_like(numbers)
-    start = 0
-    for group in groups:
-        batches = numbers[group * per_group : (group + 1) * per_group].tolist()
-        random.shuffle(batches)
-        shuffled[start : start + len(batches)] = batches
-        start += len(batches)
-    return shuffled
-
-
-def _target_names(target: str | tuple[str, ...] | None) -> tuple[str, ...]:
-    if target is None:
-        return ()
-    if not target:
-        raise ValueError("target: found none, expected a name, a list of names, or None")
-    return (target,) if isinstance(target, str) else target
+def _one_of(name: str, value: Any, known: tuple[str, ...]) -> str:
+    if value not in known:
+        raise ValueError(f"{name}: found {value!r}, expected one of {known}")
+    return str(value)
 
 
 def _whole_number(name: str, value: Any, *, least: int = 1) -> int:

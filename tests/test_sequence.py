@@ -473,7 +473,7 @@ def test_closed_set_gives_no_batches(folder):
 
 
 @pytest.mark.parametrize("missing", ["NaN", "null"])
-def test_missing_target_is_nan_and_its_row_stays(tmp_path, missing):
+def test_nan_and_null_are_both_missing_targets(tmp_path, missing):
     table = numerai_table(rows=200, features=FEATURES)
     values = np.arange(200, dtype=np.float32)
     is_missing = values % 7 == 3
@@ -483,12 +483,15 @@ def test_missing_target_is_nan_and_its_row_stays(tmp_path, missing):
     place = table.schema.get_field_index("target_b")
     pq.write_table(table.set_column(place, "target_b", column), tmp_path / "train.parquet")
     write_shards(tmp_path / "train.parquet", tmp_path / "set", progress=False).close()
-    sequence = NumeraiSequence(tmp_path / "set", 30, target=["target", "target_b"])
+    targets = ["target", "target_b"]
+    sequence = NumeraiSequence(tmp_path / "set", 30, target=targets, missing_target="mask")
     seen = []
-    for x, y in batches_of(sequence):
+    for x, y, weight in batches_of(sequence):
         numbers = row_numbers(x)
         assert_same(x, expected_x(numbers))
-        assert_same(y, np.stack([numbers.astype(np.float32), values[numbers]], axis=1))
+        expected = np.where(is_missing, np.float32(0.5), values)[numbers]
+        assert_same(y, np.stack([numbers.astype(np.float32), expected], axis=1))
+        assert_same(weight, np.float32(~is_missing[numbers]))
         seen += numbers.tolist()
     assert sorted(seen) == list(range(200))
 
@@ -617,7 +620,9 @@ WRONG = [
     ({"batch_size": 10.0}, TypeError, r"batch_size: found 10\.0, expected a whole number"),
     ({"batch_size": "10"}, TypeError, "batch_size: found '10'"),
     ({"batch_size": True}, TypeError, "batch_size: found True"),
-    ({"batch_size": None}, TypeError, "batch_size: found None"),
+    ({"batch_by": "week"}, ValueError, r"batch_by: found 'week', expected one of .*'era'"),
+    ({"missing_target": "skip"}, ValueError, "missing_target: found 'skip'.*'mask'"),
+    ({"missing_target": None}, ValueError, "missing_target: found None"),
     ({"run_rows": 0}, ValueError, "run_rows: found 0"),
     ({"run_rows": 1.5}, TypeError, r"run_rows: found 1\.5"),
     ({"seed": -1}, ValueError, "seed: found -1, expected at least 0"),
@@ -630,9 +635,10 @@ WRONG = [
     ({"dtype": None}, ValueError, "dtype: found None"),
     ({"target": []}, ValueError, "target: found none"),
     ({"target": ""}, ValueError, "target: found none"),
-    ({"features": "feature_000"}, TypeError, "features: found 'feature_000', expected a list"),
     ({"batchsize": 10}, TypeError, "batchsize"),
-    ({"batch_size": 10, "sample_weight": None}, TypeError, "sample_weight"),
+    ({"sample_weight": 3}, TypeError, "sample_weight: found 3, expected a column"),
+    ({"sample_weight": "target", "target": None}, ValueError, "sample_weight: .*without a target"),
+    ({"batch_size": 10, "class_weight": None}, TypeError, "class_weight"),
 ]
 
 
@@ -660,6 +666,8 @@ WRONG_NAMES = [
     ({"features": ["target"]}, ["target"], "unknown feature 'target'"),
     ({"features": ["feature_001"] * 2}, ["feature_001"], "'feature_001' is named twice"),
     ({"features": []}, (), "no features"),
+    ({"features": "feature_000"}, ["feature_000"], "is a feature, not a feature set"),
+    ({"features": "medium"}, ["medium"], "no feature sets, so none is 'medium'"),
     ({"target": "targt"}, ["targt"], "unknown target 'targt'; did you mean target"),
     ({"target": ["target", "target_c"]}, ["target_c"], "'target_c'; did you mean .*target_b"),
     ({"target": ["target", "target"]}, ["target"], "'target' is named twice"),
