@@ -337,19 +337,21 @@ def test_the_manifest_counts_the_rows_without_a_target(tmp_path, encoding):
     place = table.schema.get_field_index("target_c")
     table = table.set_column(place, "target_c", pa.array(np.full(ROWS, np.inf, np.float32)))
     path = save(table, tmp_path / "train.parquet", row_group_size=100)
-    folder = write(path, tmp_path / "s", num_shards=3, mix_eras=2, encoding=encoding)
+    targets = ["target_b", "target_c", "target"]
+    options = {"num_shards": 3, "mix_eras": 2, "encoding": encoding, "targets": targets}
+    folder = write(path, tmp_path / "s", **options)
     found, seen = read_back(folder), set()
     for number, shard in enumerate(manifest_of(folder)["shards"]):
         for place, batch in enumerate(shard["batches"]):
             rows = (found["shard"] == number) & (found["batch"] == place)
             counts = np.isnan(found["targets"][rows].astype(float)).sum(axis=0).tolist()
-            expected = zip(("target", "target_b", "target_c"), counts, strict=True)
+            expected = zip(targets, counts, strict=True)
             assert batch["missing"] == {target: count for target, count in expected if count}
             seen |= set(batch["missing"])
     assert seen == {"target", "target_b"}
     with numerai_sequence.open_shards(folder) as shards:
         assert shards.missing == {"target": len(range(3, ROWS, 7)), "target_b": 301}
-        assert list(shards.missing) == ["target", "target_b"]
+        assert list(shards.missing) == ["target_b", "target"]
         parts = [part.missing.get("target_b", 0) for part in shards]
         assert sum(parts) == 301
         assert 0 < parts[1] < 301
