@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
 
 from .errors import EraError, close_matches
 
@@ -47,6 +49,36 @@ def sort_eras(eras: Iterable[str]) -> list[str]:
         return number is None, number or 0, era
 
     return sorted(eras, key=key)
+
+
+def era_codes(eras: Any) -> tuple[list[str], npt.NDArray[np.int32]]:
+    """Return the eras there are, in the order of time, and the place of each row's era in them.
+
+    Parameters
+    ----------
+    eras : sequence of str, array of str, or pyarrow array, length rows
+
+    Returns
+    -------
+    names : list of str
+    codes : int32 array, shape (rows,)
+
+    Raises
+    ------
+    EraError
+        A row has no era.
+    """
+    array = eras if isinstance(eras, (pa.Array, pa.ChunkedArray)) else pa.array(eras)
+    array = array.cast(pa.string())  # a dictionary may hold eras that no row has
+    array = array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
+    if array.null_count:
+        raise EraError(f"eras: {array.null_count:,} of {len(array):,} rows have none")
+    encoded = array.dictionary_encode()
+    found = encoded.dictionary.to_pylist()
+    names = sort_eras(found)
+    places = {era: place for place, era in enumerate(names)}
+    lookup = np.array([places[era] for era in found], np.int32)
+    return names, lookup[encoded.indices.to_numpy()]
 
 
 def shard_of_era(era: str, num_shards: int) -> int:

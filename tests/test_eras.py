@@ -11,7 +11,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from numerai_sequence.eras import choose_eras, era_number, shard_of_era, sort_eras
+from numerai_sequence.eras import choose_eras, era_codes, era_number, shard_of_era, sort_eras
 from numerai_sequence.errors import EraError
 
 # Every other week of 20, and live; a legacy file's eras; two spellings of one number.
@@ -306,3 +306,38 @@ def test_mask_is_refused():
 def test_what_is_no_choice_is_refused(wanted):
     message = str(refused(TypeError, wanted))
     assert message.startswith(f"eras: found {wanted!r}, expected a str, a list of names or numbers")
+
+
+ROWS = ["0010", "X", "0009", "0010", "0009", "0009"]
+WITH_AN_UNUSED_ERA = pa.DictionaryArray.from_arrays([1, 3, 2, 1, 2, 2], ["8", "0010", "0009", "X"])
+
+
+@pytest.mark.parametrize(
+    "eras",
+    [
+        ROWS,
+        np.array(ROWS),
+        np.array(ROWS, object),
+        pd.Series(ROWS),
+        pa.array(ROWS),
+        pa.array(ROWS, pa.large_string()),
+        pa.chunked_array([ROWS[:1], ROWS[1:]]),
+        pa.chunked_array([pa.array(part).dictionary_encode() for part in (ROWS[:1], ROWS[1:])]),
+        WITH_AN_UNUSED_ERA,
+    ],
+    ids=lambda eras: type(eras).__name__,
+)
+def test_rows_get_the_places_of_their_eras_in_time(eras):
+    names, codes = era_codes(eras)
+    assert names == ["0009", "0010", "X"]
+    assert codes.tolist() == [1, 2, 0, 1, 0, 0]
+
+
+def test_no_rows_have_no_eras():
+    names, codes = era_codes([])
+    assert (names, codes.shape) == ([], (0,))
+
+
+def test_a_row_without_an_era_is_refused():
+    with pytest.raises(EraError, match="1 of 2 rows have none"):
+        era_codes(["0001", None])
