@@ -13,7 +13,7 @@ import numpy as np
 from . import NumeraiSequence, ShardSet, write_shards
 from .errors import NumeraiSequenceError
 from .keras_compat import active_keras
-from .scoring import era_correlations, load_scorer, summarize
+from .scoring import load_scorer, score_eras, summarize
 from .synthetic import write_parquet
 
 _BATCH_SIZE = 1000
@@ -90,14 +90,14 @@ def _fit(shards: ShardSet, epochs: int) -> tuple[Any, float]:
     return model, time.perf_counter() - start
 
 
-def _score(model: Any, shards: ShardSet) -> dict[str, float]:
+def _score(model: Any, shards: ShardSet) -> Any:
     sequence = NumeraiSequence(shards, batch_size=_BATCH_SIZE, target=None, shuffle=False)
     predictions = model.predict(sequence, workers=4).reshape(-1)
-    eras = shards.column("era").to_pylist()
-    return era_correlations(eras, predictions, shards.column(_TARGET).to_numpy())
+    table = score_eras(shards.column("era"), predictions, shards.column(_TARGET).to_numpy())
+    return table["corr"]
 
 
-def _print_scores(scores: dict[str, float]) -> None:
+def _print_scores(scores: Any) -> None:
     click.echo(f"\nValidation correlation (numerai_corr) of {len(scores)} eras")
     for era, score in scores.items():
         click.echo(f"  {era:>6} {score:8.4f}")
