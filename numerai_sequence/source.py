@@ -56,6 +56,7 @@ class Source:
             raise self.error(f"cannot be read as Parquet: {_first_line(error)}") from error
         self._schema = self._parquet.schema_arrow
         names = self._schema.names
+        self._types = {field.name: field.type for field in self._schema}
         twice = [name for name in names if self._schema.get_all_field_indices(name)[1:]]
         if twice:
             raise self.error("there are two columns of this name", column=twice[0])
@@ -88,7 +89,7 @@ class Source:
 
     def bytes_per_row(self, features: Iterable[str]) -> int:
         """Return the bytes that one row of these columns takes when it is decoded."""
-        return sum(_value_bytes(self._schema.field(name).type) for name in features)
+        return sum(_value_bytes(self._types[name]) for name in features)
 
     def chunks(self, *, rows: int) -> list[Chunk]:
         """Cut the file into chunks of at most `rows` rows, or of one row group."""
@@ -176,10 +177,10 @@ class Source:
         return []  # not written by pandas
 
     def _require(self, name: str, accepted: Any, expected: str) -> None:
-        if name not in self._schema.names:
+        if name not in self._types:
             close = close_matches(name, self._schema.names)
             raise self.error(f"missing; expected {expected}{close}", column=name)
-        found = self._schema.field(name).type
+        found = self._types[name]
         if not accepted(found):
             raise self.error(f"found {found}, expected {expected}", column=name)
 
