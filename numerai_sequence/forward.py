@@ -1,0 +1,96 @@
+"""Forward: run a model over a sequence's batches, and put what it returns into one array."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from tqdm import tqdm
+
+from .models import Columns, Floats, name_columns, run_batch
+from .sequence import NumeraiSequence
+
+
+def predict_rows(
+    model: Any,
+    sequence: NumeraiSequence,
+    *,
+    output: str | None = None,
+    progress: bool = False,
+    places: npt.NDArray[np.int32] | None = None,
+) -> tuple[tuple[str, ...], Floats]:
+    """Predict the rows of a sequence, one batch after the other; while `fit` is at work, too.
+
+    Memory holds one batch of x, one batch of the model's outputs, and what is returned.
+
+    Parameters
+    ----------
+    model : Keras model
+    sequence : NumeraiSequence
+        With ``shuffle=False``; targets are not looked at.
+    output : str, optional
+        The name of one output, or of one column of a wide one; None for all.
+    progress : bool
+        Show a progress bar on stderr.
+    places : int32 array, shape (rows,), optional
+        Where each row's predictions go; None for the order of the files.
+
+    Returns
+    -------
+    names : tuple of str
+        Of the columns.
+    values : float32 array, shape (rows, columns)
+
+    Raises
+    ------
+    ValueError
+        The sequence shuffles or leaves out rows, or the model has no such output.
+    """
+    if sequence.shuffle or sequence.drop_remainder:
+        raise ValueError("sequence: expected shuffle=False and drop_remainder=False")
+    if hasattr(model, "jax_state_sync"):
+        model.jax_state_sync()  # while `fit` is at work, the weights are not in the model
+    columns: Columns | None = None
+    values: Floats = np.empty((0, 0), np.float32)
+    start, rows = 0, count_rows(sequence)
+    with tqdm(
+        total=rows, desc="predicting", unit="row", unit_scale=True, disable=not progress
+    ) as bar:
+        for x in _batches(sequence):
+            columns, part = _predict_batch(model, x, columns, output)
+            if not start:
+                values = np.empty((rows, len(columns.names)), np.float32)
+            stop = start + len(part)
+            values[slice(start, stop) if places is None else places[start:stop]] = part
+            bar.update(len(part))
+            start = stop
+    return columns.names if columns else (), values
+
+
+def count_rows(sequence: NumeraiSequence) -> int:
+    """Return how many rows a sequence has."""
+    return sequence.shards.rows
+
+
+def read_column(sequence: NumeraiSequence, name: str) -> pa.ChunkedArray:
+    """Return ``id`` or ``era`` of a sequence's rows, in the order of the files."""
+    return sequence.shards.column(name)
+
+
+def _predict_batch(
+    model: Any, x: npt.NDArray[Any], columns: Columns | None, output: str | None
+) -> tuple[Columns, Floats]:
+    # The outputs go when this returns: an autoencoder's are as large as x.
+    outputs = run_batch(model, x)
+    columns = columns or name_columns(model, outputs, output)
+    return columns, columns.take(outputs, len(x))
+
+
+def _batches(sequence: NumeraiSequence) -> Iterator[npt.NDArray[Any]]:
+    one_pass = sequence.one_pass()
+    for place in range(len(one_pass)):
+        batch = one_pass[place]
+        yield batch[0] if isinstance(batch, tuple) else batch

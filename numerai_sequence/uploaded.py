@@ -1,0 +1,146 @@
+"""Uploaded: the function that Numerai calls: a frame of live features becomes predictions.
+
+It is pickled by value and runs where this package is not installed. So nothing here uses another
+module of ours, or more than the standard library, NumPy, pandas and the model's own Keras.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+_BATCH_BYTES = 64 << 20  # of float32
+
+Predict = Callable[..., pd.DataFrame]
+
+
+@dataclass(frozen=True)
+class Upload:
+    """What the function knows; it travels as a dict, for a class would have to come along.
+
+    Attributes
+    ----------
+    model : bytes
+        A ``.keras`` file.
+    package, version : str
+        The Keras that wrote it.
+    features : list of str
+        The columns of x.
+    dtype : str
+        Of x: floats 0..1, or int8 0..4.
+    key
+        Of the output among those that the model returns; None where that is the output.
+    place : slice
+        The one value of a row of that output.
+    ranked : bool
+    """
+
+    model: bytes
+    package: str
+    version: str
+    features: list[str]
+    dtype: str
+    key: Any
+    place: slice
+    ranked: bool
+
+
+def make_predict(upload: Upload) -> Predict:
+    """Return the function, with everything that it needs inside."""
+    known = dict(vars(upload))
+    loaded: list[Any] = []  # the model, from the first call on
+
+    def predict(
+        live_features: pd.DataFrame, live_benchmark_models: pd.DataFrame | None = None
+    ) -> pd.DataFrame:
+        """Return the column ``prediction`` for each row of live_features, in the same order."""
+        _check_features(live_features, known["features"])
+        if not loaded:
+            loaded.append(_load(known))
+        values = _predict_rows(loaded[0], live_features, known)
+        if known["ranked"]:
+            eras = live_features["era"] if "era" in live_features.columns else None
+            values = _rank(values, eras)
+        return pd.DataFrame({"prediction": values}, index=live_features.index)
+
+    return predict
+
+
+def _check_features(frame: pd.DataFrame, features: list[str]) -> None:
+    there = set(frame.columns)
+    missing = [name for name in features if name not in there]
+    if missing:
+        others = f" and {len(missing) - 1} more" if missing[1:] else ""
+        raise ValueError(
+            f"live_features: no column {missing[0]!r}{others}; expected all {len(features)} "
+            "features that the model was trained on"
+        )
+
+
+def _load(known: dict[str, Any]) -> Any:
+    keras = importlib.import_module(known["package"])
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            path = os.path.join(folder, "model.keras")
+            with open(path, "wb") as file:
+                file.write(known["model"])
+            return keras.models.load_model(path, compile=False)
+    except Exception as error:
+        raise RuntimeError(
+            f"the model, saved by {known['package']} {known['version']}, cannot be loaded by "
+            f"{keras.__version__}; train and export it with the versions that Numerai has"
+        ) from error
+
+
+def _predict_rows(model: Any, frame: pd.DataFrame, known: dict[str, Any]) -> Any:
+    values = np.empty(len(frame), np.float32)
+    is_scaled = _is_scaled(frame, known["features"])
+    start = 0
+    for x in _cut(frame, known["features"]):
+        digits = np.where(np.isnan(x), np.float32(2), x * 4 if is_scaled else x)
+        batch = digits if known["dtype"] == "int8" else digits * np.float32(0.25)
+        outputs = model.predict_on_batch(np.ascontiguousarray(batch, known["dtype"]))
+        output = np.asarray(outputs if known["key"] is None else outputs[known["key"]])
+        stop = start + len(x)
+        values[start:stop] = output.reshape(len(x), -1)[:, known["place"]][:, 0]
+        start = stop
+    wrong = np.count_nonzero(np.isnan(values))
+    if wrong:
+        raise ValueError(f"the model's predictions are NaN for {wrong} of {len(frame)} rows")
+    return values
+
+
+def _cut(frame: pd.DataFrame, features: list[str]) -> Iterator[npt.NDArray[np.float32]]:
+    """Yield the features of some rows at a time, what is missing as NaN."""
+    rows = max(1, _BATCH_BYTES // (4 * len(features)))
+    for start in range(0, len(frame), rows):
+        part = frame.iloc[start : start + rows][features]
+        yield part.to_numpy(dtype=np.float32, na_value=np.nan)
+
+
+def _is_scaled(frame: pd.DataFrame, features: list[str]) -> bool:
+    """Say whether the values are 0..1, as of old, and not 0..4.
+
+    pandas turns whole numbers of which some are missing into floats: among other columns of whole
+    numbers, or where one is more than 1, floats are 0..4 too.
+    """
+    kinds = frame.dtypes[features]
+    if any(pd.api.types.is_integer_dtype(kind) for kind in kinds):
+        return False
+    return not any((x > 1).any() for x in _cut(frame, features))
+
+
+def _rank(values: npt.NDArray[np.float32], eras: Any) -> Any:
+    """Return the ranks within the era, or in all, as (rank - 0.5) / rows."""
+    eras = np.zeros(len(values)) if eras is None else eras.to_numpy()
+    groups = pd.Series(values).groupby(eras, dropna=False)
+    ranks = (groups.rank(method="average") - 0.5) / groups.transform("size")
+    return ranks.to_numpy(np.float32)
