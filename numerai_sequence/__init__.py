@@ -8,6 +8,7 @@ model.fit(NumeraiSequence(shards, batch_size=1000), workers=4)
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,26 +29,48 @@ from .version import __version__
 from .writer import write
 
 if TYPE_CHECKING:
+    from .callbacks import EraScores
+    from .export import export_predict
+    from .losses import PearsonLoss, RankCorrelationLoss
+    from .predictions import predict
     from .sequence import NumeraiSequence
+    from .submission import write_predictions
 
 
 __all__ = [
     "CorruptShardError",
     "EraError",
+    "EraScores",
     "FeatureError",
     "ManifestError",
     "NumeraiSequence",
     "NumeraiSequenceError",
     "OutputExistsError",
+    "PearsonLoss",
+    "RankCorrelationLoss",
     "ShardSet",
     "SourceError",
     "Split",
     "__version__",
+    "export_predict",
     "open_shards",
+    "predict",
     "split_eras",
     "walk_forward",
+    "write_predictions",
     "write_shards",
 ]
+
+# Keras, and pandas, take seconds to import: only who asks for one of these pays.
+_LAZY = {
+    "EraScores": "callbacks",
+    "NumeraiSequence": "sequence",
+    "PearsonLoss": "losses",
+    "RankCorrelationLoss": "losses",
+    "export_predict": "export",
+    "predict": "predictions",
+    "write_predictions": "submission",
+}
 
 
 def write_shards(
@@ -141,9 +164,6 @@ def _names(option: str, names: Sequence[str] | None) -> tuple[str, ...] | None:
 
 
 def __getattr__(name: str) -> Any:
-    # Keras takes seconds to import: only who asks for the sequence pays.
-    if name == "NumeraiSequence":
-        from .sequence import NumeraiSequence
-
-        return NumeraiSequence
+    if name in _LAZY:
+        return getattr(importlib.import_module(f".{_LAZY[name]}", __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

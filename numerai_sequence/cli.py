@@ -11,9 +11,10 @@ from typing import Any
 import click
 
 from . import ShardSet, __version__, open_shards, write_shards
-from .encoding import ENCODINGS
+from .encoding import DTYPES, ENCODINGS
 from .errors import NumeraiSequenceError
 from .memory import decide
+from .targets import POLICIES
 
 
 class _Commands(click.Group):
@@ -123,6 +124,189 @@ def verify(folder: str, quiet: bool) -> None:
 
 
 @main.command()
+@click.argument("folder", metavar="SHARDS")
+@click.option("--out", required=True, metavar="DIR", help="The folder to write the run to.")
+@click.option("--features", metavar="NAME", help="A feature set.  [default: all features]")
+@click.option(
+    "--target",
+    "targets",
+    multiple=True,
+    default=("target",),
+    show_default=True,
+    help="What to predict; repeatable: the first one is scored.",
+)
+@click.option(
+    "--eras",
+    metavar="ERAS",
+    help="Such as 0001-0574, 0575-, ::4, with commas between.  [default: all that have a number]",
+)
+@click.option(
+    "--validation",
+    default="0.2",
+    show_default=True,
+    metavar="SHARE|ERAS",
+    help="The share of the newest eras to validate on, with a point in it, or which eras.",
+)
+@click.option(
+    "--purge",
+    type=click.IntRange(min=0),
+    help="Eras between training and validation.  [default: 8 for 20-day targets, 16 for others]",
+)
+@click.option(
+    "--step",
+    type=click.IntRange(min=1),
+    help="Walk forward: train anew for so many eras at a time, on those before them.",
+)
+@click.option(
+    "--window",
+    type=click.IntRange(min=1),
+    help="With --step: eras to train on.  [default: all before]",
+)
+@click.option(
+    "--missing-target",
+    type=click.Choice(POLICIES),
+    default="drop",
+    show_default=True,
+    help="Leave out rows without a target, give them no weight, or refuse to train.",
+)
+@click.option(
+    "--epochs", type=click.IntRange(min=1), default=10, show_default=True, help="At most."
+)
+@click.option(
+    "--patience",
+    type=click.IntRange(min=1),
+    default=3,
+    show_default=True,
+    help="Stop after so many epochs without a better score; the best one's weights are kept.",
+)
+@click.option(
+    "--batch-size",
+    type=click.IntRange(min=1),
+    help="Rows; eras with --loss pearson and rank.  [default: 1000; 1]",
+)
+@click.option(
+    "--layers",
+    default="256,64",
+    show_default=True,
+    metavar="UNITS,...",
+    help="Units of the hidden layers.",
+)
+@click.option(
+    "--dropout",
+    type=click.FloatRange(0, 1, max_open=True),
+    default=0.1,
+    show_default=True,
+    help="After each hidden layer.",
+)
+@click.option(
+    "--learning-rate",
+    type=click.FloatRange(0, min_open=True),
+    default=1e-3,
+    show_default=True,
+    help="Of Adam.",
+)
+@click.option(
+    "--loss",
+    type=click.Choice(["mse", "pearson", "rank"]),
+    default="mse",
+    show_default=True,
+    help="The latter two are 1 - the correlation of each era.",
+)
+@click.option(
+    "--monitor",
+    default="val_corr_mean",
+    show_default=True,
+    help="The score, as EraScores logs it, that is the better the higher.",
+)
+@click.option(
+    "--dtype",
+    type=click.Choice(DTYPES),
+    default="float32",
+    show_default=True,
+    help="Of what the model is fed; int8 is scaled in the model.",
+)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of all.")
+@click.option(
+    "--workers",
+    type=click.IntRange(min=0),
+    default=1,
+    show_default=True,
+    help="Threads that read batches.",
+)
+@click.option(
+    "--memory-budget",
+    default="auto",
+    show_default=True,
+    metavar="SIZE",
+    help="What reading may keep in memory, such as 512MB.",
+)
+@click.option("--overwrite", is_flag=True, help="Replace the run that is in the folder.")
+@click.option("--quiet", is_flag=True, help="Show no progress bars.")
+def train(
+    folder: str,
+    out: str,
+    validation: str,
+    layers: str,
+    overwrite: bool,
+    quiet: bool,
+    **options: Any,
+) -> None:
+    """Train a network on a shard set, and score it era by era.
+
+    Leaves in the folder: model.keras, the scores as scores.csv and scores.png, and run.json, which
+    says what they were made from. A run that is there already is not done again.
+    """
+    _before_tensorflow()
+    from .training import TrainOptions
+    from .training import train as train_network
+
+    asked = TrainOptions(
+        validation=_share_or_eras(validation), layers=_whole_numbers("--layers", layers), **options
+    )
+    if asked.window is not None and asked.step is None:
+        raise click.UsageError("--window: expected --step with it")
+    with open_shards(folder) as shards:
+        train_network(shards, Path(out), asked, overwrite=overwrite, progress=not quiet)
+
+
+@main.command()
+@click.argument("model", metavar="MODEL")
+@click.argument("data", metavar="DATA")
+@click.option("--out", required=True, metavar="FILE", help="predictions.csv, or .parquet.")
+@click.option("--rank", "ranked", is_flag=True, help="Rank within each era, as 0..1.")
+@click.option(
+    "--features",
+    metavar="NAME",
+    help="A feature set of DATA, where MODEL is not of a run.  [default: all features]",
+)
+@click.option("--eras", metavar="ERAS", help="Of a shard set.  [default: all]")
+@click.option("--quiet", is_flag=True, help="Show no progress bars.")
+def predict(model: str, data: str, out: str, ranked: bool, quiet: bool, **options: Any) -> None:
+    """Predict each row of a shard set or a Parquet file, such as live.parquet.
+
+    MODEL is the folder of a run, which knows its features and their order, or a file that Keras has
+    saved. The file that is written is one that numerapi uploads.
+    """
+    _before_tensorflow()
+    from .serving import predict_file
+
+    rows = predict_file(Path(model), data, Path(out), ranked=ranked, progress=not quiet, **options)
+    click.echo(f"{out}: {rows:,} rows")
+
+
+@main.command()
+@click.argument("model", metavar="RUN")
+@click.option("--out", required=True, metavar="FILE", help="predict.pkl")
+def export(model: str, out: str) -> None:
+    """Write the predict function of a run as Numerai's model upload takes it."""
+    _before_tensorflow()
+    from .serving import export_run
+
+    export_run(Path(model), Path(out))
+    click.echo(out)
+
+
+@main.command()
 @click.option(
     "--train", metavar="FILE", help="A Parquet file of Numerai's.  [default: a made-up one]"
 )
@@ -157,13 +341,35 @@ def demo(train: str | None, out: str | None, **options: Any) -> None:
 
     Without --train it makes up a file with v5.3's columns and era sizes and a weak signal to learn.
     """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before TensorFlow is loaded
+    _before_tensorflow()
     from .demo import run_demo
 
     with ExitStack() as stack:
         folder = Path(out or stack.enter_context(tempfile.TemporaryDirectory(prefix="numerai-")))
         folder.mkdir(parents=True, exist_ok=True)
         run_demo(Path(train) if train else None, folder, **options)
+
+
+def _before_tensorflow() -> None:
+    """Keep what TensorFlow says of itself when it is loaded from the user."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+
+def _share_or_eras(text: str) -> float | str:
+    try:
+        return float(text) if "." in text else text
+    except ValueError:
+        return text
+
+
+def _whole_numbers(option: str, text: str) -> tuple[int, ...]:
+    try:
+        numbers = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        numbers = ()
+    if not numbers or min(numbers) < 1:
+        raise click.UsageError(f"{option}: found {text!r}, expected such as 256,64")
+    return numbers
 
 
 def _describe(shards: ShardSet) -> str:

@@ -16,19 +16,24 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
 from . import uploaded
-from .aside import written_aside
 from .encoding import DTYPES, LARGEST, SCALE
 from .errors import NumeraiSequenceError, check_known
+from .extras import load_extra
+from .files import replaced
 from .models import Columns, Floats, check_width, name_columns, run_batch
 from .shards import PathLike
 from .uploaded import Upload, make_predict
+
+if TYPE_CHECKING:
+    import pandas as pd
+else:
+    pd = load_extra("pandas", "pandas", "uploads")
 
 _KERAS = ("keras", "tf_keras")
 _TRIED_ROWS = 64
@@ -99,8 +104,8 @@ def export_predict(
         )
     pickled = _pickle(make_predict(_make_upload(model, names, columns, dtype, ranked)))
     _try(pickled, pd.DataFrame(digits, columns=names), columns.take(outputs, len(x))[:, 0], ranked)
-    with written_aside(path) as aside:
-        aside.write_bytes(pickled)
+    with replaced(path) as temporary:
+        temporary.write_bytes(pickled)
     return path
 
 
@@ -170,12 +175,7 @@ def _find_foreign(config: Any) -> Iterator[str]:
 
 
 def _pickle(function: Any) -> bytes:
-    try:
-        cloudpickle = importlib.import_module("cloudpickle")
-    except ImportError as error:
-        raise NumeraiSequenceError(
-            "the upload needs cloudpickle; pip install cloudpickle"
-        ) from error
+    cloudpickle = load_extra("cloudpickle", "cloudpickle", "uploads")
     # Or it would only name the functions, and where to import them from.
     cloudpickle.register_pickle_by_value(uploaded)
     try:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 from tqdm import tqdm
 
 from .models import Columns, Floats, name_columns, run_batch
@@ -21,6 +20,7 @@ def predict_rows(
     output: str | None = None,
     progress: bool = False,
     places: npt.NDArray[np.int32] | None = None,
+    watch: Callable[[int, npt.NDArray[Any], Floats], None] | None = None,
 ) -> tuple[tuple[str, ...], Floats]:
     """Predict the rows of a sequence, one batch after the other; while `fit` is at work, too.
 
@@ -37,6 +37,8 @@ def predict_rows(
         Show a progress bar on stderr.
     places : int32 array, shape (rows,), optional
         Where each row's predictions go; None for the order of the files.
+    watch : function, optional
+        Is called for each batch with the number of its first row, x, and the predictions.
 
     Returns
     -------
@@ -55,7 +57,7 @@ def predict_rows(
         model.jax_state_sync()  # while `fit` is at work, the weights are not in the model
     columns: Columns | None = None
     values: Floats = np.empty((0, 0), np.float32)
-    start, rows = 0, count_rows(sequence)
+    start, rows = 0, sequence.rows
     with tqdm(
         total=rows, desc="predicting", unit="row", unit_scale=True, disable=not progress
     ) as bar:
@@ -65,19 +67,11 @@ def predict_rows(
                 values = np.empty((rows, len(columns.names)), np.float32)
             stop = start + len(part)
             values[slice(start, stop) if places is None else places[start:stop]] = part
+            if watch is not None:
+                watch(start, x, part)
             bar.update(len(part))
             start = stop
     return columns.names if columns else (), values
-
-
-def count_rows(sequence: NumeraiSequence) -> int:
-    """Return how many rows a sequence has."""
-    return sequence.shards.rows
-
-
-def read_column(sequence: NumeraiSequence, name: str) -> pa.ChunkedArray:
-    """Return ``id`` or ``era`` of a sequence's rows, in the order of the files."""
-    return sequence.shards.column(name)
 
 
 def _predict_batch(

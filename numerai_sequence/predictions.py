@@ -8,16 +8,17 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from .encoding import DTYPES
-from .errors import NumeraiSequenceError, check_known
-from .forward import predict_rows, read_column
+from .errors import NumeraiSequenceError
+from .extras import load_extra
+from .feature_sets import resolve_features
+from .forward import predict_rows
 from .layout import WriteOptions
 from .memory import parse_bytes
 from .models import Floats, check_width, name_columns, run_batch
@@ -25,6 +26,11 @@ from .sequence import NumeraiSequence
 from .shards import PathLike, ShardSet, open_shards
 from .source import Source, choose_columns
 from .writer import write
+
+if TYPE_CHECKING:
+    import pandas as pd
+else:
+    pd = load_extra("pandas", "pandas", "predictions")
 
 # Of one batch of x as float32: more is not faster.
 _BATCH_BYTES = 64 << 20
@@ -39,7 +45,9 @@ def predict(
     model: Any,
     data: ShardSet | PathLike | Iterable[PathLike],
     *,
-    features: Sequence[str] | None = None,
+    features: str | Sequence[str] | None = None,
+    eras: Any = None,
+    data_type: str | Iterable[str] | None = None,
     output: str | None = None,
     dtype: str = "float32",
     ranked: bool = False,
@@ -59,8 +67,11 @@ def predict(
     data : ShardSet, path, or sequence of paths
         A shard set, as `open_shards` takes it, or one Parquet file, such as ``live.parquet``:
         targets are not needed.
-    features : sequence of str, optional
-        Those that the model was trained on, in the same order; None for all that the data have.
+    features : str or sequence of str, optional
+        Those that the model was trained on, in the same order; None for all that the data have; of
+        a shard set also the name of a feature set.
+    eras, data_type : optional
+        Which rows of a shard set, as of `NumeraiSequence`; None for all.
     output : str, optional
         Which output of a model of several: the name of the output, or of one column of a wide one.
         Nothing of the others is kept.
@@ -95,8 +106,11 @@ def predict(
     """
     if isinstance(data, pd.DataFrame):
         raise TypeError("data: found a DataFrame, expected a shard set or a path of a Parquet file")
-    run = _Run(model, features, output, dtype, ranked, batch_size, memory_budget, progress)
+    chosen = {"eras": eras, "data_type": data_type}
+    run = _Run(model, features, chosen, output, dtype, ranked, batch_size, memory_budget, progress)
     if _is_parquet(data):
+        if eras is not None or data_type is not None:
+            raise ValueError("eras, data_type: found some, expected None for a Parquet file")
         return run.predict_parquet(Path(os.fspath(data)))  # type: ignore[arg-type]
     if isinstance(data, ShardSet):
         return run.predict_shards(data)
@@ -109,7 +123,8 @@ class _Run:
     """What `predict` was asked for, but for the data."""
 
     model: Any
-    features: Sequence[str] | None
+    features: str | Sequence[str] | None
+    chosen: dict[str, Any]
     output: str | None
     dtype: str
     ranked: bool
@@ -119,26 +134,28 @@ class _Run:
 
     def __post_init__(self) -> None:
         # The sequence would find these, but only when a Parquet file has been written.
-        if isinstance(self.features, str):
-            raise TypeError(f"features: found {self.features!r}, expected a list of feature names")
         if self.dtype not in DTYPES:
             raise ValueError(f"dtype: found {self.dtype!r}, expected one of {DTYPES}")
         if self.batch_size is not None and self.batch_size < 1:
             raise ValueError(f"batch_size: found {self.batch_size}, expected at least 1")
 
     def predict_shards(self, shards: ShardSet) -> pd.DataFrame:
-        features = tuple(shards.features if self.features is None else self.features)
         where = str(shards.folder)
-        check_known("feature", features, shards.features, where)
+        features = resolve_features(self.features, shards.manifest, where)
         check_width(self.model, len(features), where, _REMEDY)
-        sequence = self._make_sequence(shards, features)
+        sequence = self._make_sequence(shards, features, **self.chosen)
         names, values = predict_rows(
             self.model, sequence, output=self.output, progress=self.progress
         )
-        eras = read_column(sequence, "era") if self.ranked else None
-        return self._make_frame(features, names, values, read_column(sequence, "id"), eras)
+        eras = sequence.column("era") if self.ranked else None
+        return self._make_frame(features, names, values, sequence.column("id"), eras)
 
     def predict_parquet(self, path: Path) -> pd.DataFrame:
+        if isinstance(self.features, str):
+            raise TypeError(
+                f"features: found {self.features!r}, expected a list of features for a Parquet "
+                "file, such as sequence.features"
+            )
         with closing(Source(path)) as source:
             features, _ = choose_columns([source], self.features, ())
             check_width(self.model, len(features), str(path), _REMEDY)
@@ -148,11 +165,17 @@ class _Run:
         options = WriteOptions(num_shards=1, mix_eras=1, features=features, targets=())
         with TemporaryDirectory(prefix="numerai-sequence-") as folder:
             written = write(
-                path, Path(folder, "shards"), options, overwrite=False, progress=self.progress
+                path,
+                Path(folder, "shards"),
+                options,
+                overwrite=False,
+                progress=self.progress,
+                feature_set=None,
+                features_json=None,
             )
             with open_shards(written) as shards:
                 sequence = self._make_sequence(shards, features)
-                places = pc.index_in(read_column(sequence, "id"), value_set=meta["id"]).to_numpy()
+                places = pc.index_in(sequence.column("id"), value_set=meta["id"]).to_numpy()
                 names, values = predict_rows(
                     self.model,
                     sequence,
@@ -167,7 +190,9 @@ class _Run:
         x = np.zeros((min(rows, self._batch_rows(rows, len(features))), len(features)), self.dtype)
         name_columns(self.model, run_batch(self.model, x), self.output)
 
-    def _make_sequence(self, shards: ShardSet, features: Sequence[str]) -> NumeraiSequence:
+    def _make_sequence(
+        self, shards: ShardSet, features: Sequence[str], **chosen: Any
+    ) -> NumeraiSequence:
         if not shards.rows:
             raise NumeraiSequenceError(f"{shards.folder}: no rows; expected at least one")
         return NumeraiSequence(
@@ -179,6 +204,7 @@ class _Run:
             dtype=self.dtype,
             memory_budget=self.memory_budget,
             max_queue_size=1,
+            **chosen,
         )
 
     def _batch_rows(self, rows: int, features: int) -> int:

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import pandas as pd
-
-from .aside import written_aside
+from .extras import load_extra
+from .files import replaced
 from .shards import PathLike
+
+if TYPE_CHECKING:
+    import pandas as pd
+else:
+    pd = load_extra("pandas", "pandas", "predictions")
 
 
 def write_predictions(frame: pd.DataFrame, path: PathLike) -> Path:
@@ -48,11 +53,11 @@ def write_predictions(frame: pd.DataFrame, path: PathLike) -> Path:
     if path.suffix == ".parquet":
         bare = frame.copy(deep=False)
         bare.attrs = {"features": list(features)}
-        with written_aside(path) as aside:
-            bare.to_parquet(aside)
+        with replaced(path) as temporary:
+            bare.to_parquet(temporary)
         return path
-    with written_aside(path.with_suffix(".features.json")) as aside:
-        aside.write_text(json.dumps(list(features), indent=1) + "\n")
-    with written_aside(path) as aside:
-        frame.to_csv(aside)
+    with replaced(path.with_suffix(".features.json")) as temporary:
+        temporary.write_text(json.dumps(list(features), indent=1) + "\n")
+    with replaced(path) as temporary:
+        frame.to_csv(temporary)
     return path

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import json
+import pickle
 import re
 import subprocess
 import sys
 
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
+from networks import keras
 from tables import write_features_json, write_source
 
-from numerai_sequence import open_shards
+from numerai_sequence import open_shards, predict, write_shards
 from numerai_sequence.cli import main
+from numerai_sequence.synthetic import write_parquet
 
 
 def run(*arguments):
@@ -146,24 +153,130 @@ assert not {{"tensorflow", "keras", "jax"}} & set(sys.modules)
 def test_demo_trains_and_shows_scores_and_cost(train, tmp_path):
     options = ["--rows", 4000, "--features", 30, "--epochs", 3, "--out", tmp_path / "kept"]
     if train:
-        from numerai_sequence.synthetic import write_parquet
-
         options[4:4] = ["--train", write_parquet(tmp_path / "t.parquet", rows=4000, features=30)]
     result = run("demo", *options)
     assert result.returncode == 0, result.stderr
     assert "Epoch 3/3" in result.stdout
     scores = re.findall(r"^ +(00\d\d) +(-?\d\.\d{4})$", result.stdout, re.MULTILINE)
-    assert [era for era, _ in scores] == ["0013", "0014", "0015"]
+    assert [era for era, _ in scores] == ["0014", "0015", "0016"]
     summary = re.search(r"mean (\S+), std (\S+), Sharpe (\S+)", result.stdout)
     assert float(summary[1]) == pytest.approx(
         sum(float(score) for _, score in scores) / 3, abs=2e-4
     )
     assert re.search(r"rows/s, peak memory [\d,]+ MB", result.stdout)
+    assert "8 eras purged" in result.stdout
     assert (tmp_path / "kept" / "shards" / "manifest.json").exists()
+    assert (tmp_path / "kept" / "run" / "model.keras").exists()
 
 
-def test_demo_refuses_a_target_with_missing_values(tmp_path):
-    source = write_source(tmp_path / "live.parquet", values="int8", missing_target=True)
-    result = run("demo", "--train", source)
-    assert result.returncode == 1
-    assert "missing values" in result.stderr.splitlines()[-1]
+@pytest.fixture(scope="module")
+def set_and_run(tmp_path_factory):
+    """A set of two feature sets, and a network trained on one of them by the command."""
+    folder = tmp_path_factory.mktemp("trained")
+    source = write_parquet(folder / "train.parquet", rows=3000, features=30, min_eras=24)
+    names = pq.read_schema(source).names[2:32]
+    write_features_json(folder / "features.json", small=names[20:4:-2], all=names)
+    write_shards(source, folder / "set", progress=False).close()
+    result = run(
+        *("train", folder / "set", "--out", folder / "run", "--features", "small", "--quiet"),
+        *("--epochs", 4, "--layers", "16,8", "--batch-size", 200, "--validation", "0020-"),
+    )
+    assert result.returncode == 0, result.stderr
+    return folder, names, result
+
+
+def test_train_says_what_it_did_and_leaves_a_run(set_and_run):
+    folder, names, result = set_and_run
+    assert "rows of 11 eras, 0001 to 0011" in result.stdout
+    assert "rows of 5 eras, 0020 to 0024, 8 eras purged between them" in result.stdout
+    assert re.search(r"mean -?\d\.\d+, std .* Sharpe .* max drawdown", result.stdout)
+    files = sorted(path.name for path in (folder / "run").iterdir())
+    assert files == ["model.keras", "run.json", "scores.csv", "scores.png"]
+    written = json.loads((folder / "run" / "run.json").read_text())
+    assert written["features"] == names[20:4:-2]
+    assert written["train"] == [f"{era:04d}" for era in range(1, 12)]
+    assert written["validation"] == [f"{era:04d}" for era in range(20, 25)]
+    assert len(written["history"]["val_corr_mean"]) in (3, 4)
+
+
+def test_predict_takes_the_run_with_its_features_and_live_rows(set_and_run, tmp_path):
+    folder, names, _ = set_and_run
+    live = write_parquet(
+        tmp_path / "live.parquet", rows=400, features=30, first_era=30, data_type="live"
+    )
+    frame = pd.read_parquet(live)
+    model = keras.models.load_model(str(folder / "run" / "model.keras"), compile=False)
+    x = frame[names[20:4:-2]].to_numpy(np.float32) / 4
+    expected = model.predict(x, verbose=0)[:, 0]
+    for suffix in ("csv", "parquet"):
+        out = tmp_path / f"predictions.{suffix}"
+        result = run("predict", folder / "run", live, "--out", out, "--quiet")
+        assert result.returncode == 0, result.stderr
+        assert "400 rows" in result.stdout
+        read = pd.read_csv(out).set_index("id") if suffix == "csv" else pd.read_parquet(out)
+        assert read.index.tolist() == frame.index.tolist()
+        np.testing.assert_allclose(read["prediction"], expected, atol=1e-6)
+    assert pd.read_parquet(out).attrs["features"] == names[20:4:-2]
+    saved = json.loads((tmp_path / "predictions.features.json").read_text())
+    assert saved == names[20:4:-2]
+
+
+def test_predict_ranks_chosen_eras_of_a_set(set_and_run, tmp_path):
+    folder, _, _ = set_and_run
+    out = tmp_path / "p.parquet"
+    result = run(
+        "predict", folder / "run", folder / "set", "--out", out, "--eras", "0020-", "--rank"
+    )
+    assert result.returncode == 0, result.stderr
+    assert "predicting: 100%" in result.stderr
+    frame = pd.read_parquet(out)
+    eras = pd.read_parquet(folder / "train.parquet").loc[frame.index, "era"]
+    assert set(eras) == {f"{era:04d}" for era in range(20, 25)}
+    for era, ranks in frame["prediction"].groupby(eras):
+        expected = (np.arange(len(ranks)) + 0.5) / len(ranks)
+        np.testing.assert_allclose(np.sort(ranks), expected, atol=1e-6, err_msg=era)
+
+
+def test_predict_with_a_model_alone_takes_a_feature_set_by_name(set_and_run, tmp_path):
+    folder, _, _ = set_and_run
+    alone = tmp_path / "alone.keras"
+    alone.write_bytes((folder / "run" / "model.keras").read_bytes())
+    options = folder / "set", "--out", tmp_path / "p.csv", "--quiet"
+    result = run("predict", alone, *options)
+    assert_one_line_error(result, "found 30 features, expected 8")
+    result = run("predict", alone, *options, "--features", "small")
+    assert result.returncode == 0, result.stderr
+
+
+def test_export_writes_a_function_that_gives_the_same_predictions(set_and_run, tmp_path):
+    folder, _, _ = set_and_run
+    result = run("export", folder / "run", "--out", tmp_path / "predict.pkl")
+    assert result.returncode == 0, result.stderr
+    frame = pd.read_parquet(folder / "train.parquet")
+    frame = frame[frame["era"] == "0021"]
+    found = pickle.loads((tmp_path / "predict.pkl").read_bytes())(frame)
+    expected = predict(
+        keras.models.load_model(str(folder / "run" / "model.keras"), compile=False),
+        folder / "set",
+        features="small",
+        eras="0021",
+        ranked=True,
+        progress=False,
+    )
+    assert found.index.tolist() == frame.index.tolist()
+    np.testing.assert_allclose(found.loc[expected.index], expected, atol=1e-6)
+
+
+def test_commands_about_models_refuse_what_is_none(set_and_run, tmp_path):
+    folder, _, _ = set_and_run
+    (tmp_path / "broken.keras").write_text("no model")
+    result = run("predict", tmp_path / "broken.keras", folder / "set", "--out", "p.csv")
+    assert_one_line_error(result, "broken.keras: cannot be loaded")
+    result = run("predict", tmp_path / "none.keras", folder / "set", "--out", "p.csv")
+    assert_one_line_error(result, "none.keras: no such file")
+    result = run("export", tmp_path, "--out", "p.pkl")
+    assert_one_line_error(result, "run.json", "numerai-sequence train")
+    result = run("train", folder / "set", "--out", folder / "run", "--epochs", 5)
+    assert_one_line_error(result, "a run of another set, or with other options", "--overwrite")
+    result = run("train", folder / "set", "--out", tmp_path / "r", "--features", "tiny")
+    assert_one_line_error(result, "unknown feature set 'tiny'")

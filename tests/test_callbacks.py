@@ -1,0 +1,220 @@
+"""EraScores: what fit logs after an epoch is what numerai-tools says of the same predictions."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from networks import keras
+from numerai_tools import scoring
+
+from numerai_sequence import EraScores, NumeraiSequence, NumeraiSequenceError, write_shards
+from numerai_sequence.synthetic import write_parquet
+
+FEATURES = 24
+TRAIN, VALIDATION = "0001-0012", "0015-0020"
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    path = tmp_path_factory.mktemp("scores") / "train.parquet"
+    return write_parquet(path, rows=6000, features=FEATURES, targets=5, min_eras=20)
+
+
+@pytest.fixture(scope="module")
+def shards(source):
+    with write_shards(source, source.parent / "set", mix_eras=3, progress=False) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def frame(source):
+    return pd.read_parquet(source)
+
+
+def make_model(shards, seed=0, outputs=("target",), zeros=False):
+    keras.utils.set_random_seed(seed)
+    inputs = keras.Input((len(shards.features),))
+    hidden = keras.layers.Dense(8, activation="relu")(inputs)
+    kernel = "zeros" if zeros else "glorot_uniform"
+    made = [keras.layers.Dense(1, kernel_initializer=kernel, name=n)(hidden) for n in outputs]
+    model = keras.Model(inputs, dict(zip(outputs, made, strict=True)) if made[1:] else made[0])
+    model.compile(keras.optimizers.Adam(0.01), "mse")
+    return model
+
+
+@pytest.fixture
+def training(shards):
+    return NumeraiSequence(shards, 500, eras=TRAIN)
+
+
+@pytest.fixture
+def validation(shards):
+    return NumeraiSequence(shards, 500, eras=VALIDATION)
+
+
+def predictions_of(model, frame, shards):
+    chosen = frame[frame["era"].between(*VALIDATION.split("-"))]
+    x = chosen[list(shards.features)].to_numpy(np.float32) / 4
+    return chosen.assign(prediction=model.predict(x, verbose=0).reshape(-1).astype(float))
+
+
+def scores_of(predicted, other=None, target="target"):
+    """numerai-tools' own scores, on the frame."""
+    scores = {}
+    for era, rows in predicted.dropna(subset=[target]).sort_index().groupby("era"):
+        columns = rows[["prediction"]], rows[target].astype(float)
+        if other is None:
+            scores[era] = scoring.numerai_corr(*columns).iloc[0]
+        else:
+            model = other.loc[rows.index].astype(float)
+            score = scoring.correlation_contribution(columns[0], model, columns[1])
+            scores[era] = score.iloc[0]
+    return pd.Series(scores)
+
+
+def test_logs_are_numerais_scores_of_the_validation_eras(shards, frame, training, validation):
+    model, scores = make_model(shards), EraScores(validation)
+    history = model.fit(training, epochs=2, callbacks=[scores], verbose=0).history
+    expected = scores_of(predictions_of(model, frame, shards))
+    assert list(scores.table.index) == [f"{era:04d}" for era in range(15, 21)]
+    np.testing.assert_allclose(scores.table["corr"], expected, atol=1e-6)
+    cumulative = expected.cumsum()
+    for name, value in (
+        ("mean", expected.mean()),
+        ("std", expected.std(ddof=0)),
+        ("sharpe", scoring.sharpe_ratio(expected.to_numpy())),
+        ("max_drawdown", (cumulative.expanding().max() - cumulative).max()),
+    ):
+        logs = history[f"val_corr_{name}"]
+        assert len(logs) == 2
+        assert logs[1] == pytest.approx(value, abs=1e-5)
+
+
+def test_other_callbacks_can_monitor_the_scores(shards, training, validation, tmp_path):
+    model, scores = make_model(shards), EraScores(validation)
+    monitor = {"monitor": "val_corr_mean", "mode": "max"}
+    best = keras.callbacks.ModelCheckpoint(
+        str(tmp_path / "best.keras"), save_best_only=True, **monitor
+    )
+    stop = keras.callbacks.EarlyStopping(patience=1, restore_best_weights=True, **monitor)
+    model.optimizer.learning_rate = 0.1  # so that it soon gets worse
+    callbacks = [scores, best, stop]
+    history = model.fit(training, epochs=60, callbacks=callbacks, verbose=0).history
+    means = history["val_corr_mean"]
+    assert len(means) < 60
+    assert max(means) == means[-2] > means[-1]
+    saved = keras.models.load_model(str(tmp_path / "best.keras"))
+    for found in (model, saved):
+        assert scores.score(found)["corr"].mean() == pytest.approx(max(means), abs=1e-6)
+
+
+def test_contributions_are_numerais(shards, frame, training, validation):
+    rng = np.random.default_rng(0)
+    meta = frame["target_agnes_20"].fillna(0.5) + rng.normal(0, 1, len(frame))
+    benchmarks = pd.DataFrame({"one": rng.normal(size=len(frame))}, frame.index)
+    benchmarks["two"] = benchmarks["one"] + meta
+    model = make_model(shards)
+    shuffled = meta.sample(frac=1, random_state=0)  # ids say which row, not places
+    scores = EraScores(validation, meta_model=shuffled, benchmarks=benchmarks.iloc[::-1])
+    logs = model.fit(training, callbacks=[scores], verbose=0).history
+    predicted = predictions_of(model, frame, shards)
+    assert list(scores.table.columns) == ["corr", "mmc", "bmc_one", "bmc_two"]
+    for column, other in (("mmc", meta), *((f"bmc_{n}", benchmarks[n]) for n in benchmarks)):
+        expected = scores_of(predicted, other.astype(np.float32))
+        np.testing.assert_allclose(scores.table[column], expected, atol=1e-6)
+        assert logs[f"val_{column}_mean"][0] == pytest.approx(expected.mean(), abs=1e-6)
+
+
+def test_other_models_may_be_columns_of_the_set(shards, frame, validation):
+    model = make_model(shards)
+    name = "target_agnes_60"  # any column: missing at times, as the meta model is
+    columns = EraScores(validation, meta_model=name, benchmarks=[name]).score(model)
+    series = EraScores(validation, meta_model=frame[name], benchmarks=frame[[name]]).score(model)
+    pd.testing.assert_frame_equal(columns, series)
+    np.testing.assert_array_equal(columns["mmc"], columns[f"bmc_{name}"])
+    assert columns["mmc"].notna().all()
+
+
+def test_model_that_is_not_there_for_an_era_gives_no_score(shards, frame, validation):
+    meta = frame.loc[frame["era"] > "0016", "target"]
+    table = EraScores(validation, meta_model=meta).score(make_model(shards))
+    assert table["mmc"].isna().tolist() == [True, True, False, False, False, False]
+    assert table["corr"].notna().all()
+
+
+def test_exposure_is_numerais_largest_correlation_with_a_feature(shards, frame, validation):
+    model = make_model(shards)
+    scores = EraScores(validation, exposure=True)
+    table = scores.score(model)
+    predicted = predictions_of(model, frame, shards).sort_index()
+    for era, rows in predicted.groupby("era"):
+        features = rows[list(shards.features)].astype(float)
+        _, expected = scoring.max_feature_correlation(rows["prediction"], features)
+        assert table.loc[era, "exposure"] == pytest.approx(expected, abs=1e-6)
+    logs = {}
+    scores.set_model(model)
+    scores.on_epoch_end(0, logs)
+    assert logs["val_exposure_mean"] == pytest.approx(table["exposure"].mean())
+    assert logs["val_exposure_max"] == pytest.approx(table["exposure"].max())
+
+
+def test_table_and_picture_are_of_the_newest_scores(shards, training, validation, tmp_path):
+    paths = {"csv": tmp_path / "scores.csv", "png": tmp_path / "scores.png"}
+    scores = EraScores(validation, **paths)
+    make_model(shards).fit(training, epochs=2, callbacks=[scores], verbose=0)
+    table = pd.read_csv(paths["csv"], index_col="era", dtype={"era": str})
+    pd.testing.assert_frame_equal(table, scores.table)
+    assert paths["png"].read_bytes().startswith(b"\x89PNG")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["scores.csv", "scores.png"]
+
+
+def test_one_of_several_outputs_and_targets_is_scored(shards, frame):
+    names = ("target", "target_agnes_20")
+    target = dict(zip(names, names, strict=True))
+    training = NumeraiSequence(shards, 500, eras=TRAIN, target=target, missing_target="mask")
+    validation = NumeraiSequence(shards, eras=VALIDATION, target=target, missing_target="mask")
+    model = make_model(shards, outputs=names)
+    with pytest.raises(ValueError, match="expected the name of the target column"):
+        EraScores(validation)
+    with pytest.raises(ValueError, match=r"2 values a row.*choose it with output="):
+        EraScores(validation, target="target").score(model)
+    scores = EraScores(validation, target="target_agnes_20", output="target_agnes_20")
+    model.fit(training, callbacks=[scores], verbose=0)
+    part = keras.Model(model.inputs, model.get_layer("target_agnes_20").output)
+    predicted = predictions_of(part, frame, shards)
+    expected = scores_of(predicted, target="target_agnes_20")
+    np.testing.assert_allclose(scores.table["corr"], expected, atol=1e-6)
+
+
+def test_constant_predictions_have_no_score_and_end_nothing(shards, training, validation):
+    scores = EraScores(validation)
+    model = make_model(shards, zeros=True)
+    model.optimizer.learning_rate = 0.0
+    history = model.fit(training, callbacks=[scores], verbose=0).history
+    assert scores.table["corr"].isna().all()
+    assert math.isnan(history["val_corr_sharpe"][0])
+
+
+def test_nan_predictions_are_refused(shards, training, validation):
+    model = make_model(shards)
+    model.set_weights([np.full_like(weights, np.nan) for weights in model.get_weights()])
+    with pytest.raises(NumeraiSequenceError, match="NaN"):
+        model.fit(training, callbacks=[EraScores(validation)], verbose=0)
+
+
+def test_scoring_leaves_the_training_and_the_validation_as_they_were(shards, validation):
+    """The same weights as without it, and each row of the validation still comes in its batches."""
+    weights = []
+    for callbacks in ([], [EraScores(validation)]):
+        model = make_model(shards)
+        training = NumeraiSequence(shards, 500, eras=TRAIN)
+        model.fit(training, epochs=2, shuffle=False, callbacks=callbacks, verbose=0)
+        weights.append(model.get_weights())
+    for one, other in zip(*weights, strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert validation.epoch == 0
+    assert len(validation[0]) == 2
+    assert len(validation[0][0]) == 500

@@ -1,0 +1,176 @@
+"""Training: what the command trains, on which eras, and what it leaves."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+from networks import keras
+
+from numerai_sequence import (
+    EraError,
+    EraScores,
+    NumeraiSequence,
+    OutputExistsError,
+    write_shards,
+)
+from numerai_sequence.runs import read_run
+from numerai_sequence.scoring import summarize
+from numerai_sequence.synthetic import write_parquet
+from numerai_sequence.training import TrainOptions, make_splits, train
+
+FEATURES = 60
+QUICK = TrainOptions(epochs=2, layers=(8,), batch_size=500)
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("training")
+    source = write_parquet(
+        folder / "train.parquet", rows=6000, features=FEATURES, targets=5, min_eras=40
+    )
+    with write_shards(source, folder / "set", progress=False) as opened:
+        yield opened
+
+
+def run(shards, out, options=QUICK, **others):
+    return train(shards, out, options, **{"overwrite": False, "progress": False, **others})
+
+
+def test_saved_model_has_the_scores_of_the_table(shards, tmp_path):
+    table = run(shards, tmp_path)
+    written = read_run(tmp_path)
+    model = keras.models.load_model(str(tmp_path / "model.keras"), compile=False)
+    validation = NumeraiSequence(shards, eras=written.validation)
+    again = EraScores(validation).score(model)
+    np.testing.assert_allclose(again["corr"], table["corr"], atol=1e-6)
+    read = pd.read_csv(tmp_path / "scores.csv", index_col="era", dtype={"era": str})
+    pd.testing.assert_frame_equal(read, table)
+    assert written.scores["val_corr_sharpe"] == summarize(table["corr"]).sharpe
+    assert written.features == shards.features
+    assert (written.dtype, written.output) == ("float32", None)
+    assert written.versions["keras"] == keras.__version__
+
+
+def test_weights_of_the_best_epoch_are_kept(shards, tmp_path):
+    options = replace(QUICK, epochs=40, learning_rate=0.1, patience=2)
+    table = run(shards, tmp_path, options)
+    means = read_run(tmp_path).history["val_corr_mean"]
+    assert len(means) < 40
+    assert means.index(max(means)) == len(means) - 3
+    assert table["corr"].mean() == pytest.approx(max(means), abs=1e-6)
+
+
+def test_split_is_purged_as_the_targets_want(shards):
+    for targets, purge, last in (
+        (("target",), None, "0024"),
+        (("target_agnes_20",), None, "0024"),
+        (("target_agnes_20", "target_agnes_60"), None, "0016"),
+        (("target",), 3, "0029"),
+    ):
+        options = replace(QUICK, targets=targets, purge=purge)
+        from numerai_sequence.splits import purge_of
+
+        [split] = make_splits(shards, options, purge_of(targets) if purge is None else purge)
+        assert split.train[-1] == last
+        assert split.validation == [f"{era:04d}" for era in range(33, 41)]
+
+
+def test_walk_forward_trains_a_network_for_each_fold(shards, tmp_path, capsys):
+    options = replace(QUICK, step=10, purge=4, epochs=1)
+    table = run(shards, tmp_path, options)
+    folders = sorted(path.name for path in tmp_path.iterdir())
+    assert folders == ["fold-00", "fold-01", "fold-02", "scores.csv", "scores.png"]
+    runs = [read_run(tmp_path / name) for name in folders[:3]]
+    assert [(fold.train[-1], fold.validation[0]) for fold in runs] == [
+        ("0006", "0011"),
+        ("0016", "0021"),
+        ("0026", "0031"),
+    ]
+    assert all(fold.train[0] == "0001" for fold in runs)
+    assert list(table.index) == [f"{era:04d}" for era in range(11, 41)]
+    windowed = make_splits(shards, replace(options, window=6), 4)
+    assert [split.train[0] for split in windowed] == ["0001", "0011", "0021"]
+    assert "All 3 folds" in capsys.readouterr().out
+
+
+def test_finished_folds_are_not_done_again(shards, tmp_path, capsys):
+    options = replace(QUICK, step=10, purge=4, epochs=1)
+    first = run(shards, tmp_path, options)
+    models = [path.read_bytes() for path in sorted(tmp_path.glob("fold-*/model.keras"))]
+    (tmp_path / "fold-01" / "run.json").unlink()  # as if it had been killed
+    capsys.readouterr()
+    again = run(shards, tmp_path, options)
+    assert capsys.readouterr().out.count("is already trained") == 2
+    pd.testing.assert_frame_equal(first, again)
+    now = [path.read_bytes() for path in sorted(tmp_path.glob("fold-*/model.keras"))]
+    assert [old == new for old, new in zip(models, now, strict=True)][::2] == [True, True]
+
+
+def test_another_run_is_not_replaced_unless_asked_for(shards, tmp_path):
+    run(shards, tmp_path)
+    with pytest.raises(OutputExistsError, match="with other options"):
+        run(shards, tmp_path, replace(QUICK, seed=1))
+    run(shards, tmp_path, replace(QUICK, seed=1), overwrite=True)
+    assert read_run(tmp_path).asked["options"]["seed"] == 1
+
+
+def test_same_seed_is_the_same_network(shards, tmp_path):
+    options = replace(QUICK, dropout=0.2)
+    tables = [run(shards, tmp_path / name, options) for name in ("a", "b")]
+    pd.testing.assert_frame_equal(*tables)
+    other = run(shards, tmp_path / "c", replace(options, seed=1))
+    assert not other.equals(tables[0])
+
+
+@pytest.mark.parametrize("loss", ["pearson", "rank"])
+def test_losses_of_whole_eras_learn(shards, tmp_path, loss):
+    if not hasattr(keras, "ops"):
+        pytest.skip("these losses are Keras 3's")
+    options = replace(QUICK, loss=loss, batch_size=None, epochs=6)
+    table = run(shards, tmp_path, options)
+    assert table["corr"].mean() > 0.05
+    losses = read_run(tmp_path).history["loss"]
+    assert losses[-1] < losses[0] <= 1.2
+
+
+def test_several_targets_are_outputs_and_the_first_is_scored(shards, tmp_path):
+    targets = ("target_agnes_20", "target")
+    options = replace(QUICK, targets=targets, missing_target="mask", purge=8)
+    run(shards, tmp_path, options)
+    written = read_run(tmp_path)
+    assert written.output == "target_agnes_20"
+    model = keras.models.load_model(str(tmp_path / "model.keras"), compile=False)
+    assert sorted(model.output_names) == sorted(targets)
+
+
+def test_int8_is_the_same_network_scaled_inside(shards, tmp_path):
+    tables = [run(shards, tmp_path / t, replace(QUICK, dtype=t)) for t in ("float32", "int8")]
+    np.testing.assert_allclose(tables[0]["corr"], tables[1]["corr"], atol=1e-5)
+
+
+def test_too_few_eras_are_refused(shards, tmp_path):
+    with pytest.raises(EraError, match="no era is left to train on"):
+        run(shards, tmp_path, replace(QUICK, eras="0001-0008"))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_validation_sharpe_beats_that_of_an_untrained_network(tmp_path, seed):
+    """v5.3's columns and eras, but smaller: a weak signal, found across the purged eras."""
+    source = write_parquet(
+        tmp_path / "train.parquet", rows=12_000, features=FEATURES, min_eras=30, seed=seed
+    )
+    with write_shards(source, tmp_path / "set", progress=False) as shards:
+        options = TrainOptions(epochs=15, patience=15, layers=(32,), batch_size=500, seed=seed)
+        trained = run(shards, tmp_path / "run", options)
+        keras.utils.set_random_seed(seed)
+        layers = keras.layers
+        untrained = keras.Sequential(
+            [keras.Input((FEATURES,)), layers.Dense(32, activation="relu"), layers.Dense(1)]
+        )
+        validation = NumeraiSequence(shards, eras=read_run(tmp_path / "run").validation)
+        before = EraScores(validation).score(untrained)
+    assert summarize(trained["corr"]).sharpe > summarize(before["corr"]).sharpe
+    assert summarize(trained["corr"]).sharpe > 2
