@@ -194,7 +194,7 @@ def _try(pickled: bytes, rows: pd.DataFrame, expected: Floats, ranked: bool) -> 
     try:
         found = predict(frame)["prediction"].to_numpy()
     except RuntimeError as error:
-        reason = str(error.__cause__).partition("\n")[0]
+        reason = str(error.__cause__ or error).partition("\n")[0]
         raise NumeraiSequenceError(
             f"model: cannot be loaded again once it is saved: {reason}"
         ) from error

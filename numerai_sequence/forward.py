@@ -22,9 +22,11 @@ def predict_rows(
     places: npt.NDArray[np.int32] | None = None,
     watch: Callable[[int, npt.NDArray[Any], Floats], None] | None = None,
 ) -> tuple[tuple[str, ...], Floats]:
-    """Predict the rows of a sequence, one batch after the other; while `fit` is at work, too.
+    """Predict the rows of a sequence, one batch after the other.
 
-    Memory holds one batch of x, one batch of the model's outputs, and what is returned.
+    Memory holds one batch of x, one batch of the model's outputs, and what is returned. A callback
+    may do this while ``fit`` is at work, with its ``self.model``: asking for that puts JAX's newest
+    weights into the model.
 
     Parameters
     ----------
@@ -53,8 +55,6 @@ def predict_rows(
     """
     if sequence.shuffle or sequence.drop_remainder:
         raise ValueError("sequence: expected shuffle=False and drop_remainder=False")
-    if hasattr(model, "jax_state_sync"):
-        model.jax_state_sync()  # while `fit` is at work, the weights are not in the model
     columns: Columns | None = None
     values: Floats = np.empty((0, 0), np.float32)
     start, rows = 0, sequence.rows

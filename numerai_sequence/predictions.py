@@ -148,7 +148,9 @@ class _Run:
             self.model, sequence, output=self.output, progress=self.progress
         )
         eras = sequence.column("era") if self.ranked else None
-        return self._make_frame(features, names, values, sequence.column("id"), eras)
+        # A copy, or the frame would hold the files as long as it lives.
+        ids = sequence.column("id").take(pa.array(np.arange(len(values))))
+        return self._make_frame(features, names, values, ids, eras)
 
     def predict_parquet(self, path: Path) -> pd.DataFrame:
         if isinstance(self.features, str):

@@ -100,6 +100,11 @@ def test_the_pickle_names_nothing_of_this_package(tmp_path):
     assert "numerai_sequence" not in named
 
 
+def test_small_whole_numbers_are_not_taken_for_scaled_ones(raw):
+    for values in ("int8", "Int8"):
+        assert raw(live_frame(values).iloc[:2])["prediction"].tolist() == [0, 1]
+
+
 def test_the_function_has_numerais_signature(raw):
     assert raw.__name__ == "predict"
     assert list(inspect.signature(raw).parameters) == ["live_features", "live_benchmark_models"]

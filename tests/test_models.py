@@ -49,6 +49,12 @@ def test_columns_are_named_by_output_and_place():
         assert columns_of(model, "a").names == ("prediction",)
 
 
+def test_a_dict_of_outputs_is_sorted():
+    model = model_of(ROWS, ROWS, names=["z", "a"], as_dict=True)
+    assert columns_of(model).names == ("a", "z")
+    assert columns_of(model).parts == (("a", slice(None)), ("z", slice(None)))
+
+
 def test_two_columns_of_one_name_are_an_error():
     wide = np.concatenate([ROWS, ROWS], axis=1)
     model = model_of(wide, ROWS, names=["dense", "dense_1"])
