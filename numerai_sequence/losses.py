@@ -160,7 +160,7 @@ class RankCorrelationLoss(_CorrelationLoss):
     uniform, t(3), two-humped and lognormal predictions. Of 2,300 to 7,200 rows the default is
     within 0.0015 (0.0003 at correlations up to 0.5, but for the lognormal), temperature 1e-4 within
     0.0002. Of 100 rows the default is within 0.03. Predictions with wild outliers (Cauchy's) can be
-    0.3 off: nearly all of them are close to each other beside the standard deviation. At the
+    0.4 off: nearly all of them are close to each other beside the standard deviation. At the
     default the gradient is that of all pairs (cosine 1.0000 at 5,000 rows; 0.98 at 0.003).
     Networks trained with temperatures from 0.003 to 1 scored alike.
     """

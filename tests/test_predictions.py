@@ -14,13 +14,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from networks import keras, model_of, row_kernel, row_model
-from tables import numerai_table, ragged_eras, write_source
+from tables import numerai_table, ragged_eras, write_features_json, write_source
 
 from numerai_sequence import (
     FeatureError,
     NumeraiSequence,
     NumeraiSequenceError,
     SourceError,
+    write_shards,
 )
 from numerai_sequence import predictions as predictions_module
 from numerai_sequence import source as source_module
@@ -210,7 +211,10 @@ def test_an_unknown_feature_is_named_with_those_like_it(model, shards, source, k
         silent(model, data, features=[*FEATURES[:13], "feature_0133"])
     with pytest.raises(FeatureError, match="'feature_001' is named twice"):
         silent(model, data, features=["feature_001", *FEATURES[1:]])
-    with pytest.raises(TypeError, match="features: found 'small'"):
+    kind, message = FeatureError, "no feature sets, so none is 'small'"
+    if data is source:
+        kind, message = TypeError, "features: found 'small'"
+    with pytest.raises(kind, match=message):
         silent(model, data, features="small")
 
 
@@ -459,3 +463,27 @@ def test_a_set_that_was_opened_is_let_go(model, shards):
     gc.collect()
     assert folder not in Path("/proc/self/maps").read_text()
     assert sorted(frame.index) == IDS
+
+
+def test_chosen_eras_of_a_set_are_predicted(model, shards, source):
+    frame = silent(model, shards, eras="0003-0005", ranked=True)
+    assert frame.index.name == "id"
+    eras = pq.read_table(source, columns=["id", "era"]).to_pandas(ignore_metadata=True)
+    eras = eras.set_index("id")["era"]
+    assert sorted(frame.index) == sorted(eras.index[eras.between("0003", "0005")])
+    for _, ranks in frame["prediction"].groupby(eras.loc[frame.index]):
+        np.testing.assert_allclose(
+            np.sort(ranks), (np.arange(len(ranks)) + 0.5) / len(ranks), atol=1e-6
+        )
+    with pytest.raises(ValueError, match="expected None for a Parquet file"):
+        silent(model, source, eras="0003")
+
+
+def test_a_feature_set_of_the_shard_set_is_taken_by_its_name(tmp_path):
+    source = write_source(tmp_path / "train.parquet")
+    write_features_json(tmp_path / "features.json", digits=FEATURES[:9][::-1])
+    with write_shards(source, tmp_path / "set", progress=False) as shards:
+        kernel = row_kernel(9)[::-1]
+        frame = silent(model_of(kernel), shards, features="digits")
+        assert frame.attrs["features"] == FEATURES[:9][::-1]
+        assert np.array_equal(frame["prediction"], numbers_of(frame))

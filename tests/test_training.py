@@ -18,6 +18,7 @@ from numerai_sequence import (
 )
 from numerai_sequence.runs import read_run
 from numerai_sequence.scoring import summarize
+from numerai_sequence.splits import purge_of
 from numerai_sequence.synthetic import write_parquet
 from numerai_sequence.training import TrainOptions, make_splits, train
 
@@ -71,8 +72,6 @@ def test_split_is_purged_as_the_targets_want(shards):
         (("target",), 3, "0029"),
     ):
         options = replace(QUICK, targets=targets, purge=purge)
-        from numerai_sequence.splits import purge_of
-
         [split] = make_splits(shards, options, purge_of(targets) if purge is None else purge)
         assert split.train[-1] == last
         assert split.validation == [f"{era:04d}" for era in range(33, 41)]
@@ -129,7 +128,7 @@ def test_same_seed_is_the_same_network(shards, tmp_path):
 def test_losses_of_whole_eras_learn(shards, tmp_path, loss):
     if not hasattr(keras, "ops"):
         pytest.skip("these losses are Keras 3's")
-    options = replace(QUICK, loss=loss, batch_size=None, epochs=6)
+    options = replace(QUICK, loss=loss, batch_size=None, epochs=20, patience=20)
     table = run(shards, tmp_path, options)
     assert table["corr"].mean() > 0.05
     losses = read_run(tmp_path).history["loss"]
