@@ -1,12 +1,14 @@
-"""Checks: a value of a JSON document comes back as it is, or is refused.
+"""Checks: a value of a JSON document, or an argument, comes back as it is, or is refused.
 
-What is refused is a `TypeError` or a `ValueError`; who reads the document says which one it is.
+What is refused is a `TypeError` or a `ValueError`; who reads a document says which one it is.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from typing import Any
+
+import numpy as np
 
 
 def as_text(value: Any) -> str:
@@ -58,6 +60,22 @@ def as_names(value: Any) -> tuple[str, ...]:
 def check_count(name: str, value: Any) -> None:
     if as_whole(value, name) < 1:
         raise ValueError(f"{name}: found {value}, expected at least 1")
+
+
+def whole_number(name: str, value: Any, *, least: int) -> int:
+    """Return an argument that is a whole number, of Python or NumPy, and at least so much."""
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+        raise TypeError(f"{name}: found {value!r}, expected a whole number")
+    if value < least:
+        raise ValueError(f"{name}: found {value}, expected at least {least}")
+    return int(value)
+
+
+def one_of(name: str, value: Any, known: tuple[str, ...]) -> str:
+    """Return an argument that is one of some words."""
+    if value not in known:
+        raise ValueError(f"{name}: found {value!r}, expected one of {known}")
+    return str(value)
 
 
 def short(value: object) -> str:

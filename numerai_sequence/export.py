@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from . import uploaded
+from .checks import one_of
 from .encoding import DTYPES, LARGEST, SCALE
 from .errors import NumeraiSequenceError, check_known
 from .extras import load_extra
@@ -114,8 +115,7 @@ def _check_options(model: Any, path: Path, features: Sequence[str], dtype: str) 
         raise ValueError(f"{path}: found suffix {path.suffix!r}, expected '.pkl'")
     if isinstance(features, str):
         raise TypeError(f"features: found {features!r}, expected a list of feature names")
-    if dtype not in DTYPES:
-        raise ValueError(f"dtype: found {dtype!r}, expected one of {DTYPES}")
+    one_of("dtype", dtype, DTYPES)
     names = list(features)
     check_known("feature", names, names, "features")
     check_width(model, len(names), "features", "name those that it was trained on")

@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from .checks import one_of, whole_number
 from .encoding import DTYPES
 from .errors import NumeraiSequenceError
 from .extras import load_extra
@@ -134,10 +135,9 @@ class _Run:
 
     def __post_init__(self) -> None:
         # The sequence would find these, but only when a Parquet file has been written.
-        if self.dtype not in DTYPES:
-            raise ValueError(f"dtype: found {self.dtype!r}, expected one of {DTYPES}")
-        if self.batch_size is not None and self.batch_size < 1:
-            raise ValueError(f"batch_size: found {self.batch_size}, expected at least 1")
+        one_of("dtype", self.dtype, DTYPES)
+        if self.batch_size is not None:
+            whole_number("batch_size", self.batch_size, least=1)
 
     def predict_shards(self, shards: ShardSet) -> pd.DataFrame:
         where = str(shards.folder)

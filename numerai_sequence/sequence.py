@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from . import keras_compat
 from .buffers import Buffers
+from .checks import one_of, whole_number
 from .encoding import DTYPES, Decoder
 from .feature_sets import resolve_features
 from .groups import KEPT, GroupReader
@@ -156,16 +157,16 @@ class NumeraiSequence(*_BASES):  # type: ignore[misc]
     ) -> None:
         keras_compat.install(NumeraiSequence)
         # Keras 3's constructor only sets these three, and Keras 2's takes nothing.
-        self.workers = _whole_number("workers", workers, least=0)
+        self.workers = whole_number("workers", workers, least=0)
         self.use_multiprocessing = use_multiprocessing
-        self.max_queue_size = _whole_number("max_queue_size", max_queue_size)
-        self.batch_by = _one_of("batch_by", batch_by, tuple(_BATCH_SIZES))
+        self.max_queue_size = whole_number("max_queue_size", max_queue_size, least=1)
+        self.batch_by = one_of("batch_by", batch_by, tuple(_BATCH_SIZES))
         size = _BATCH_SIZES[batch_by] if batch_size is None else batch_size
-        self.batch_size = _whole_number("batch_size", size)
-        self.missing_target = _one_of("missing_target", missing_target, POLICIES)
+        self.batch_size = whole_number("batch_size", size, least=1)
+        self.missing_target = one_of("missing_target", missing_target, POLICIES)
         self.shuffle = shuffle
-        self.seed = _whole_number("seed", seed, least=0)
-        self.dtype = _one_of("dtype", dtype, DTYPES)
+        self.seed = whole_number("seed", seed, least=0)
+        self.dtype = one_of("dtype", dtype, DTYPES)
         self.drop_remainder = drop_remainder
         self.memory_budget = memory_budget
         self.epoch = 0
@@ -181,7 +182,7 @@ class NumeraiSequence(*_BASES):  # type: ignore[misc]
         self.paging, self.paging_reason = self._reading.paging, self._reading.reason
         if run_rows is None:
             run_rows = self._reading.best_run_rows(self._buffers_held) if shuffle else 1
-        self.run_rows = _whole_number("run_rows", run_rows)
+        self.run_rows = whole_number("run_rows", run_rows, least=1)
         self._prepare()
 
     def _make_decoder(self) -> Decoder:
@@ -256,7 +257,7 @@ class NumeraiSequence(*_BASES):  # type: ignore[misc]
         """Return a sequence of the same rows in the order of the files, of x alone."""
         other: NumeraiSequence = copy.copy(self)
         other.target, other._outputs, other.sample_weight = None, {}, None
-        other.batch_by, other.batch_size = "rows", _whole_number("batch_size", batch_size)
+        other.batch_by, other.batch_size = "rows", whole_number("batch_size", batch_size, least=1)
         other.shuffle, other.run_rows, other.drop_remainder = False, 1, False
         other._reading = other._plan(self.paging)
         other._prepare()
@@ -413,17 +414,3 @@ class NumeraiSequence(*_BASES):  # type: ignore[misc]
             f"{len(self.features):,} features as {self.dtype}, target {self.target!r}, "
             f"{self.paging} ({self.paging_reason}), run_rows={self.run_rows}>"
         )
-
-
-def _one_of(name: str, value: Any, known: tuple[str, ...]) -> str:
-    if value not in known:
-        raise ValueError(f"{name}: found {value!r}, expected one of {known}")
-    return str(value)
-
-
-def _whole_number(name: str, value: Any, *, least: int = 1) -> int:
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-        raise TypeError(f"{name}: found {value!r}, expected a whole number")
-    if value < least:
-        raise ValueError(f"{name}: found {value}, expected at least {least}")
-    return int(value)

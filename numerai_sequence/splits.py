@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from .checks import whole_number
 from .eras import Wanted, choose_eras, era_name, era_number, era_span, sort_eras
 from .errors import EraError
 
@@ -59,7 +60,7 @@ def split_eras(eras: Iterable[str | int], *, validation: float | Wanted, purge: 
         `purge` is no whole number, or `validation` is none of the above.
     """
     numbers = _numbers(eras)
-    purge = _whole_number("purge", purge, least=0)
+    purge = whole_number("purge", purge, least=0)
     validated = _validation(validation, list(numbers))
     weeks = [numbers[era] for era in validated]
     train = [era for era, number in numbers.items() if _distance(number, weeks) > purge]
@@ -116,9 +117,9 @@ def walk_forward(
         One of them is no whole number.
     """
     numbers = _numbers(eras)
-    window = None if window is None else _whole_number("window", window, least=1)
-    step = _whole_number("step", step, least=1)
-    purge = _whole_number("purge", purge, least=0)
+    window = None if window is None else whole_number("window", window, least=1)
+    step = whole_number("step", step, least=1)
+    purge = whole_number("purge", purge, least=0)
     names, weeks = list(numbers), list(numbers.values())
     stops = [bisect_left(weeks, week - purge) for week in weeks]
     first = _first_start(stops, window, step)
@@ -204,11 +205,3 @@ def _no_fold(eras: Sequence[str], window: int | None, step: int, purge: int) -> 
         "eras or ask for fewer",
         eras=list(eras),
     )
-
-
-def _whole_number(name: str, value: Any, *, least: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-        raise TypeError(f"{name}: found {value!r}, expected a whole number")
-    if value < least:
-        raise ValueError(f"{name}: found {value}, expected at least {least}")
-    return int(value)

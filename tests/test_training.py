@@ -56,7 +56,7 @@ def test_saved_model_has_the_scores_of_the_table(shards, tmp_path):
 
 
 def test_weights_of_the_best_epoch_are_kept(shards, tmp_path):
-    options = replace(QUICK, epochs=40, learning_rate=0.1, patience=2)
+    options = replace(QUICK, epochs=40, learning_rate=0.02, patience=2)
     table = run(shards, tmp_path, options)
     means = read_run(tmp_path).history["val_corr_mean"]
     assert len(means) < 40
