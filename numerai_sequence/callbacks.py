@@ -161,6 +161,11 @@ class EraScores(*_BASES):  # type: ignore[misc]
             return self._column(model)
         ids = self._sequence.column("id").to_pandas()
         values: npt.NDArray[np.float32] = model.reindex(ids).to_numpy(np.float32)
+        if np.isnan(values).all():
+            raise ValueError(
+                f"{model.name!r}: has a value for none of {len(ids):,} validation rows, such as "
+                f"{ids.iloc[0]!r}; expected a Series or frame that is indexed by id"
+            )
         return values
 
 

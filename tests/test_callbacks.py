@@ -145,7 +145,22 @@ def test_model_that_is_not_there_for_an_era_gives_no_score(shards, frame, valida
     assert table["corr"].notna().all()
 
 
-def test_exposure_is_numerais_largest_correlation_with_a_feature(shards, frame, validation):
+def test_models_that_are_not_indexed_by_id_are_refused(frame, validation):
+    meta = frame["target"].reset_index(drop=True)
+    with pytest.raises(
+        ValueError, match=r"'target': has a value for none of [\d,]+ validation rows"
+    ):
+        EraScores(validation, meta_model=meta)
+    with pytest.raises(ValueError, match="'target': has a value for none"):
+        EraScores(validation, benchmarks=frame[["target"]].reset_index(drop=True))
+
+
+@pytest.mark.parametrize("batch_rows", [None, 130])
+def test_exposure_is_numerais_largest_correlation_with_a_feature(
+    shards, frame, validation, batch_rows, monkeypatch
+):
+    if batch_rows:
+        monkeypatch.setattr("numerai_sequence.callbacks._BATCH_BYTES", 4 * FEATURES * batch_rows)
     model = make_model(shards)
     scores = EraScores(validation, exposure=True)
     table = scores.score(model)
@@ -203,6 +218,16 @@ def test_nan_predictions_are_refused(shards, training, validation):
     model.set_weights([np.full_like(weights, np.nan) for weights in model.get_weights()])
     with pytest.raises(NumeraiSequenceError, match="NaN"):
         model.fit(training, callbacks=[EraScores(validation)], verbose=0)
+
+
+def test_all_rows_are_scored_however_the_validation_is_cut_into_batches(shards, validation):
+    model, expected = make_model(shards), None
+    for options in ({}, {"drop_remainder": True}, {"batch_by": "era"}, {"seed": 3, "run_rows": 8}):
+        sequence = NumeraiSequence(shards, eras=VALIDATION, **options)
+        table = EraScores(sequence).score(model)
+        if expected is None:
+            expected = table
+        pd.testing.assert_frame_equal(table, expected)
 
 
 def test_scoring_leaves_the_training_and_the_validation_as_they_were(shards, validation):

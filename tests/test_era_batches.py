@@ -56,6 +56,10 @@ def test_batch_is_whole_eras_and_each_era_is_in_one(folder, era_of, size, option
         sequence.on_epoch_end()
 
 
+def test_eras_are_no_runs_of_rows(folder):
+    assert NumeraiSequence(folder, batch_by="era", paging="streaming").run_rows == 1
+
+
 def test_one_era_a_batch_is_the_default(folder):
     assert NumeraiSequence(folder, batch_by="era").batch_size == 1
     assert NumeraiSequence(folder).batch_size == 1000

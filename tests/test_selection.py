@@ -183,6 +183,28 @@ def test_row_of_a_selection_costs_four_bytes_only_where_a_record_batch_is_cut(sh
     assert cut.memory_bytes in (0, 4 * cut.rows)
 
 
+def test_selection_counts_in_the_memory_budget(shards, monkeypatch):
+    options = {"eras": ["0003"], "target": None, "memory_budget": "17MB"}
+    NumeraiSequence(shards, 50, **options)
+    monkeypatch.setattr(Selection, "memory_bytes", property(lambda self: 1 << 20))
+    with pytest.raises(ValueError, match="memory_budget: found '17MB', expected at least 18 MB"):
+        NumeraiSequence(shards, 50, **options)
+
+
+def test_whole_set_is_read_at_once_only_where_most_of_it_takes_part(shards):
+    """Files are brought into memory for single rows, but not for a few of them."""
+    for eras, is_most in (("0001-0028", True), ("0001-0003", False)):
+        sequence = NumeraiSequence(shards, 50, target=None, eras=eras, run_rows=1)
+        assert sequence._reading.warms(1) is is_most
+
+
+def test_paging_is_decided_from_what_takes_part(shards):
+    total = Selection(shards).set_bytes
+    assert total == sum(shard.bytes for shard in shards.manifest.shards)
+    part = Selection(shards, eras="0001-0005")
+    assert part.set_bytes == total * part.rows // shards.rows
+
+
 def test_era_column_counts_the_eras_of_the_set(shards, frame):
     selection = Selection(shards, eras="0007-0022")
     rows = np.arange(3, selection.rows, 7)

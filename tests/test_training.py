@@ -6,12 +6,15 @@ from dataclasses import replace
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from networks import keras
 
 from numerai_sequence import (
     EraError,
     EraScores,
+    ManifestError,
     NumeraiSequence,
     OutputExistsError,
     write_shards,
@@ -114,6 +117,37 @@ def test_another_run_is_not_replaced_unless_asked_for(shards, tmp_path):
         run(shards, tmp_path, replace(QUICK, seed=1))
     run(shards, tmp_path, replace(QUICK, seed=1), overwrite=True)
     assert read_run(tmp_path).asked["options"]["seed"] == 1
+
+
+def test_run_that_was_interrupted_is_no_run(shards, tmp_path, monkeypatch):
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    run(shards, tmp_path)
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr("numerai_sequence.training.build_network", interrupt)
+        run(shards, tmp_path, replace(QUICK, seed=1), overwrite=True)
+    with pytest.raises(ManifestError, match=r"run\.json"):
+        read_run(tmp_path)
+    run(shards, tmp_path, replace(QUICK, seed=1))
+    assert read_run(tmp_path).asked["options"]["seed"] == 1
+
+
+def test_rows_of_live_data_take_no_part(tmp_path):
+    train_file = write_parquet(tmp_path / "t.parquet", rows=900, features=10, min_eras=20)
+    table = pq.read_table(train_file)
+    live = table.slice(0, 50)
+    live = live.set_column(0, "era", pa.array(["X"] * 50))
+    live = live.set_column(
+        live.column_names.index("id"), "id", pa.array([f"live{row}" for row in range(50)])
+    )
+    pq.write_table(live, tmp_path / "live.parquet")
+    sources = [train_file, tmp_path / "live.parquet"]
+    with write_shards(sources, tmp_path / "set", progress=False) as shards:
+        [split] = make_splits(shards, QUICK, 4)
+        assert split.validation == ["0017", "0018", "0019", "0020"]
+        with pytest.raises(EraError, match="'X' is no number"):
+            make_splits(shards, replace(QUICK, eras="0001-,X"), 4)
 
 
 def test_same_seed_is_the_same_network(shards, tmp_path):
