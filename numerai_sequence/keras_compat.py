@@ -14,6 +14,7 @@ the Keras packages in use, and `install` changes this in each of them, for our s
 3. Keras 2 copies every array of floats, though it is of the type that it wants. Ours it takes.
 4. TensorFlow waits for a batch in a thread of its own, not in one of those that run the model, and
    prefetches one, not as many as it likes.
+5. Keras finds y and weights by the names of a model's outputs, whatever form these have.
 
 Every other input reaches Keras as it was given. Installing again changes nothing.
 """
@@ -26,21 +27,27 @@ import importlib.util
 import inspect
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager, suppress
 from types import ModuleType
 from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
+from .forms import Form, arrange, arrays_of, find_form
+
 OPTIONS = ("workers", "use_multiprocessing", "max_queue_size")
 
 _INSTALLED = "_numerai_sequence_installed"
+_FORM = "_numerai_sequence_form"
 
 # By TensorFlow, between our generator and the model. It would take as many as it likes.
 _PREFETCHED = 1
 
 # The enqueuers at work for each sequence.
 _ENQUEUERS: WeakKeyDictionary[Any, set[Any]] = WeakKeyDictionary()
+
+# Which form y has to have for the model that each sequence is about to be fed to.
+_FORMS: WeakKeyDictionary[Any, Form] = WeakKeyDictionary()
 
 
 class Pass(Protocol):
@@ -111,9 +118,9 @@ def _with_options(original: Callable[..., Any], kind: type) -> Callable[..., Any
     @functools.wraps(original)
     def method(self: Any, *args: Any, **kwargs: Any) -> Any:
         x = args[0] if args else kwargs.get("x")
-        if not isinstance(x, kind):
-            return original(self, *args, **kwargs)
-        options = {option: kwargs.pop(option) for option in OPTIONS if option in kwargs}
+        options = {}
+        if isinstance(x, kind):
+            options = {option: kwargs.pop(option) for option in OPTIONS if option in kwargs}
         if kwargs.get("_use_cached_eval_dataset"):
             options = {}  # Keras 2's fit validates with the defaults; its own options are set
         with ExitStack() as stack:
@@ -121,6 +128,8 @@ def _with_options(original: Callable[..., Any], kind: type) -> Callable[..., Any
                 if isinstance(sequence, kind):
                     stack.enter_context(_set(sequence, options))
                     stack.enter_context(_ending_passes(sequence))
+                    if original.__name__ != "predict":  # which looks at no y
+                        stack.enter_context(_comparing(sequence, self))
             return original(self, *args, **kwargs)
 
     return method
@@ -136,6 +145,25 @@ def _set(sequence: Any, options: dict[str, Any]) -> Iterator[None]:
     finally:
         for option, value in before.items():
             setattr(sequence, option, value)
+
+
+@contextmanager
+def _comparing(sequence: Any, model: Any) -> Iterator[None]:
+    """Note the form that y has to have for a model; Keras makes its adapters meanwhile."""
+    is_within, before, names = sequence in _FORMS, _FORMS.get(sequence), sequence.target
+    _FORMS[sequence] = find_form(model, names) if isinstance(names, Mapping) else None
+    try:
+        yield
+    finally:
+        if is_within:
+            _FORMS[sequence] = before
+        else:
+            del _FORMS[sequence]
+
+
+def is_fed(sequence: Any) -> bool:
+    """Say whether a model is being fitted to a sequence, or evaluated with it, at this moment."""
+    return sequence in _FORMS
 
 
 @contextmanager
@@ -157,13 +185,18 @@ def _cure_keras_3(kind: type) -> None:
     module = importlib.import_module("keras.src.trainers.data_adapters.py_dataset_adapter")
     adapter = module.PyDatasetAdapter
     made, get_iterator = adapter.__init__, adapter._get_iterator
-    get_dataset = adapter.get_tf_dataset
+    get_dataset, standardize = adapter.get_tf_dataset, adapter._standardize_batch
 
     @functools.wraps(made)
     def init(self: Any, x: Any, *args: Any, **kwargs: Any) -> None:
         made(self, x, *args, **kwargs)
         if isinstance(x, kind):
             self.enqueuer = None  # the one for all passes; it has not been started
+            setattr(self, _FORM, _FORMS.get(x))
+
+    @functools.wraps(standardize)
+    def _standardize_batch(self: Any, batch: Any) -> Any:
+        return standardize(self, arrange(batch, getattr(self, _FORM, None)))
 
     @functools.wraps(get_iterator)
     def _get_iterator(self: Any) -> Any:
@@ -183,7 +216,7 @@ def _cure_keras_3(kind: type) -> None:
             self.enqueuer = None
 
     adapter.__init__, adapter._get_iterator = init, _get_iterator
-    adapter.get_tf_dataset = get_tf_dataset
+    adapter.get_tf_dataset, adapter._standardize_batch = get_tf_dataset, _standardize_batch
 
 
 def _cure_keras_2(package: ModuleType, kind: type) -> None:
@@ -202,7 +235,10 @@ def _cure_keras_2(package: ModuleType, kind: type) -> None:
     @functools.wraps(standardize)
     def _standardize_batch(self: Any, data: Any) -> Any:
         if isinstance(self._keras_sequence, kind):
-            floats = {array.dtype.name for array in _arrays(data) if array.dtype.kind == "f"}
+            # The first call is from the adapter's constructor.
+            form = vars(self).setdefault(_FORM, _FORMS.get(self._keras_sequence))
+            data = arrange(data, form)
+            floats = {array.dtype.name for array in arrays_of(data) if array.dtype.kind == "f"}
             if floats <= {package.backend.floatx()}:
                 return data  # and no copy of each array, which is no longer aligned
         return standardize(self, data)
@@ -214,15 +250,6 @@ def _cure_keras_2(package: ModuleType, kind: type) -> None:
 
     adapter._handle_multiprocessing = _handle_multiprocessing
     adapter._standardize_batch, adapter.get_dataset = _standardize_batch, _get_dataset
-
-
-def _arrays(data: Any) -> Iterator[Any]:
-    """Yield the arrays of a batch: x, y and weights, of which the latter two may be dicts."""
-    if isinstance(data, (tuple, dict)):
-        for part in data.values() if isinstance(data, dict) else data:
-            yield from _arrays(part)
-    else:
-        yield data
 
 
 def _on_its_own(dataset: Any) -> Any:

@@ -232,6 +232,16 @@ class NumeraiSequence(*_BASES):  # type: ignore[misc]
         weights = read_weights(sample_weight, self._selection)
         if weights and not self._outputs:
             raise ValueError("sample_weight: found one without a target, expected None")
+        had_weights = getattr(self, "_sample_weight", sample_weight) is not None
+        if (
+            had_weights is (weights is None)
+            and self.missing_target != "mask"
+            and keras_compat.is_fed(self)
+        ):
+            raise ValueError(
+                "sample_weight: found a change from or to None during fit, expected weights from "
+                "the beginning on: Keras has asked what a batch is; begin with a weight of 1"
+            )
         self._sample_weight = sample_weight
         self._targets = Targets(self._outputs, weights, masks=self.missing_target == "mask")
         self._reader: tuple[int, GroupReader, Targets] | None = None

@@ -1,42 +1,34 @@
 """The Keras contract: what a model receives, on whichever Keras is running.
 
-``KERAS_BACKEND=jax`` and ``TF_USE_LEGACY_KERAS=1`` choose another Keras for the whole module.
+``KERAS_BACKEND=jax`` or ``torch`` and ``TF_USE_LEGACY_KERAS=1`` choose another Keras for all of it.
 """
 
 from __future__ import annotations
 
 import importlib
-import os
 import subprocess
 import sys
 import time
 
 import numpy as np
 import pytest
-from tables import DIGITS, row_numbers, write_source
+from keras_models import (
+    IS_KERAS_3,
+    IS_TENSORFLOW,
+    PACKAGE,
+    RowCounts,
+    assert_each_row_once,
+    counting_model,
+    each_workers,
+    keras,
+    keras_3_only,
+    tf,
+)
+from tables import row_numbers, write_source
 
 from numerai_sequence import NumeraiSequence, open_shards, write_shards
 
-if os.environ.get("KERAS_BACKEND", "tensorflow") == "tensorflow":
-    import tensorflow as tf
-
-    keras = tf.keras
-else:
-    tf = None
-    import keras
-
-IS_KERAS_3 = hasattr(keras, "ops")
-IS_TENSORFLOW = tf is not None
-PACKAGE = "keras" if IS_KERAS_3 else keras.Model.__module__.split(".")[0]
 ROWS, BATCH, BATCHES, FEATURES = 1037, 50, 21, 14
-
-WORKERS = [
-    pytest.param({"workers": 1}, id="1-thread"),
-    pytest.param({"workers": 4}, id="4-threads"),
-    pytest.param({"workers": 2, "use_multiprocessing": True}, id="2-processes"),
-]
-each_workers = pytest.mark.parametrize("workers", WORKERS)
-keras_3_only = pytest.mark.skipif(not IS_KERAS_3, reason="Keras 3's own ways")
 
 
 @pytest.fixture(scope="module")
@@ -60,75 +52,8 @@ def in_order(folder):
     return NumeraiSequence(folder, batch_size=BATCH, shuffle=False), np.array(numbers)
 
 
-class RowCounts(keras.metrics.Metric):
-    """Counts how often the model saw each row, in the graph; place ROWS counts wrong targets."""
-
-    def __init__(self, **options):
-        super().__init__(name="rows", **options)
-        self.counts = self.add_weight(shape=(ROWS + 1,), initializer="zeros", name="counts")
-
-    def update_state(self, y_true, y_pred, sample_weight=None):
-        ops, one_hot = (keras.ops, keras.ops.one_hot) if IS_KERAS_3 else (tf, tf.one_hot)
-        seen = ops.reshape(y_pred, [-1])
-        is_right = ops.abs(seen - ops.reshape(y_true, [-1])) < 0.5
-        place = ops.where(is_right, ops.cast(seen + 0.5, "int32"), ROWS)
-        total = ops.sum if IS_KERAS_3 else tf.reduce_sum
-        self.counts.assign(self.counts + total(one_hot(place, ROWS + 1), axis=0))
-
-    def reset_state(self):
-        self.counts.assign(np.zeros(ROWS + 1, np.float32))
-
-    def result(self):
-        return (keras.ops.max if IS_KERAS_3 else tf.reduce_max)(self.counts)
-
-
-class Recorder(keras.callbacks.Callback):
-    """Keeps the counts of every epoch of fit, and of every evaluation."""
-
-    def __init__(self, metric):
-        super().__init__()
-        self.metric, self.fit, self.tests, self._epoch_open = metric, [], [], False
-
-    def on_epoch_begin(self, epoch, logs=None):
-        self._epoch_open = True
-
-    def _counts(self):
-        counts = self.metric.counts
-        return keras.ops.convert_to_numpy(counts) if IS_KERAS_3 else counts.numpy()
-
-    def _end_epoch(self):
-        if self._epoch_open:  # validation resets the metrics before on_epoch_end
-            self.fit.append(self._counts())
-        self._epoch_open = False
-
-    def on_test_begin(self, logs=None):
-        self._end_epoch()
-
-    def on_test_end(self, logs=None):
-        self.tests.append(self._counts())
-
-    def on_epoch_end(self, epoch, logs=None):
-        self._end_epoch()
-
-
 def make_model(build=True):
-    """A model whose output is the number of the row that it was given."""
-    layers = [keras.layers.Dense(1, use_bias=False, kernel_initializer=digits_to_number)]
-    model = keras.Sequential(([keras.Input((FEATURES,))] if build else []) + layers)
-    metric = RowCounts()
-    model.compile(keras.optimizers.SGD(0.0), "mse", metrics=[metric])
-    return model, Recorder(metric)
-
-
-def digits_to_number(shape, dtype=None):
-    weights = np.zeros(shape, np.float32)
-    weights[:DIGITS, 0] = 4 * 5.0 ** np.arange(DIGITS)
-    return keras.ops.convert_to_tensor(weights) if IS_KERAS_3 else tf.constant(weights)
-
-
-def assert_each_row_once(counts):
-    assert counts[ROWS] == 0, "a row came with another row's target"
-    np.testing.assert_array_equal(counts[:ROWS], np.ones(ROWS))
+    return counting_model(RowCounts(ROWS), FEATURES, build)
 
 
 @each_workers
@@ -248,8 +173,8 @@ class Addresses(NumeraiSequence):
 
     seen: list
 
-    def _batch(self, number, reader):
-        batch = super()._batch(number, reader)
+    def _batch(self, number, *made):
+        batch = super()._batch(number, *made)
         self.seen.append(batch[0].ctypes.data)
         return batch
 
@@ -474,9 +399,9 @@ def test_tensorflow_takes_no_more_batches_than_are_asked_for(monkeypatch, sequen
     begun, trained, ahead = [], [], []
     batch = NumeraiSequence._batch
 
-    def counting(self, number, reader):
+    def counting(self, number, *made):
         begun.append(number)
-        return batch(self, number, reader)
+        return batch(self, number, *made)
 
     class Slow(keras.callbacks.Callback):
         def on_train_batch_end(self, number, logs=None):
