@@ -13,7 +13,7 @@ import click
 from . import ShardSet, __version__, open_shards, write_shards
 from .encoding import DTYPES, ENCODINGS
 from .errors import NumeraiSequenceError
-from .memory import decide
+from .memory import decide, parse_bytes
 from .targets import POLICIES
 
 
@@ -214,9 +214,10 @@ def verify(folder: str, quiet: bool) -> None:
 )
 @click.option(
     "--monitor",
+    type=click.Choice(["val_corr_mean", "val_corr_sharpe"]),
     default="val_corr_mean",
     show_default=True,
-    help="The score, as EraScores logs it, that is the better the higher.",
+    help="The score by which an epoch is better than another.",
 )
 @click.option(
     "--dtype",
@@ -238,6 +239,7 @@ def verify(folder: str, quiet: bool) -> None:
     default="auto",
     show_default=True,
     metavar="SIZE",
+    callback=lambda ctx, parameter, size: _size(size),
     help="What reading may keep in memory, such as 512MB.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace the run that is in the folder.")
@@ -287,6 +289,7 @@ def predict(model: str, data: str, out: str, ranked: bool, quiet: bool, **option
     MODEL is the folder of a run, which knows its features and their order, or a file that Keras has
     saved. The file that is written is one that numerapi uploads.
     """
+    _check_out(out, ".csv", ".parquet")
     _before_tensorflow()
     from .serving import predict_file
 
@@ -299,6 +302,7 @@ def predict(model: str, data: str, out: str, ranked: bool, quiet: bool, **option
 @click.option("--out", required=True, metavar="FILE", help="predict.pkl")
 def export(model: str, out: str) -> None:
     """Write the predict function of a run as Numerai's model upload takes it."""
+    _check_out(out, ".pkl")
     _before_tensorflow()
     from .serving import export_run
 
@@ -357,9 +361,32 @@ def _before_tensorflow() -> None:
 
 def _share_or_eras(text: str) -> float | str:
     try:
-        return float(text) if "." in text else text
+        share = float(text) if "." in text else None
     except ValueError:
-        return text
+        share = None
+    if share is not None and not 0 < share < 1:
+        raise click.UsageError(f"--validation: found {text}, expected a share between 0 and 1")
+    return text if share is None else share
+
+
+def _size(text: str) -> str:
+    try:
+        if text != "auto":
+            parse_bytes(text)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from error
+    return text
+
+
+def _check_out(out: str, *suffixes: str) -> None:
+    """Find what is wrong with a path before the work, and not after it."""
+    path = Path(out)
+    if path.suffix not in suffixes:
+        raise click.UsageError(
+            f"--out: found {out!r}, expected a name with {' or '.join(suffixes)}"
+        )
+    if not path.parent.is_dir():
+        raise click.UsageError(f"--out: found {out!r}, expected a file in a folder that exists")
 
 
 def _whole_numbers(option: str, text: str) -> tuple[int, ...]:

@@ -276,6 +276,31 @@ def test_export_writes_a_function_that_gives_the_same_predictions(set_and_run, t
     np.testing.assert_allclose(found.loc[expected.index], expected, atol=1e-6)
 
 
+WRONG_USE = [
+    (["train", "SET", "--out", "r", "--validation", "1.5"], "expected a share between 0 and 1"),
+    (["train", "SET", "--out", "r", "--memory-budget", "much"], "a size such as '512MB'"),
+    (["train", "SET", "--out", "r", "--layers", "32,x"], "expected such as 256,64"),
+    (["train", "SET", "--out", "r", "--layers", "0"], "expected such as 256,64"),
+    (["train", "SET", "--out", "r", "--window", "3"], "--window: expected --step"),
+    (["train", "SET", "--out", "r", "--monitor", "val_loss"], "val_corr_mean"),
+    (["predict", "RUN", "SET", "--out", "p.xls"], "expected a name with .csv or .parquet"),
+    (["predict", "RUN", "SET", "--out", "nowhere/p.csv"], "in a folder that exists"),
+    (["export", "RUN", "--out", "p.pickle"], "expected a name with .pkl"),
+]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"), WRONG_USE, ids=[" ".join(a) for a, _ in WRONG_USE]
+)
+def test_wrong_use_is_refused_before_the_work(set_and_run, arguments, message, monkeypatch):
+    folder, _, _ = set_and_run
+    monkeypatch.chdir(folder)
+    names = {"SET": "set", "RUN": "run"}
+    result = run_here(*(names.get(argument, argument) for argument in arguments))
+    assert result.returncode == 2
+    assert message in " ".join(result.stderr.split())
+
+
 def test_commands_about_models_refuse_what_is_none(set_and_run, tmp_path):
     folder, _, _ = set_and_run
     (tmp_path / "broken.keras").write_text("no model")
