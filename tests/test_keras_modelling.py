@@ -403,10 +403,10 @@ def test_weights_that_a_callback_sets_hold_for_the_whole_next_epoch(shards, eras
     model = frozen(kernel(1), loss=one)
     options = {"epochs": 3, "steps_per_epoch": steps, "callbacks": [Boost()], "verbose": 0}
     history = model.fit(sequence, **options, **workers).history
-    for epoch, loss in enumerate(history["loss"]):
-        weights = boosted_weights(eras, epoch)
-        expected = np.mean([weights[era] for era in eras])
-        assert loss == pytest.approx(expected, rel=1e-5)
+    weights = [boosted_weights(eras, epoch) for epoch in range(3)]
+    expected = [np.mean([of_epoch[era] for era in eras]) for of_epoch in weights]
+    assert min(np.diff(sorted(expected))) > 0.01
+    assert history["loss"] == pytest.approx(expected, rel=1e-5)
 
 
 def test_weights_cannot_come_or_go_while_a_model_is_fitted(shards):
@@ -473,8 +473,8 @@ def test_each_step_is_whole_eras_and_each_era_is_in_one(shards, eras, workers, p
         assert sorted(map(len, seen), reverse=True)[0] == per_batch
         orders.append(seen)
     assert orders[0] != orders[1]
-    if IS_TENSORFLOW:  # Keras 2 has to trace twice, to make an optimizer's variables
-        assert len(traces) == (1 if IS_KERAS_3 else 2)
+    if IS_TENSORFLOW:  # whatever the sizes; Keras 2 traces twice, to make an optimizer's variables
+        assert len(traces) <= 2
 
 
 def test_training_and_validation_are_chosen_from_one_set(shards, eras):
