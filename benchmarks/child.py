@@ -220,6 +220,31 @@ def grow(
 
 
 @cli.command()
+@click.argument("name")
+@click.argument("folder", type=PATH)
+@click.argument("parquet", type=PATH)
+@click.option("--features", type=int, required=True)
+@click.option("--seconds", type=float, required=True)
+@EVENTS
+def modelling(
+    name: str, folder: Path, parquet: Path, features: int, seconds: float, events: TextIO
+) -> None:
+    """Take batches of a choice of rows, or score or predict all of them."""
+    import keras
+    import numpy as np
+    from modelling import CHOICES, choose, score
+
+    importlib.import_module("numerai_tools.scoring")  # seconds that are no part of the scoring
+    model = models.build(keras, "F-32-1", features)
+    model.predict_on_batch(np.zeros((1000, features), np.float32))
+    base(events, "keras", "pandas")
+    if name in CHOICES:
+        choose(name, folder, seconds, events, note)
+    else:
+        note(events, "end", rows=score(name, folder, parquet, model))
+
+
+@cli.command()
 @click.argument("parquet", type=PATH)
 @click.argument("folder", type=PATH)
 @click.option("--encoding", required=True)

@@ -21,12 +21,14 @@ SMALL = {
     " --dtype float32 --feeding '4 threads' --situation warm --situation half --fresh",
     "scale": "--gigabytes 1 --gigabytes 10 --rounds 1 --fresh",
     "write": "--rows 50000 --features 1050 --rounds 1",
+    "modelling": "--rows 50000 --features 1050 --rounds 1 --seconds 2",
 }
 FULL = {
     "peak_rss": "--rows 600000",
     "throughput": "",
     "scale": "",
     "write": "",
+    "modelling": "",
 }
 
 

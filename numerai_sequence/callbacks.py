@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 # What a callback is depends on which Keras is installed; see keras_compat.
 _BASES: Any = keras_compat.callback_bases()
 
-_BATCH_BYTES = 64 << 20
+_BATCH_BYTES = 32 << 20
 
 
 class EraScores(*_BASES):  # type: ignore[misc]
@@ -42,7 +42,7 @@ class EraScores(*_BASES):  # type: ignore[misc]
     Parameters
     ----------
     validation : NumeraiSequence
-        Its rows and features. They are read in the order of the files, in batches of 64 MB.
+        Its rows and features. They are read in the order of the files, in batches of 32 MB.
     target : str, optional
         The target column that predictions are compared with; that of `validation`, if it is one.
         Rows without it are not scored.
