@@ -24,15 +24,15 @@ from __future__ import annotations
 import functools
 import importlib
 import importlib.util
-import inspect
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from types import ModuleType
-from typing import Any, Protocol
+from typing import Any
 from weakref import WeakKeyDictionary
 
+from .enqueuers import ending_passes, run_pass
 from .forms import Form, arrange, arrays_of, find_form
 
 OPTIONS = ("workers", "use_multiprocessing", "max_queue_size")
@@ -43,18 +43,8 @@ _FORM = "_numerai_sequence_form"
 # By TensorFlow, between our generator and the model. It would take as many as it likes.
 _PREFETCHED = 1
 
-# The enqueuers at work for each sequence.
-_ENQUEUERS: WeakKeyDictionary[Any, set[Any]] = WeakKeyDictionary()
-
 # Which form y has to have for the model that each sequence is about to be fed to.
 _FORMS: WeakKeyDictionary[Any, Form] = WeakKeyDictionary()
-
-
-class Pass(Protocol):
-    """One epoch's batches as they come, whatever happens to the sequence meanwhile."""
-
-    def __len__(self) -> int: ...
-    def __getitem__(self, index: int) -> Any: ...
 
 
 def sequence_bases() -> tuple[type, ...]:
@@ -127,7 +117,7 @@ def _with_options(original: Callable[..., Any], kind: type) -> Callable[..., Any
             for sequence in (x, kwargs.get("validation_data")):
                 if isinstance(sequence, kind):
                     stack.enter_context(_set(sequence, options))
-                    stack.enter_context(_ending_passes(sequence))
+                    stack.enter_context(ending_passes(sequence))
                     if original.__name__ != "predict":  # which looks at no y
                         stack.enter_context(_comparing(sequence, self))
             return original(self, *args, **kwargs)
@@ -166,21 +156,6 @@ def is_fed(sequence: Any) -> bool:
     return sequence in _FORMS
 
 
-@contextmanager
-def _ending_passes(sequence: Any) -> Iterator[None]:
-    """End the passes that are begun meanwhile, if Keras drops them half-way.
-
-    They would end by themselves, but only when the garbage collector finds their generators.
-    """
-    before = set(_ENQUEUERS.get(sequence, ()))
-    try:
-        yield
-    finally:
-        for enqueuer in set(_ENQUEUERS.get(sequence, ())) - before:
-            with suppress(Exception):  # of a batch that nobody waits for
-                enqueuer.stop()
-
-
 def _cure_keras_3(kind: type) -> None:
     module = importlib.import_module("keras.src.trainers.data_adapters.py_dataset_adapter")
     adapter = module.PyDatasetAdapter
@@ -202,7 +177,7 @@ def _cure_keras_3(kind: type) -> None:
     def _get_iterator(self: Any) -> Any:
         if not isinstance(self.py_dataset, kind):
             return get_iterator(self)
-        batches = _run_pass(self.py_dataset, self.shuffle, module.OrderedEnqueuer)
+        batches = run_pass(self.py_dataset, self.shuffle, module.OrderedEnqueuer)
         return (self._standardize_batch(batch) for batch in batches)
 
     @functools.wraps(get_dataset)
@@ -230,7 +205,7 @@ def _cure_keras_2(package: ModuleType, kind: type) -> None:
     def _handle_multiprocessing(self: Any, x: Any, *args: Any, **kwargs: Any) -> Any:
         if not isinstance(x, kind):
             return handle(self, x, *args, **kwargs)
-        return lambda: _run_pass(x, self._shuffle_sequence, module.OrderedEnqueuer)
+        return lambda: run_pass(x, self._shuffle_sequence, module.OrderedEnqueuer)
 
     @functools.wraps(standardize)
     def _standardize_batch(self: Any, data: Any) -> Any:
@@ -259,59 +234,3 @@ def _on_its_own(dataset: Any) -> Any:
     options.autotune.enabled = False
     options.threading.private_threadpool_size = 1
     return dataset.with_options(options)
-
-
-class _Enqueued:
-    """A pass as an enqueuer wants it: with the names of both generations, and deaf to hooks."""
-
-    def __init__(self, one_pass: Pass) -> None:
-        self._pass = one_pass
-        self.num_batches = len(one_pass)
-
-    def __len__(self) -> int:
-        return self.num_batches
-
-    def __getitem__(self, index: int) -> Any:
-        return self._pass[index]
-
-    def on_epoch_end(self) -> None:
-        """Do nothing: Keras 2's enqueuer calls this from a thread of its own."""
-
-
-def _start_enqueuer(enqueued: _Enqueued, sequence: Any, kind: Callable[..., Any]) -> Any:
-    options = {"workers": sequence.workers, "max_queue_size": sequence.max_queue_size}
-    # Where the two belong has changed within Keras 3.
-    at_start = "workers" not in inspect.signature(kind).parameters
-    enqueuer = kind(
-        enqueued,
-        use_multiprocessing=sequence.use_multiprocessing,
-        shuffle=False,
-        **({} if at_start else options),
-    )
-    enqueuer.start(**(options if at_start else {}))
-    return enqueuer
-
-
-def _run_pass(sequence: Any, shuffle: bool, enqueuer_kind: Callable[..., Any]) -> Iterator[Any]:
-    """Yield each batch of one pass once; what works for it ends with it, finished or not."""
-    # Who shuffles knows which batch comes next.
-    one_pass = sequence.one_pass(shuffle=shuffle)
-    count = len(one_pass)
-    if sequence.workers <= 1 and not sequence.use_multiprocessing:
-        for place in range(count):
-            yield one_pass[place]
-        return
-    enqueuer = _start_enqueuer(_Enqueued(one_pass), sequence, enqueuer_kind)
-    _ENQUEUERS.setdefault(sequence, set()).add(enqueuer)
-    try:
-        with closing(enqueuer.get()) as batches:
-            for number, batch in enumerate(batches, 1):
-                if number == count:
-                    enqueuer.stop()  # before the last batch is used, so that none is begun after it
-                yield batch
-                if number == count:
-                    return
-    finally:
-        _ENQUEUERS[sequence].discard(enqueuer)
-        if enqueuer.is_running():
-            enqueuer.stop()

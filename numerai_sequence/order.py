@@ -6,13 +6,12 @@ processes, and in whatever order the batches are asked for.
 
 With `run_rows` above 1 the epoch is a shuffle of runs of neighbouring rows, cut into groups, and
 the rows of a group are shuffled once more: files are read in long runs, yet a batch takes few rows
-of each. A group is what a reader should fetch together. `EraOrder` shuffles whole eras instead.
+of each. A group is what a reader should fetch together.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise
 from typing import Any, Protocol
 
 import numpy as np
@@ -84,7 +83,7 @@ class RowOrder:
         self._first_runs = np.cumsum(runs) - runs
         self._permutation = _permutation(int(runs.sum()), seed, epoch)
         # What is left at the end of a span is no whole run. Each group gets its share of it.
-        self._left_over = _ranges(bounds[:, 0] + runs * run_rows, bounds[:, 1])
+        self._left_over = ranges(bounds[:, 0] + runs * run_rows, bounds[:, 1])
         if seed is not None and len(self._left_over):
             np.random.default_rng([seed, epoch, 0]).shuffle(self._left_over)
 
@@ -222,64 +221,6 @@ def epoch_order(
     return RowOrder(spans, seed, epoch, run_rows, batch_size, group_rows)
 
 
-class EraOrder:
-    """The rows of one epoch whose batches are whole eras, in a new order every epoch.
-
-    Parameters
-    ----------
-    rows : integer array, shape (rows,)
-        Era by era, in the order of time; those of an era ascending.
-    sizes : int array, shape (eras,)
-        The rows of each era.
-    seed : int or None
-        None leaves the eras in the order given.
-    epoch : int
-    batch_size : int
-        Eras of a batch; the last one may have fewer.
-    """
-
-    batches_per_group = 1
-    is_mixed = False
-
-    def __init__(
-        self,
-        rows: npt.NDArray[Any],
-        sizes: npt.NDArray[np.int64],
-        *,
-        seed: int | None,
-        epoch: int,
-        batch_size: int,
-    ) -> None:
-        self._rows, self._sizes = rows, sizes
-        self._starts = np.cumsum(sizes) - sizes
-        eras = np.arange(len(sizes))
-        if seed is not None:
-            np.random.default_rng([seed, epoch]).shuffle(eras)
-        cuts = [*range(0, len(eras), batch_size), len(eras)]
-        self._batches = [eras[start:stop] for start, stop in pairwise(cuts)]
-
-    def size(self, batch: int) -> int:
-        """Return how many rows a batch has."""
-        return int(self._sizes[self._batches[batch]].sum())
-
-    def batch(self, number: int) -> Rows:
-        """Return the rows of a batch, ascending."""
-        eras = self._batches[number]
-        starts = self._starts[eras]
-        rows: Rows = self._rows[_ranges(starts, starts + self._sizes[eras])].astype(np.int64)
-        rows.sort()
-        return rows
-
-    def placed_group(self, number: int) -> tuple[Rows, Rows]:
-        """Return the rows of a batch, which is a group of its own, and their places."""
-        rows = self.batch(number)
-        return rows, np.arange(len(rows))
-
-    def places(self, batch: int) -> slice:
-        """Return which places of its group are the batch's: all."""
-        return slice(None)
-
-
 def order_bytes(rows: int, run_rows: int) -> int:
     """Return about how much memory the order of an epoch of so many rows takes."""
     runs = rows // run_rows
@@ -309,7 +250,7 @@ def _joined(spans: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
     return joined
 
 
-def _ranges(starts: Rows, stops: Rows) -> Rows:
+def ranges(starts: Rows, stops: Rows) -> Rows:
     """Return the numbers of several ranges, one after the other."""
     lengths = stops - starts
     before = np.cumsum(lengths) - lengths

@@ -16,9 +16,10 @@ from . import keras_compat
 from .buffers import Buffers
 from .checks import one_of, whole_number
 from .encoding import DTYPES, Decoder
+from .era_order import EraOrder
 from .feature_sets import resolve_features
 from .groups import KEPT, GroupReader
-from .order import EraOrder, Order, batch_count, epoch_order
+from .order import Order, batch_count, epoch_order
 from .paging import Pager
 from .passes import Numbers, OnePass, shuffle_batches
 from .reading import Reading

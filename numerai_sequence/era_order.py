@@ -1,0 +1,69 @@
+"""Era order: turn the rows of each era and a seed into one epoch's batches of whole eras."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .order import Rows, ranges
+
+
+class EraOrder:
+    """The rows of one epoch whose batches are whole eras, in a new order every epoch.
+
+    Parameters
+    ----------
+    rows : integer array, shape (rows,)
+        Era by era, in the order of time; those of an era ascending.
+    sizes : int array, shape (eras,)
+        The rows of each era.
+    seed : int or None
+        None leaves the eras in the order given.
+    epoch : int
+    batch_size : int
+        Eras of a batch; the last one may have fewer.
+    """
+
+    batches_per_group = 1
+    is_mixed = False
+
+    def __init__(
+        self,
+        rows: npt.NDArray[Any],
+        sizes: npt.NDArray[np.int64],
+        *,
+        seed: int | None,
+        epoch: int,
+        batch_size: int,
+    ) -> None:
+        self._rows, self._sizes = rows, sizes
+        self._starts = np.cumsum(sizes) - sizes
+        eras = np.arange(len(sizes))
+        if seed is not None:
+            np.random.default_rng([seed, epoch]).shuffle(eras)
+        cuts = [*range(0, len(eras), batch_size), len(eras)]
+        self._batches = [eras[start:stop] for start, stop in pairwise(cuts)]
+
+    def size(self, batch: int) -> int:
+        """Return how many rows a batch has."""
+        return int(self._sizes[self._batches[batch]].sum())
+
+    def batch(self, number: int) -> Rows:
+        """Return the rows of a batch, ascending."""
+        eras = self._batches[number]
+        starts = self._starts[eras]
+        rows: Rows = self._rows[ranges(starts, starts + self._sizes[eras])].astype(np.int64)
+        rows.sort()
+        return rows
+
+    def placed_group(self, number: int) -> tuple[Rows, Rows]:
+        """Return the rows of a batch, which is a group of its own, and their places."""
+        rows = self.batch(number)
+        return rows, np.arange(len(rows))
+
+    def places(self, batch: int) -> slice:
+        """Return which places of its group are the batch's: all."""
+        return slice(None)
