@@ -125,7 +125,13 @@ def verify(folder: str, quiet: bool) -> None:
 
 @main.command()
 @click.argument("folder", metavar="SHARDS")
-@click.option("--out", required=True, metavar="DIR", help="The folder to write the run to.")
+@click.option(
+    "--out",
+    default="run",
+    show_default=True,
+    metavar="DIR",
+    help="The folder to write the run to.",
+)
 @click.option("--features", metavar="NAME", help="A feature set.  [default: all features]")
 @click.option(
     "--target",
