@@ -10,6 +10,7 @@ import pickle
 import random
 import signal
 import threading
+from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
@@ -124,8 +125,12 @@ def test_a_group_is_read_once_a_pass(monkeypatch, folders):
 
     monkeypatch.setattr(sequence.shards, "gather", counting)
     one_pass = sequence.one_pass()
+    waiting = deque()
     with ThreadPoolExecutor(4) as pool:
-        list(pool.map(one_pass.__getitem__, range(len(one_pass))))
+        for number in range(len(one_pass)):
+            if len(waiting) == 10:  # as Keras's queue does: nobody is left behind by groups
+                waiting.popleft().result()
+            waiting.append(pool.submit(one_pass.__getitem__, number))
     assert sum(gathered) == ROWS
     assert sorted(gathered) == [50, 51, 51, 51] + [100] * 48  # in parts
 
