@@ -275,6 +275,7 @@ def train(
         raise click.UsageError("--window: expected --step with it")
     with open_shards(folder) as shards:
         train_network(shards, Path(out), asked, overwrite=overwrite, progress=not quiet)
+    click.echo(f"In {out}: {', '.join(sorted(path.name for path in Path(out).iterdir()))}")
 
 
 @main.command()
@@ -358,6 +359,9 @@ def demo(train: str | None, out: str | None, **options: Any) -> None:
         folder = Path(out or stack.enter_context(tempfile.TemporaryDirectory(prefix="numerai-")))
         folder.mkdir(parents=True, exist_ok=True)
         run_demo(Path(train) if train else None, folder, **options)
+    click.echo(
+        f"\nAll of it is in {out}" if out else "\nNothing is kept; --out DIR keeps all of it"
+    )
 
 
 def _before_tensorflow() -> None:

@@ -122,7 +122,6 @@ def train(
         click.echo(f"\nAll {len(splits)} folds")
         write_scores(table, out, "Validation, all folds")
         show_scores(table)
-    click.echo(f"In {out}: {', '.join(sorted(path.name for path in out.iterdir()))}")
     return table
 
 

@@ -174,6 +174,7 @@ def test_demo_trains_and_shows_scores_and_cost(train, tmp_path):
     )
     assert re.search(r"rows/s, peak memory [\d,]+ MB", result.stdout)
     assert "8 eras purged" in result.stdout
+    assert f"All of it is in {tmp_path / 'kept'}" in result.stdout
     assert (tmp_path / "kept" / "shards" / "manifest.json").exists()
     assert (tmp_path / "kept" / "run" / "model.keras").exists()
 
@@ -199,6 +200,7 @@ def test_train_says_what_it_did_and_leaves_a_run(set_and_run):
     assert "rows of 11 eras, 0001 to 0011" in result.stdout
     assert "rows of 5 eras, 0020 to 0024, 8 eras purged between them" in result.stdout
     assert re.search(r"mean -?\d\.\d+, std .* Sharpe .* max drawdown", result.stdout)
+    assert f"In {folder / 'run'}: model.keras, run.json" in result.stdout
     files = sorted(path.name for path in (folder / "run").iterdir())
     assert files == ["model.keras", "run.json", "scores.csv", "scores.png"]
     written = json.loads((folder / "run" / "run.json").read_text())
