@@ -239,7 +239,7 @@ def modelling(
     model.predict_on_batch(np.zeros((1000, features), np.float32))
     base(events, "keras", "pandas")
     if name in CHOICES:
-        choose(name, folder, seconds, events, note)
+        choose(name, folder, seconds, events)
     else:
         note(events, "end", rows=score(name, folder, parquet, model))
 

@@ -9,12 +9,12 @@ group.
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import click
 import report
+from events import note
 from inputs import SEED, feature_names, kept, synthetic_parquet
 from process import MB, child_command, drop_from_page_cache, measure, read_into_page_cache
 from tqdm import tqdm
@@ -35,7 +35,7 @@ CHOICES: dict[str, tuple[bool, dict[str, Any]]] = {
 SCORES = ("EraScores", "EraScores, exposure", "predict, shards", "predict, Parquet")
 
 
-def choose(name: str, folder: Path, seconds: float, events: Any, note: Callable[..., None]) -> None:
+def choose(name: str, folder: Path, seconds: float, events: TextIO) -> None:
     """Take batches of a choice of rows for some seconds (in a child)."""
     from numerai_sequence import NumeraiSequence
 

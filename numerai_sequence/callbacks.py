@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from . import keras_compat
 from .exposure import Exposure
-from .forward import predict_rows
+from .forward import most_rows, predict_rows
 from .picture import draw_scores
 from .scoring import load_scorer, score_eras, summarize, write_table
 from .sequence import NumeraiSequence
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
 # What a callback is depends on which Keras is installed; see keras_compat.
 _BASES: Any = keras_compat.callback_bases()
-
-_BATCH_BYTES = 32 << 20
 
 
 class EraScores(*_BASES):  # type: ignore[misc]
@@ -88,13 +86,13 @@ class EraScores(*_BASES):  # type: ignore[misc]
     ) -> None:
         super().__init__()
         load_scorer()  # rather miss it now than after an epoch
-        rows = max(1, _BATCH_BYTES // (4 * len(validation.features)))
         self.validation = validation
-        self._sequence = validation.in_order(rows)
+        self._sequence = validation.in_order(most_rows(len(validation.features)))
         self._eras = self._sequence.column("era")
         self._target = self._column(_target_of(validation, target))
-        self._meta_model = None if meta_model is None else self._aligned(meta_model)
-        self._benchmarks = {name: self._aligned(model) for name, model in _named(benchmarks)}
+        meta_models = {} if meta_model is None else {"meta_model": meta_model}
+        self._meta_model = self._aligned(meta_models).get("meta_model")
+        self._benchmarks = self._aligned(dict(_named(benchmarks)))
         self._output, self._exposure, self._progress = output, exposure, progress
         self._csv = None if csv is None else Path(csv)
         self._png = None if png is None else Path(png)
@@ -155,18 +153,24 @@ class EraScores(*_BASES):  # type: ignore[misc]
         column: npt.NDArray[np.float32] = self._sequence.column(name).to_numpy()
         return column
 
-    def _aligned(self, model: str | pd.Series) -> npt.NDArray[np.float32]:
-        """Return another model's values of the rows, NaN where it has none."""
-        if isinstance(model, str):
-            return self._column(model)
-        ids = self._sequence.column("id").to_pandas()
-        values: npt.NDArray[np.float32] = model.reindex(ids).to_numpy(np.float32)
-        if np.isnan(values).all():
-            raise ValueError(
-                f"{model.name!r}: has a value for none of {len(ids):,} validation rows, such as "
-                f"{ids.iloc[0]!r}; expected a Series or frame that is indexed by id"
-            )
-        return values
+    def _aligned(self, models: dict[str, str | pd.Series]) -> dict[str, npt.NDArray[np.float32]]:
+        """Return other models' values of the rows, NaN where they have none."""
+        is_given = any(not isinstance(model, str) for model in models.values())
+        ids = self._sequence.column("id").to_pandas() if is_given else None
+        return {
+            name: self._column(model) if isinstance(model, str) else _values_of(model, ids)
+            for name, model in models.items()
+        }
+
+
+def _values_of(model: pd.Series, ids: pd.Series) -> npt.NDArray[np.float32]:
+    values: npt.NDArray[np.float32] = model.reindex(ids).to_numpy(np.float32)
+    if np.isnan(values).all():
+        raise ValueError(
+            f"{model.name!r}: has a value for none of {len(ids):,} validation rows, such as "
+            f"{ids.iloc[0]!r}; expected a Series or frame that is indexed by id"
+        )
+    return values
 
 
 def log_scores(table: pd.DataFrame) -> dict[str, float]:

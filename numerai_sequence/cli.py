@@ -14,7 +14,10 @@ from . import ShardSet, __version__, open_shards, write_shards
 from .encoding import DTYPES, ENCODINGS
 from .errors import NumeraiSequenceError
 from .memory import decide, parse_bytes
+from .network import LOSSES
 from .targets import POLICIES
+
+_QUIET = click.option("--quiet", is_flag=True, help="Show no progress bars.")
 
 
 class _Commands(click.Group):
@@ -77,7 +80,7 @@ def main() -> None:
     "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the mixing."
 )
 @click.option("--overwrite", is_flag=True, help="Replace what is in the folder.")
-@click.option("--quiet", is_flag=True, help="Show no progress bars.")
+@_QUIET
 def shard(
     sources: tuple[str, ...],
     out: str,
@@ -213,7 +216,7 @@ def verify(folder: str, quiet: bool) -> None:
 )
 @click.option(
     "--loss",
-    type=click.Choice(["mse", "pearson", "rank"]),
+    type=click.Choice(LOSSES),
     default="mse",
     show_default=True,
     help="The latter two are 1 - the correlation of each era.",
@@ -249,7 +252,7 @@ def verify(folder: str, quiet: bool) -> None:
     help="What reading may keep in memory, such as 512MB.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace the run that is in the folder.")
-@click.option("--quiet", is_flag=True, help="Show no progress bars.")
+@_QUIET
 def train(
     folder: str,
     out: str,
@@ -289,7 +292,7 @@ def train(
     help="A feature set of DATA, where MODEL is not of a run.  [default: all features]",
 )
 @click.option("--eras", metavar="ERAS", help="Of a shard set.  [default: all]")
-@click.option("--quiet", is_flag=True, help="Show no progress bars.")
+@_QUIET
 def predict(model: str, data: str, out: str, ranked: bool, quiet: bool, **options: Any) -> None:
     """Predict each row of a shard set or a Parquet file, such as live.parquet.
 

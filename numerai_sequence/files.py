@@ -19,7 +19,9 @@ def replaced(path: str | os.PathLike[str]) -> Iterator[Path]:
     NumeraiSequenceError
         The operating system does not let it be written: no such folder, a full disk.
     """
-    temporary = Path(f"{os.fspath(path)}.{os.getpid()}.tmp")
+    path = Path(path)
+    # With the same suffix: some writers, such as Keras, know by it what to write.
+    temporary = path.with_name(f"{path.stem}.{os.getpid()}.tmp{path.suffix}")
     try:
         yield temporary
         with open(temporary, "rb+") as file:  # Windows syncs no file that is open for reading
@@ -27,7 +29,7 @@ def replaced(path: str | os.PathLike[str]) -> Iterator[Path]:
         os.replace(temporary, path)
     except OSError as error:
         raise NumeraiSequenceError(
-            f"{os.fspath(path)}: cannot be written ({error.strerror or error}); "
+            f"{path}: cannot be written ({error.strerror or error}); "
             "expected a file name in a folder that exists and has room"
         ) from error
     finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterable, Sequence
 from contextlib import closing
@@ -19,13 +20,14 @@ from .encoding import DTYPES
 from .errors import NumeraiSequenceError
 from .extras import load_extra
 from .feature_sets import resolve_features
-from .forward import predict_rows
+from .forward import most_rows, predict_rows
 from .layout import WriteOptions
 from .memory import parse_bytes
 from .models import Floats, check_width, name_columns, run_batch
 from .sequence import NumeraiSequence
 from .shards import PathLike, ShardSet, open_shards
 from .source import Source, choose_columns
+from .uploaded import rank_in_eras
 from .writer import write
 
 if TYPE_CHECKING:
@@ -33,8 +35,6 @@ if TYPE_CHECKING:
 else:
     pd = load_extra("pandas", "pandas", "predictions")
 
-# Of one batch of x as float32: less and more are slower (of 3,555 features, 1,000 and 4,700 rows).
-_BATCH_BYTES = 32 << 20
 # What a batch may take of a budget that is given.
 _BATCH_SHARE = 8
 _META_ROWS = 1 << 20
@@ -212,10 +212,10 @@ class _Run:
     def _batch_rows(self, rows: int, features: int) -> int:
         if self.batch_size is not None:
             return self.batch_size
-        most_bytes = _BATCH_BYTES
+        share: float = math.inf
         if self.memory_budget != "auto":
-            most_bytes = min(most_bytes, parse_bytes(self.memory_budget) // _BATCH_SHARE)
-        batches = -(-rows // max(1, most_bytes // (4 * features)))
+            share = parse_bytes(self.memory_budget) // _BATCH_SHARE
+        batches = -(-rows // most_rows(features, within_bytes=share))
         return -(-rows // batches)
 
     def _make_frame(
@@ -234,7 +234,8 @@ class _Run:
                 f"the first is {first!r}; expected numbers: look at the model's weights"
             )
         if self.ranked:
-            values = _rank(values, eras)
+            codes = pc.index_in(eras, value_set=pc.unique(eras)).to_numpy()
+            values = rank_in_eras(values, codes)
         frame = pd.DataFrame(values, pd.Index(ids.to_pandas(), name="id"), list(names))
         frame.attrs["features"] = list(features)
         return frame
@@ -271,12 +272,3 @@ def _read_meta(source: Source) -> pa.Table:
         found = f"found {meta['id'][row].as_py()!r} again, which is in row {first_rows[row]}"
         raise source.error(f"{found}; expected an id once", column="id", row=row)
     return meta
-
-
-def _rank(values: Floats, eras: Any) -> Floats:
-    """Return the rank of each value within its era and column, as (rank - 0.5) / rows."""
-    numbers = pc.index_in(eras, value_set=pc.unique(eras)).to_numpy()
-    ranks = pd.DataFrame(values).groupby(numbers).rank(method="average").to_numpy()
-    rows_of_era = np.bincount(numbers)[numbers]
-    ranked: Floats = ((ranks - 0.5) / rows_of_era[:, np.newaxis]).astype(np.float32)
-    return ranked

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -118,6 +117,5 @@ def find_run(model: Path) -> tuple[Path, Run | None]:
 
 def save_model(model: Any, folder: Path) -> None:
     """Save a model into the folder of a run, whole or not at all."""
-    aside = folder / f"saving-{MODEL}"  # Keras wants the suffix
-    model.save(str(aside))
-    os.replace(aside, folder / MODEL)
+    with replaced(folder / MODEL) as path:
+        model.save(str(path))

@@ -72,6 +72,11 @@ class Selection:
         self._eras = None if eras is None else tuple(choose_eras(eras, self.all_eras))
         self._data_types = None if data_types is None else _check_data_types(data_types, shards)
         self._complete = tuple(complete)
+        # Of the eras and data types: those that are wanted, by what a record batch counts them as.
+        wanted = {"eras": self._eras, "data_types": self._data_types}
+        self._wanted = {
+            what: frozenset(names) for what, names in wanted.items() if names is not None
+        }
         self.row_bytes = row_bytes(shards.encoding, len(shards.features))
         self._number_rows(list(self._choose()))
         if shards.rows and not self.rows:
@@ -129,15 +134,15 @@ class Selection:
                 number += 1
 
     def _takes_some(self, batch: Batch) -> bool:
-        wanted = ((self._eras, batch.eras), (self._data_types, batch.data_types))
-        return all(names is None or not found.keys().isdisjoint(names) for names, found in wanted)
+        wanted = self._wanted.items()
+        return all(not getattr(batch, what).keys().isdisjoint(names) for what, names in wanted)
 
     def _is_cut(self, batch: Batch) -> bool:
         """Say whether a record batch has rows of both kinds, as far as the manifest knows."""
         if not self._takes_some(batch):
             return False
-        wanted = ((self._eras, batch.eras), (self._data_types, batch.data_types))
-        has_others = any(names is not None and found.keys() - names for names, found in wanted)
+        wanted = self._wanted.items()
+        has_others = any(not getattr(batch, what).keys() <= names for what, names in wanted)
         # A data type is null where the source has none, and then it is counted nowhere.
         has_null = self._data_types is not None and sum(batch.data_types.values()) < batch.rows
         return has_others or has_null or any(name in batch.missing for name in self._complete)
@@ -225,7 +230,8 @@ class Selection:
         batches = [batch.eras for shard in self.shards.manifest.shards for batch in shard.batches]
         if self._eras is None:
             return batches
-        chosen = [{era: n for era, n in eras.items() if era in self._eras} for eras in batches]
+        wanted = self._wanted["eras"]
+        chosen = [{era: n for era, n in eras.items() if era in wanted} for eras in batches]
         return [eras for eras in chosen if eras]
 
     def spans(self) -> list[tuple[int, int]]:

@@ -101,6 +101,8 @@ class Targets:
         if not self._outputs:
             return x
         y = {name: self._y(output, values, x) for name, output in self._outputs.items()}
+        if not (self._masks or self._weights):
+            return x, _alone(y)
         weights = {name: np.ones(len(x), np.float32) for name in y}
         if self._masks:
             for name in y:
@@ -109,9 +111,7 @@ class Targets:
         if self._weights:
             given = self._weights(self._column_of(values), _alone(y))
             weights = {name: given * weight for name, weight in weights.items()}
-        if self._masks or self._weights:
-            return x, _alone(y), _alone(weights)
-        return x, _alone(y)
+        return x, _alone(y), _alone(weights)
 
     def _y(self, output: Output, values: Values, x: Any) -> Any:
         if output == FEATURES:

@@ -68,7 +68,7 @@ def make_predict(upload: Upload) -> Predict:
         values = _predict_rows(loaded[0], live_features, known)
         if known["ranked"]:
             eras = live_features["era"] if "era" in live_features.columns else None
-            values = _rank(values, eras)
+            values = rank_in_eras(values, np.zeros(len(values)) if eras is None else eras)[:, 0]
         return pd.DataFrame({"prediction": values}, index=live_features.index)
 
     return predict
@@ -138,9 +138,19 @@ def _is_scaled(frame: pd.DataFrame, features: list[str]) -> bool:
     return not any((x > 1).any() for x in _cut(frame, features))
 
 
-def _rank(values: npt.NDArray[np.float32], eras: Any) -> Any:
-    """Return the ranks within the era, or in all, as (rank - 0.5) / rows."""
-    eras = np.zeros(len(values)) if eras is None else eras.to_numpy()
-    groups = pd.Series(values).groupby(eras, dropna=False)
-    ranks = (groups.rank(method="average") - 0.5) / groups.transform("size")
-    return ranks.to_numpy(np.float32)
+def rank_in_eras(values: npt.NDArray[np.float32], eras: Any) -> npt.NDArray[np.float32]:
+    """Return the rank of each value within its era and column, as (rank - 0.5) / rows.
+
+    Parameters
+    ----------
+    values : float32 array, shape (rows,) or (rows, columns)
+    eras : array, shape (rows,)
+
+    Returns
+    -------
+    float32 array, shape (rows, columns)
+    """
+    groups = pd.DataFrame(values).groupby(np.asarray(eras), dropna=False)
+    ranks = (groups.rank(method="average") - 0.5).div(groups.transform("size"), axis=0)
+    found: npt.NDArray[np.float32] = ranks.to_numpy(np.float32)
+    return found

@@ -23,6 +23,7 @@ from numerai_sequence import (
     SourceError,
     write_shards,
 )
+from numerai_sequence import forward as forward_module
 from numerai_sequence import predictions as predictions_module
 from numerai_sequence import source as source_module
 from numerai_sequence.predictions import predict
@@ -377,7 +378,7 @@ def test_batches_are_bounded_and_alike(shards, source, monkeypatch):
 
     inputs = keras.layers.Input((14,))
     model = Counting(inputs, keras.layers.Dense(1)(inputs))
-    monkeypatch.setattr(predictions_module, "_BATCH_BYTES", 14 * 4 * 100)
+    monkeypatch.setattr(forward_module, "_BATCH_BYTES", 14 * 4 * 100)
     silent(model, shards)
     assert sizes == [95] * 10 + [87]
     sizes.clear()
