@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from .encoding import Bytes
 from .errors import CorruptShardError
+from .guard import Guard
 from .layout import META_COLUMNS, Shard
 from .paging import advise
 
@@ -60,9 +61,11 @@ class Mapped:
             raise corrupt(path, "file", error.strerror, f"{shard.bytes} bytes") from error
         self._buffer = pa.py_buffer(self.map)
         self._bytes: Bytes = np.frombuffer(self.map, np.uint8)
+        self._guard = Guard(self.map, self._buffer.address)
         # Only the pages that describe the record batches are touched.
         advise(self.map, "MADV_RANDOM")
         self.starts = self._check(shard, schema)
+        self.check_whole()
         advise(self.map, "MADV_DONTNEED")
         advise(self.map, "MADV_NORMAL")
 
@@ -101,8 +104,23 @@ class Mapped:
     def batches(self) -> list[pa.RecordBatch]:
         """Return the record batches, views of the file."""
         # A reader is no thing for two threads at once.
-        reader = pa.ipc.open_file(self._buffer)
-        return [reader.get_batch(number) for number in range(reader.num_record_batches)]
+        try:
+            reader = pa.ipc.open_file(self._buffer)
+            return [reader.get_batch(number) for number in range(reader.num_record_batches)]
+        except (pa.ArrowException, OSError) as error:
+            raise corrupt(self.path, "Arrow file", str(error), "a whole one") from error
+
+    def check_whole(self) -> None:
+        """See that what was read out of the map was the file's.
+
+        Raises
+        ------
+        CorruptShardError
+            The file was cut off since it was opened, or its disk fails: there were zeros instead.
+        """
+        if self._guard.lost:
+            found = f"{os.fstat(self.descriptor).st_size}, and pages that cannot be read"
+            raise corrupt(self.path, "bytes", found, len(self.map))
 
     def view(self, start: int, shape: tuple[int, ...], dtype: Any) -> Any:
         """Return a part of the file as an array."""

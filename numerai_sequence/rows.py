@@ -87,6 +87,7 @@ class Rows:
                 inner = slice(*np.searchsorted(breaks, (start + 1, stop)))
                 self._read(batch, chosen, encoded[start:stop], breaks[inner] - start)
             _take(columns, chosen, pager)
+            self._file(batch).check_whole()
         return encoded, values.T
 
     def _breaks(self, rows: Numbers) -> Numbers | None:

@@ -132,6 +132,7 @@ class Selection:
             for meta, batch, is_wanted in zip(shard.batches, batches, needed, strict=True):
                 yield number, meta, batch if is_wanted else None
                 number += 1
+            file.check_whole()
 
     def _takes_some(self, batch: Batch) -> bool:
         wanted = self._wanted.items()

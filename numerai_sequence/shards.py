@@ -184,6 +184,8 @@ class ShardSet:
             column.validate(full=True)  # a damaged string offset would end the process
         except pa.ArrowException as error:
             raise corrupt(self.folder, f"column {name!r}", error, "a whole one") from error
+        for file in self._files:
+            file.check_whole()
         return column
 
     def spans(self) -> list[tuple[int, int]]:
