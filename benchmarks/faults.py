@@ -67,6 +67,8 @@ def main(
     names: tuple[str, ...], count: int | None, seed: int, work: Path | None, out: Path
 ) -> None:
     """Run the campaigns NAMES, all of them by default; fail where one did not end as promised."""
+    if work:
+        work.mkdir(parents=True, exist_ok=True)
     results = read_results(out / "faults.json")
     seconds = report.read_json(out / "faults.json").get("seconds", {})
     for name in names or NAMES:

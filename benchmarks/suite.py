@@ -22,6 +22,7 @@ SMALL = {
     "scale": "--gigabytes 1 --gigabytes 10 --rounds 1 --fresh",
     "write": "--rows 50000 --features 1050 --rounds 1",
     "modelling": "--rows 50000 --features 1050 --rounds 1 --seconds 2",
+    "faults": "--count 10",
 }
 FULL = {
     "peak_rss": "--rows 600000",
@@ -29,6 +30,7 @@ FULL = {
     "scale": "",
     "write": "",
     "modelling": "",
+    "faults": "",
 }
 
 
