@@ -57,7 +57,7 @@ def run_pass(sequence: Any, shuffle: bool, enqueuer_kind: Callable[..., Any]) ->
     count = len(one_pass)
     if sequence.workers <= 1 and not sequence.use_multiprocessing:
         for place in range(count):
-            yield one_pass[place]
+            yield _checked(one_pass[place], sequence, is_last=place == count - 1)
         return
     enqueuer = _start_enqueuer(_Enqueued(one_pass), sequence, enqueuer_kind)
     _ENQUEUERS.setdefault(sequence, set()).add(enqueuer)
@@ -66,13 +66,20 @@ def run_pass(sequence: Any, shuffle: bool, enqueuer_kind: Callable[..., Any]) ->
             for number, batch in enumerate(batches, 1):
                 if number == count:
                     enqueuer.stop()  # before the last batch is used, so that none is begun after it
-                yield batch
+                yield _checked(batch, sequence, is_last=number == count)
                 if number == count:
                     return
     finally:
         _ENQUEUERS[sequence].discard(enqueuer)
         if enqueuer.is_running():
             enqueuer.stop()
+
+
+def _checked(batch: Any, sequence: Any, *, is_last: bool) -> Any:
+    """Return a batch; check what those who read it have left to this process, or to the end."""
+    if is_last or sequence.use_multiprocessing:
+        sequence.check(is_last=is_last)
+    return batch
 
 
 @contextmanager

@@ -35,7 +35,8 @@ class OnePass:
 
     def __getitem__(self, place: int) -> Any:
         number = int(self._numbers[place])
-        return self._sequence._batch(number, self._reader, self._targets)
+        checks = not self._processes  # who hands on their batches does it for all of them
+        return self._sequence._batch(number, self._reader, self._targets, checks)
 
     def __reduce__(self) -> Any:
         return OnePass, (self._sequence, self._epoch, self._numbers, self._processes)

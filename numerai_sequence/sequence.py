@@ -104,6 +104,10 @@ class NumeraiSequence(*_BASES):  # type: ignore[misc]
     paging : {"auto", "resident", "streaming"}
         Whether the set is read into the page cache once, or batch by batch. "auto" decides from the
         size of the set and the memory that the machine and its control groups have left.
+    verify : bool
+        Compare every byte of the shard files with its checksum, a share with each batch, until as
+        many batches as an epoch has were read; once, however many sequences share a `ShardSet`. A
+        file that is not as it was written is an error as soon as its last byte was compared.
     workers, use_multiprocessing, max_queue_size
         How Keras prefetches; the same options of ``fit`` win. Threads share the memory maps.
         Processes map the files anew, and each batch is copied through a pipe.
@@ -131,6 +135,8 @@ class NumeraiSequence(*_BASES):  # type: ignore[misc]
         A feature, a feature set or a target is unknown.
     EraError
         An era or data type is unknown, no row takes part, a target is missing, or a weight is.
+    CorruptShardError
+        A shard file is not as it was written; or, from a batch, it is changed while it is read.
     """
 
     def __init__(
@@ -152,6 +158,7 @@ class NumeraiSequence(*_BASES):  # type: ignore[misc]
         drop_remainder: bool = False,
         memory_budget: int | str = "auto",
         paging: str = "auto",
+        verify: bool = False,
         workers: int = 1,
         use_multiprocessing: bool = False,
         max_queue_size: int = 10,
@@ -170,6 +177,7 @@ class NumeraiSequence(*_BASES):  # type: ignore[misc]
         self.dtype = one_of("dtype", dtype, DTYPES)
         self.drop_remainder = drop_remainder
         self.memory_budget = memory_budget
+        self.verify = verify
         self.epoch = 0
         self._is_epoch_begun = False
         self.shards = shards if isinstance(shards, ShardSet) else open_shards(shards)
@@ -376,14 +384,30 @@ class NumeraiSequence(*_BASES):  # type: ignore[misc]
         )
         return reader, targets
 
-    def _batch(self, number: int, reader: GroupReader, targets: Targets) -> Any:
+    def _batch(
+        self, number: int, reader: GroupReader, targets: Targets, checks: bool = True
+    ) -> Any:
         rows = reader.size(number)
         x = self._buffers.empty((rows, len(self.features)), self.dtype)
         out = x.view(np.uint8) if self._decode.keeps_rows else None
         encoded, chosen, values = reader.batch(number, out)
         if encoded is not out:
             self._decode(encoded, x, chosen)
+        if checks:
+            self.check(is_last=number == len(self) - 1)
         return targets(values, x)
+
+    def check(self, *, is_last: bool = False) -> None:
+        """Check the shard files as far as that is due with a batch that was read.
+
+        Parameters
+        ----------
+        is_last : bool
+            Of a pass.
+        """
+        self.shards.watch.look(now=is_last)
+        if self.verify:
+            self.shards.checker.step(len(self))
 
     def _order(self, epoch: int) -> Order:
         # No lock, which a forked worker might inherit locked: two threads may compute the same.

@@ -21,11 +21,12 @@ import numpy.typing as npt
 import pyarrow as pa
 from tqdm import tqdm
 
+from .checking import Checker, FileCheck, Watch
 from .encoding import Bytes, row_bytes
 from .eras import sort_eras
 from .errors import ManifestError
-from .layout import MANIFEST, META_COLUMNS, Manifest, file_checksum, read_manifest
-from .mapped import Mapped, corrupt
+from .layout import MANIFEST, META_COLUMNS, Manifest, Shard, read_manifest
+from .mapped import Mapped, Opened, corrupt
 from .paging import Pager
 from .rows import Rows
 
@@ -62,6 +63,10 @@ class ShardSet:
     encoding : str
     paths : list of path
         The shard files.
+    watch : Watch
+        To look at with each batch that is read: it sees a file change.
+    checker : Checker
+        To take a step of with each batch that is read, where all bytes are to be compared.
 
     Raises
     ------
@@ -77,10 +82,15 @@ class ShardSet:
     def _open(self, folder: Path, manifest: Manifest, files: list[Mapped]) -> None:
         self.folder = folder
         self.manifest = manifest
-        self._files = files
-        sizes = [[batch.rows for batch in shard.batches] for shard in manifest.shards]
-        self._rows = Rows(files, sizes, row_bytes(manifest.encoding, len(manifest.features)))
+        self._hold(files, manifest.shards)
         self._closed = False
+
+    def _hold(self, files: list[Mapped], shards: Sequence[Shard]) -> None:
+        self._files = files
+        sizes = [[batch.rows for batch in shard.batches] for shard in shards]
+        width = row_bytes(self.manifest.encoding, len(self.manifest.features))
+        self._rows = Rows(files, sizes, width)
+        self.watch, self.checker = Watch(files), Checker(files, shards)
 
     def __getstate__(self) -> dict[str, Any]:
         return {"folder": self.folder, "manifest": self.manifest}
@@ -90,7 +100,7 @@ class ShardSet:
 
     def close(self) -> None:
         """Let go of the files; those that are still in use go with the last who uses them."""
-        self._files, self._rows = [], Rows([], [], 0)
+        self._hold([], ())
         self._closed = True
 
     def __enter__(self) -> ShardSet:
@@ -263,12 +273,10 @@ class ShardSet:
             total=total, desc="verifying", unit="B", unit_scale=True, disable=not progress
         ) as bar:
             for shard, path in zip(self.manifest.shards, self.paths, strict=True):
-                try:
-                    found = file_checksum(path, progress=bar.update)
-                except OSError as error:
-                    raise corrupt(path, "file", error.strerror, shard.checksum) from error
-                if found != shard.checksum:
-                    raise corrupt(path, "SHA-256", found, shard.checksum)
+                # What is at that path now, be it the file that is mapped or another.
+                check = FileCheck(Opened(path, shard), shard)
+                while count := check.advance():
+                    bar.update(count)
 
     def _count(self, what: str) -> Counter[str]:
         counts: Counter[str] = Counter()

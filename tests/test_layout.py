@@ -398,7 +398,4 @@ def test_schema_of_a_manifest_is_that_of_its_shards():
 def test_checksum_is_the_sha_256_of_all_bytes(tmp_path, size):
     content = bytes(range(256)) * (size // 256) + b"\n" * (size % 256)
     (tmp_path / "file").write_bytes(content)
-    read = []
-    found = file_checksum(tmp_path / "file", progress=read.append)
-    assert found == file_checksum(tmp_path / "file") == hashlib.sha256(content).hexdigest()
-    assert sum(read) == size
+    assert file_checksum(tmp_path / "file") == hashlib.sha256(content).hexdigest()
