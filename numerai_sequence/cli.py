@@ -251,6 +251,11 @@ def verify(folder: str, quiet: bool) -> None:
     callback=lambda ctx, parameter, size: _size(size),
     help="What reading may keep in memory, such as 512MB.",
 )
+@click.option(
+    "--verify",
+    is_flag=True,
+    help="Compare every byte of the set with its checksums during the first epoch.",
+)
 @click.option("--overwrite", is_flag=True, help="Replace the run that is in the folder.")
 @_QUIET
 def train(

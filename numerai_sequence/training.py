@@ -74,6 +74,7 @@ class TrainOptions:
     seed: int = 0
     workers: int = 1
     memory_budget: int | str = "auto"
+    verify: bool = False
 
 
 def train(
@@ -206,6 +207,7 @@ class _Fitter:
             "features": options.features,
             "dtype": options.dtype,
             "memory_budget": options.memory_budget,
+            "verify": options.verify,
         }
         targets = options.targets
         training = NumeraiSequence(

@@ -17,11 +17,13 @@ from functools import partial
 import numpy as np
 import pyarrow as pa
 import pytest
+from click.testing import CliRunner
 from networks import keras, row_model
 from tables import row_numbers, write_source
 
 from numerai_sequence import CorruptShardError, NumeraiSequence, open_shards, write_shards
 from numerai_sequence.checking import Checker, FileCheck, Watch
+from numerai_sequence.cli import main
 from numerai_sequence.enqueuers import run_pass
 
 ROWS, BATCH, BATCHES, SHARDS = 1037, 50, 21, 5
@@ -353,6 +355,23 @@ def test_validation_sequence_checks_itself(written, shards):
     epochs, error = fit(NumeraiSequence(written, BATCH), validation_data=validation)
     assert f"{shards.paths[-1]}: SHA-256" in error
     assert epochs.ended == 0
+
+
+def run_train(folder, out):
+    options = "--epochs 1 --layers 4 --batch-size 200 --purge 0 --verify --quiet"
+    return CliRunner().invoke(main, ["train", str(folder), "--out", str(out), *options.split()])
+
+
+def test_command_verifies_while_it_trains(written, folder, tmp_path):
+    result = run_train(written, tmp_path / "whole")
+    assert result.exit_code == 0, result.output
+    with open_shards(folder) as shards:
+        path = shards.paths[-1]
+        flip(path, place_of(shards, SHARDS - 1, "id"))
+    result = run_train(folder, tmp_path / "damaged")
+    assert result.exit_code != 0
+    assert f"{path}: SHA-256" in f"{result.output} {result.exception}"
+    assert not (tmp_path / "damaged" / "model.keras").exists()
 
 
 # Changes while in use.
