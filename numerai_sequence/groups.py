@@ -68,7 +68,7 @@ class _Group:
         bounds = [len(rows) * part // _PARTS for part in range(_PARTS + 1)]
         self.unannounced = deque(slice(*part) for part in pairwise(bounds))
         self.unread = self.unannounced.copy()
-        self.reads: list[Future[None]] = []
+        self.reads: list[Future[bool]] = []  # each says whether it went well
         self.is_whole = False
         # Made when the first part is read.
         self.encoded: Bytes = np.empty((0, 0), np.uint8)
@@ -189,8 +189,8 @@ class GroupReader:
         if not group.is_whole:
             while self._read_part(group):
                 pass
-            for read in group.reads:
-                read.result()
+            if not all(read.result() for read in group.reads):
+                return self._batch_of_group(number)  # of one made anew: this one has been dropped
             group.is_whole = True
         for coming in following[:1]:
             self._read_part(coming)
@@ -239,7 +239,7 @@ class GroupReader:
         with self._lock:
             if not group.unread:
                 return False
-            part, done = group.unread.popleft(), Future[None]()
+            part, done = group.unread.popleft(), Future[bool]()
             if not group.reads:
                 group.encoded = self._buffers.empty((len(group.rows), self._width), np.uint8)
                 group.values = np.empty((len(self._columns), len(group.rows)), np.float32)
@@ -252,10 +252,11 @@ class GroupReader:
                 values=group.values[:, part],
                 pager=self._pager,
             )
-            done.set_result(None)
-        except BaseException as error:
+            done.set_result(True)
+        except BaseException:
             with self._lock:  # whoever asks later tries again
                 self._drop(group)
-            done.set_exception(error)
+            # Not the error: it knows this frame, and the group would never go by itself.
+            done.set_result(False)
             raise
         return True
