@@ -16,7 +16,7 @@ from collections.abc import Sequence
 
 from .buffers import borrow
 from .layout import Shard
-from .mapped import REMEDY, Opened, corrupt
+from .opened import REMEDY, Opened, corrupt
 
 #: Read and hashed at a time.
 PIECE_BYTES = 1 << 20

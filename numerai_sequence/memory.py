@@ -182,7 +182,8 @@ def _groups_available(root: Path) -> Iterator[int]:
             continue
         group = top / path.lstrip("/")
         # Within a container the path may be the host's, and the group's own files at the top.
-        for folder in [group, *group.parents] if group.is_dir() else [top]:
+        # Not `Path.is_dir`, which raises where it may not look.
+        for folder in [group, *group.parents] if os.path.isdir(group) else [top]:
             if not folder.is_relative_to(top):
                 break
             yield from _group_available(folder, *names)

@@ -176,7 +176,8 @@ def advise(map_: mmap.mmap, advice: str, *extent: int) -> None:
     """Give the kernel a piece of advice on a map, or on an extent of it, if it takes any."""
     option = getattr(mmap, advice, None)
     if option is not None and hasattr(map_, "madvise"):
-        map_.madvise(option, *extent)
+        with suppress(OSError):  # Linux can be built without this call and the next one
+            map_.madvise(option, *extent)
 
 
 def _advise_reads(file: File, advice: str, start: int = 0, length: int = 0) -> None:
@@ -186,7 +187,8 @@ def _advise_reads(file: File, advice: str, start: int = 0, length: int = 0) -> N
     """
     option = getattr(os, f"POSIX_FADV_{advice}", None)
     if option is not None:
-        os.posix_fadvise(file.descriptor, start, length, option)
+        with suppress(OSError):
+            os.posix_fadvise(file.descriptor, start, length, option)
     elif length:
         page = start // mmap.PAGESIZE * mmap.PAGESIZE
         advise(file.map, f"MADV_{advice}", page, start + length - page)
@@ -194,11 +196,10 @@ def _advise_reads(file: File, advice: str, start: int = 0, length: int = 0) -> N
 
 def _shared_bytes() -> int | None:
     """Return the bytes of mapped files in this process's memory; None where nobody says."""
-    try:
+    with suppress(OSError, ValueError, IndexError):
         descriptor = os.open("/proc/self/statm", os.O_RDONLY)
-    except OSError:
-        return None
-    try:
-        return int(os.read(descriptor, 128).split()[2]) * mmap.PAGESIZE
-    finally:
-        os.close(descriptor)
+        try:
+            return int(os.read(descriptor, 128).split()[2]) * mmap.PAGESIZE
+        finally:
+            os.close(descriptor)
+    return None

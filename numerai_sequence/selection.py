@@ -21,7 +21,7 @@ from .encoding import Bytes, row_bytes
 from .eras import choose_eras
 from .errors import EraError, close_matches
 from .layout import Batch
-from .mapped import corrupt
+from .opened import corrupt
 from .paging import Pager
 from .shards import ShardSet
 

@@ -26,7 +26,8 @@ from .encoding import Bytes, row_bytes
 from .eras import sort_eras
 from .errors import ManifestError
 from .layout import MANIFEST, META_COLUMNS, Manifest, Shard, read_manifest
-from .mapped import Mapped, Opened, corrupt
+from .mapped import Mapped
+from .opened import Opened, corrupt
 from .paging import Pager
 from .rows import Rows
 
