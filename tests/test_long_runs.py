@@ -1,0 +1,152 @@
+"""Long runs: nothing is held longer than it is used, or until the garbage collector comes."""
+
+from __future__ import annotations
+
+import gc
+import os
+import pickle
+import shutil
+import sys
+import threading
+from contextlib import suppress
+
+import numpy as np
+import pytest
+from faults import run_campaign
+from keras_models import keras
+from tables import write_source
+
+from numerai_sequence import CorruptShardError, NumeraiSequence, open_shards, write_shards
+
+pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+
+TIMES = 100
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("long")
+    source = write_source(path / "train.parquet", rows=3000, features=600, eras=20)
+    write_shards(source, path / "set", num_shards=3, encoding="int8", progress=False).close()
+    return path
+
+
+def held():
+    """Descriptors, threads, and maps of shard files, of this process."""
+    with open("/proc/self/maps") as maps:
+        mapped = sum(".arrow" in line for line in maps)
+    return len(os.listdir("/proc/self/fd")), threading.active_count(), mapped
+
+
+@pytest.fixture
+def collector():
+    """The garbage collector has run, and does not run by itself; gives the tracked objects."""
+
+    def tracked():
+        gc.collect()
+        return len(gc.get_objects())
+
+    gc.collect()
+    gc.disable()
+    yield tracked
+    gc.enable()
+
+
+def assert_flat(collector, do, times=TIMES):
+    """Do something many times; nothing more is held at the end than after the first."""
+    do(0)
+    tracked, before = collector(), held()
+    for number in range(1, times):
+        do(number)
+    assert held() == before
+    assert collector() - tracked < 20
+
+
+def test_sequences_let_all_go_without_the_collector(folder, collector):
+    def use(number):
+        sequence = NumeraiSequence(folder / "set", 100, seed=number, run_rows=1 + number % 20)
+        sequence[0], sequence[len(sequence) - 1]
+        pickle.loads(pickle.dumps(sequence))[1]
+        sequence.in_order(50)[2]
+
+    assert_flat(collector, use)
+
+
+def test_sets_and_slices_let_all_go_without_the_collector(folder, collector):
+    def use(number):
+        with open_shards(folder / "set") as shards:
+            part, one = shards[number % 2 :], shards[number % 3]
+        assert len(part.column("id")) == part.rows
+        assert one.gather(np.arange(9), one.targets)[0].shape == (9, 600)
+
+    assert_flat(collector, use)
+
+
+def test_passes_that_are_dropped_let_all_go_without_the_collector(folder, collector):
+    def use(number):
+        sequence = NumeraiSequence(folder / "set", 100, run_rows=8, paging="streaming")
+        next(iter(sequence))
+        one_pass = sequence.one_pass(shuffle=True)
+        one_pass[0], one_pass[number % len(one_pass)]
+
+    assert_flat(collector, use)
+
+
+def test_fits_that_are_stopped_half_way_leave_nothing(folder, collector, nothing_left):
+    sequence = NumeraiSequence(folder / "set", 100)
+    model = keras.Sequential([keras.layers.Input((600,)), keras.layers.Dense(1)])
+    model.compile("adam", "mse")
+    stop = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: 1 / (3 - batch))
+
+    def fit():
+        with pytest.raises(ZeroDivisionError):
+            model.fit(sequence, workers=3, verbose=0, callbacks=[stop])
+
+    fit()
+    collector()
+    before = held()
+    for _ in range(8):
+        fit()
+    collector()  # Keras's own
+    after = held()
+    assert [now - then for now, then in zip(after, before, strict=True)] <= [2, 2, 0]
+
+
+def test_sets_that_cannot_be_opened_or_read_let_all_go_without_the_collector(
+    folder, tmp_path, collector
+):
+    whole, cut = folder / "set", tmp_path / "cut"
+
+    def use(number):
+        shutil.copytree(whole, cut, dirs_exist_ok=True)
+        name = f"shard-{number % 3:02d}.arrow"
+        sequence = NumeraiSequence(cut, 100, run_rows=32, paging="streaming")
+        os.truncate(cut / name, 8192)
+        one_pass = sequence.one_pass()
+        for read in (sequence.__getitem__, one_pass.__getitem__):
+            with pytest.raises(CorruptShardError, match=f"{name}: bytes: found"):
+                read(0)
+        with pytest.raises(CorruptShardError, match=name):
+            open_shards(cut)
+
+    assert_flat(collector, use, times=20)
+
+
+def test_sets_that_are_written_anew_let_all_go_without_the_collector(folder, tmp_path, collector):
+    def use(number):
+        options = {"num_shards": 2, "overwrite": True, "progress": False}
+        with write_shards(
+            folder / "train.parquet", tmp_path / "set", seed=number, **options
+        ) as new:
+            assert NumeraiSequence(new, 100)[0][0].shape == (100, 600)
+        with suppress(ValueError):  # of an option
+            write_shards(folder / "train.parquet", tmp_path / "set", num_shards=0)
+
+    assert_flat(collector, use, times=12)
+
+
+def test_short_campaign_of_long_runs(tmp_path):
+    results = run_campaign("long_runs", tmp_path, count=4)
+    lives = {result["what"] for result in results}
+    assert {"4 epochs, 4 threads", "80 sequences opened and dropped"} <= lives
+    assert all(result["outcomes"] for result in results)
