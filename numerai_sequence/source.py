@@ -5,23 +5,22 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import pyarrow.types as pt
 
 from .encoding import Bytes, to_digits
 from .errors import SourceError, check_known, close_matches
 from .layout import META_COLUMNS
+from .parquet import Parquet
 
 _FEATURE_PREFIX = "feature"
 _TARGET_PREFIX = "target"
-_META_ROWS = 1 << 16
 _FEATURE_VALUES = "one of 0, 1, 2, 3, 4 (integers) or 0, .25, .5, .75, 1 (floats)"
 
 
@@ -50,17 +49,15 @@ class Source:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        try:
-            self._parquet = pq.ParquetFile(path)
-        except (OSError, pa.ArrowException) as error:
-            raise self.error(f"cannot be read as Parquet: {_first_line(error)}") from error
-        self._schema = self._parquet.schema_arrow
+        self.file = Parquet(path)
+        self.error = self.file.error
+        self._schema = self.file.schema
         names = self._schema.names
         self._types = {field.name: field.type for field in self._schema}
         twice = [name for name in names if self._schema.get_all_field_indices(name)[1:]]
         if twice:
             raise self.error("there are two columns of this name", column=twice[0])
-        self.rows: int = self._parquet.metadata.num_rows
+        self.rows: int = self.file.metadata.num_rows
         self.features = tuple(name for name in names if name.startswith(_FEATURE_PREFIX))
         self.targets = tuple(name for name in names if name.startswith(_TARGET_PREFIX))
         self._id = self._find_id()
@@ -71,14 +68,7 @@ class Source:
             self._require("data_type", _is_string, "strings")
 
     def close(self) -> None:
-        self._parquet.close()
-
-    def error(self, what: str, *, column: str | None = None, row: int | None = None) -> SourceError:
-        """Return a `SourceError` that says where."""
-        where = [str(self.path)]
-        where += [] if column is None else [f"column {column!r}"]
-        where += [] if row is None else [f"row {row}"]
-        return SourceError(f"{', '.join(where)}: {what}", path=self.path, column=column, row=row)
+        self.file.close()
 
     def check_columns(self, features: Iterable[str], targets: Iterable[str]) -> None:
         """Raise a `SourceError` where one of these columns is missing or not a number."""
@@ -96,8 +86,8 @@ class Source:
         chunks: list[Chunk] = []
         groups: list[int] = []
         first, held = 0, 0
-        for group in range(self._parquet.num_row_groups):
-            size = self._parquet.metadata.row_group(group).num_rows
+        for group in range(self.file.metadata.num_row_groups):
+            size = self.file.metadata.row_group(group).num_rows
             if not size:
                 continue
             if groups and held + size > rows:
@@ -119,11 +109,11 @@ class Source:
         names = [self._id, "era", *targets]
         names += ["data_type"] if "data_type" in self._schema.names else []
         first_row = chunk.first_row
-        for table in self._iterate(chunk, names):
+        for table in self.file.iterate(chunk.groups, names):
             columns: dict[str, Any] = {
                 "id": self._whole(table, self._id, first_row, "an id"),
                 "era": self._whole(table, "era", first_row, "an era"),
-                "data_type": table["data_type"].cast(pa.string())
+                "data_type": self.file.text(table, "data_type")
                 if "data_type" in names
                 else pa.nulls(table.num_rows, pa.string()),
             }
@@ -135,11 +125,11 @@ class Source:
 
     def read_eras(self, chunk: Chunk) -> pa.ChunkedArray:
         """Read a chunk's eras, as strings without nulls."""
-        return self._whole(self._read(chunk, ["era"]), "era", chunk.first_row, "an era")
+        return self._whole(self.file.read(chunk.groups, ["era"]), "era", chunk.first_row, "an era")
 
     def read_features(self, chunk: Chunk, names: Sequence[str]) -> pa.Table:
         """Read columns of a chunk as they are in the file, for `digits`."""
-        return self._read(chunk, names)
+        return self.file.read(chunk.groups, names)
 
     def digits(self, table: pa.Table, name: str, chunk: Chunk) -> Bytes:
         """Return a feature's values as digits 0..4, a uint8 array of shape (chunk.rows,).
@@ -185,28 +175,11 @@ class Source:
             raise self.error(f"found {found}, expected {expected}", column=name)
 
     def _whole(self, table: pa.Table, name: str, first_row: int, what: str) -> pa.ChunkedArray:
-        column = table[name].cast(pa.string())
+        column = self.file.text(table, name)
         if column.null_count:
             row = first_row + pc.index(column.is_null(), True).as_py()
             raise self.error(f"found null, expected {what}", column=name, row=row)
         return column
-
-    def _read(self, chunk: Chunk, names: Sequence[str]) -> pa.Table:
-        with self._reading():
-            return self._parquet.read_row_groups(list(chunk.groups), columns=list(names))
-
-    def _iterate(self, chunk: Chunk, names: Sequence[str]) -> Iterator[pa.Table]:
-        groups = list(chunk.groups)
-        with self._reading():
-            for batch in self._parquet.iter_batches(_META_ROWS, row_groups=groups, columns=names):
-                yield pa.Table.from_batches([batch])
-
-    @contextmanager
-    def _reading(self) -> Iterator[None]:
-        try:
-            yield
-        except (OSError, pa.ArrowException) as error:
-            raise self.error(f"cannot be read: {_first_line(error)}") from error
 
 
 def open_sources(sources: Any) -> list[Source]:
@@ -271,7 +244,3 @@ def _is_number(found: pa.DataType) -> bool:
 
 def _value_bytes(found: pa.DataType) -> int:
     return max(1, int(found.bit_width) // 8)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -12,8 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from tables import feature_column, numerai_table, row_digits, write_source
 
-from numerai_sequence import FeatureError, NumeraiSequenceError, SourceError, write_shards
-from numerai_sequence import source as source_module
+from numerai_sequence import FeatureError, NumeraiSequenceError, SourceError, parquet, write_shards
 from numerai_sequence import writer as writer_module
 from numerai_sequence.source import Chunk, Source, open_sources
 
@@ -143,7 +142,7 @@ def test_an_id_column_goes_before_an_index(tmp_path):
 @each_string_type
 @pytest.mark.parametrize("meta_rows", [1, 60, 1 << 16])
 def test_strings_of_any_type_are_read_as_strings(tmp_path, monkeypatch, kind, meta_rows):
-    monkeypatch.setattr(source_module, "_META_ROWS", meta_rows)
+    monkeypatch.setattr(parquet, "_BATCH_ROWS", meta_rows)
     table = numerai_table(rows=ROWS, eras=7)
     expected = table.select(["id", "era", "data_type"])
     for name in ["era", "data_type"] if "int8" in str(kind) else expected.column_names:
@@ -354,7 +353,7 @@ def test_a_wrong_value_in_a_column_that_is_left_out_is_no_matter(tmp_path):
 @pytest.mark.parametrize("row", [0, 2 * GROUP + 31])
 @pytest.mark.parametrize("meta_rows", [11, 1 << 16])
 def test_a_null_id_or_era_is_named_by_its_row(tmp_path, monkeypatch, column, row, meta_rows):
-    monkeypatch.setattr(source_module, "_META_ROWS", meta_rows)
+    monkeypatch.setattr(parquet, "_BATCH_ROWS", meta_rows)
     monkeypatch.setattr(writer_module, "_BLOCK_BYTES", FEATURES * GROUP)  # a row group at a time
     table = with_value(numerai_table(rows=ROWS), column, row, None)
     path = save(table, tmp_path / "train.parquet", row_group_size=GROUP)
