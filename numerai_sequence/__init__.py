@@ -19,6 +19,8 @@ from .errors import (
     FeatureError,
     ManifestError,
     NumeraiSequenceError,
+    OutOfMemoryError,
+    OutputError,
     OutputExistsError,
     SourceError,
 )
@@ -45,6 +47,8 @@ __all__ = [
     "ManifestError",
     "NumeraiSequence",
     "NumeraiSequenceError",
+    "OutOfMemoryError",
+    "OutputError",
     "OutputExistsError",
     "PearsonLoss",
     "RankCorrelationLoss",
@@ -130,11 +134,17 @@ def write_shards(
     ------
     SourceError
         A source cannot be read, lacks a column, or holds a feature value that is none of the five,
-        with the file, the column and the row; or features.json is not what it should be.
+        with the file, the column and the row; it is damaged, or has changed meanwhile; or
+        features.json is not what it should be.
     FeatureError
         A feature, feature set or target asked for is unknown.
     OutputExistsError
-        `out` holds something else.
+        `out` holds something else, or another process writes to it.
+    OutputError
+        The system does not let `out` be written: its disk is full, for example. What was there is
+        as it was.
+    OutOfMemoryError
+        Memory has run out; the same call goes on from there. What was there is as it was.
     """
     feature_set = features if isinstance(features, str) else None
     options = WriteOptions(

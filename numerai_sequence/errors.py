@@ -7,6 +7,7 @@ exception that cannot be unpickled hangs a pool of worker processes.
 from __future__ import annotations
 
 import difflib
+import errno as codes
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any, ClassVar
@@ -54,6 +55,24 @@ class OutputExistsError(NumeraiSequenceError, FileExistsError):
     path: Any
 
 
+class OutputError(NumeraiSequenceError, OSError):
+    """The system does not let something be written, as on a full disk: `path` and `errno`."""
+
+    fields = ("path", "errno")
+    path: Any
+
+    def __reduce__(self) -> Any:
+        # Python keeps errno where a pickle does not look for it.
+        return type(self), self.args, {**vars(self), "errno": self.errno}
+
+
+class OutOfMemoryError(NumeraiSequenceError, MemoryError):
+    """Memory has run out while `path` was written."""
+
+    fields = ("path",)
+    path: Any
+
+
 class ManifestError(NumeraiSequenceError):
     """A manifest is missing, damaged or of an unknown version: `path`, `found`, `expected`."""
 
@@ -84,6 +103,14 @@ class FeatureError(NumeraiSequenceError, ValueError):
 
     fields = ("names",)
     names: Any
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Say whether this is memory that has run out, whatever it is called."""
+    if isinstance(error, OSError):
+        return error.errno == codes.ENOMEM
+    # Where there is no room for its stack.
+    return isinstance(error, MemoryError) or str(error) == "can't start new thread"
 
 
 def check_known(kind: str, names: Sequence[str], known: Sequence[str], where: str) -> None:

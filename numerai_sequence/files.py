@@ -1,13 +1,26 @@
-"""Files: one file appears at its path whole, or what was there stays."""
+"""Files: one file appears at its path whole, or what was there stays, and an error says why."""
 
 from __future__ import annotations
 
+import errno
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from .errors import NumeraiSequenceError
+from .errors import NumeraiSequenceError, OutputError
+
+_REMEDIES = {
+    errno.ENOENT: "expected a name in a folder that exists",
+    errno.ENOTDIR: "expected a name in a folder that exists",
+    errno.EACCES: "expected a folder that you may write to",
+    errno.EPERM: "expected a folder that you may write to",
+    errno.EROFS: "expected a folder that you may write to",
+    errno.EFBIG: "let files be larger (ulimit -f), or choose another folder",
+}
+_FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
 
 
 @contextmanager
@@ -16,21 +29,91 @@ def replaced(path: str | os.PathLike[str]) -> Iterator[Path]:
 
     Raises
     ------
-    NumeraiSequenceError
+    OutputError
         The operating system does not let it be written: no such folder, a full disk.
     """
     path = Path(path)
     # With the same suffix: some writers, such as Keras, know by it what to write.
     temporary = path.with_name(f"{path.stem}.{os.getpid()}.tmp{path.suffix}")
+    with explained(path):
+        try:
+            yield temporary
+            with open(temporary, "rb+") as file:  # Windows syncs no file that is open for reading
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def explained(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Turn what the operating system says against writing to a path into an `OutputError`."""
     try:
-        yield temporary
-        with open(temporary, "rb+") as file:  # Windows syncs no file that is open for reading
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        yield
+    except NumeraiSequenceError:  # some are an OSError too
+        raise
     except OSError as error:
-        raise NumeraiSequenceError(
-            f"{path}: cannot be written ({error.strerror or error}); "
-            "expected a file name in a folder that exists and has room"
-        ) from error
-    finally:
-        temporary.unlink(missing_ok=True)
+        raise unwritten(path, error) from error
+
+
+def unwritten(
+    path: str | os.PathLike[str], error: OSError, *, left: str = "", needed_bytes: int = 0
+) -> OutputError:
+    """Return an `OutputError`, which says what is left of before and what to do.
+
+    Parameters
+    ----------
+    path : path
+    error : OSError
+    left : str
+        What is there now.
+    needed_bytes : int
+        On the disk, in all; 0 where that is not known.
+    """
+    left = left or "nothing is left of it, and what was there is as it was"
+    return OutputError(
+        f"{path}: cannot be written ({error.strerror or error}); {left}; "
+        f"{_remedy(Path(path), error, needed_bytes)}",
+        path=Path(path),
+        errno=error.errno,
+    )
+
+
+def _remedy(path: Path, error: OSError, needed_bytes: int) -> str:
+    if error.errno not in _FULL:
+        return _REMEDIES.get(error.errno or 0, "choose another folder, or look after this disk")
+    needed = f"about {needed_bytes / 1e6:,.1f} MB are needed, " if needed_bytes else ""
+    free = free_bytes(path)
+    found = "" if free is None else f"{free / 1e6:,.1f} MB are free now: "
+    return f"{needed}{found}make room, or choose another disk"
+
+
+def free_bytes(path: Path) -> int | None:
+    """Return the bytes that are free where a path is, or would be; None where nobody knows."""
+    for folder in (path, *path.absolute().parents):
+        try:
+            return shutil.disk_usage(folder).free
+        except OSError:
+            continue
+    return None
+
+
+def write_all(file: Any, data: memoryview) -> None:
+    """Write bytes to an unbuffered file, which may take some of them at a time."""
+    while data:
+        data = data[file.write(data) :]
+
+
+def read_all(file: Any, data: memoryview) -> None:
+    """Fill bytes from an unbuffered file, which may give some of them at a time.
+
+    Raises
+    ------
+    OSError
+        The file ends too early.
+    """
+    while data:
+        count = file.readinto(data)
+        if not count:
+            raise OSError(errno.EIO, "ends too early", file.name)
+        data = data[count:]

@@ -10,35 +10,34 @@ remove.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from .checks import short
-from .errors import ManifestError, OutputExistsError
+from .claim import claimed
+from .difference import find_difference
+from .errors import ManifestError, NumeraiSequenceError, OutputExistsError, is_out_of_memory
 from .feature_sets import FeatureSets, with_feature_sets
+from .files import unwritten
 from .layout import (
     MANIFEST,
     Manifest,
-    SourceFile,
     WriteOptions,
-    file_checksum,
     is_shard_name,
     read_manifest,
     write_manifest,
 )
+from .source import Source
 from .steps import forget
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
 
 _WRITING = ".writing"
 _JOURNAL = "journal.json"
+_SHARD = re.compile(r"shard-\d+(?:-(\d+))?\.arrow")
 
 
 class Output:
@@ -53,34 +52,47 @@ class Output:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._writing = folder / _WRITING
+        self._is_new = False
 
-    def holds_set_of(
-        self, sources: Sequence[Path], options: WriteOptions, *, overwrite: bool
-    ) -> bool:
+    def prepare(self, sources: Sequence[Source], options: WriteOptions, *, overwrite: bool) -> bool:
         """Say whether the folder already holds the set that these would make.
+
+        What a run that was killed has left beside it is removed, or is undone.
 
         Raises
         ------
         OutputExistsError
-            It holds anything else, and `overwrite` is False.
+            It holds anything else, and `overwrite` is False; or another process writes to it.
+        OutputError
         """
-        if self.folder.exists() and not self.folder.is_dir():
-            raise OutputExistsError(
-                f"{self.folder}: a file; expected a folder; choose another", path=self.folder
-            )
-        with self._alone():
-            self._mend()
+        with self._explained():
+            if self.folder.exists() and not self.folder.is_dir():
+                raise OutputExistsError(
+                    f"{self.folder}: a file; expected a folder; choose another", path=self.folder
+                )
+            with self._alone() as is_there:
+                if is_there:
+                    self._mend()
+            if not self.holds_set_of(sources, options, overwrite=overwrite):
+                return False
+            with self._alone() as is_there:
+                if is_there:
+                    self._discard()
+            return True
+
+    def holds_set_of(
+        self, sources: Sequence[Source], options: WriteOptions, *, overwrite: bool
+    ) -> bool:
+        """Say the same of a folder that nothing is to be done to, such as within `writing`."""
         if overwrite or not self._entries():
             return False
         try:
             manifest = read_manifest(self.folder)
         except ManifestError as error:
             raise self._exists(f"holds other things ({error})") from error
-        difference = _difference(manifest, sources, options)
+        difference = find_difference(manifest, sources, options)
         if difference:
             raise self._exists(f"holds a set of {difference}")
-        with self._alone():
-            self._discard()
         return True
 
     def update(self, sets: FeatureSets | None) -> None:
@@ -90,6 +102,7 @@ class Output:
         ------
         OutputExistsError
             Another process writes to the folder.
+        OutputError
         """
         manifest = read_manifest(self.folder)
         if with_feature_sets(manifest, sets) == manifest:
@@ -100,37 +113,83 @@ class Output:
             self._replace(manifest, new=set(), old=set())
 
     def new_names(self, count: int) -> list[str]:
-        """Return names for `count` new shard files, none of them taken."""
-        digits = len(str(count - 1))
-        taken = self._entries()
-        generation = 0
-        while True:
-            suffix = f"-{generation}" if generation else ""
-            names = [f"shard-{shard:0{max(2, digits)}d}{suffix}.arrow" for shard in range(count)]
-            if taken.isdisjoint(names):
-                return names
-            generation += 1
+        """Return names for `count` new shard files, newer than those of the set that is there.
+
+        None comes back while there is a set: who opens one by its manifest finds its own files, or
+        none, and never those of the set after the next.
+        """
+        digits = max(2, len(str(count - 1)))
+        taken = map(_SHARD.fullmatch, self._entries())
+        generation = max((1 + int(name[1] or 0) for name in taken if name), default=0)
+        suffix = f"-{generation}" if generation else ""
+        return [f"shard-{shard:0{digits}d}{suffix}.arrow" for shard in range(count)]
 
     @contextmanager
-    def writing(self) -> Iterator[Path]:
+    def writing(self, needed_bytes: int = 0) -> Iterator[Path]:
         """Make the hidden folder to write into, or find the one of a run that was killed.
 
-        It is gone at the end, but for a `KeyboardInterrupt`, which is a kill.
+        It is gone at the end, also after an error: a full disk shall not stay full. It stays for
+        the next run to go on with after a `KeyboardInterrupt`, which is a kill, and where memory
+        has run out.
+
+        Parameters
+        ----------
+        needed_bytes : int
+            On the disk, at the most; for the error.
+
+        Raises
+        ------
+        OutputExistsError
+            Another process writes to the folder.
+        OutputError
         """
         made = [path for path in (self.folder, *self.folder.parents) if not path.exists()]
-        self._writing.mkdir(parents=True, exist_ok=True)
-        with self._alone():
+        with self._explained(needed_bytes):
             try:
-                yield self._writing
-            except Exception:
-                self._mend()
-                self._discard()
-                raise
+                with self._alone(make=True), self._ending():
+                    yield self._writing
             finally:
-                self._mend()
                 with suppress(OSError):  # of a folder that is not empty: something is there to stay
                     for path in made:
                         path.rmdir()
+
+    @contextmanager
+    def _ending(self) -> Iterator[None]:
+        try:
+            yield
+        except BaseException as error:
+            is_kill = not isinstance(error, Exception) or is_out_of_memory(error)
+            self._end(keeps=is_kill)
+            raise
+        self._end(keeps=False)
+
+    def _end(self, *, keeps: bool) -> None:
+        if self._mend() and not keeps:
+            self._discard()
+
+    def what_is_left(self) -> str:
+        """Say in an error what is in the folder now."""
+        if self._is_new:
+            return "the new set is there, and whole; what else is left there goes with the next run"
+        if os.path.exists(self._writing):
+            return (
+                f"what was there is as it was, and what is done so far is in {self._writing}: "
+                "the same again goes on with it"
+            )
+        return "what was there is as it was, and nothing else is left"
+
+    @contextmanager
+    def _explained(self, needed_bytes: int = 0) -> Iterator[None]:
+        """Say of the system's errors where they came from, and what is left."""
+        try:
+            yield
+        except NumeraiSequenceError:  # some are an OSError too
+            raise
+        except OSError as error:
+            if is_out_of_memory(error):
+                raise
+            left = self.what_is_left()
+            raise unwritten(self.folder, error, left=left, needed_bytes=needed_bytes) from error
 
     def commit(self, manifest: Manifest) -> None:
         """Move the new shard files and the manifest into place, and remove the old set's."""
@@ -142,20 +201,27 @@ class Output:
 
     def _replace(self, manifest: Manifest, new: set[str], old: set[str]) -> None:
         write_manifest(manifest, self._writing / MANIFEST)
-        journal = {"new": sorted(new), "old": sorted(old)}
-        (self._writing / _JOURNAL).write_text(json.dumps(journal))
+        with open(self._writing / _JOURNAL, "w") as file:
+            json.dump({"new": sorted(new), "old": sorted(old)}, file)
+            file.flush()
+            os.fsync(file.fileno())
         _sync_folder(self._writing)
         for name in sorted(new):
             os.replace(self._writing / name, self.folder / name)
         _sync_folder(self.folder)
         os.replace(self._writing / MANIFEST, self.folder / MANIFEST)
+        self._is_new = True
         _sync_folder(self.folder)  # and the journal has `writing` remove the old files
 
-    def _mend(self) -> None:
-        """Undo a commit that was interrupted, or finish it where only the old files are left."""
+    def _mend(self) -> bool:
+        """Undo a commit that was interrupted, or finish it where only the old files are left.
+
+        Say whether the hidden folder is still this process's: once it has been removed, one of that
+        name is another's.
+        """
         journal = self._read_journal()
         if journal is None:  # no shard file has been moved yet
-            return
+            return True
         new, old = journal
         if (self._writing / MANIFEST).exists():
             moved = [name for name in new if not (self._writing / name).exists()]
@@ -168,9 +234,10 @@ class Output:
                 raise
             # The manifest stays: without it beside, the journal would tell another story.
             (self._writing / _JOURNAL).unlink()
-        else:
-            self._remove(old)
-            self._discard()
+            return True
+        self._remove(old)
+        self._discard()
+        return False
 
     def _read_journal(self) -> tuple[list[str], list[str]] | None:
         """Return the names of new and old shard files; None where there is none, or a torn one."""
@@ -189,32 +256,24 @@ class Output:
             shutil.rmtree(self._writing)
 
     @contextmanager
-    def _alone(self) -> Iterator[None]:
-        """Keep other processes out of the hidden folder, if there is one.
+    def _alone(self, *, make: bool = False) -> Iterator[bool]:
+        """Keep other processes out of the hidden folder, if there is one, and say if there is.
 
         Raises
         ------
         OutputExistsError
             Another one is at it.
         """
-        if fcntl is None or not self._writing.exists():
-            yield
-            return
-        descriptor = os.open(self._writing, os.O_RDONLY)
-        try:
+        with ExitStack() as stack:
             try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                is_there = stack.enter_context(claimed(self._writing, make=make))
             except BlockingIOError as error:
                 raise OutputExistsError(
                     f"{self.folder}: another process is writing to it; wait for its end, "
                     "or choose another folder",
                     path=self.folder,
                 ) from error
-            except OSError:
-                pass  # not every file system has locks
-            yield
-        finally:
-            os.close(descriptor)  # and the lock goes
+            yield is_there
 
     def _remove(self, names: Iterable[str]) -> None:
         for name in names:
@@ -231,40 +290,16 @@ class Output:
         )
 
 
-def _difference(manifest: Manifest, sources: Sequence[Path], options: WriteOptions) -> str | None:
-    """Say in what a set differs from the one that these would make; None: in nothing."""
-    for name in WriteOptions.__dataclass_fields__:
-        found, wanted = getattr(manifest.options, name), getattr(options, name)
-        if found != wanted:
-            return _unlike(name, found, wanted)
-    if len(manifest.sources) != len(sources):
-        return f"{len(manifest.sources)} sources, not {len(sources)}"
-    for recorded, path in zip(manifest.sources, sources, strict=True):
-        if not _is_same_file(recorded, path):
-            return f"another source than {path} ({recorded.path}, or an older state of it)"
-    return None
-
-
-def _unlike(name: str, found: object, wanted: object) -> str:
-    is_shown = short(found) != short(wanted)
-    if is_shown or not (isinstance(found, tuple) and isinstance(wanted, tuple)):
-        return f"{name}={short(found)}, not {short(wanted)}"
-    # Two long lists, such as a feature set's features, that begin alike.
-    names = set(found).symmetric_difference(wanted)
-    return f"other {name}, such as {min(names)!r}" if names else f"the same {name} in another order"
-
-
-def _is_same_file(recorded: SourceFile, path: Path) -> bool:
-    status = os.stat(path)
-    if status.st_size != recorded.bytes:
-        return False
-    return status.st_mtime_ns == recorded.mtime_ns or file_checksum(path) == recorded.checksum
-
-
 def _sync_folder(folder: Path) -> None:
-    with suppress(OSError):  # a folder cannot be opened on every platform
+    """See onto the disk which files are in a folder, where the platform knows how."""
+    try:
         descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+    except OSError:
+        return
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno in (errno.EIO, errno.ENOSPC, getattr(errno, "EDQUOT", None)):
+            raise
+    finally:
+        os.close(descriptor)

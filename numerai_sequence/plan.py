@@ -7,13 +7,16 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import pyarrow as pa
 
-from .encoding import Block, cut_blocks
+from .encoding import Block, cut_blocks, row_bytes
 from .layout import VERSION, WriteOptions
 from .source import Source
 from .version import __version__
 from .windows import Window, plan_windows
+
+_OTHER_BYTES = 40  # of a row's id, era and data type
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,21 @@ class Plan:
     windows: tuple[Window, ...]
     blocks: tuple[Block, ...]
     rows_per_chunk: int
+
+    def disk_bytes(self, options: WriteOptions) -> int:
+        """Return about how many bytes are on the disk at once while it is carried out."""
+        packed, encoded = (
+            row_bytes(encoding, len(self.features)) for encoding in ("packed", options.encoding)
+        )
+        others = _OTHER_BYTES + 4 * len(self.targets)
+        rows = np.zeros(options.num_shards, np.int64)
+        for window in self.windows:
+            rows[window.shard] += window.rows
+        names = 2 * sum(len(name) + 4 for name in self.features)  # at either end of a file
+        written = np.cumsum(rows * (encoded + others) + names)
+        # The scratch of a shard goes when the next one has been written.
+        dropped = np.concatenate([[0, 0], np.cumsum(rows)])[: len(rows)]
+        return int((written + (rows.sum() - dropped) * (packed + others)).max())
 
 
 def make_plan(
@@ -64,15 +82,12 @@ def make_plan(
 
 def name_run(
     sources: Sequence[Source],
-    statuses: Sequence[os.stat_result],
     options: WriteOptions,
     plan: Plan,
     names: Sequence[str],
 ) -> str:
     """Return a digest of all that a run's steps depend on."""
-    files = [
-        (os.path.abspath(source.path), status.st_size, status.st_mtime_ns)
-        for source, status in zip(sources, statuses, strict=True)
-    ]
+    statuses = [(source.path, source.file.status) for source in sources]
+    files = [(os.path.abspath(path), s.st_size, s.st_mtime_ns) for path, s in statuses]
     described = (VERSION, __version__, pa.__version__, files, options, plan, names)
     return hashlib.sha256(repr(described).encode()).hexdigest()

@@ -9,13 +9,13 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
 from .encoding import Block, Bytes
+from .files import read_all, write_all
 
 _PIECE_BYTES = 16 << 20
 
@@ -59,7 +59,7 @@ class Scratch:
         descriptor = os.open(self._features_path(window), os.O_WRONLY | os.O_CREAT, 0o644)
         with open(descriptor, "wb", buffering=0) as file:
             file.seek(offset)
-            _write_all(file, encoded.data.cast("B"))
+            write_all(file, encoded.data.cast("B"))
 
     def read_meta(self, window: int) -> pa.Table:
         """Read back a window's other columns, in the order of the source."""
@@ -72,15 +72,20 @@ class Scratch:
         Parameters
         ----------
         out : uint8 array, shape (rows, row bytes)
+
+        Raises
+        ------
+        OSError
+            The file ends too early, or cannot be read.
         """
         rows = self._rows[window]
-        with open(self._features_path(window), "rb") as file:
+        with open(self._features_path(window), "rb", buffering=0) as file:
             for block in self._blocks:
                 piece = max(1, _PIECE_BYTES // block.width)
                 for start in range(0, rows, piece):
                     count = min(piece, rows - start)
-                    values = np.fromfile(file, np.uint8, count * block.width)
-                    values = values.reshape(count, block.width)
+                    values = np.empty((count, block.width), np.uint8)
+                    read_all(file, values.data.cast("B"))
                     out[places[start : start + count], block.start : block.stop] = values
 
     def drop(self, windows: Iterable[int]) -> None:
@@ -94,9 +99,3 @@ class Scratch:
 
     def _features_path(self, window: int) -> Path:
         return self._folder / f"window-{window:05d}.features"
-
-
-def _write_all(file: Any, data: memoryview) -> None:
-    # One write call moves 2 GiB at most.
-    while data:
-        data = data[file.write(data) :]

@@ -24,12 +24,14 @@ from tqdm import tqdm
 from .checking import Checker, FileCheck, Watch
 from .encoding import Bytes, row_bytes
 from .eras import sort_eras
-from .errors import ManifestError
+from .errors import CorruptShardError, ManifestError
 from .layout import MANIFEST, META_COLUMNS, Manifest, Shard, read_manifest
 from .mapped import Mapped
 from .opened import Opened, corrupt
 from .paging import Pager
 from .rows import Rows
+
+_TRIES = 20
 
 PathLike = str | os.PathLike[str]
 
@@ -312,11 +314,26 @@ def open_shards(path: PathLike | Iterable[PathLike]) -> ShardSet:
     """
     if isinstance(path, (str, os.PathLike)):
         if os.path.isdir(path) or not (os.path.isfile(path) or glob.has_magic(os.fspath(path))):
-            return ShardSet(Path(path), read_manifest(Path(path)))
+            return _open_folder(Path(path))
         files = [Path(file) for file in sorted(glob.glob(os.fspath(path)) or [os.fspath(path)])]
     else:
         files = [Path(file) for file in path]
     return _open_files(files)
+
+
+def _open_folder(folder: Path) -> ShardSet:
+    """Open the set that is there, or the one that replaces it in this moment."""
+    manifest = read_manifest(folder)
+    for _ in range(_TRIES):
+        try:
+            return ShardSet(folder, manifest)
+        except CorruptShardError:
+            # A new set's files have new names, and the old ones go when its manifest is there.
+            newer = read_manifest(folder)
+            if newer == manifest:
+                raise
+            manifest = newer
+    return ShardSet(folder, manifest)
 
 
 def _open_files(files: list[Path]) -> ShardSet:

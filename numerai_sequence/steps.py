@@ -15,6 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from .files import write_all
 from .layout import Batch, Shard, file_checksum
 
 _NOTES = "steps.jsonl"
@@ -83,7 +84,7 @@ class Steps:
             forget(folder)
             for left in folder.iterdir():
                 left.unlink()
-        self._file = open(path, "ab")  # noqa: SIM115
+        self._file = open(path, "ab", buffering=0)  # noqa: SIM115
         self._file.truncate(size)  # a torn line, if there is one
         if not size:
             self._write(first)
@@ -112,8 +113,7 @@ class Steps:
         self._write({"done": "shard", "shard": number, "described": asdict(shard)})
 
     def _write(self, line: dict[str, Any]) -> None:
-        self._file.write(json.dumps(line).encode() + b"\n")
-        self._file.flush()
+        write_all(self._file, memoryview(json.dumps(line).encode() + b"\n"))
 
 
 def forget(folder: Path) -> None:

@@ -15,6 +15,8 @@ from numerai_sequence import (
     FeatureError,
     ManifestError,
     NumeraiSequenceError,
+    OutOfMemoryError,
+    OutputError,
     OutputExistsError,
     SourceError,
 )
@@ -25,6 +27,8 @@ DATA = {
     NumeraiSequenceError: {},
     SourceError: {"path": PATH, "column": "feature_a", "row": 12},
     OutputExistsError: {"path": PATH},
+    OutputError: {"path": PATH, "errno": 28},
+    OutOfMemoryError: {"path": PATH},
     ManifestError: {"path": PATH, "found": 2, "expected": 1},
     CorruptShardError: {"path": PATH, "found": "d0e1", "expected": "f2a3"},
     EraError: {"eras": ["0001", "X"]},
@@ -55,7 +59,13 @@ def test_every_public_error_is_tested_here():
 
 @pytest.mark.parametrize(
     ("kind", "base"),
-    [(OutputExistsError, FileExistsError), (EraError, ValueError), (FeatureError, ValueError)],
+    [
+        (OutputExistsError, FileExistsError),
+        (OutputError, OSError),
+        (OutOfMemoryError, MemoryError),
+        (EraError, ValueError),
+        (FeatureError, ValueError),
+    ],
 )
 def test_error_is_also_what_python_raises_for_it(kind, base):
     with pytest.raises(base, match="it broke"):

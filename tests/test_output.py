@@ -746,7 +746,7 @@ def test_a_run_that_is_killed_again_and_again_comes_to_its_end(grouped, nursery,
     source, whole = grouped
     out, codes = tmp_path / "out", []
     while len(codes) < 40 and 0 not in codes:
-        code, _ = nursery(source, out, overwrite=False, step=14, **KILLED_INSIDE)
+        code, _ = nursery(source, out, overwrite=False, step=12, **KILLED_INSIDE)
         codes.append(code)
     assert codes == [-signal.SIGKILL] * (len(codes) - 1) + [0]
     assert len(codes) > 2

@@ -20,7 +20,7 @@ import pytest
 from tables import numerai_table, row_digits, write_source
 
 import numerai_sequence
-from numerai_sequence import source, windows, write_shards, writer
+from numerai_sequence import parquet, windows, write_shards, writer
 
 ROWS, FEATURES, ERAS = 1037, 14, 23
 REAL_V3 = Path(__file__).parents[2] / "shared" / "data" / "v3_mini.parquet"
@@ -243,7 +243,7 @@ def test_row_groups_and_blocks_leave_no_trace(
     options = {"rows": 300, "eras": eras}
     whole = write(write_source(tmp_path / "a.parquet", **options), tmp_path / "a", num_shards=3)
     monkeypatch.setattr(writer, "_BLOCK_BYTES", block_bytes)
-    monkeypatch.setattr(source, "_META_ROWS", meta_rows)
+    monkeypatch.setattr(parquet, "_BATCH_ROWS", meta_rows)
     path = write_source(tmp_path / "b.parquet", row_group_rows=row_group_rows, **options)
     folder = write(path, tmp_path / "b", num_shards=3)
     assert checksums(folder) == checksums(whole)
@@ -554,7 +554,7 @@ print([name for name in ("keras", "tensorflow", "tf_keras", "jax") if name in sy
 MEMORY = """
 import sys
 from pathlib import Path
-from numerai_sequence import source, windows, write_shards, writer
+from numerai_sequence import windows, write_shards, writer
 
 def peak():
     lines = Path("/proc/self/status").read_text().splitlines()
