@@ -12,6 +12,8 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
+_OUT_OF_MEMORY = ("can't start new thread", "Failed to launch worker thread", "std::bad_alloc")
+
 
 class NumeraiSequenceError(Exception):
     """The root: catch this one to catch them all.
@@ -109,8 +111,9 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Say whether this is memory that has run out, whatever it is called."""
     if isinstance(error, OSError):
         return error.errno == codes.ENOMEM
-    # Where there is no room for its stack.
-    return isinstance(error, MemoryError) or str(error) == "can't start new thread"
+    # A thread that has no room for its stack is a RuntimeError, and to Arrow an unknown error.
+    is_hidden = any(words in str(error) for words in _OUT_OF_MEMORY)
+    return isinstance(error, MemoryError) or is_hidden
 
 
 def check_known(kind: str, names: Sequence[str], known: Sequence[str], where: str) -> None:

@@ -64,7 +64,7 @@ class _Filler:
         sizes = {}
         for rows in source.iter_meta(chunk, self._plan.targets):
             # These are appended: where in the window they go is of no matter.
-            placement = self._place(rows["era"], np.zeros_like(self._filled))
+            placement = self._place(source, rows["era"], np.zeros_like(self._filled))
             rows = placement.arrange(rows)
             for part in placement.parts:
                 sizes[part.window] = self._scratch.add_meta(
@@ -76,7 +76,7 @@ class _Filler:
         self, source: Source, number: int, chunk: Chunk, encode_behind: Callable[..., None]
     ) -> Iterator[int]:
         """Read one block after the other; yield how many rows they amount to."""
-        placement = self._place(source.read_eras(chunk), self._filled)
+        placement = self._place(source, source.read_eras(chunk), self._filled)
         for place, block in enumerate(self._plan.blocks):
             if (number, place) in self._steps.done.blocks:
                 continue
@@ -101,8 +101,16 @@ class _Filler:
             self._scratch.add_features(part.window, part.row, block, rows[part.start : part.stop])
         self._steps.add_block(number, place)
 
-    def _place(self, eras: pa.ChunkedArray, filled: npt.NDArray[np.int64]) -> Placement:
-        return Placement(eras, self._window_of, filled)
+    def _place(
+        self, source: Source, eras: pa.ChunkedArray, filled: npt.NDArray[np.int64]
+    ) -> Placement:
+        try:
+            return Placement(eras, self._window_of, filled)
+        except KeyError as error:
+            raise source.error(
+                f"found {error}, which was not among the eras when they were counted",
+                column="era",
+            ) from error
 
 
 @contextmanager

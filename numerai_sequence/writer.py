@@ -100,8 +100,9 @@ def _short_of_memory(output: Output) -> Iterator[None]:
     except Exception as error:
         if not is_out_of_memory(error):
             raise
+        found = f" ({error})" if str(error) else ""
         raise OutOfMemoryError(
-            f"{output.folder}: memory has run out while it was written ({error}); "
+            f"{output.folder}: memory has run out while it was written{found}; "
             f"{output.what_is_left()}; end other programs, or go where more memory is free",
             path=output.folder,
         ) from error

@@ -1,0 +1,107 @@
+"""Writing bench: the sources, the folders that a writer may find, and what must be there after."""
+
+import os
+import shutil
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import nursery
+import writers
+import written
+from written import NOTHING, BrokenPromise
+
+STATES = ("nothing", "old", "begun", "half done", "torn")
+
+
+class Bench:
+    """The sources, and folders in the states that a writer may find."""
+
+    def __init__(self, folder: Path, seed: int, count: int) -> None:
+        self.folder, self.count = folder, count
+        self.rng = np.random.default_rng(seed)
+        shapes = {
+            "old": {"rows": 1200, "first_era": 1},
+            "new": {"rows": 1260, "first_era": 40},
+            "third": {"rows": 1260, "first_era": 80},
+        }
+        self.sources = {
+            name: written.write_source(folder / f"{name}.parquet", seed=seed, **shape)
+            for name, shape in shapes.items()
+        }
+        self.known = {name: written.rows_of_source(path) for name, path in self.sources.items()}
+        self.out = folder / "out"
+        self._states = self._make_states()
+
+    def _make_states(self) -> dict[str, Path]:
+        states = {name: self.folder / f"state {name}" for name in STATES}
+        old = states["old"]
+        self.write("old", old)
+        # Killed by the time that scratch is whole, and in the middle of the commit.
+        killed = {"begun": ("nothing", 0.5), "half done": ("old", 0.6), "torn": ("old", 0.85)}
+        for name, (state, part) in killed.items():
+            self.begin(state, states[name])
+            steps = self.steps(state)
+            fault = partial(writers.kill_at, states[name], int(part * steps))
+            self.write("new", states[name], overwrite=state == "old", fault=fault)
+        return states
+
+    def before(self, state: str) -> str:
+        return NOTHING if state in ("nothing", "begun") else "old"
+
+    def begin(self, state: str, out: Path | None = None) -> Path:
+        """Return a folder in a state."""
+        out = self.out if out is None else out
+        shutil.rmtree(out, ignore_errors=True)
+        found = self.folder / f"state {state}"
+        if found.exists():
+            shutil.copytree(found, out)
+        return out
+
+    def pick(self, n: int, states: tuple[str, ...] = STATES) -> str:
+        return states[n % len(states)]
+
+    def write(self, source: str, out: Path, **options: Any) -> nursery.End:
+        return nursery.run(writers.write, self.sources[source], out, **options)
+
+    def steps(self, state: str) -> int:
+        """Return how many steps writing takes."""
+        out = self.begin(state, self.folder / "counted")
+        fault = partial(writers.kill_at, out, 0)
+        end = self.write("new", out, overwrite=state not in ("nothing", "begun"), fault=fault)
+        self.expect(end.found is not None and not end.found.error, f"cannot be written: {end}")
+        return int(end.found.steps)
+
+    def expect(self, is_so: bool, otherwise: str) -> None:
+        if not is_so:
+            raise BrokenPromise(otherwise)
+
+    def judge(self, out: Path, state: str, end: nursery.End, *, source: str = "new") -> str:
+        """Return which set a folder holds, after it is found to be one that it may hold."""
+        held = written.held(out, self.known)
+        allowed = {self.before(state), source}
+        if end.code == 0:
+            allowed = {self.before(state)} if end.found.error else {source}
+        self.expect(held in allowed, f"holds {held}, after {end}")
+        return held
+
+    def unchanged(self, out: Path, state: str) -> None:
+        """See that a folder holds the bytes that it held, and nothing else."""
+        if self.before(state) == NOTHING:
+            # Of the run that was killed, its empty folder is left.
+            left = os.listdir(out) if out.exists() else []
+            self.expect(not left and (state == "begun" or not out.exists()), f"left over: {left}")
+        else:
+            found = written.contents(out)
+            if state != "old":  # what a killed run has left may stay
+                found = {name: data for name, data in found.items() if ".writing" not in name}
+            same = found == written.contents(self.folder / "state old")
+            self.expect(same, f"not as it was: {sorted(found)}")
+
+    def recover(self, out: Path, held: str) -> None:
+        """See that the next run writes the set, and leaves nothing else."""
+        end = self.write("new", out, overwrite=held not in (NOTHING, "new"))
+        self.expect(end.code == 0 and not end.found.error, f"the next run: {end}")
+        self.expect(written.held(out, self.known) == "new", "the next run wrote another set")
+        written.check_tidy(out)
