@@ -13,6 +13,7 @@ import click
 from . import ShardSet, __version__, open_shards, write_shards
 from .encoding import DTYPES, ENCODINGS
 from .errors import NumeraiSequenceError
+from .files import explained
 from .memory import decide, parse_bytes
 from .network import LOSSES
 from .targets import POLICIES
@@ -364,8 +365,10 @@ def demo(train: str | None, out: str | None, **options: Any) -> None:
     from .demo import run_demo
 
     with ExitStack() as stack:
-        folder = Path(out or stack.enter_context(tempfile.TemporaryDirectory(prefix="numerai-")))
-        folder.mkdir(parents=True, exist_ok=True)
+        with explained(out or tempfile.gettempdir()):
+            made = out or stack.enter_context(tempfile.TemporaryDirectory(prefix="numerai-"))
+            folder = Path(made)
+            folder.mkdir(parents=True, exist_ok=True)
         run_demo(Path(train) if train else None, folder, **options)
     click.echo(
         f"\nAll of it is in {out}" if out else "\nNothing is kept; --out DIR keeps all of it"

@@ -14,7 +14,7 @@ import pickle
 import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, gettempdir
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +26,7 @@ from .checks import one_of
 from .encoding import DTYPES, LARGEST, SCALE
 from .errors import NumeraiSequenceError, check_known
 from .extras import load_extra
-from .files import replaced
+from .files import explained, replaced
 from .models import Columns, Floats, check_width, name_columns, run_batch
 from .shards import PathLike
 from .uploaded import Upload, make_predict
@@ -91,6 +91,8 @@ def export_predict(
     NumeraiSequenceError
         cloudpickle is not installed; the model has layers that are not Keras's own; its predictions
         are NaN; or those of the function are not the same.
+    OutputError
+        The system does not let it be written.
     """
     path = Path(path)
     names = _check_options(model, path, features, dtype)
@@ -147,7 +149,7 @@ def _keras_of(model: Any) -> ModuleType:
 
 
 def _save(model: Any) -> bytes:
-    with TemporaryDirectory() as folder:
+    with explained(gettempdir()), TemporaryDirectory() as folder:
         path = Path(folder, "model.keras")
         model.save(str(path))
         return path.read_bytes()

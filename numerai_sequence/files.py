@@ -46,14 +46,21 @@ def replaced(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 @contextmanager
-def explained(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Turn what the operating system says against writing to a path into an `OutputError`."""
+def explained(path: str | os.PathLike[str], left: str = "") -> Iterator[None]:
+    """Turn what the operating system says against writing to a path into an `OutputError`.
+
+    Parameters
+    ----------
+    path : path
+    left : str
+        What is there then; see `unwritten`.
+    """
     try:
         yield
     except NumeraiSequenceError:  # some are an OSError too
         raise
     except OSError as error:
-        raise unwritten(path, error) from error
+        raise unwritten(path, error, left=left) from error
 
 
 def unwritten(

@@ -37,8 +37,10 @@ def draw_scores(
 
     Raises
     ------
+    OutputError
+        The file cannot be written.
     NumeraiSequenceError
-        The file cannot be written, or matplotlib is not installed.
+        matplotlib is not installed.
     """
     save_figure(score_figure(table, title=title), path)
 

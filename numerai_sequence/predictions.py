@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable, Sequence
-from contextlib import closing
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, gettempdir
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,9 +17,10 @@ import pyarrow.compute as pc
 
 from .checks import one_of, whole_number
 from .encoding import DTYPES
-from .errors import NumeraiSequenceError
+from .errors import NumeraiSequenceError, OutOfMemoryError, OutputError
 from .extras import load_extra
 from .feature_sets import resolve_features
+from .files import explained
 from .forward import most_rows, predict_rows
 from .layout import WriteOptions
 from .memory import parse_bytes
@@ -102,6 +103,8 @@ def predict(
         The data lack a feature, or the model takes another number of them.
     SourceError
         The Parquet file cannot be used, or an id is there twice.
+    OutputError, OutOfMemoryError
+        There is no room for the temporary shard set.
     NumeraiSequenceError
         Predictions are NaN.
     """
@@ -165,7 +168,7 @@ class _Run:
             self._try_model(source.rows, features)
         # One era a window: the least memory, and the order does not matter.
         options = WriteOptions(num_shards=1, mix_eras=1, features=features, targets=())
-        with TemporaryDirectory(prefix="numerai-sequence-") as folder:
+        with _temporary_folder(path) as folder:
             written = write(
                 path,
                 Path(folder, "shards"),
@@ -253,6 +256,22 @@ def _is_parquet(data: Any) -> bool:
         return False
     with open(path, "rb") as file:
         return file.read(len(_MAGIC)) == _MAGIC
+
+
+@contextmanager
+def _temporary_folder(path: Path) -> Iterator[str]:
+    """Make a folder for the shard set of a Parquet file; an error says what it was for."""
+    with ExitStack() as stack:
+        try:
+            with explained(gettempdir()):
+                folder = stack.enter_context(TemporaryDirectory(prefix="numerai-sequence-"))
+            yield folder
+        except (OutputError, OutOfMemoryError) as error:
+            raise type(error)(
+                f"{path}: its temporary shard set cannot be written to {gettempdir()} "
+                f"({error.__cause__}); make room, or set TMPDIR to a folder on another disk",
+                **{name: getattr(error, name) for name in error.fields},
+            ) from error
 
 
 def _read_meta(source: Source) -> pa.Table:

@@ -140,7 +140,7 @@ def write_table(table: pd.DataFrame, path: str | os.PathLike[str]) -> None:
 
     Raises
     ------
-    NumeraiSequenceError
+    OutputError
         The file cannot be written.
     """
     with replaced(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:

@@ -38,6 +38,8 @@ def write_predictions(frame: pd.DataFrame, path: PathLike) -> Path:
     ------
     ValueError
         The suffix is another one, or the frame lacks its index or its features.
+    OutputError
+        The system does not let it be written.
     """
     path = Path(path)
     if path.suffix not in (".csv", ".parquet"):
@@ -56,8 +58,8 @@ def write_predictions(frame: pd.DataFrame, path: PathLike) -> Path:
         with replaced(path) as temporary:
             bare.to_parquet(temporary)
         return path
-    with replaced(path.with_suffix(".features.json")) as temporary:
-        temporary.write_text(json.dumps(list(features), indent=1) + "\n")
-    with replaced(path) as temporary:
+    # Both are whole before one is moved.
+    with replaced(path.with_suffix(".features.json")) as described, replaced(path) as temporary:
+        described.write_text(json.dumps(list(features), indent=1) + "\n")
         frame.to_csv(temporary)
     return path

@@ -16,6 +16,7 @@ from .callbacks import EraScores, log_scores
 from .eras import choose_eras, era_number
 from .errors import OutputExistsError
 from .extras import load_extra
+from .files import explained
 from .keras_compat import active_keras
 from .network import build_network
 from .picture import draw_scores
@@ -107,6 +108,8 @@ def train(
         The set has not what was asked for, or too little of it.
     OutputExistsError
         The folder holds another run.
+    OutputError
+        The system does not let the folder be written: its disk is full, for example.
     """
     load_scorer()  # rather miss it now than after the training
     purge = purge_of(options.targets) if options.purge is None else options.purge
@@ -151,6 +154,12 @@ class _Fitter:
         asked = self._describe(split)
         if (folder / RUN).exists() and not self.overwrite:
             return self._read(folder, asked)
+        with explained(
+            folder, left="the run is not finished, and is done again by the same command"
+        ):
+            return self._run(folder, split, asked)
+
+    def _run(self, folder: Path, split: Split, asked: dict[str, Any]) -> pd.DataFrame:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / RUN).unlink(missing_ok=True)  # unfinished from now on
         training, scores = self._open(split)
@@ -242,19 +251,24 @@ class _Fitter:
         best = {"monitor": options.monitor, "mode": "max"}
         callbacks = keras.callbacks
         start = time.perf_counter()
-        history = model.fit(
-            training,
-            epochs=options.epochs,
-            workers=options.workers,
-            verbose="auto" if self.progress else 0,
-            callbacks=[
-                scores,
-                callbacks.EarlyStopping(
-                    patience=options.patience, restore_best_weights=True, **best
-                ),
-                callbacks.ModelCheckpoint(str(folder / CHECKPOINT), save_best_only=True, **best),
-            ],
-        )
+        checkpoint = folder / CHECKPOINT
+        try:
+            history = model.fit(
+                training,
+                epochs=options.epochs,
+                workers=options.workers,
+                verbose="auto" if self.progress else 0,
+                callbacks=[
+                    scores,
+                    callbacks.EarlyStopping(
+                        patience=options.patience, restore_best_weights=True, **best
+                    ),
+                    callbacks.ModelCheckpoint(str(checkpoint), save_best_only=True, **best),
+                ],
+            )
+        except OSError:  # a disk that is full, and a part of a model on it
+            checkpoint.unlink(missing_ok=True)
+            raise
         epochs = len(history.epoch)
         _show_cost(training.rows * epochs, time.perf_counter() - start)
         logs = {name: [float(v) for v in values] for name, values in history.history.items()}

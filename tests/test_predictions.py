@@ -26,6 +26,7 @@ from numerai_sequence import (
 from numerai_sequence import forward as forward_module
 from numerai_sequence import predictions as predictions_module
 from numerai_sequence import source as source_module
+from numerai_sequence.parquet import Parquet
 from numerai_sequence.predictions import predict
 
 FEATURES = [f"feature_{number:03d}" for number in range(14)]
@@ -223,8 +224,8 @@ def test_a_model_of_the_wrong_width_stops_before_anything_is_read(source, monkey
     def read(*_):
         raise AssertionError
 
-    monkeypatch.setattr(source_module.Source, "_read", read)
-    monkeypatch.setattr(source_module.Source, "_iterate", read)
+    monkeypatch.setattr(Parquet, "read", read)
+    monkeypatch.setattr(Parquet, "iterate", read)
     with pytest.raises(FeatureError):
         silent(row_model(9), source)
 
