@@ -63,12 +63,11 @@ def kill_at_steps(bench: Bench, *, all_steps: bool) -> Result:
 def fill_disk(bench: Bench) -> Result:
     tally = Tally("disk full", bench.count)
     with small_disk(bench.folder / "disk") as disk:
-        tops = {} if disk is None else {state: _room(bench, disk, state) for state in STATES}
-        steps = {state: bench.steps(state) for state in STATES}
+        top = 0 if disk is None else _room(bench, disk)
         for n in tally:
             state, room = bench.pick(n), float(bench.rng.uniform(0, 1.05))
             how = ("room", "room", "room", "ballast", "ballast", "files", "limit")[n // 5 % 7]
-            step = 1 + int(room * steps[state])
+            step = 1 + int(room * bench.steps(state))
             left = int(bench.rng.integers(0, 4)) * PAGE
             with tally.trying(f"{how} {room:.4f}, {left} bytes left, {state}"):
                 if disk is None or how == "limit":
@@ -79,7 +78,7 @@ def fill_disk(bench: Bench) -> Result:
                     fault = partial(writers.fill_at, out, step, disk.folder, left)
                     fault = fault if how == "ballast" else None
                     if how == "room":
-                        disk.resize(disk.used_bytes + int(room * tops[state]) // PAGE * PAGE)
+                        disk.resize(disk.used_bytes + int(room * top) // PAGE * PAGE)
                     if how == "files":
                         disk.resize(files=disk.used_files + int(room * 24))
                 overwrite = bench.before(state) == "old"
@@ -92,18 +91,18 @@ def fill_disk(bench: Bench) -> Result:
                         disk.resize()
                 bench.recover(out, written.held(out, bench.known))
         if disk is not None:
-            tally.figures["room_needed_kB"] = max(tops.values()) // 1000
+            tally.figures["room_needed_kB"] = top // 1000
     return tally.result()
 
 
-def _room(bench: Bench, disk: SmallDisk, state: str) -> int:
+def _room(bench: Bench, disk: SmallDisk) -> int:
     """Return about the least room on the disk that is enough."""
-    least, most = 0, 8 << 20
+    least, most = 0, 1 << 20
     while most - least > 4 * PAGE:
         room = (least + most) // 2 // PAGE * PAGE
-        out = bench.begin(state, disk.folder / "out")
+        out = bench.begin("old", disk.folder / "out")
         disk.resize(disk.used_bytes + room)
-        end = bench.write("new", out, overwrite=bench.before(state) == "old")
+        end = bench.write("new", out, overwrite=True)
         disk.resize()
         least, most = (room, most) if end.found and end.found.error else (least, room)
     return most

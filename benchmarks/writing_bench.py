@@ -32,9 +32,10 @@ class Bench:
         }
         self.known = {name: written.rows_of_source(path) for name, path in self.sources.items()}
         self.out = folder / "out"
-        self._states = self._make_states()
+        self._steps: dict[str, int] = {}
+        self._make_states()
 
-    def _make_states(self) -> dict[str, Path]:
+    def _make_states(self) -> None:
         states = {name: self.folder / f"state {name}" for name in STATES}
         old = states["old"]
         self.write("old", old)
@@ -45,7 +46,6 @@ class Bench:
             steps = self.steps(state)
             fault = partial(writers.kill_at, states[name], int(part * steps))
             self.write("new", states[name], overwrite=state == "old", fault=fault)
-        return states
 
     def before(self, state: str) -> str:
         return NOTHING if state in ("nothing", "begun") else "old"
@@ -67,6 +67,11 @@ class Bench:
 
     def steps(self, state: str) -> int:
         """Return how many steps writing takes."""
+        if state not in self._steps:
+            self._steps[state] = self._count_steps(state)
+        return self._steps[state]
+
+    def _count_steps(self, state: str) -> int:
         out = self.begin(state, self.folder / "counted")
         fault = partial(writers.kill_at, out, 0)
         end = self.write("new", out, overwrite=state not in ("nothing", "begun"), fault=fault)

@@ -105,6 +105,21 @@ def free_bytes(path: Path) -> int | None:
     return None
 
 
+def sync_folder(folder: Path) -> None:
+    """See onto the disk which files are in a folder, where the platform knows how."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno in (errno.EIO, *_FULL):
+            raise
+    finally:
+        os.close(descriptor)
+
+
 def write_all(file: Any, data: memoryview) -> None:
     """Write bytes to an unbuffered file, which may take some of them at a time."""
     while data:

@@ -10,7 +10,6 @@ remove.
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import re
@@ -23,7 +22,7 @@ from .claim import claimed
 from .difference import find_difference
 from .errors import ManifestError, NumeraiSequenceError, OutputExistsError, is_out_of_memory
 from .feature_sets import FeatureSets, with_feature_sets
-from .files import unwritten
+from .files import sync_folder, unwritten
 from .layout import (
     MANIFEST,
     Manifest,
@@ -205,13 +204,13 @@ class Output:
             json.dump({"new": sorted(new), "old": sorted(old)}, file)
             file.flush()
             os.fsync(file.fileno())
-        _sync_folder(self._writing)
+        sync_folder(self._writing)
         for name in sorted(new):
             os.replace(self._writing / name, self.folder / name)
-        _sync_folder(self.folder)
+        sync_folder(self.folder)
         os.replace(self._writing / MANIFEST, self.folder / MANIFEST)
         self._is_new = True
-        _sync_folder(self.folder)  # and the journal has `writing` remove the old files
+        sync_folder(self.folder)  # and the journal has `writing` remove the old files
 
     def _mend(self) -> bool:
         """Undo a commit that was interrupted, or finish it where only the old files are left.
@@ -244,7 +243,7 @@ class Output:
         try:
             journal = json.loads((self._writing / _JOURNAL).read_text())
             new, old = (list(filter(is_shard_name, journal[key])) for key in ("new", "old"))
-        except (OSError, ValueError, KeyError, TypeError):
+        except (FileNotFoundError, ValueError, KeyError, TypeError):
             return None
         return new, old
 
@@ -288,18 +287,3 @@ class Output:
             f"{self.folder}: {what}; choose another folder, or pass overwrite=True to replace it",
             path=self.folder,
         )
-
-
-def _sync_folder(folder: Path) -> None:
-    """See onto the disk which files are in a folder, where the platform knows how."""
-    try:
-        descriptor = os.open(folder, os.O_RDONLY)
-    except OSError:
-        return
-    try:
-        os.fsync(descriptor)
-    except OSError as error:
-        if error.errno in (errno.EIO, errno.ENOSPC, getattr(errno, "EDQUOT", None)):
-            raise
-    finally:
-        os.close(descriptor)

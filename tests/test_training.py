@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 
 import numpy as np
@@ -9,6 +10,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from disks import leave_free, small_disk
 from networks import keras
 
 from numerai_sequence import (
@@ -16,6 +18,7 @@ from numerai_sequence import (
     EraScores,
     ManifestError,
     NumeraiSequence,
+    OutputError,
     OutputExistsError,
     write_shards,
 )
@@ -208,3 +211,16 @@ def test_validation_sharpe_beats_that_of_an_untrained_network(tmp_path, seed):
         before = EraScores(validation).score(untrained)
     assert summarize(trained["corr"]).sharpe > summarize(before["corr"]).sharpe
     assert summarize(trained["corr"]).sharpe > 2
+
+
+def test_a_full_disk_leaves_no_part_of_a_model(shards, tmp_path):
+    with small_disk(tmp_path / "disk") as disk:
+        leave_free(disk, 8192)
+        with pytest.raises(OutputError, match="the run is not finished, and is done") as caught:
+            run(shards, disk / "run")
+        assert caught.value.path == disk / "run"
+        assert os.listdir(disk / "run") == []
+        leave_free(disk, 1 << 20)
+        run(shards, disk / "run")
+        assert "checkpoint.keras" not in os.listdir(disk / "run")
+        assert len(read_run(disk / "run").history["loss"]) == 2
