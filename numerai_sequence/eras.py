@@ -18,9 +18,11 @@ from .errors import EraError, close_matches
 
 Wanted = Callable[[str], bool | np.bool_] | Iterable[str | int] | slice | str | None
 
-_NUMBERED = re.compile(r"(?:era)?([0-9]+)")
-_RANGE = re.compile(r"(?:(?:era)?([0-9]+))? *- *(?:(?:era)?([0-9]+))?")
-_SLICE = re.compile(r"(-?[0-9]+)?:(-?[0-9]+)?(?::(-?[0-9]+)?)?")
+# Python reads no longer numbers than some thousand digits.
+_DIGITS = "[0-9]{1,100}"
+_NUMBERED = re.compile(rf"(?:era)?({_DIGITS})")
+_RANGE = re.compile(rf"(?:(?:era)?({_DIGITS}))? *- *(?:(?:era)?({_DIGITS}))?")
+_SLICE = re.compile(rf"(-?{_DIGITS})?:(-?{_DIGITS})?(?::(-?{_DIGITS})?)?")
 _GRAMMAR = "'0001', '0001-0574', '0575-', '-0574', '::4' or '1::4', or several with commas between"
 
 
@@ -35,7 +37,7 @@ def era_number(era: str) -> int | None:
     Returns
     -------
     int or None
-        None where the era is no number.
+        None where the era is no number, or one of more than 100 digits.
     """
     match = _NUMBERED.fullmatch(era)
     return int(match.group(1)) if match else None
@@ -70,15 +72,27 @@ def era_codes(eras: Any) -> tuple[list[str], npt.NDArray[np.int32]]:
     """
     array = eras if isinstance(eras, (pa.Array, pa.ChunkedArray)) else pa.array(eras)
     array = array.cast(pa.string())  # a dictionary may hold eras that no row has
-    array = array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
     if array.null_count:
         raise EraError(f"eras: {array.null_count:,} of {len(array):,} rows have none")
-    encoded = array.dictionary_encode()
-    found = encoded.dictionary.to_pylist()
+    found, codes = encode_eras(array)
     names = sort_eras(found)
     places = {era: place for place, era in enumerate(names)}
     lookup = np.array([places[era] for era in found], np.int32)
-    return names, lookup[encoded.indices.to_numpy()]
+    return names, lookup[codes]
+
+
+def encode_eras(eras: pa.Array | pa.ChunkedArray) -> tuple[list[str], npt.NDArray[np.int32]]:
+    """Return the eras there are, as they come, and the place of each row's era in them.
+
+    Parameters
+    ----------
+    eras : pyarrow array of strings, without nulls
+    """
+    chunks = eras if isinstance(eras, pa.ChunkedArray) else pa.chunked_array([eras])
+    # Not combined first: one array holds 2 GB of text at most.
+    encoded = chunks.dictionary_encode().unify_dictionaries().chunks
+    codes = [np.empty(0, np.int32), *(chunk.indices.to_numpy() for chunk in encoded)]
+    return encoded[-1].dictionary.to_pylist() if encoded else [], np.concatenate(codes)
 
 
 def shard_of_era(era: str, num_shards: int) -> int:

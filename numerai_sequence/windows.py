@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from .encoding import row_bytes
-from .eras import shard_of_era, sort_eras
+from .eras import encode_eras, shard_of_era, sort_eras
 from .layout import WriteOptions
 
 _WINDOW_BYTES = 256 << 20
@@ -76,11 +76,8 @@ class Placement:
     def __init__(
         self, eras: pa.ChunkedArray, window_of: dict[str, int], filled: npt.NDArray[np.int64]
     ) -> None:
-        encoded = eras.combine_chunks().dictionary_encode()
-        if isinstance(encoded, pa.ChunkedArray):
-            encoded = encoded.chunk(0)
-        lookup = np.array([window_of[era] for era in encoded.dictionary.to_pylist()], np.int64)
-        windows = lookup[encoded.indices.to_numpy()]
+        found, codes = encode_eras(eras)
+        windows = np.array([window_of[era] for era in found], np.int64)[codes]
         self._order: npt.NDArray[np.int64] | None = None
         if np.count_nonzero(np.diff(windows)) > len(windows) // 256:
             # Interleaved eras: without sorting, every few rows would be a write of their own.

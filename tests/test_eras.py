@@ -30,8 +30,15 @@ def test_numbered_era_has_its_number(era, number):
 
 NO_NUMBERS = [
     *("X", "eraX", "", "era", "-1", "+1", "1.0", "1a", " 1", "1 ", "1\n", "Era1", "era-1", "era 1"),
-    *("1_000", "٣", "²", "eraera1", "0x1"),
+    *("1_000", "٣", "²", "eraera1", "0x1", "9" * 101, "0" * 5000, "era" + "1" * 5000),
 ]
+
+
+def test_numbers_of_up_to_a_hundred_digits_are_read():
+    assert era_number("9" * 100) == 10**100 - 1
+    for wanted in ("9" * 5000 + "-", ":" + "9" * 5000):
+        with pytest.raises(EraError, match="cannot read"):
+            choose_eras(wanted, KNOWN)
 
 
 @pytest.mark.parametrize("era", NO_NUMBERS)
