@@ -133,8 +133,8 @@ def write_shards(
     Raises
     ------
     SourceError
-        A source cannot be read, lacks a column, or holds a feature value that is none of the five,
-        with the file, the column and the row; it is damaged, or has changed meanwhile; or
+        A source cannot be read, lacks a column, or holds a value that cannot be kept, with the
+        file, the column and the row; it is damaged, or has changed meanwhile; or
         features.json is not what it should be.
     FeatureError
         A feature, feature set or target asked for is unknown.
@@ -145,6 +145,18 @@ def write_shards(
         as it was.
     OutOfMemoryError
         Memory has run out; the same call goes on from there. What was there is as it was.
+
+    Notes
+    -----
+    Every row of the sources is written, once and as it is, or nothing is:
+
+    - Ids are in a string column ``id``, or in the one pandas index. They may be there twice, or
+      empty, but not null. (`predict` wants each once.)
+    - Eras are strings, too, of any text, and also not null; ``"1"`` and ``"0001"`` are two eras,
+      and the empty one is one like the others. A data type may be null, or that column missing.
+    - A feature is exactly 0, 1, 2, 3 or 4 in integers, or 0, .25, .5, .75 or 1 in floats.
+    - A target is rounded to float32, whose integers are exact up to 2**24; null becomes NaN. A
+      number that is infinite, in the source or as float32, is refused.
     """
     feature_set = features if isinstance(features, str) else None
     options = WriteOptions(
@@ -170,7 +182,13 @@ def write_shards(
 def _names(option: str, names: Sequence[str] | None) -> tuple[str, ...] | None:
     if isinstance(names, str):
         raise TypeError(f"{option}: found {names!r}, expected a list of column names")
-    return None if names is None else tuple(names)
+    if names is None:
+        return None
+    chosen = tuple(names)
+    for name in chosen:
+        if not isinstance(name, str):
+            raise TypeError(f"{option}: found {name!r} in the list, expected names of columns")
+    return chosen
 
 
 def __getattr__(name: str) -> Any:

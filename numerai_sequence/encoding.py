@@ -67,7 +67,7 @@ def to_digits(values: npt.NDArray[Any]) -> tuple[Bytes, int | None]:
         digits = values.view(np.uint8)
         wrong = digits > LARGEST if digits.max(initial=0) > LARGEST else None
     else:
-        with np.errstate(over="ignore"):
+        with np.errstate(over="ignore", invalid="ignore"):
             scaled = values if values.dtype.kind in "iu" else values / SCALE
         wrong = ~((scaled >= 0) & (scaled <= LARGEST) & (scaled == np.floor(scaled)))
         digits = np.where(wrong, 0, scaled).astype(np.uint8)

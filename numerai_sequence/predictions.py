@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from .checks import one_of, whole_number
+from .columns import choose_columns
 from .encoding import DTYPES
 from .errors import NumeraiSequenceError, OutOfMemoryError, OutputError
 from .extras import load_extra
@@ -27,7 +28,7 @@ from .memory import parse_bytes
 from .models import Floats, check_width, name_columns, run_batch
 from .sequence import NumeraiSequence
 from .shards import PathLike, ShardSet, open_shards
-from .source import Source, choose_columns
+from .source import Source
 from .uploaded import rank_in_eras
 from .writer import write
 

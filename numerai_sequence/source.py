@@ -15,12 +15,16 @@ import pyarrow.compute as pc
 import pyarrow.types as pt
 
 from .encoding import Bytes, to_digits
-from .errors import SourceError, check_known, close_matches
+from .errors import SourceError, close_matches
 from .layout import META_COLUMNS
 from .parquet import Parquet
 
-_FEATURE_PREFIX = "feature"
+FEATURE_PREFIX = "feature"
 _TARGET_PREFIX = "target"
+# The type null is what pandas makes of objects that are all None.
+_STRINGS = [pa.string(), pa.large_string(), pa.null()]
+if hasattr(pa, "string_view"):
+    _STRINGS.append(pa.string_view())  # since pyarrow 16; as polars writes them
 _FEATURE_VALUES = "one of 0, 1, 2, 3, 4 (integers) or 0, .25, .5, .75, 1 (floats)"
 
 
@@ -39,7 +43,7 @@ class Source:
     Parameters
     ----------
     path : path
-        The ids are in a string column ``id``, or in the file's one pandas index.
+        The ids are in a string column ``id``, or else in the file's one pandas index.
 
     Raises
     ------
@@ -51,16 +55,17 @@ class Source:
         self.path = path
         self.file = Parquet(path)
         self.error = self.file.error
-        self._schema = self.file.schema
-        names = self._schema.names
+        self._schema, names = self.file.schema, self.file.names
         self._types = {field.name: field.type for field in self._schema}
         twice = [name for name in names if self._schema.get_all_field_indices(name)[1:]]
         if twice:
-            raise self.error("there are two columns of this name", column=twice[0])
+            what = "found two columns of this name, expected one; rename or leave out the other"
+            raise self.error(what, column=twice[0])
         self.rows: int = self.file.metadata.num_rows
-        self.features = tuple(name for name in names if name.startswith(_FEATURE_PREFIX))
-        self.targets = tuple(name for name in names if name.startswith(_TARGET_PREFIX))
         self._id = self._find_id()
+        columns = [name for name in names if name != self._id]
+        self.features = tuple(name for name in columns if name.startswith(FEATURE_PREFIX))
+        self.targets = tuple(name for name in columns if name.startswith(_TARGET_PREFIX))
         taken = {*self.features, *META_COLUMNS, self._id}
         self.others = tuple(name for name in names if name not in taken)
         self._require("era", _is_string, "strings")
@@ -73,9 +78,9 @@ class Source:
     def check_columns(self, features: Iterable[str], targets: Iterable[str]) -> None:
         """Raise a `SourceError` where one of these columns is missing or not a number."""
         for name in features:
-            self._require(name, _is_number, _FEATURE_VALUES)
+            self._require(name, _is_number, _FEATURE_VALUES, " or choose others with features=")
         for name in targets:
-            self._require(name, _is_number, "numbers")
+            self._require(name, _is_number_or_null, "numbers", " or choose others with targets=")
 
     def bytes_per_row(self, features: Iterable[str]) -> int:
         """Return the bytes that one row of these columns takes when it is decoded."""
@@ -104,28 +109,34 @@ class Source:
         ------
         pyarrow.Table
             Columns ``id``, ``era`` and ``data_type`` as strings, only the last with nulls; then
-            the targets as float32, a null being NaN.
+            the targets, rounded to float32, a null being NaN.
+
+        Raises
+        ------
+        SourceError
+            Naming the file, the column and the row of the first value that cannot be kept.
         """
         names = [self._id, "era", *targets]
         names += ["data_type"] if "data_type" in self._schema.names else []
         first_row = chunk.first_row
         for table in self.file.iterate(chunk.groups, names):
             columns: dict[str, Any] = {
-                "id": self._whole(table, self._id, first_row, "an id"),
-                "era": self._whole(table, "era", first_row, "an era"),
-                "data_type": self.file.text(table, "data_type")
+                "id": self._strings(table, self._id, first_row, "an id"),
+                "era": self._strings(table, "era", first_row, "an era"),
+                "data_type": self._strings(table, "data_type", first_row)
                 if "data_type" in names
                 else pa.nulls(table.num_rows, pa.string()),
             }
             for name in targets:
-                values = table[name].cast(pa.float32(), safe=False)
-                columns[name] = values.fill_null(float("nan"))
+                columns[name] = self._floats(table, name, first_row)
             yield pa.table(columns)
             first_row += table.num_rows
 
     def read_eras(self, chunk: Chunk) -> pa.ChunkedArray:
         """Read a chunk's eras, as strings without nulls."""
-        return self._whole(self.file.read(chunk.groups, ["era"]), "era", chunk.first_row, "an era")
+        return self._strings(
+            self.file.read(chunk.groups, ["era"]), "era", chunk.first_row, "an era"
+        )
 
     def read_features(self, chunk: Chunk, names: Sequence[str]) -> pa.Table:
         """Read columns of a chunk as they are in the file, for `digits`."""
@@ -154,32 +165,55 @@ class Source:
         return self.error(what, column=column, row=row)
 
     def _find_id(self) -> str:
-        names = self._schema.names
-        for name in ["id", *self._index_columns()]:
-            if isinstance(name, str) and name in names:
-                self._require(name, _is_string, "strings")
-                return name
-        raise self.error("missing; expected a column, or a pandas index, of row ids", column="id")
+        index = self._index_columns()
+        name = "id" if "id" in self._types else index[0] if len(index) == 1 else None
+        if not isinstance(name, str) or name not in self._types or name in META_COLUMNS[1:]:
+            what = "missing; expected row ids in a column of this name, or in the one pandas index"
+            raise self.error(f"{what}; add the column, or make the ids the index", column="id")
+        self._require(name, _is_string, "strings")
+        return name
 
     def _index_columns(self) -> list[Any]:
-        with suppress(ValueError, TypeError, KeyError):
+        with suppress(ValueError, TypeError, KeyError, RecursionError):
             return list(json.loads(self._schema.metadata[b"pandas"])["index_columns"])
         return []  # not written by pandas
 
-    def _require(self, name: str, accepted: Any, expected: str) -> None:
+    def _require(self, name: str, accepted: Any, expected: str, remedy: str = "") -> None:
         if name not in self._types:
             close = close_matches(name, self._schema.names)
-            raise self.error(f"missing; expected {expected}{close}", column=name)
+            what = f"missing; expected {expected}{close}; add it{remedy}"
+            raise self.error(what, column=name)
         found = self._types[name]
         if not accepted(found):
-            raise self.error(f"found {found}, expected {expected}", column=name)
+            what = f"found {found}, expected {expected}; convert it{remedy}"
+            raise self.error(what, column=name)
 
-    def _whole(self, table: pa.Table, name: str, first_row: int, what: str) -> pa.ChunkedArray:
+    def _strings(
+        self, table: pa.Table, name: str, first_row: int, wanted: str | None = None
+    ) -> pa.ChunkedArray:
+        """Return a column as strings; with `wanted`, a null is refused."""
         column = self.file.text(table, name)
-        if column.null_count:
+        if wanted and column.null_count:
             row = first_row + pc.index(column.is_null(), True).as_py()
-            raise self.error(f"found null, expected {what}", column=name, row=row)
+            what = f"found null, expected {wanted}; fill it in, or leave out the row"
+            raise self.error(what, column=name, row=row)
+        try:
+            column.validate(full=True)
+        except pa.ArrowException as error:
+            row = first_row + _first_broken(column)
+            what = "found bytes that are no UTF-8, expected text; write the file again as UTF-8"
+            raise self.error(what, column=name, row=row) from error
         return column
+
+    def _floats(self, table: pa.Table, name: str, first_row: int) -> pa.ChunkedArray:
+        """Return a column of numbers as float32 without nulls or infinities."""
+        values = table[name].cast(pa.float32(), safe=False).fill_null(float("nan"))
+        place = pc.index(pc.is_inf(values), True).as_py()
+        if place >= 0:
+            what = f"found {table[name][place]}, expected a number in the range of float32, or NaN"
+            what += " or null for none; repair it, or leave out this column"
+            raise self.error(what, column=name, row=first_row + place)
+        return values
 
 
 def open_sources(sources: Any) -> list[Source]:
@@ -190,56 +224,28 @@ def open_sources(sources: Any) -> list[Source]:
     return [Source(Path(path)) for path in paths]
 
 
-def choose_columns(
-    sources: Sequence[Source],
-    features: Sequence[str] | None,
-    targets: Sequence[str] | None,
-) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return the feature and target columns to write, and see that every source has them.
-
-    None stands for all of the first source's, in its order. Any other column of numbers may be
-    written as a target, but only when it is named: weights of the rows, for example.
-
-    Raises
-    ------
-    FeatureError
-        A name asked for is not in the first source.
-    SourceError
-        A source has no features, lacks one of the columns, or has one of a type of no use.
-    """
-    first = sources[0]
-    chosen = tuple(features) if features is not None else first.features
-    wanted = tuple(targets) if targets is not None else first.targets
-    if not chosen:
-        raise first.error(f"no feature; expected columns named '{_FEATURE_PREFIX}...'")
-    check_known("feature", chosen, first.features, str(first.path))
-    check_known("target", wanted, first.others, str(first.path))
-    for source in sources:
-        source.check_columns(chosen, wanted)
-        if features is None:
-            _check_same(source, set(source.features) - set(chosen), first)
-        if targets is None:
-            _check_same(source, set(source.targets) - set(wanted), first)
-    return chosen, wanted
-
-
-def _check_same(source: Source, extra: set[str], first: Source) -> None:
-    if extra:
-        name = min(extra)
-        raise source.error(
-            f"is not in {first.path}; name the columns to write with features= and targets=",
-            column=name,
-        )
-
-
 def _is_string(found: pa.DataType) -> bool:
     if pt.is_dictionary(found):
         return _is_string(found.value_type)
-    return bool(pt.is_string(found) or pt.is_large_string(found))
+    return found in _STRINGS
+
+
+def _is_number_or_null(found: pa.DataType) -> bool:
+    return _is_number(found) or bool(pt.is_null(found))
 
 
 def _is_number(found: pa.DataType) -> bool:
     return bool(pt.is_integer(found) or pt.is_floating(found))
+
+
+def _first_broken(strings: pa.ChunkedArray) -> int:
+    """Return the row of the first string that is no UTF-8."""
+    for row, value in enumerate(strings.cast(pa.binary())):
+        try:
+            (value.as_py() or b"").decode()
+        except UnicodeDecodeError:
+            return row
+    return 0
 
 
 def _value_bytes(found: pa.DataType) -> int:

@@ -22,6 +22,7 @@ from typing import Any
 from tqdm import tqdm
 
 from .batches import Mixer, count_values, seal
+from .columns import choose_columns
 from .errors import OutOfMemoryError, SourceError, is_out_of_memory
 from .feature_sets import FeatureSets, choose_set, find_feature_sets, with_feature_sets
 from .filler import fill_scratch
@@ -30,7 +31,7 @@ from .output import Output
 from .plan import Plan, make_plan, name_run
 from .progress import row_bar
 from .scratch import Scratch
-from .source import Source, choose_columns, open_sources
+from .source import Source, open_sources
 from .steps import Steps
 
 _BLOCK_BYTES = 96 << 20  # of decoded values

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -12,7 +13,14 @@ import pyarrow.parquet as pq
 import pytest
 from tables import feature_column, numerai_table, row_digits, write_source
 
-from numerai_sequence import FeatureError, NumeraiSequenceError, SourceError, parquet, write_shards
+from numerai_sequence import (
+    FeatureError,
+    NumeraiSequence,
+    NumeraiSequenceError,
+    SourceError,
+    parquet,
+    write_shards,
+)
 from numerai_sequence import writer as writer_module
 from numerai_sequence.source import Chunk, Source, open_sources
 
@@ -23,6 +31,7 @@ STRING_TYPES = [
     pa.large_string(),
     pa.dictionary(pa.int32(), pa.string()),
     pa.dictionary(pa.int8(), pa.large_string()),
+    *([pa.string_view()] if hasattr(pa, "string_view") else []),
 ]
 each_string_type = pytest.mark.parametrize("kind", STRING_TYPES, ids=str)
 
@@ -137,6 +146,156 @@ def test_an_id_column_goes_before_an_index(tmp_path):
     table = table.append_column("id", pa.array([f"other{row}" for row in range(ROWS)]))
     meta, _ = read(save(table, tmp_path / "train.parquet"))
     assert meta["id"].to_pylist()[:2] == ["other0", "other1"]
+
+
+@pytest.mark.parametrize("name", ["feature_id", "target_id", "features", ""])
+def test_an_index_is_no_feature_or_target_whatever_its_name(tmp_path, name):
+    table = numerai_table(rows=ROWS, id_is="column").rename_columns({"id": name})
+    table = table.replace_schema_metadata({"pandas": json.dumps({"index_columns": [name]})})
+    path = save(table, tmp_path / "train.parquet")
+    with write_shards(path, tmp_path / "shards", progress=False) as shards:
+        assert sorted(shards.column("id").to_pylist()) == IDS
+        assert (len(shards.features), shards.targets) == (FEATURES, ("target", "target_b"))
+
+
+@pytest.mark.parametrize("index", [["era"], ["data_type"], ["a", "b"], ["b", "a"], [], [{}], {}])
+def test_an_index_that_may_be_something_else_than_ids_is_refused(tmp_path, index):
+    table = numerai_table(rows=ROWS, id_is="column").rename_columns({"id": "a"})
+    table = table.append_column("b", table["a"])
+    table = table.replace_schema_metadata({"pandas": json.dumps({"index_columns": index})})
+    error = refusal(save(table, tmp_path / "train.parquet"), tmp_path)
+    assert (error.column, error.row) == ("id", None)
+    assert "the one pandas index; add the column, or make the ids the index" in str(error)
+
+
+def test_ids_that_are_there_twice_or_empty_are_kept(tmp_path):
+    ids = ["", "a", "a", "", "b", "a"]
+    table = numerai_table(rows=6, id_is="column")
+    path = save(with_column(table, "id", pa.array(ids)), tmp_path / "train.parquet")
+    with write_shards(path, tmp_path / "shards", progress=False) as shards:
+        rows = [shards.column(name).to_pylist() for name in ("target", "id")]
+    assert sorted(zip(*rows, strict=True)) == sorted(zip(range(6), ids, strict=True))
+
+
+def test_eras_are_the_same_only_where_they_are_spelled_alike(tmp_path):
+    eras = ["1", "0001", "era1", "", "1\0", "9" * 5000, "99999999999999999999", "X"]
+    table = numerai_table(rows=8)
+    path = save(with_column(table, "era", pa.array(eras)), tmp_path / "train.parquet")
+    with write_shards(path, tmp_path / "shards", progress=False) as shards:
+        assert shards.era_rows == dict.fromkeys(eras, 1)
+        in_time = ["0001", "1", "era1", "99999999999999999999", "", "1\0", "9" * 5000, "X"]
+        assert shards.eras == in_time
+        for row, era in enumerate(eras):
+            sequence = NumeraiSequence(shards, eras=[era])
+            assert (sequence.rows, sequence[0][1].tolist()) == (1, [row])
+
+
+@pytest.mark.parametrize("missing", ["data_type", "target"])
+@pytest.mark.parametrize("kind", ["null", None])
+def test_a_data_type_or_a_target_that_is_null_in_all_rows_is_kept_so(tmp_path, missing, kind):
+    table = numerai_table(rows=9)
+    kind = pa.null() if kind else table.schema.field(missing).type
+    table = with_column(table, missing, pa.nulls(9, kind))
+    path = save(table, tmp_path / "train.parquet")
+    with write_shards(path, tmp_path / "shards", progress=False) as shards:
+        found = shards.column(missing).to_pylist()
+        assert [value is None or np.isnan(value) for value in found] == [True] * 9
+        assert shards.missing == ({"target": 9} if missing == "target" else {})
+
+
+@pytest.mark.parametrize("column", ["id", "era", "data_type"])
+@pytest.mark.parametrize("kind", [pa.string(), pa.large_string(), "dictionary"])
+@pytest.mark.parametrize("text", [b"\xff", b"a\xc3", b"\xed\xa0\x80"])
+def test_bytes_that_are_no_text_are_named_by_their_row(tmp_path, column, kind, text):
+    values = [b"fine", None if column == "data_type" else b"fine", b"fine", text, text]
+    array = pa.array(values, pa.binary() if kind != pa.large_string() else pa.large_binary())
+    string = kind if kind != "dictionary" else pa.string()
+    array = pa.Array.from_buffers(string, len(array), array.buffers())
+    array = array.dictionary_encode() if kind == "dictionary" else array
+    table = with_column(numerai_table(rows=5), column, array)
+    error = refusal(save(table, tmp_path / "train.parquet", row_group_size=2), tmp_path)
+    assert (error.column, error.row) == (column, 3)
+    assert "found bytes that are no UTF-8, expected text" in str(error)
+
+
+def test_a_name_of_a_column_that_is_no_text_is_refused(tmp_path):
+    path = write_source(tmp_path / "train.parquet", rows=60)
+    path.write_bytes(path.read_bytes().replace(b"feature_003", b"feature_\xff\xfe3"))
+    error = refusal(path, tmp_path)
+    assert (error.path, error.column) == (path, None)
+    assert "cannot be read as Parquet: 'utf-8' codec" in str(error)
+
+
+def test_metadata_nested_without_end_names_no_index(tmp_path):
+    table = numerai_table(rows=60, id_is="unnamed index")
+    table = table.replace_schema_metadata({"pandas": "[" * 100_000})
+    assert refusal(save(table, tmp_path / "train.parquet"), tmp_path).column == "id"
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "found"),
+    [
+        ("float32", np.inf, "inf"),
+        ("float64", -np.inf, "-inf"),
+        ("float64", 1e39, "1e+39"),
+        ("float64", -3.5e38, "-3.5e+38"),
+        ("float16", np.inf, "inf"),
+    ],
+)
+@pytest.mark.parametrize("meta_rows", [11, 1 << 16])
+def test_a_number_that_is_infinite_as_float32_is_named(
+    tmp_path, monkeypatch, kind, value, found, meta_rows
+):
+    monkeypatch.setattr(parquet, "_BATCH_ROWS", meta_rows)
+    values = np.arange(ROWS).astype(kind)
+    values[[120, 121]] = value
+    table = with_column(numerai_table(rows=ROWS), "target_b", pa.array(values))
+    error = refusal(save(table, tmp_path / "train.parquet", row_group_size=GROUP), tmp_path)
+    assert (error.column, error.row) == ("target_b", 120)
+    assert f"found {found}, expected a number in the range of float32, or NaN" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [
+        ("int64", 2**60 + 1),
+        ("uint64", 2**64 - 1),
+        ("int32", 2**24 + 1),
+        ("float64", 1 / 3),
+        ("float64", 1e-46),
+        ("float64", 3.4028235e38),
+        ("float64", -0.0),
+    ],
+)
+def test_numbers_are_rounded_to_float32(tmp_path, kind, value):
+    values = np.array([value] * 5, kind)
+    table = with_column(numerai_table(rows=5), "target", pa.array(values))
+    meta, _ = read(save(table, tmp_path / "train.parquet"))
+    found, expected = meta["target"].to_numpy(), values.astype(np.float32)
+    np.testing.assert_array_equal(found.view(np.uint32), expected.view(np.uint32))
+
+
+def test_a_column_whose_name_is_also_a_path_is_read_alone(tmp_path):
+    table = numerai_table(rows=ROWS)
+    nested = pa.array([{"x": 9, "y": "no"}] * ROWS)
+    table = table.append_column("feature_000.x", table["feature_001"])
+    table = with_column(table, "feature_000", nested)
+    path = save(table, tmp_path / "train.parquet")
+    assert refusal(path, tmp_path).column == "feature_000"
+    features = ["feature_002", "feature_000.x"]
+    with write_shards(path, tmp_path / "shards", features=features, progress=False) as shards:
+        sequence = NumeraiSequence(shards, ROWS, shuffle=False, dtype="int8")
+        x, rows = sequence[0]
+    expected = row_digits(rows.astype(int), FEATURES)[:, [2, 1]]
+    np.testing.assert_array_equal(x, expected)
+
+
+@pytest.mark.parametrize("name", ["train:v5.parquet", "s3:train", "file:train.parquet", "~train"])
+def test_a_name_like_an_address_is_that_of_a_file(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    os.rename(write_source(Path("train"), rows=60), name)
+    with write_shards(name, "shards", progress=False) as shards:
+        assert (shards.rows, shards.manifest.sources[0].path) == (60, name)
 
 
 @each_string_type
@@ -520,6 +679,20 @@ def test_an_unknown_name_comes_with_those_like_it(tmp_path, option, names, close
     assert error.names == unknown
     assert repr(unknown[0]) in str(error)
     assert close is None or close in str(error).split("; did you mean ")[1]
+
+
+def test_an_empty_list_of_features_is_refused(tmp_path):
+    path = write_source(tmp_path / "train.parquet", rows=60)
+    error = refusal(path, tmp_path, FeatureError, features=[])
+    assert (error.names, "no features asked for" in str(error)) == ((), True)
+
+
+@pytest.mark.parametrize("option", ["features", "targets"])
+@pytest.mark.parametrize("wrong", [1, None, b"feature_001"])
+def test_a_name_that_is_no_text_is_refused(tmp_path, option, wrong):
+    path = write_source(tmp_path / "train.parquet", rows=60)
+    error = refusal(path, tmp_path, TypeError, **{option: ["feature_001", wrong]})
+    assert f"{option}: found {wrong!r} in the list, expected names of columns" in str(error)
 
 
 @pytest.mark.parametrize("option", ["features", "targets"])
