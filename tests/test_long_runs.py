@@ -8,6 +8,7 @@ import pickle
 import shutil
 import sys
 import threading
+import time
 from contextlib import suppress
 
 import numpy as np
@@ -35,7 +36,14 @@ def held():
     """Descriptors, threads, and maps of shard files, of this process."""
     with open("/proc/self/maps") as maps:
         mapped = sum(".arrow" in line for line in maps)
-    return len(os.listdir("/proc/self/fd")), threading.active_count(), mapped
+    # "Dummy" is a thread of TensorFlow's that has called Python once.
+    threads = [thread for thread in threading.enumerate() if not thread.name.startswith("Dummy")]
+    return len(os.listdir("/proc/self/fd")), len(threads), mapped
+
+
+def more_than(before):
+    """By how many of each there are more; what earlier tests did may end only now."""
+    return [max(0, now - then) for now, then in zip(held(), before, strict=True)]
 
 
 @pytest.fixture
@@ -58,7 +66,7 @@ def assert_flat(collector, do, times=TIMES):
     tracked, before = collector(), held()
     for number in range(1, times):
         do(number)
-    assert held() == before
+    assert more_than(before) == [0, 0, 0]
     assert collector() - tracked < 20
 
 
@@ -108,8 +116,10 @@ def test_fits_that_are_stopped_half_way_leave_nothing(folder, collector, nothing
     for _ in range(8):
         fit()
     collector()  # Keras's own
-    after = held()
-    assert [now - then for now, then in zip(after, before, strict=True)] <= [2, 2, 0]
+    for _ in range(50):  # its threads end in the background
+        if any(more_than(before)):
+            time.sleep(0.1)
+    assert more_than(before) == [0, 0, 0]
 
 
 def test_sets_that_cannot_be_opened_or_read_let_all_go_without_the_collector(
