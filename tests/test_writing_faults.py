@@ -40,6 +40,7 @@ from numerai_sequence.parquet import Parquet
 from numerai_sequence.plan import Plan
 from numerai_sequence.scratch import Scratch
 from numerai_sequence.source import Source
+from numerai_sequence.windows import Window
 
 ROWS, GROUP, SHARDS = 600, 150, 3
 
@@ -215,11 +216,20 @@ def test_an_old_shard_that_cannot_be_removed_is_said_to_be_all_that_is_left(trai
     assert len(os.listdir(out)) == SHARDS + 1
 
 
+@pytest.mark.parametrize(("encoding", "width"), [("packed", 3), ("int8", 9)])
+def test_all_shards_are_on_the_disk_with_the_scratch_of_two(encoding, width):
+    features = tuple(f"feature_{number}" for number in range(9))
+    windows = tuple(Window(shard, 0, (f"{shard}",), 1000) for shard in range(5))
+    plan = Plan(features, ("target",), windows, (), 1)
+    others = 40 + 4  # id, era and data type; target
+    shard_bytes = 1000 * (width + others) + 2 * 9 * (len("feature_0") + 4)
+    expected = 5 * shard_bytes + 2 * 1000 * (3 + others)
+    assert plan.disk_bytes(WriteOptions(num_shards=5, encoding=encoding)) == expected
+
+
 @pytest.mark.parametrize("encoding", ["packed", "int8"])
 @pytest.mark.parametrize("num_shards", [1, 2, 7])
-def test_the_room_that_is_told_is_the_room_that_is_taken(
-    tmp_path, monkeypatch, encoding, num_shards
-):
+def test_no_more_room_is_taken_than_is_told(tmp_path, monkeypatch, encoding, num_shards):
     source = write_source(tmp_path / "train.parquet", rows=9000, features=300)
     drop, disk_bytes, taken, told = Scratch.drop, Plan.disk_bytes, [], []
 
@@ -235,7 +245,7 @@ def test_the_room_that_is_told_is_the_room_that_is_taken(
     monkeypatch.setattr(Scratch, "drop", measured)
     monkeypatch.setattr(Plan, "disk_bytes", noted)
     write(source, tmp_path / "out", encoding=encoding, num_shards=num_shards)
-    assert 0.95 * max(taken) < told[0] < 1.15 * max(taken)
+    assert 0.95 * max(taken) < told[0] < 1.5 * max(taken)
 
 
 MEMORY_ERRORS = [
