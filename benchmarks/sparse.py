@@ -19,10 +19,11 @@ from numerai_sequence.layout import (
     Batch,
     Manifest,
     Shard,
+    SourceFile,
     WriteOptions,
     shard_schema,
-    write_manifest,
 )
+from numerai_sequence.manifest import write_manifest
 from numerai_sequence.synthetic import feature_names
 
 SHARDS = 16
@@ -76,7 +77,8 @@ def write_sparse(folder: Path, *, rows: int, features: int) -> None:
         batches = tuple(Batch(size, era_counts(number, size), {"train": size}) for size in sizes)
         shards.append(Shard(path.name, path.stat().st_size, share, "", batches))
     options = WriteOptions(num_shards=SHARDS, encoding="int8")
-    manifest = Manifest("int8", names, ("target",), options, (), tuple(shards))
+    source = SourceFile("zeros", 0, 0, rows, "")
+    manifest = Manifest("int8", names, ("target",), options, (source,), tuple(shards))
     write_manifest(manifest, folder / MANIFEST)
 
 

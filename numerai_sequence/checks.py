@@ -10,17 +10,22 @@ from typing import Any
 
 import numpy as np
 
+# Of a count: what an int64 holds, so that no sum of rows or place in a file overflows unseen.
+_LARGEST = 2**63 - 1
+
 
 def as_text(value: Any) -> str:
     if not isinstance(value, str):
         raise TypeError(f"found {short(value)}, expected a string")
+    if not value.isascii():
+        value.encode()  # half of a letter, which JSON can spell, is a UnicodeError
     return value
 
 
 def as_count(value: Any) -> int:
     count = as_whole(value)
-    if count < 0:
-        raise TypeError(f"found {short(value)}, expected a whole number")
+    if not 0 <= count <= _LARGEST:
+        raise TypeError(f"found {short(value)}, expected a whole number from 0 to {_LARGEST}")
     return count
 
 
@@ -45,7 +50,9 @@ def as_dict(value: Any) -> dict[str, Any]:
 def as_counts(value: Any) -> dict[str, int]:
     counts = as_dict(value)
     for name, count in counts.items():
-        as_text(name), as_count(count)
+        as_text(name)
+        if not as_count(count):
+            raise ValueError(f"{short(name)}: found 0, expected at least 1")
     return counts  # and no copy: a terabyte's set has some 100,000 of these numbers
 
 
@@ -59,7 +66,7 @@ def as_names(value: Any) -> tuple[str, ...]:
 
 def check_count(name: str, value: Any) -> None:
     if as_whole(value, name) < 1:
-        raise ValueError(f"{name}: found {value}, expected at least 1")
+        raise ValueError(f"{name}: found {short(value)}, expected at least 1")
 
 
 def whole_number(name: str, value: Any, *, least: int) -> int:

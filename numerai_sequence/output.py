@@ -28,9 +28,8 @@ from .layout import (
     Manifest,
     WriteOptions,
     is_shard_name,
-    read_manifest,
-    write_manifest,
 )
+from .manifest import read_manifest, write_manifest
 from .source import Source
 from .steps import forget
 
