@@ -11,11 +11,12 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from .checks import short
 from .encoding import Bytes
 from .guard import Guard
-from .layout import META_COLUMNS, Shard
+from .ipc import find_values
+from .layout import Shard
 from .opened import Opened, corrupt, not_mapped
-from .paging import advise
 
 Numbers = npt.NDArray[np.int64]
 
@@ -54,53 +55,37 @@ class Mapped(Opened):
         self._buffer = pa.py_buffer(self.map)
         self._bytes: Bytes = np.frombuffer(self.map, np.uint8)
         self._guard = Guard(self.map, self._buffer.address)
-        # Only the pages that describe the record batches are touched.
-        advise(self.map, "MADV_RANDOM")
-        self.starts = self._check(shard, schema)
-        self.check_whole()
-        advise(self.map, "MADV_DONTNEED")
-        advise(self.map, "MADV_NORMAL")
+        self.starts = self._find_values(shard, schema)
 
-    def _check(self, shard: Shard, schema: pa.Schema) -> dict[str, Numbers]:
-        """Check the structure against the manifest; return where the values start."""
-        rows: list[int] = []
-        names = schema.names[len(META_COLUMNS) :]
-        starts = {name: np.zeros(len(shard.batches), np.int64) for name in names}
+    def _find_values(self, shard: Shard, schema: pa.Schema) -> dict[str, Numbers]:
+        rows = [batch.rows for batch in shard.batches]
         try:
-            reader = pa.ipc.open_file(self._buffer)
-            if not reader.schema.equals(schema, check_metadata=True):
-                raise corrupt(self.path, "schema", "another", "that of the manifest")
-            if reader.num_record_batches != len(shard.batches):
-                found, expected = reader.num_record_batches, len(shard.batches)
-                raise corrupt(self.path, "record batches", found, expected)
-            for number in range(reader.num_record_batches):
-                batch = reader.get_batch(number)
-                batch.validate()
-                rows.append(batch.num_rows)
-                for name in names:
-                    starts[name][number] = self._start(batch.column(name))
-        except (pa.ArrowException, OSError, UnicodeError) as error:
-            raise corrupt(self.path, "Arrow file", str(error), "a whole one") from error
-        if rows != [batch.rows for batch in shard.batches]:
-            raise corrupt(self.path, "rows", rows, [batch.rows for batch in shard.batches])
-        return starts
+            return find_values(self._copy, shard.bytes, schema, rows)
+        except ValueError as error:
+            raise corrupt(self.path, "Arrow file", str(error), "one as it was written") from error
 
-    def _start(self, column: pa.Array) -> int:
-        """Return the place in the file of a column's first value."""
-        if column.null_count:
-            raise pa.ArrowInvalid("a null target or feature")
-        values = column.storage.flatten() if isinstance(column, pa.ExtensionArray) else column
-        address: int = values.to_numpy(zero_copy_only=True).ctypes.data
-        return address - self._buffer.address if len(values) else 0
+    def _copy(self, start: int, stop: int) -> bytes:
+        """Read bytes of the file, and not of its map, of which no page is needed yet."""
+        copied = np.empty(max(0, stop - start), np.uint8)
+        self.read_into(start, copied)
+        return copied.tobytes()
 
     def batches(self) -> list[pa.RecordBatch]:
-        """Return the record batches, views of the file."""
+        """Return the record batches, views of the file.
+
+        What is in them is not checked: see `contents`.
+
+        Raises
+        ------
+        CorruptShardError
+            Arrow sees a damage that opening has not.
+        """
         # A reader is no thing for two threads at once.
         try:
             reader = pa.ipc.open_file(self._buffer)
             return [reader.get_batch(number) for number in range(reader.num_record_batches)]
         except (pa.ArrowException, OSError) as error:
-            raise corrupt(self.path, "Arrow file", str(error), "a whole one") from error
+            raise corrupt(self.path, "Arrow file", short(str(error)), "a whole one") from error
 
     def check_whole(self) -> None:
         """See that what was read out of the map was the file's.

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from .encoding import Bytes
 from .errors import CorruptShardError, NumeraiSequenceError
-from .layout import Shard
+from .layout import Shard, open_regular
 
 REMEDY = "write the set again with overwrite=True, or copy the file again"
 # What the system refuses though the file may be as good as ever.
@@ -50,7 +50,7 @@ class Opened:
     def __init__(self, path: Path, shard: Shard) -> None:
         self.path = path
         try:
-            self.descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+            self.descriptor = open_regular(path)
             weakref.finalize(self, os.close, self.descriptor).atexit = False
             self._status = self._read_status()
         except OSError as error:
@@ -129,7 +129,7 @@ def corrupt(
     path: Path, what: str, found: object, expected: object, remedy: str = REMEDY
 ) -> CorruptShardError:
     return CorruptShardError(
-        f"{path}: {what}: found {found}, expected {expected}; {remedy}",
+        f"{path}: {what}: found {found!s:.200}, expected {expected!s:.200}; {remedy}",
         path=path,
         found=found,
         expected=expected,

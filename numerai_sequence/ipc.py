@@ -1,0 +1,264 @@
+"""Ipc: from the bytes of an Arrow file to where its values are, or to what is wrong with it.
+
+The end of the file says where the record batches are, and the header of each where its buffers are:
+both are flatbuffers, and the numbers below are those of Arrow's tables in them
+(https://github.com/apache/arrow/tree/main/format: File.fbs, Message.fbs, Schema.fbs). Arrow does
+whatever they say: it decompresses, turns values round, copies a text as often as it is pointed at,
+and hands what describes a type to whoever has registered it. Here they are read without belief, and
+only what our own writer writes gets by; then Arrow may have the file.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from .flatbuffer import Table, read_number
+from .layout import FEATURES, META_COLUMNS
+
+Numbers = npt.NDArray[np.int64]
+Read = Callable[[int, int], bytes]
+
+_MAGIC = b"ARROW1"
+_BLOCK = np.dtype([("offset", "<i8"), ("header", "<i4"), ("", "<i4"), ("body", "<i8")])
+_PAIR_BYTES = 16  # of a node (length, nulls) and of a buffer (offset, length): two int64
+# Of a flatbuffer, besides what it is there for: its tables, and gaps that align them.
+_SLACK_BYTES = 1024
+_EXTENSION = b"ARROW:extension:metadata"
+_RECORD_BATCH = 3
+# The numbers that make a type, by what type it is: integers, floats, texts, lists of a fixed size.
+_PARAMETERS = {2: ((0, "<i"), (1, "<B")), 3: ((0, "<h"),), 5: (), 16: ((0, "<i"),)}
+
+
+def find_values(
+    read: Read, size: int, schema: pa.Schema, rows: Sequence[int]
+) -> dict[str, Numbers]:
+    """Return where in a shard file the values are, after a look at all that leads to them.
+
+    Parameters
+    ----------
+    read : function
+        Returns the bytes of the file from a start to a stop.
+    size : int
+        Bytes of the file.
+    schema : pyarrow.Schema
+        That it has to have, from `layout.shard_schema`.
+    rows : sequence of int
+        That its record batches have to have.
+
+    Returns
+    -------
+    dict of int64 arrays, each of shape (record batches,)
+        The places of the first value, by the names of the targets and "features".
+
+    Raises
+    ------
+    ValueError
+        The file has another structure, saying which.
+    """
+    try:
+        return _find_values(read, size, schema, rows)
+    except struct.error as error:
+        raise ValueError(f"something lies outside of it: {error}") from error
+
+
+def _find_values(
+    read: Read, size: int, schema: pa.Schema, rows: Sequence[int]
+) -> dict[str, Numbers]:
+    wanted = schema.serialize()[8:].to_pybytes()
+    # The footer repeats the schema, and has a block for each record batch.
+    footer, stop = _footer(read, size, 2 * len(wanted) + len(rows) * _BLOCK.itemsize)
+    if not _is_same_schema(footer.table(1), Table.root(wanted).table(2)):
+        raise ValueError("another schema than that of the manifest")
+    if footer.count(2) or footer.count(4):
+        raise ValueError("dictionaries or metadata in its footer")
+    if footer.count(3) != len(rows):
+        raise ValueError(f"{footer.count(3)} record batches, expected {len(rows)}")
+    columns = _Columns(schema)
+    blocks = footer.array(3, _BLOCK)
+    _check_blocks(blocks, stop, columns.header_bytes)
+    nodes = np.empty((len(blocks), columns.nodes, 2), np.int64)
+    buffers = np.empty((len(blocks), columns.buffers, 2), np.int64)
+    for number, (block, count) in enumerate(zip(blocks.tolist(), rows, strict=True)):
+        try:
+            header = _header(read, block)
+            nodes[number], buffers[number] = _read_header(header, count, columns)
+        except ValueError as error:
+            raise ValueError(f"record batch {number}: {error}") from error
+    columns.check(np.array(rows, np.int64), nodes, buffers, blocks["body"])
+    bodies = blocks["offset"] + blocks["header"]
+    return {name: bodies + buffers[:, place, 0] for name, place in columns.places.items()}
+
+
+def _footer(read: Read, size: int, most: int) -> tuple[Table, int]:
+    """Return the footer, and where in the file it starts."""
+    begin, end = read(0, len(_MAGIC)), read(max(0, size - 10), size)
+    if begin != _MAGIC or end[4:] != _MAGIC:
+        raise ValueError("no such file: it does not begin or end as one does")
+    stop = size - len(end)
+    start = stop - read_number(end, "<i", 0)
+    if not len(_MAGIC) < start < stop or stop - start > most + _SLACK_BYTES:
+        raise ValueError("its footer lies outside of it, or is too long")
+    return Table.root(read(start, stop)), start
+
+
+def _check_blocks(blocks: npt.NDArray[Any], stop: int, header_bytes: int) -> None:
+    """See that messages lie in the file, one after the other, where their values are aligned."""
+    offset, header, body = (blocks[name].astype(np.int64) for name in ("offset", "header", "body"))
+    is_inside = (offset >= 8) & (header > 8) & (body >= 0) & (offset < stop) & (body < stop)
+    if not is_inside.all() or ((offset | header) % 8).any() or (header > header_bytes).any():
+        raise ValueError("a record batch lies outside of it, or has too long a header")
+    ends = offset + header + body
+    if (ends > np.append(offset[1:], stop)).any():
+        raise ValueError("record batches that overlap")
+
+
+def _header(read: Read, block: tuple[int, int, int, int]) -> Table:
+    """Return what a message says of its record batch."""
+    offset, length, _, body = block
+    data = read(offset, offset + length)
+    begin, size = struct.unpack_from("<Ii", data)
+    if (begin, size) != (0xFFFFFFFF, length - 8):
+        raise ValueError("its header has another length than the footer says")
+    message = Table.root(data[8:])
+    if message.number(1, "<B") != _RECORD_BATCH or message.number(3, "<q") != body:
+        raise ValueError("another message than the footer says")
+    if message.count(4):
+        raise ValueError("metadata of its own")
+    return message.table(2)
+
+
+def _read_header(batch: Table, rows: int, columns: _Columns) -> tuple[Any, Any]:
+    if batch.has(3):
+        raise ValueError("compressed; expected values as they are")
+    found = batch.number(0, "<q")
+    if found != rows:
+        raise ValueError(f"{found} rows, expected {rows}")
+    if (batch.count(1), batch.count(2), batch.count(4)) != (columns.nodes, columns.buffers, 0):
+        raise ValueError("other columns than the schema has")
+    nodes, buffers = (batch.array(slot, np.dtype("<i8"), _PAIR_BYTES) for slot in (1, 2))
+    return nodes.reshape(-1, 2), buffers.reshape(-1, 2)
+
+
+class _Columns:
+    """Which nodes and buffers the columns of a shard have, and how large these must be.
+
+    A text has three buffers: which are null, offsets, letters. A target has two: which are null,
+    values. The features have three: which rows are null, which values are, values.
+    """
+
+    def __init__(self, schema: pa.Schema) -> None:
+        targets = schema.names[len(META_COLUMNS) : -1]
+        [self._width] = schema.field(FEATURES).type.shape
+        self.nodes = len(META_COLUMNS) + len(targets) + 2
+        first = 3 * len(META_COLUMNS)
+        self.places = {name: first + 2 * number + 1 for number, name in enumerate(targets)}
+        self.places[FEATURES] = first + 2 * len(targets) + 2
+        self.buffers = self.places[FEATURES] + 1
+        self.header_bytes = (self.nodes + self.buffers) * _PAIR_BYTES + _SLACK_BYTES
+        # What each row takes, of each buffer: the offsets of texts have one more.
+        self._row_bytes = np.zeros(self.buffers, np.int64)
+        self._row_bytes[1:first:3] = self._row_bytes[list(self.places.values())] = 4
+        self._row_bytes[-1] = self._width
+        self._more_bytes = np.zeros(self.buffers, np.int64)
+        self._more_bytes[1:first:3] = 4
+
+    def check(self, rows: Numbers, nodes: Numbers, buffers: Numbers, bodies: Numbers) -> None:
+        """See that each buffer lies in its record batch, after the one before, and is long enough.
+
+        Parameters
+        ----------
+        rows : int64 array, shape (record batches,)
+        nodes : int64 array, shape (record batches, nodes, 2)
+            Length and nulls.
+        buffers : int64 array, shape (record batches, buffers, 2)
+            Offset in the body and length.
+        bodies : int64 array, shape (record batches,)
+            Lengths.
+        """
+        if (rows > bodies // self._width).any():  # or a product below could overflow
+            raise ValueError("more rows than it has room for")
+        lengths = np.repeat(rows[:, np.newaxis], self.nodes, axis=1)
+        lengths[:, -1] *= self._width
+        nulls = nodes[:, :, 1].copy()
+        data_type = META_COLUMNS.index("data_type")
+        has_nulls = nulls[:, data_type] > 0
+        if not ((nulls[:, data_type] >= 0) & (nulls[:, data_type] <= rows)).all():
+            raise ValueError("more nulls than rows")
+        nulls[:, data_type] = 0
+        if (nodes[:, :, 0] != lengths).any() or nulls.any():
+            raise ValueError("a column of another length, or a null where none may be")
+        needed = rows[:, np.newaxis] * self._row_bytes + self._more_bytes
+        needed[:, 3 * data_type] = np.where(has_nulls, (rows + 7) // 8, 0)
+        offset, length = buffers[:, :, 0], buffers[:, :, 1]
+        is_inside = (offset >= 0) & (length >= needed) & (offset <= bodies[:, np.newaxis])
+        if not (is_inside & (length <= bodies[:, np.newaxis] - offset)).all():
+            raise ValueError("a buffer that is too short, or leads out of its record batch")
+        if (offset % 8).any() or (offset[:, 1:] < (offset + length)[:, :-1]).any():
+            raise ValueError("buffers that overlap")
+
+
+def _is_same_schema(found: Table, expected: Table) -> bool:
+    """Compare two schemas, never reading more of the first than the second has.
+
+    0 is whether values are big-endian, 1 the fields, 2 the metadata.
+    """
+    return (
+        found.number(0, "<h") == expected.number(0, "<h")
+        and _is_same_metadata(found, expected, 2)
+        and _are_same(found, expected, 1, _is_same_field)
+    )
+
+
+def _is_same_field(found: Table, expected: Table) -> bool:
+    """Compare name (0), whether nulls are allowed (1), type (2, 3), children (5), metadata (6)."""
+    kind = int(expected.number(2, "<B"))
+    numbers = [(1, "<B"), (2, "<B")]
+    return (
+        all(found.number(*number) == expected.number(*number) for number in numbers)
+        and found.text(0) == expected.text(0)
+        and not found.has(4)  # a dictionary
+        and _is_same_type(found.table(3), expected.table(3), kind)
+        and _are_same(found, expected, 5, _is_same_field)
+        and _is_same_metadata(found, expected, 6)
+    )
+
+
+def _is_same_type(found: Table, expected: Table, kind: int) -> bool:
+    return all(found.number(*place) == expected.number(*place) for place in _PARAMETERS[kind])
+
+
+def _are_same(
+    found: Table, expected: Table, slot: int, same: Callable[[Table, Table], bool]
+) -> bool:
+    return found.count(slot) == expected.count(slot) and all(
+        map(same, found.tables(slot), expected.tables(slot))
+    )
+
+
+def _is_same_metadata(found: Table, expected: Table, slot: int) -> bool:
+    if found.count(slot) != expected.count(slot):
+        return False
+    ours, others = (
+        {pair.text(0): pair.text(1) for pair in table.tables(slot)} for table in (expected, found)
+    )
+    return ours.keys() == others.keys() and all(
+        ours[key] == others[key] or (key == _EXTENSION and _is_same_tensor(ours[key], others[key]))
+        for key in ours
+    )
+
+
+def _is_same_tensor(one: bytes, other: bytes) -> bool:
+    """Compare what describes two tensors, but for empty lists: not every Arrow writes them."""
+    if len(other) > 200:
+        return False
+    found, expected = json.loads(other), json.loads(one)
+    return isinstance(found, dict) and expected == {
+        key: value for key, value in found.items() if value != []
+    }
