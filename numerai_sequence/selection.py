@@ -10,18 +10,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
+from .contents import COUNTED, encode_texts, find_missing
 from .encoding import Bytes, row_bytes
 from .eras import choose_eras
 from .errors import EraError, close_matches
 from .layout import Batch
-from .opened import corrupt
 from .paging import Pager
 from .shards import ShardSet
 
@@ -92,17 +92,17 @@ class Selection:
 
     def _choose(self) -> Iterator[npt.NDArray[np.uint32] | None]:
         """Yield the numbers of the chosen rows within each record batch; None for all of them."""
-        for _, meta, batch in self._record_batches(lambda _, meta: self._is_cut(meta)):
+        for _, meta, batch, path in self._record_batches(lambda _, meta: self._is_cut(meta)):
             if batch is None:
                 yield None if self._takes_some(meta) else np.empty(0, np.uint32)
                 continue
             mask = np.ones(meta.rows, bool)
-            if self._eras is not None:
-                mask &= self._is_in(batch, "era", self._eras)
-            if self._data_types is not None:
-                mask &= self._is_in(batch, "data_type", self._data_types)
+            for name in (name for name in COUNTED if COUNTED[name] in self._wanted):
+                wanted = self._wanted[COUNTED[name]]
+                texts, places = encode_texts(batch, name, meta, path)
+                mask &= np.array([*(text in wanted for text in texts), False])[places]
             for name in self._complete:
-                mask &= ~np.isnan(batch.column(name).to_numpy())
+                mask &= ~find_missing(batch, name, meta, path)
             yield None if mask.all() else np.flatnonzero(mask).astype(np.uint32)
 
     def _number_rows(self, chosen: Sequence[npt.NDArray[np.uint32] | None]) -> None:
@@ -123,14 +123,14 @@ class Selection:
 
     def _record_batches(
         self, is_needed: Callable[[int, Batch], bool]
-    ) -> Iterator[tuple[int, Batch, pa.RecordBatch | None]]:
-        """Yield each record batch's number, what the manifest says of it, and it, if needed."""
+    ) -> Iterator[tuple[int, Batch, pa.RecordBatch | None, Path]]:
+        """Yield of each record batch its number, what the manifest says, it if needed, its file."""
         number = 0
         for shard, file in zip(self.shards.manifest.shards, self.shards.files, strict=True):
             needed = [is_needed(number + i, batch) for i, batch in enumerate(shard.batches)]
             batches = file.batches() if any(needed) else [None] * len(needed)
             for meta, batch, is_wanted in zip(shard.batches, batches, needed, strict=True):
-                yield number, meta, batch if is_wanted else None
+                yield number, meta, batch if is_wanted else None, file.path
                 number += 1
             file.check_whole()
 
@@ -148,19 +148,6 @@ class Selection:
         has_null = self._data_types is not None and sum(batch.data_types.values()) < batch.rows
         return has_others or has_null or any(name in batch.missing for name in self._complete)
 
-    def _is_in(self, batch: pa.RecordBatch, name: str, wanted: Sequence[str]) -> Any:
-        found = pc.is_in(self._text(batch, name), value_set=pa.array(wanted, pa.string()))
-        return found.to_numpy(zero_copy_only=False)
-
-    def _text(self, batch: pa.RecordBatch, name: str) -> pa.Array:
-        column = batch.column(name)
-        try:
-            column.validate(full=True)  # a damaged offset would end the process
-        except pa.ArrowException as error:
-            where = self.shards.folder
-            raise corrupt(where, f"column {name!r}", error, "a whole one") from error
-        return column
-
     def _find_eras(self) -> tuple[str, ...]:
         if self.is_whole or (self._data_types is None and not self._complete):
             return self.all_eras if self._eras is None else self._eras
@@ -173,16 +160,14 @@ class Selection:
         places = {era: place for place, era in enumerate(self.all_eras)}
         kind: Any = np.uint16 if len(places) < 1 << 16 else np.uint32
         codes: npt.NDArray[np.integer[Any]] = np.empty(self.rows, kind)
-        names = pa.array(self.all_eras, pa.string())
-        for number, meta, batch in self._record_batches(self._has_eras):
+        for number, meta, batch, path in self._record_batches(self._has_eras):
             part = slice(*self._starts[number : number + 2])
             if batch is None:
                 codes[part] = places[next(iter(meta.eras))] if part.start < part.stop else 0
                 continue
-            found = pc.index_in(self._text(batch, "era"), value_set=names)
-            if found.null_count:
-                raise corrupt(self.shards.folder, "eras", "others", "those of the manifest")
-            codes[part] = found.to_numpy()[self._within(number)]
+            eras, found = encode_texts(batch, "era", meta, path)
+            lookup = np.array([places[era] for era in eras], kind)
+            codes[part] = lookup[found[self._within(number)]]
         return codes
 
     def _has_eras(self, number: int, batch: Batch) -> bool:
@@ -198,9 +183,10 @@ class Selection:
     def missing(self, target: str) -> dict[str, int]:
         """Return how many rows of each era have no value of a target, where any have none."""
         counts = np.zeros(len(self.all_eras), np.int64)
-        for number, _, batch in self._record_batches(lambda _, meta: target in meta.missing):
+        has_some = self._record_batches(lambda _, meta: target in meta.missing)
+        for number, meta, batch, path in has_some:
             if batch is not None:
-                absent = np.isnan(batch.column(target).to_numpy()[self._within(number)])
+                absent = find_missing(batch, target, meta, path)[self._within(number)]
                 codes = self.era_codes[slice(*self._starts[number : number + 2])]
                 counts += np.bincount(codes[absent], minlength=len(counts))
         return {era: int(n) for era, n in zip(self.all_eras, counts, strict=True) if n}

@@ -22,12 +22,14 @@ import pyarrow as pa
 from tqdm import tqdm
 
 from .checking import Checker, FileCheck, Watch
+from .contents import check_column, check_file
 from .encoding import Bytes, row_bytes
 from .eras import sort_eras
 from .errors import CorruptShardError, ManifestError
-from .layout import MANIFEST, META_COLUMNS, Manifest, Shard, read_manifest
+from .layout import MANIFEST, META_COLUMNS, Manifest, Shard
+from .manifest import read_manifest
 from .mapped import Mapped
-from .opened import Opened, corrupt
+from .opened import Opened
 from .paging import Pager
 from .rows import Rows
 
@@ -186,20 +188,24 @@ class ShardSet:
         return sorted(self._count("data_types"))
 
     def column(self, name: str) -> pa.ChunkedArray:
-        """Return ``id``, ``era``, ``data_type`` or a target for all rows, without copying."""
+        """Return ``id``, ``era``, ``data_type`` or a target for all rows, without copying.
+
+        Raises
+        ------
+        CorruptShardError
+            It is not what the manifest tells of.
+        """
         self._check_open()
         if name not in (*META_COLUMNS, *self.targets):
             raise KeyError(f"{name!r}; there are {', '.join((*META_COLUMNS, *self.targets))}")
         kind = self.manifest.schema.field(name).type
-        chunks = [batch.column(name) for file in self._files for batch in file.batches()]
-        column = pa.chunked_array(chunks, kind)
-        try:
-            column.validate(full=True)  # a damaged string offset would end the process
-        except pa.ArrowException as error:
-            raise corrupt(self.folder, f"column {name!r}", error, "a whole one") from error
-        for file in self._files:
+        chunks = []
+        for shard, file in zip(self.manifest.shards, self._files, strict=True):
+            for batch, expected in zip(file.batches(), shard.batches, strict=True):
+                check_column(batch, name, expected, file.path)
+                chunks.append(batch.column(name))
             file.check_whole()
-        return column
+        return pa.chunked_array(chunks, kind)
 
     def spans(self) -> list[tuple[int, int]]:
         """Return the rows of each record batch as (start, stop)."""
@@ -266,6 +272,8 @@ class ShardSet:
     def verify(self, *, progress: bool = False) -> None:
         """Read every byte of every shard file, and compare it with its checksum.
 
+        And see that it holds the eras, data types and missing targets that the manifest tells of.
+
         Raises
         ------
         CorruptShardError
@@ -275,11 +283,12 @@ class ShardSet:
         with tqdm(
             total=total, desc="verifying", unit="B", unit_scale=True, disable=not progress
         ) as bar:
-            for shard, path in zip(self.manifest.shards, self.paths, strict=True):
+            for shard, file in zip(self.manifest.shards, self.files, strict=True):
                 # What is at that path now, be it the file that is mapped or another.
-                check = FileCheck(Opened(path, shard), shard)
+                check = FileCheck(Opened(file.path, shard), shard)
                 while count := check.advance():
                     bar.update(count)
+                check_file(file, shard.batches)
 
     def _count(self, what: str) -> Counter[str]:
         counts: Counter[str] = Counter()
