@@ -335,7 +335,7 @@ def test_the_manifest_counts_the_rows_without_a_target(tmp_path, encoding):
     values = np.where(np.arange(ROWS) < 300, np.nan, 0.5).astype(np.float32)
     table = nulls.set_column(place, "target_b", pa.array(values, mask=np.arange(ROWS) == 500))
     place = table.schema.get_field_index("target_c")
-    table = table.set_column(place, "target_c", pa.array(np.full(ROWS, np.inf, np.float32)))
+    table = table.set_column(place, "target_c", pa.array(np.zeros(ROWS, np.float32)))
     path = save(table, tmp_path / "train.parquet", row_group_size=100)
     targets = ["target_b", "target_c", "target"]
     options = {"num_shards": 3, "mix_eras": 2, "encoding": encoding, "targets": targets}
