@@ -23,6 +23,7 @@ from .errors import (
     OutputError,
     OutputExistsError,
     SourceError,
+    WorkerError,
 )
 from .layout import WriteOptions
 from .shards import PathLike, ShardSet, open_shards
@@ -55,6 +56,7 @@ __all__ = [
     "ShardSet",
     "SourceError",
     "Split",
+    "WorkerError",
     "__version__",
     "export_predict",
     "open_shards",

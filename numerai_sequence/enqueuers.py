@@ -1,15 +1,28 @@
-"""Enqueuers: run an enqueuer of Keras's for one pass over a sequence, and end it with the pass."""
+"""Enqueuers: run an enqueuer of Keras's for one pass over a sequence, and end it with the pass.
+
+Its workers are threads. Where processes are asked for, each of these threads waits for one of them.
+An error passes through Keras's enqueuers as if it were a batch: what they do about one differs, and
+some wait for ever.
+"""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+import os
+import queue
+import threading
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing, suppress
 from typing import Any, Protocol
-from weakref import WeakKeyDictionary
 
-# Those at work for each sequence.
-_ENQUEUERS: WeakKeyDictionary[Any, set[Any]] = WeakKeyDictionary()
+import numpy.typing as npt
+
+from .feeding import Feeding
+from .processes import Workers, catchable
+
+_TICK_SECONDS = 0.02
+
+Batches = Generator[Any, None, None]
 
 
 class Pass(Protocol):
@@ -17,81 +30,159 @@ class Pass(Protocol):
 
     def __len__(self) -> int: ...
     def __getitem__(self, index: int) -> Any: ...
+    def empty(self, shape: tuple[int, ...], dtype: Any) -> npt.NDArray[Any]: ...
+
+
+def run_pass(
+    sequence: Any, shuffle: bool, enqueuer_kind: Callable[..., Any], feeding: Feeding
+) -> Iterator[Any]:
+    """Yield each batch of one pass once; what works for it ends with it, finished or not.
+
+    Each is checked as `NumeraiSequence.check` does: workers leave that to who hands batches on.
+    """
+    run = _Run()
+    feeding.add(run)
+    count = len(sequence)
+    try:
+        with closing(run.batches(sequence, shuffle, enqueuer_kind)) as batches:
+            for number, batch in enumerate(batches, 1):
+                sequence.check(is_last=number == count)
+                yield batch
+    except Exception as error:
+        if run.has_ended:  # and whoever has ended it wants nothing more of it
+            return
+        run.failure = error
+        raise
+    finally:
+        run.end()
+
+
+class _Run:
+    """A pass at work: what makes its batches, and how it has failed, if it has."""
+
+    def __init__(self) -> None:
+        self.failure: Exception | None = None
+        self.has_ended = False
+        self._process = os.getpid()
+        self._workers: Workers | None = None
+        self._enqueuer: Any = None
+        self._thread: threading.Thread | None = None
+        # The garbage collector may come upon its generator in the thread that ends it.
+        self._ending = threading.RLock()
+
+    def batches(self, sequence: Any, shuffle: bool, kind: Callable[..., Any]) -> Batches:
+        # Who shuffles knows which batch comes next.
+        one_pass = sequence.one_pass(shuffle=shuffle)
+        has_processes = sequence.use_multiprocessing and sequence.workers > 0
+        if sequence.workers <= 1 and not has_processes:
+            return self._made_here(one_pass)
+        get = one_pass.__getitem__
+        if has_processes:
+            self._workers = Workers(one_pass, sequence.workers)
+            self._workers.start()
+            get = self._workers.batch
+        self._start_enqueuer(_Enqueued(len(one_pass), get), sequence, kind)
+        return self._enqueued(len(one_pass))
+
+    def _made_here(self, one_pass: Pass) -> Batches:
+        for place in range(len(one_pass)):
+            if self.has_ended:
+                return
+            yield _make_here(one_pass, place)
+
+    def _start_enqueuer(self, enqueued: _Enqueued, sequence: Any, kind: Callable[..., Any]) -> None:
+        options = {"workers": sequence.workers, "max_queue_size": sequence.max_queue_size}
+        # Where the two belong has changed within Keras 3.
+        at_start = "workers" not in inspect.signature(kind).parameters
+        self._enqueuer = kind(
+            enqueued, use_multiprocessing=False, shuffle=False, **({} if at_start else options)
+        )
+        self._enqueuer.start(**(options if at_start else {}))
+        self._thread = self._enqueuer.run_thread
+
+    def _enqueued(self, count: int) -> Batches:
+        with closing(self._enqueuer.get()) as batches:
+            for number, batch in enumerate(batches, 1):
+                if isinstance(batch, _Failed):
+                    batch.throw()
+                if number == count:
+                    self.end()  # before the last batch is used, so that none is begun after it
+                yield batch
+                if number == count:
+                    return
+
+    def end(self) -> None:
+        """End all that works for the pass. Once more does what an interruption has left."""
+        if os.getpid() != self._process:  # a process that was forked ends nothing of its parent's
+            return
+        self.has_ended = True
+        with self._ending:
+            if self._workers is not None:
+                self._workers.end()
+            if self._thread is not None:
+                _end_enqueuer(self._enqueuer, self._thread)
+            self._workers = self._enqueuer = self._thread = None
+
+
+def _make_here(one_pass: Pass, place: int) -> Any:
+    try:
+        return one_pass[place]
+    except Exception:
+        raise
+    except BaseException as error:
+        if threading.get_ident() == threading.main_thread().ident:
+            raise
+        # In a thread of TensorFlow's it would be lost.
+        raise catchable(error) from None
+
+
+def _end_enqueuer(enqueuer: Any, thread: threading.Thread) -> None:
+    """End an enqueuer's thread, without waiting for the batches that are being made."""
+    waits = "drain_queue_and_join" in inspect.signature(enqueuer.stop).parameters
+    enqueuer.stop(**({"drain_queue_and_join": False} if waits else {"timeout": 0}))
+    made = enqueuer.future_queue if hasattr(enqueuer, "future_queue") else enqueuer.queue
+    while thread.is_alive():  # it may wait for room in the queue
+        with suppress(queue.Empty):
+            made.get(timeout=_TICK_SECONDS)
+    with suppress(queue.Full):  # then nobody waits
+        made.put_nowait(_Nothing())
 
 
 class _Enqueued:
     """A pass as an enqueuer wants it: with the names of both generations, and deaf to hooks."""
 
-    def __init__(self, one_pass: Pass) -> None:
-        self._pass = one_pass
-        self.num_batches = len(one_pass)
+    def __init__(self, count: int, get: Callable[[int], Any]) -> None:
+        self.num_batches, self._get = count, get
 
     def __len__(self) -> int:
         return self.num_batches
 
     def __getitem__(self, index: int) -> Any:
-        return self._pass[index]
+        try:
+            return self._get(index)
+        except BaseException as error:
+            return _Failed(catchable(error))
 
     def on_epoch_end(self) -> None:
         """Do nothing: Keras 2's enqueuer calls this from a thread of its own."""
 
 
-def _start_enqueuer(enqueued: _Enqueued, sequence: Any, kind: Callable[..., Any]) -> Any:
-    options = {"workers": sequence.workers, "max_queue_size": sequence.max_queue_size}
-    # Where the two belong has changed within Keras 3.
-    at_start = "workers" not in inspect.signature(kind).parameters
-    enqueuer = kind(
-        enqueued,
-        use_multiprocessing=sequence.use_multiprocessing,
-        shuffle=False,
-        **({} if at_start else options),
-    )
-    enqueuer.start(**(options if at_start else {}))
-    return enqueuer
+class _Failed:
+    """Stands for a batch that could not be made."""
+
+    def __init__(self, error: Exception) -> None:
+        self._error: Exception | None = error
+
+    def throw(self) -> None:
+        error, self._error = self._error, None
+        try:
+            assert error is not None
+            raise error
+        finally:
+            del error  # or the error would hold itself
 
 
-def run_pass(sequence: Any, shuffle: bool, enqueuer_kind: Callable[..., Any]) -> Iterator[Any]:
-    """Yield each batch of one pass once; what works for it ends with it, finished or not."""
-    # Who shuffles knows which batch comes next.
-    one_pass = sequence.one_pass(shuffle=shuffle)
-    count = len(one_pass)
-    if sequence.workers <= 1 and not sequence.use_multiprocessing:
-        for place in range(count):
-            yield _checked(one_pass[place], sequence, is_last=place == count - 1)
-        return
-    enqueuer = _start_enqueuer(_Enqueued(one_pass), sequence, enqueuer_kind)
-    _ENQUEUERS.setdefault(sequence, set()).add(enqueuer)
-    try:
-        with closing(enqueuer.get()) as batches:
-            for number, batch in enumerate(batches, 1):
-                if number == count:
-                    enqueuer.stop()  # before the last batch is used, so that none is begun after it
-                yield _checked(batch, sequence, is_last=number == count)
-                if number == count:
-                    return
-    finally:
-        _ENQUEUERS[sequence].discard(enqueuer)
-        if enqueuer.is_running():
-            enqueuer.stop()
+class _Nothing:
+    """Wakes who waits for a batch of a pass that has ended, and is none."""
 
-
-def _checked(batch: Any, sequence: Any, *, is_last: bool) -> Any:
-    """Return a batch; check what those who read it have left to this process, or to the end."""
-    if is_last or sequence.use_multiprocessing:
-        sequence.check(is_last=is_last)
-    return batch
-
-
-@contextmanager
-def ending_passes(sequence: Any) -> Iterator[None]:
-    """End the passes that are begun meanwhile, if Keras drops them half-way.
-
-    They would end by themselves, but only when the garbage collector finds their generators.
-    """
-    before = set(_ENQUEUERS.get(sequence, ()))
-    try:
-        yield
-    finally:
-        for enqueuer in set(_ENQUEUERS.get(sequence, ())) - before:
-            with suppress(Exception):  # of a batch that nobody waits for
-                enqueuer.stop()
+    def get(self) -> None: ...

@@ -107,6 +107,18 @@ class FeatureError(NumeraiSequenceError, ValueError):
     names: Any
 
 
+class WorkerError(NumeraiSequenceError):
+    """A worker that makes batches has ended: `pid`, and where known `exitcode` (-9: by SIGKILL).
+
+    Or it raised what cannot reach who waits for the batch, such as SystemExit. `pid` is None for a
+    thread.
+    """
+
+    fields = ("pid", "exitcode")
+    pid: int | None
+    exitcode: int | None
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Say whether this is memory that has run out, whatever it is called."""
     if isinstance(error, OSError):

@@ -10,11 +10,15 @@ the Keras packages in use, and `install` changes this in each of them, for our s
 2. One pass over a sequence has one enqueuer of its own, which ends with the pass. Keras 3 keeps
    one for all passes, and hands the batches that a stopped pass had prefetched to the next pass: a
    model then misses some rows and sees others twice. Keras 2 lets it run on into a pass that nobody
-   wants, and waits 5 seconds for it at the end of every epoch.
+   wants, and waits 5 seconds for it at the end of every epoch. What fails in a pass ends it, and is
+   raised as what it is: TensorFlow makes an error of its own of it.
 3. Keras 2 copies every array of floats, though it is of the type that it wants. Ours it takes.
 4. TensorFlow waits for a batch in a thread of its own, not in one of those that run the model, and
    prefetches one, not as many as it likes.
 5. Keras finds y and weights by the names of a model's outputs, whatever form these have.
+6. TensorFlow keeps every generator that it was ever given, and with it Keras's adapter and its
+   sequence: at the end of ``fit``, ``evaluate`` or ``predict`` the adapter forgets the sequence.
+   So does a model the validation data of a fit that was interrupted, which the next would use.
 
 Every other input reaches Keras as it was given. Installing again changes nothing.
 """
@@ -30,21 +34,18 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from types import ModuleType
 from typing import Any
-from weakref import WeakKeyDictionary
 
-from .enqueuers import ending_passes, run_pass
+from .enqueuers import run_pass
+from .feeding import Feeding, forget
 from .forms import Form, arrange, arrays_of, find_form
 
 OPTIONS = ("workers", "use_multiprocessing", "max_queue_size")
 
 _INSTALLED = "_numerai_sequence_installed"
-_FORM = "_numerai_sequence_form"
+_FEEDING = "_numerai_sequence_feeding"
 
 # By TensorFlow, between our generator and the model. It would take as many as it likes.
 _PREFETCHED = 1
-
-# Which form y has to have for the model that each sequence is about to be fed to.
-_FORMS: WeakKeyDictionary[Any, Form] = WeakKeyDictionary()
 
 
 def sequence_bases() -> tuple[type, ...]:
@@ -113,14 +114,26 @@ def _with_options(original: Callable[..., Any], kind: type) -> Callable[..., Any
             options = {option: kwargs.pop(option) for option in OPTIONS if option in kwargs}
         if kwargs.get("_use_cached_eval_dataset"):
             options = {}  # Keras 2's fit validates with the defaults; its own options are set
-        with ExitStack() as stack:
-            for sequence in (x, kwargs.get("validation_data")):
-                if isinstance(sequence, kind):
-                    stack.enter_context(_set(sequence, options))
-                    stack.enter_context(ending_passes(sequence))
-                    if original.__name__ != "predict":  # which looks at no y
-                        stack.enter_context(_comparing(sequence, self))
+        ours = [one for one in (x, kwargs.get("validation_data")) if isinstance(one, kind)]
+        if not ours:
             return original(self, *args, **kwargs)
+        compared = [] if original.__name__ == "predict" else ours  # which looks at no y
+        with ExitStack() as stack:
+            for sequence in ours:
+                stack.enter_context(_set(sequence, options))
+            feeding = stack.enter_context(Feeding({one: _form(one, self) for one in compared}))
+            if original.__name__ == "fit":  # where one is interrupted, the next would use these
+                stack.callback(forget, self, "_eval_epoch_iterator", "_eval_data_handler")
+            try:
+                return original(self, *args, **kwargs)
+            except Exception as error:
+                cause = feeding.cause(error)
+                if cause is None:
+                    raise
+        try:
+            raise cause
+        finally:
+            del cause  # or it would hold itself
 
     return method
 
@@ -137,23 +150,9 @@ def _set(sequence: Any, options: dict[str, Any]) -> Iterator[None]:
             setattr(sequence, option, value)
 
 
-@contextmanager
-def _comparing(sequence: Any, model: Any) -> Iterator[None]:
-    """Note the form that y has to have for a model; Keras makes its adapters meanwhile."""
-    is_within, before, names = sequence in _FORMS, _FORMS.get(sequence), sequence.target
-    _FORMS[sequence] = find_form(model, names) if isinstance(names, Mapping) else None
-    try:
-        yield
-    finally:
-        if is_within:
-            _FORMS[sequence] = before
-        else:
-            del _FORMS[sequence]
-
-
-def is_fed(sequence: Any) -> bool:
-    """Say whether a model is being fitted to a sequence, or evaluated with it, at this moment."""
-    return sequence in _FORMS
+def _form(sequence: Any, model: Any) -> Form:
+    names = sequence.target
+    return find_form(model, names) if isinstance(names, Mapping) else None
 
 
 def _cure_keras_3(kind: type) -> None:
@@ -167,17 +166,21 @@ def _cure_keras_3(kind: type) -> None:
         made(self, x, *args, **kwargs)
         if isinstance(x, kind):
             self.enqueuer = None  # the one for all passes; it has not been started
-            setattr(self, _FORM, _FORMS.get(x))
+            _feeding_of(self)  # while it is known
 
     @functools.wraps(standardize)
     def _standardize_batch(self: Any, batch: Any) -> Any:
-        return standardize(self, arrange(batch, getattr(self, _FORM, None)))
+        form = (
+            _feeding_of(self).form(self.py_dataset) if isinstance(self.py_dataset, kind) else None
+        )
+        return standardize(self, arrange(batch, form))
 
     @functools.wraps(get_iterator)
     def _get_iterator(self: Any) -> Any:
         if not isinstance(self.py_dataset, kind):
             return get_iterator(self)
-        batches = run_pass(self.py_dataset, self.shuffle, module.OrderedEnqueuer)
+        shuffles, feeding = self.shuffle, _feeding_of(self)
+        batches = run_pass(self.py_dataset, shuffles, module.OrderedEnqueuer, feeding)
         return (self._standardize_batch(batch) for batch in batches)
 
     @functools.wraps(get_dataset)
@@ -205,14 +208,15 @@ def _cure_keras_2(package: ModuleType, kind: type) -> None:
     def _handle_multiprocessing(self: Any, x: Any, *args: Any, **kwargs: Any) -> Any:
         if not isinstance(x, kind):
             return handle(self, x, *args, **kwargs)
-        return lambda: run_pass(x, self._shuffle_sequence, module.OrderedEnqueuer)
+        feeding, shuffles = _feeding_of(self), self._shuffle_sequence
+        # The adapter holds the sequence, not this function.
+        return lambda: run_pass(self._keras_sequence, shuffles, module.OrderedEnqueuer, feeding)
 
     @functools.wraps(standardize)
     def _standardize_batch(self: Any, data: Any) -> Any:
         if isinstance(self._keras_sequence, kind):
             # The first call is from the adapter's constructor.
-            form = vars(self).setdefault(_FORM, _FORMS.get(self._keras_sequence))
-            data = arrange(data, form)
+            data = arrange(data, _feeding_of(self).form(self._keras_sequence))
             floats = {array.dtype.name for array in arrays_of(data) if array.dtype.kind == "f"}
             if floats <= {package.backend.floatx()}:
                 return data  # and no copy of each array, which is no longer aligned
@@ -225,6 +229,15 @@ def _cure_keras_2(package: ModuleType, kind: type) -> None:
 
     adapter._handle_multiprocessing = _handle_multiprocessing
     adapter._standardize_batch, adapter.get_dataset = _standardize_batch, _get_dataset
+
+
+def _feeding_of(adapter: Any) -> Feeding:
+    """Return the call of a model's method that an adapter was made in; first asked for in there."""
+    feeding: Feeding | None = vars(adapter).get(_FEEDING)
+    if feeding is None:
+        feeding = Feeding.of(adapter)
+        setattr(adapter, _FEEDING, feeding)
+    return feeding
 
 
 def _on_its_own(dataset: Any) -> Any:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import random
+from contextvars import ContextVar
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 Numbers = npt.NDArray[np.int32]
+
+#: The sequence that is asked for a batch of a pass, and the reader and the targets of that pass.
+READING: ContextVar[tuple[Any, Any, Any] | None] = ContextVar("READING", default=None)
 
 
 class OnePass:
@@ -34,9 +38,17 @@ class OnePass:
         return len(self._numbers)
 
     def __getitem__(self, place: int) -> Any:
-        number = int(self._numbers[place])
-        checks = not self._processes  # who hands on their batches does it for all of them
-        return self._sequence._batch(number, self._reader, self._targets, checks)
+        # Of the sequence's own class, which may add to what a batch is.
+        token = READING.set((self._sequence, self._reader, self._targets))
+        try:
+            return self._sequence[int(self._numbers[place])]
+        finally:
+            READING.reset(token)
+
+    def empty(self, shape: tuple[int, ...], dtype: Any) -> npt.NDArray[Any]:
+        """Return an array with anything in it, for a batch that a worker process has made."""
+        array: npt.NDArray[Any] = self._sequence._buffers.empty(shape, dtype)
+        return array
 
     def __reduce__(self) -> Any:
         return OnePass, (self._sequence, self._epoch, self._numbers, self._processes)

@@ -18,10 +18,11 @@ from .checks import one_of, whole_number
 from .encoding import DTYPES, Decoder
 from .era_order import EraOrder
 from .feature_sets import resolve_features
+from .feeding import is_fed
 from .groups import KEPT, GroupReader
 from .order import Order, batch_count, epoch_order
 from .paging import Pager
-from .passes import Numbers, OnePass, shuffle_batches
+from .passes import READING, Numbers, OnePass, shuffle_batches
 from .reading import Reading
 from .selection import Selection
 from .shards import PathLike, ShardSet, open_shards
@@ -242,11 +243,7 @@ class NumeraiSequence(*_BASES):  # type: ignore[misc]
         if weights and not self._outputs:
             raise ValueError("sample_weight: found one without a target, expected None")
         had_weights = getattr(self, "_sample_weight", sample_weight) is not None
-        if (
-            had_weights is (weights is None)
-            and self.missing_target != "mask"
-            and keras_compat.is_fed(self)
-        ):
+        if had_weights is (weights is None) and self.missing_target != "mask" and is_fed(self):
             raise ValueError(
                 "sample_weight: found a change from or to None during fit, expected weights from "
                 "the beginning on: Keras has asked what a batch is; begin with a weight of 1"
@@ -273,9 +270,13 @@ class NumeraiSequence(*_BASES):  # type: ignore[misc]
         return self._selection.era_codes
 
     def in_order(self, batch_size: int) -> NumeraiSequence:
-        """Return a sequence of the same rows in the order of the files, of x alone."""
+        """Return a sequence of the same rows in the order of the files, of x alone.
+
+        Of a class that has a ``__getitem__`` of its own it keeps y, which that may expect.
+        """
         other: NumeraiSequence = copy.copy(self)
-        other.target, other._outputs, other.sample_weight = None, {}, None
+        if type(self).__getitem__ is NumeraiSequence.__getitem__:
+            other.target, other._outputs, other.sample_weight = None, {}, None
         other.batch_by, other.batch_size = "rows", whole_number("batch_size", batch_size, least=1)
         other.shuffle, other.run_rows, other.drop_remainder = False, 1, False
         other._reading = other._plan(self.paging)
@@ -330,15 +331,20 @@ class NumeraiSequence(*_BASES):  # type: ignore[misc]
         IndexError
             There is no such batch.
         """
-        self._is_epoch_begun = True
         number, count = operator.index(index), len(self)
         if not -count <= number < count:
             raise IndexError(f"batch {number}, but an epoch has {count}")
+        reading = READING.get()
+        if reading is not None and reading[0] is self:
+            return self._batch(number % count, *reading[1:])
+        self._is_epoch_begun = True
         epoch, made = self.epoch, self._reader
         if made is None or made[0] != epoch:
             made = epoch, *self._make_reader(epoch, range(count), fetch="first")
             self._reader = made
-        return self._batch(number % count, *made[1:])
+        batch = self._batch(number % count, *made[1:])
+        self.check(is_last=number % count == count - 1)
+        return batch
 
     def on_epoch_end(self) -> None:
         """Move on to the next epoch's order.
@@ -384,17 +390,13 @@ class NumeraiSequence(*_BASES):  # type: ignore[misc]
         )
         return reader, targets
 
-    def _batch(
-        self, number: int, reader: GroupReader, targets: Targets, checks: bool = True
-    ) -> Any:
+    def _batch(self, number: int, reader: GroupReader, targets: Targets) -> Any:
         rows = reader.size(number)
         x = self._buffers.empty((rows, len(self.features)), self.dtype)
         out = x.view(np.uint8) if self._decode.keeps_rows else None
         encoded, chosen, values = reader.batch(number, out)
         if encoded is not out:
             self._decode(encoded, x, chosen)
-        if checks:
-            self.check(is_last=number == len(self) - 1)
         return targets(values, x)
 
     def check(self, *, is_last: bool = False) -> None:

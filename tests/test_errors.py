@@ -19,6 +19,7 @@ from numerai_sequence import (
     OutputError,
     OutputExistsError,
     SourceError,
+    WorkerError,
 )
 from numerai_sequence.errors import check_known, close_matches
 
@@ -33,6 +34,7 @@ DATA = {
     CorruptShardError: {"path": PATH, "found": "d0e1", "expected": "f2a3"},
     EraError: {"eras": ["0001", "X"]},
     FeatureError: {"names": ["feature_a"]},
+    WorkerError: {"pid": 4711, "exitcode": -9},
 }
 each_kind = pytest.mark.parametrize("kind", DATA, ids=lambda kind: kind.__name__)
 

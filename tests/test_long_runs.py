@@ -9,6 +9,7 @@ import shutil
 import sys
 import threading
 import time
+import weakref
 from contextlib import suppress
 
 import numpy as np
@@ -120,6 +121,46 @@ def test_fits_that_are_stopped_half_way_leave_nothing(folder, collector, nothing
         if any(more_than(before)):
             time.sleep(0.1)
     assert more_than(before) == [0, 0, 0]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_sequences_that_were_trained_on_let_all_go_without_the_collector(
+    folder, collector, workers
+):
+    """Though TensorFlow keeps every generator, and with it Keras's adapter."""
+    model = keras.Sequential([keras.layers.Input((600,)), keras.layers.Dense(1)])
+    model.compile("adam", "mse")
+
+    def use(number):
+        sequence = NumeraiSequence(folder / "set", 1000, seed=number)
+        validation = NumeraiSequence(folder / "set", 1000, shuffle=False)
+        model.fit(sequence, validation_data=validation, workers=workers, verbose=0)
+        model.evaluate(validation, workers=workers, verbose=0)
+        model.predict(validation.in_order(1000), workers=workers, verbose=0)
+        return weakref.ref(sequence), weakref.ref(validation)
+
+    use(0)
+    collector()
+    before = held()[2]
+    references = [reference for number in range(3) for reference in use(number)]
+    assert [reference() for reference in references] == [None] * 6
+    assert held()[2] == before == 0
+
+
+def test_fit_after_one_that_was_interrupted_validates_on_its_own_data(folder):
+    model = keras.Sequential([keras.layers.Input((600,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    first, second = (NumeraiSequence(folder / "set", 500, eras=[era]) for era in ("0003", "0019"))
+
+    def interrupt(epoch, logs):
+        raise KeyboardInterrupt
+
+    stop = keras.callbacks.LambdaCallback(on_epoch_end=interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(first, validation_data=first, verbose=0, callbacks=[stop])
+    history = model.fit(first, validation_data=second, verbose=0).history
+    assert history["val_loss"][0] == pytest.approx(model.evaluate(second, verbose=0), rel=1e-5)
+    assert history["val_loss"][0] != pytest.approx(model.evaluate(first, verbose=0), rel=1e-2)
 
 
 def test_sets_that_cannot_be_opened_or_read_let_all_go_without_the_collector(

@@ -1,0 +1,106 @@
+"""Feeding: what belongs to one call of fit, evaluate or predict, and ends with it.
+
+Two calls at once, in two threads, may be fed the same sequence: which call an adapter of Keras's
+was made in is noted with the adapter, for it is asked for batches from any thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextvars import ContextVar, Token
+from types import TracebackType
+from typing import Any, Protocol
+
+from .forms import Form
+
+_PRESENT: ContextVar[Feeding | None] = ContextVar("PRESENT", default=None)
+_ALL: set[Feeding] = set()
+
+
+class Run(Protocol):
+    """A pass at work."""
+
+    failure: Exception | None
+    has_ended: bool
+
+    def end(self) -> None: ...
+
+
+class Feeding:
+    """One call of a model's method that is fed sequences of ours; to be entered around it.
+
+    Parameters
+    ----------
+    forms : mapping of sequences to forms, optional
+        The form that y has to have, of each sequence whose y is looked at.
+    """
+
+    def __init__(self, forms: Mapping[Any, Form] | None = None) -> None:
+        self._forms = forms or {}
+        self._runs: list[Run] = []
+        self._adapters: list[Any] = []
+
+    @classmethod
+    def of(cls, adapter: Any) -> Feeding:
+        """Return the call that an adapter is made in, and note that it is; one of its own if none.
+
+        TensorFlow keeps every generator that it was ever given, and the adapter with it, which
+        shall not keep the sequence.
+        """
+        feeding = _PRESENT.get()
+        if feeding is None:
+            return cls()
+        feeding._adapters.append(adapter)
+        return feeding
+
+    def __enter__(self) -> Feeding:
+        self._token: Token[Feeding | None] = _PRESENT.set(self)
+        _ALL.add(self)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        _PRESENT.reset(self._token)
+        _ALL.discard(self)
+        # They would end by themselves, but only when their generators are garbage.
+        for run in self._runs:
+            run.end()
+            run.failure = None
+        for adapter in self._adapters:
+            forget(adapter, "py_dataset", "_keras_sequence")
+        self.__init__()  # type: ignore[misc]  # an adapter keeps its call
+
+    def add(self, run: Run) -> None:
+        """Take a pass that begins into the call."""
+        self._runs = [old for old in self._runs if old.failure or not old.has_ended] + [run]
+
+    def compares(self, sequence: Any) -> bool:
+        """Say whether the y of a sequence is looked at."""
+        return sequence in self._forms
+
+    def form(self, sequence: Any) -> Form:
+        """Return the form that y of a sequence has to have."""
+        return self._forms.get(sequence)
+
+    def cause(self, error: Exception) -> Exception | None:
+        """Return how a pass failed, where TensorFlow says so in an error of its own."""
+        if not type(error).__module__.startswith("tensorflow."):
+            return None
+        failures = [run.failure for run in self._runs if run.failure]
+        return next((found for found in failures if type(found).__name__ in str(error)), None)
+
+
+def is_fed(sequence: Any) -> bool:
+    """Say whether a model is being fitted to a sequence, or evaluated with it, at this moment."""
+    return any(feeding.compares(sequence) for feeding in list(_ALL))
+
+
+def forget(holder: Any, *names: str) -> None:
+    """Set those attributes to None that there are: Keras 3 and Keras 2 have names of their own."""
+    for name in names:
+        if getattr(holder, name, None) is not None:
+            setattr(holder, name, None)
