@@ -292,6 +292,75 @@ def test_buffer_elsewhere_is_refused(number, buffer):
             found(put(WHOLE, place, "<qq", *pair))
 
 
+def lengthened(place, count):
+    """The file with zeros put in, and the footer told of where record batches are since."""
+    moved = WHOLE[:place] + bytes(count) + WHOLE[place:]
+    for number, (offset, header, body) in enumerate(messages(WHOLE)):
+        at = block_place(WHOLE, number) + count
+        moved = put(moved, at, "<qi4xq", offset + count * (offset >= place), header, body)
+    return moved
+
+
+def test_record_batches_that_are_not_aligned_are_refused():
+    """Arrow would read numbers where no number may be."""
+    offset, _, _ = messages(WHOLE)[0]
+    assert found(lengthened(offset, 8))["target"][0] == found(WHOLE)["target"][0] + 8
+    with pytest.raises(ValueError, match="lies outside"):
+        found(lengthened(offset, 4))
+
+
+@pytest.mark.parametrize(("count", "is_right"), [(8, True), (4096, False)])
+def test_header_is_read_as_far_as_it_can_be_one(count, is_right):
+    offset, header, body = messages(WHOLE)[0]
+    content = put(lengthened(offset + header, count), offset + 4, "<i", header - 8 + count)
+    place = block_place(WHOLE, 0) + count
+    content = put(content, place, "<qi4xq", offset, header + count, body)
+    if is_right:
+        assert found(content)["target"][0] == found(WHOLE)["target"][0] + count
+    else:
+        with pytest.raises(ValueError, match="too long a header"):
+            found(content)
+
+
+@pytest.mark.parametrize(("count", "is_right"), [(8, True), (8192, False)])
+def test_footer_is_read_as_far_as_it_can_be_one(count, is_right):
+    stop = len(WHOLE) - 10
+    content = WHOLE[:stop] + bytes(count) + WHOLE[stop:]
+    content = put(content, stop + count, "<i", stop - footer_start(WHOLE) + count)
+    if is_right:
+        assert found(content) == found(WHOLE)
+    else:
+        with pytest.raises(ValueError, match="too long"):
+            found(content)
+
+
+@pytest.mark.parametrize("node", range(7))
+@pytest.mark.parametrize("length", [-1, 0, 6, 8, 2**62])
+def test_column_of_another_length_is_refused(node, length):
+    offset, header, _ = messages(WHOLE)[0]
+    start = WHOLE.index(struct.pack("<4q", 7, 0, 7, 0), offset, offset + header)
+    with pytest.raises(ValueError, match="a column of another length"):
+        found(put(WHOLE, start + 16 * node, "<q", length))
+
+
+def test_rows_whose_bytes_overflow_are_refused():
+    """Of 2 ** 62 rows of four bytes the bytes are none, in 64 bits."""
+    schema = shard_schema("packed", FEATURES[:12], TARGETS)
+    kind = schema.field("features").type
+    values = pa.FixedSizeListArray.from_arrays(pa.array(np.zeros(4 * 77, np.uint8)), 4)
+    columns = [*record_batch(77).columns[:-1], pa.ExtensionArray.from_storage(kind, values)]
+    columns[2] = columns[0]
+    content = file_of([pa.RecordBatch.from_arrays(columns, schema=schema)], schema)
+    offset, header, _ = messages(content)[0]
+    changed = content[offset : offset + header].replace(
+        struct.pack("<q", 77), struct.pack("<q", 2**62)
+    )
+    changed = changed.replace(struct.pack("<qq", 4 * 77, 0), struct.pack("<qq", 0, 0))
+    assert found(content, schema, [77])
+    with pytest.raises(ValueError, match="more rows than it has room for"):
+        found(content[:offset] + changed + content[offset + header :], schema, [2**62])
+
+
 @pytest.mark.parametrize("value", [0, 8, 2**31 - 1, 2**32 - 8])
 def test_no_number_in_footer_or_headers_leads_out_of_the_file(value):
     """Each is replaced; where that goes through, all values are still inside."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pickle
 import shutil
@@ -296,6 +297,18 @@ def test_pipe_in_the_place_of_a_file_does_not_stop_verify(folder, in_seconds):
         (folder / "shard-02.arrow").unlink()
         os.mkfifo(folder / "shard-02.arrow")
         refused(CorruptShardError, shards.verify, match="no regular file")
+
+
+def test_disk_that_cannot_read_is_an_error_when_opening(folder, monkeypatch):
+    """And no end of the process, as where a page of a map cannot be read."""
+
+    def fail(*_):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "read", fail)
+        error = refused(CorruptShardError, open_shards, folder, match="Input/output error")
+    assert error.path == folder / "shard-00.arrow"
 
 
 @pytest.mark.parametrize("name", ["manifest.json", "shard-02.arrow"])
