@@ -76,8 +76,9 @@ def main(folder, copy, *kinds):
     shutil.rmtree(copy)
     error, message = fit(sequence, 1, workers=1, use_multiprocessing=True)
     say(error=error, message=message)
-    del sequence
     say(before=before, after=settled(before))
+    multiprocessing.set_start_method("fork", force=True)
+    fit(NumeraiSequence(folder, batch_size=50), 10**6, workers=2, use_multiprocessing=True)
 
 
 if __name__ == "__main__":
