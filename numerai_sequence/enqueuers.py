@@ -106,7 +106,7 @@ class _Run:
                 if isinstance(batch, _Failed):
                     batch.throw()
                 if number == count:
-                    self.end()  # before the last batch is used, so that none is begun after it
+                    self._stop()  # before the last batch is used, so that none is begun after it
                 yield batch
                 if number == count:
                     return
@@ -116,6 +116,9 @@ class _Run:
         if os.getpid() != self._process:  # a process that was forked ends nothing of its parent's
             return
         self.has_ended = True
+        self._stop()
+
+    def _stop(self) -> None:
         with self._ending:
             if self._workers is not None:
                 self._workers.end()

@@ -25,6 +25,7 @@ from numerai_sequence import CorruptShardError, NumeraiSequence, open_shards, wr
 from numerai_sequence.checking import Checker, FileCheck, Watch
 from numerai_sequence.cli import main
 from numerai_sequence.enqueuers import run_pass
+from numerai_sequence.feeding import Feeding
 
 ROWS, BATCH, BATCHES, SHARDS = 1037, 50, 21, 5
 ONE_THREAD, THREADS = {"workers": 1}, {"workers": 4}
@@ -445,7 +446,7 @@ def test_last_batch_of_an_epoch_looks_at_once(folder):
 
 def test_last_batch_of_a_pass_looks_at_once_whatever_its_number(shards):
     random.seed(5)
-    batches = run_pass(NumeraiSequence(shards, BATCH), True, None)
+    batches = run_pass(NumeraiSequence(shards, BATCH), True, None, Feeding())
     sizes = [len(next(batches)[0]) for _ in range(BATCHES - 1)]
     assert ROWS % BATCH in sizes, "the last batch of the epoch has come before the end of the pass"
     overwrite(shards.paths[0])
