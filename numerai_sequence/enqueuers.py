@@ -18,6 +18,7 @@ from typing import Any, Protocol
 import numpy.typing as npt
 
 from .feeding import Feeding
+from .interrupts import check, held
 from .processes import Workers, catchable
 
 _TICK_SECONDS = 0.02
@@ -44,8 +45,11 @@ def run_pass(
     feeding.add(run)
     count = len(sequence)
     try:
-        with closing(run.batches(sequence, shuffle, enqueuer_kind)) as batches:
+        with held():
+            made = run.batches(sequence, shuffle, enqueuer_kind)
+        with closing(made) as batches:
             for number, batch in enumerate(batches, 1):
+                check()
                 sequence.check(is_last=number == count)
                 yield batch
     except Exception as error:
@@ -119,7 +123,7 @@ class _Run:
         self._stop()
 
     def _stop(self) -> None:
-        with self._ending:
+        with self._ending, held():
             if self._workers is not None:
                 self._workers.end()
             if self._thread is not None:

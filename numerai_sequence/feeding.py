@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Any, Protocol
 
 from .forms import Form
+from .interrupts import held
 
 _PRESENT: ContextVar[Feeding | None] = ContextVar("PRESENT", default=None)
 _ALL: set[Feeding] = set()
@@ -64,15 +65,16 @@ class Feeding:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        _PRESENT.reset(self._token)
-        _ALL.discard(self)
-        # They would end by themselves, but only when their generators are garbage.
-        for run in self._runs:
-            run.end()
-            run.failure = None
-        for adapter in self._adapters:
-            forget(adapter, "py_dataset", "_keras_sequence")
-        self.__init__()  # type: ignore[misc]  # an adapter keeps its call
+        with held():
+            _PRESENT.reset(self._token)
+            _ALL.discard(self)
+            # They would end by themselves, but only when their generators are garbage.
+            for run in self._runs:
+                run.end()
+                run.failure = None
+            for adapter in self._adapters:
+                forget(adapter, "py_dataset", "_keras_sequence")
+            self._forms, self._runs, self._adapters = {}, [], []  # an adapter keeps its call
 
     def add(self, run: Run) -> None:
         """Take a pass that begins into the call."""

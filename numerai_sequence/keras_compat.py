@@ -19,6 +19,7 @@ the Keras packages in use, and `install` changes this in each of them, for our s
 6. TensorFlow keeps every generator that it was ever given, and with it Keras's adapter and its
    sequence: at the end of ``fit``, ``evaluate`` or ``predict`` the adapter forgets the sequence.
    So does a model the validation data of a fit that was interrupted, which the next would use.
+7. A Ctrl-C ends these three methods. Keras 3 catches it where it waits for the logs of a step.
 
 Every other input reaches Keras as it was given. Installing again changes nothing.
 """
@@ -38,6 +39,7 @@ from typing import Any
 from .enqueuers import run_pass
 from .feeding import Feeding, forget
 from .forms import Form, arrange, arrays_of, find_form
+from .interrupts import heeded
 
 OPTIONS = ("workers", "use_multiprocessing", "max_queue_size")
 
@@ -118,7 +120,7 @@ def _with_options(original: Callable[..., Any], kind: type) -> Callable[..., Any
         if not ours:
             return original(self, *args, **kwargs)
         compared = [] if original.__name__ == "predict" else ours  # which looks at no y
-        with ExitStack() as stack:
+        with heeded(), ExitStack() as stack:
             for sequence in ours:
                 stack.enter_context(_set(sequence, options))
             feeding = stack.enter_context(Feeding({one: _form(one, self) for one in compared}))
