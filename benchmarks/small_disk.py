@@ -26,7 +26,7 @@ class SmallDisk:
 
     def resize(self, size_bytes: int = LARGE_BYTES, files: int = FILES) -> None:
         """Change its size, and how many files it may hold."""
-        options = f"remount,size={size_bytes},nr_inodes={files}"
+        options = f"remount,size={max(size_bytes, 4096)},nr_inodes={files}"  # 0: no limit
         subprocess.run(["mount", "-o", options, str(self.folder)], check=True)
 
 

@@ -41,7 +41,7 @@ def add_checksums(source: Path, path: Path) -> Path:
 
 
 def rows_of_source(path: Path) -> Rows:
-    """Return a source's values, sorted by id."""
+    """Return a source's values, sorted by id and the others."""
     table = pq.read_table(path, use_threads=False)
     names = table.schema.names
     features = [name for name in names if name.startswith("feature")]
@@ -54,7 +54,7 @@ def rows_of_source(path: Path) -> Rows:
 
 
 def rows_of_set(folder: Path, *, verify: bool = True) -> Rows:
-    """Return a set's values, sorted by id, after all of its bytes were verified."""
+    """Return a set's values, sorted as those of a source, after all of its bytes were verified."""
     with open_shards(folder) as shards:
         if verify:
             shards.verify()
@@ -67,7 +67,8 @@ def rows_of_set(folder: Path, *, verify: bool = True) -> Rows:
 
 def _sorted(table: pa.Table, digits: np.ndarray, targets: np.ndarray) -> Rows:
     texts = {name: np.array(table[name].to_pylist()) for name in ("id", "era", "data_type")}
-    order = np.argsort(texts["id"], kind="stable")
+    # By the other values too: damage that no one can see may make two ids one.
+    order = np.lexsort((*digits.T, *targets.T, texts["id"]))
     values = {**texts, "digits": digits, "targets": targets.astype(np.float32)}
     return {name: column[order] for name, column in values.items()}
 
