@@ -70,7 +70,6 @@ class _Run:
         self._process = os.getpid()
         self._workers: Workers | None = None
         self._enqueuer: Any = None
-        self._thread: threading.Thread | None = None
         # The garbage collector may come upon its generator in the thread that ends it.
         self._ending = threading.RLock()
 
@@ -102,7 +101,6 @@ class _Run:
             enqueued, use_multiprocessing=False, shuffle=False, **({} if at_start else options)
         )
         self._enqueuer.start(**(options if at_start else {}))
-        self._thread = self._enqueuer.run_thread
 
     def _enqueued(self, count: int) -> Batches:
         with closing(self._enqueuer.get()) as batches:
@@ -126,9 +124,9 @@ class _Run:
         with self._ending, held():
             if self._workers is not None:
                 self._workers.end()
-            if self._thread is not None:
-                _end_enqueuer(self._enqueuer, self._thread)
-            self._workers = self._enqueuer = self._thread = None
+            if self._enqueuer is not None:
+                _end_enqueuer(self._enqueuer)
+            self._workers = self._enqueuer = None
 
 
 def _make_here(one_pass: Pass, place: int) -> Any:
@@ -143,8 +141,11 @@ def _make_here(one_pass: Pass, place: int) -> Any:
         raise catchable(error) from None
 
 
-def _end_enqueuer(enqueuer: Any, thread: threading.Thread) -> None:
+def _end_enqueuer(enqueuer: Any) -> None:
     """End an enqueuer's thread, without waiting for the batches that are being made."""
+    thread = enqueuer.run_thread
+    if thread is None:  # it has not been started
+        return
     waits = "drain_queue_and_join" in inspect.signature(enqueuer.stop).parameters
     enqueuer.stop(**({"drain_queue_and_join": False} if waits else {"timeout": 0}))
     made = enqueuer.future_queue if hasattr(enqueuer, "future_queue") else enqueuer.queue

@@ -387,4 +387,4 @@ def test_signals_end_a_fit_and_all_that_works_for_it(folder, tmp_path):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(child.pid, signal.SIGKILL)
         _, errors = child.communicate()
-    assert "Traceback" not in errors
+    assert "Process ForkProcess-" not in errors  # as one begins that is interrupted
