@@ -17,6 +17,7 @@ from .errors import SourceError, is_out_of_memory
 from .layout import file_checksum
 
 _BATCH_ROWS = 1 << 16
+_NO_PARQUET = "expected one Parquet file; name another, or download it again"
 
 
 class Parquet:
@@ -40,7 +41,7 @@ class Parquet:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        with self._reading("cannot be read as Parquet"):
+        with self._reading("cannot be read as Parquet", remedy=_NO_PARQUET):
             # Before it is opened: what is put in its place from now on is another file.
             self.status = os.stat(path)
             # Made absolute, as a name such as "train:v5.parquet" passes for an address.
@@ -131,14 +132,18 @@ class Parquet:
             self._check_rows(table.num_rows, [group])
 
     @contextmanager
-    def _reading(self, what: str, column: str | None = None) -> Iterator[None]:
+    def _reading(
+        self, what: str, column: str | None = None, remedy: str = "download it again"
+    ) -> Iterator[None]:
         try:
             yield
         except (OSError, pa.ArrowException, ValueError) as error:  # a name may be no UTF-8
             if is_out_of_memory(error):
                 raise
-            remedy = "" if getattr(error, "errno", None) else "; download it again"
-            raise self.error(f"{what}: {_first_line(error)}{remedy}", column=column) from error
+            what = f"{what}: {_first_line(error)}"
+            if remedy == _NO_PARQUET or getattr(error, "errno", None) is None:
+                what = f"{what}; {remedy}"
+            raise self.error(what, column=column) from error
 
 
 def _first_line(error: Exception) -> str:

@@ -34,9 +34,9 @@ from numerai_sequence import (
     NumeraiSequence,
     NumeraiSequenceError,
     SourceError,
+    parquet,
     write_shards,
 )
-from numerai_sequence import source as source_module
 from numerai_sequence import writer as writer_module
 
 options_of_writing = st.fixed_dictionaries(
@@ -54,7 +54,7 @@ def reading_in_pieces(draw):
     """Yield a folder; meanwhile the writer reads a few columns and rows at a time, or all."""
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         patch.setattr(writer_module, "_BLOCK_BYTES", draw(st.sampled_from([1, 40, 96 << 20])))
-        patch.setattr(source_module, "_META_ROWS", draw(st.sampled_from([1, 7, 1 << 16])))
+        patch.setattr(parquet, "_BATCH_ROWS", draw(st.sampled_from([1, 7, 1 << 16])))
         yield Path(folder)
 
 

@@ -306,7 +306,7 @@ def test_disk_that_cannot_read_is_an_error_when_opening(folder, monkeypatch):
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     with monkeypatch.context() as patch:
-        patch.setattr(os, "read", fail)
+        patch.setattr(os, "preadv", fail)
         error = refused(CorruptShardError, open_shards, folder, match="Input/output error")
     assert error.path == folder / "shard-00.arrow"
 

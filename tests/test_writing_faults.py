@@ -434,7 +434,7 @@ def test_bytes_that_are_no_text_are_refused(tmp_path, column):
     place = table.schema.get_field_index(column)
     train = tmp_path / "train.parquet"
     pq.write_table(table.set_column(place, column, values), train)
-    with pytest.raises(SourceError, match=r"cannot be read: .*Invalid UTF8") as caught:
+    with pytest.raises(SourceError, match="no UTF-8") as caught:
         write(train, tmp_path / "out")
     assert caught.value.column == column
 
