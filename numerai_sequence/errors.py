@@ -142,5 +142,9 @@ def check_known(kind: str, names: Sequence[str], known: Sequence[str], where: st
 
 def close_matches(name: str, known: Sequence[str]) -> str:
     """Return the end of a message: which known names are like `name`, if any."""
-    matches = difflib.get_close_matches(name, known, n=3)
+    # A name with a line break shall not make two lines of a message.
+    matches = [
+        match if match.isprintable() else repr(match)
+        for match in difflib.get_close_matches(name, known, n=3)
+    ]
     return f"; did you mean {', '.join(matches)}?" if matches else ""

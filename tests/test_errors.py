@@ -164,3 +164,7 @@ def test_close_matches_are_at_most_three_and_none_where_nothing_is_like_it():
     known = [f"feature_{number}" for number in range(10)]
     assert close_matches("feature_x", known).count("feature_") == 3
     assert close_matches("zzz", known) == ""
+
+
+def test_close_matches_with_a_line_break_stay_on_one_line():
+    assert close_matches("feature_x", ["feature_\nx"]) == r"; did you mean 'feature_\nx'?"
