@@ -18,7 +18,7 @@ from typing import Any, Protocol
 import numpy.typing as npt
 
 from .feeding import Feeding
-from .interrupts import check, held
+from .interrupts import check, held, is_main_thread
 from .processes import Workers, catchable
 
 _TICK_SECONDS = 0.02
@@ -135,7 +135,7 @@ def _make_here(one_pass: Pass, place: int) -> Any:
     except Exception:
         raise
     except BaseException as error:
-        if threading.get_ident() == threading.main_thread().ident:
+        if is_main_thread():
             raise
         # In a thread of TensorFlow's it would be lost.
         raise catchable(error) from None

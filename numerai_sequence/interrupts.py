@@ -33,7 +33,7 @@ def heeded() -> Iterator[None]:
     Where the user, or another one of these, handles Ctrl-C, this does nothing.
     """
     global _is_noted
-    if not _is_main() or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+    if not is_main_thread() or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
         yield
         return
     signal.signal(signal.SIGINT, _note)
@@ -55,14 +55,15 @@ def check() -> None:
     In another thread than the main one, which it would not end, an error that ends the pass.
     """
     if _is_noted:
-        raise (KeyboardInterrupt if _is_main() else WorkerError("interrupted by Ctrl-C")) from None
+        error = KeyboardInterrupt() if is_main_thread() else WorkerError("interrupted by Ctrl-C")
+        raise error from None
 
 
 @contextmanager
 def held() -> Iterator[None]:
     """Let a Ctrl-C wait until this has been done, and whoever checks next."""
     global _is_held
-    if not _is_main():
+    if not is_main_thread():
         yield
         return
     before, _is_held = _is_held, True
@@ -72,5 +73,6 @@ def held() -> Iterator[None]:
         _is_held = before
 
 
-def _is_main() -> bool:
+def is_main_thread() -> bool:
+    """Say whether this is the thread that a Ctrl-C interrupts."""
     return threading.get_ident() == threading.main_thread().ident

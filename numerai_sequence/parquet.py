@@ -17,7 +17,6 @@ from .errors import SourceError, is_out_of_memory
 from .layout import file_checksum
 
 _BATCH_ROWS = 1 << 16
-_NO_PARQUET = "expected one Parquet file; name another, or download it again"
 
 
 class Parquet:
@@ -41,7 +40,8 @@ class Parquet:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        with self._reading("cannot be read as Parquet", remedy=_NO_PARQUET):
+        remedy = "expected one Parquet file; name another, or download it again"
+        with self._reading("cannot be read as Parquet", remedy=remedy):
             # Before it is opened: what is put in its place from now on is another file.
             self.status = os.stat(path)
             # Made absolute, as a name such as "train:v5.parquet" passes for an address.
@@ -133,7 +133,7 @@ class Parquet:
 
     @contextmanager
     def _reading(
-        self, what: str, column: str | None = None, remedy: str = "download it again"
+        self, what: str, column: str | None = None, remedy: str | None = None
     ) -> Iterator[None]:
         try:
             yield
@@ -141,8 +141,9 @@ class Parquet:
             if is_out_of_memory(error):
                 raise
             what = f"{what}: {_first_line(error)}"
-            if remedy == _NO_PARQUET or getattr(error, "errno", None) is None:
-                what = f"{what}; {remedy}"
+            if remedy is None and getattr(error, "errno", None) is None:
+                remedy = "download it again"
+            what += f"; {remedy}" if remedy else ""  # the system's own words may say it all
             raise self.error(what, column=column) from error
 
 

@@ -3,6 +3,7 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -92,31 +93,28 @@ def _history(folder: Path) -> Base:
 
 def _legacy(folder: Path) -> Base:
     """One byte a feature, eras apart, named as in the first years."""
-    folders = []
-    for name, first in (("legacy", 0), ("legacy-other", 1000)):
-        eras = [f"era{era}" for era in range(1, 8)]
-        rows = table(105, first, features=7, eras=eras, targets=1, data_type="train")
-        options = {"num_shards": 2, "mix_eras": 1, "encoding": "int8"}
-        folders.append(write_base(folder / name, [rows], **options))
-    return read_base(*folders)
+    eras = [f"era{era}" for era in range(1, 8)]
+    kinds = {"features": 7, "eras": eras, "targets": 1, "data_type": "train"}
+    return _pair(folder, "legacy", 105, kinds, num_shards=2, mix_eras=1, encoding="int8")
 
 
 def _scripts(folder: Path) -> Base:
     """Eras in several scripts, all in one shard but for those with a number; data types missing."""
-    folders = []
-    for name, first in (("scripts", 0), ("scripts-other", 1000)):
-        eras = ["0001", "0002", "0003", "0004", "X", "эра", "時代", "🕰", "युग"]
-        rows = table(390, first, features=11, eras=eras, targets=2, data_type=None)
-        folders.append(write_base(folder / name, [rows], num_shards=5, mix_eras=3))
-    return read_base(*folders)
+    eras = ["0001", "0002", "0003", "0004", "X", "эра", "時代", "🕰", "युग"]
+    kinds = {"features": 11, "eras": eras, "targets": 2, "data_type": None}
+    return _pair(folder, "scripts", 390, kinds, num_shards=5, mix_eras=3)
 
 
 def _unnamed(folder: Path) -> Base:
     """Without targets, all eras of a shard mixed."""
-    folders = []
-    for name, first in (("unnamed", 0), ("unnamed-other", 1000)):
-        eras = [f"{era:04}" for era in range(1, 25)]
-        rows = table(240, first, features=50, eras=eras, targets=0, data_type="live")
-        options = {"num_shards": 4, "encoding": "int8"}
-        folders.append(write_base(folder / name, [rows], **options))
-    return read_base(*folders)
+    eras = [f"{era:04}" for era in range(1, 25)]
+    kinds = {"features": 50, "eras": eras, "targets": 0, "data_type": "live"}
+    return _pair(folder, "unnamed", 240, kinds, num_shards=4, encoding="int8")
+
+
+def _pair(folder: Path, name: str, rows: int, kinds: dict[str, Any], **options: Any) -> Base:
+    """Return a base of one table of rows, and of another set with other rows of the same kind."""
+    names = ((name, 0), (f"{name}-other", 1000))
+    return read_base(
+        *(write_base(folder / of, [table(rows, first, **kinds)], **options) for of, first in names)
+    )
