@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from .feeding import Feeding
 from .interrupts import check, held, is_main_thread
+from .passes import Prefetching
 from .processes import Workers, catchable
 
 _TICK_SECONDS = 0.02
@@ -46,7 +47,7 @@ def run_pass(
     count = len(sequence)
     try:
         with held():
-            made = run.batches(sequence, shuffle, enqueuer_kind)
+            made = run.batches(sequence, shuffle, enqueuer_kind, feeding.prefetching(sequence))
         with closing(made) as batches:
             for number, batch in enumerate(batches, 1):
                 check()
@@ -73,18 +74,19 @@ class _Run:
         # The garbage collector may come upon its generator in the thread that ends it.
         self._ending = threading.RLock()
 
-    def batches(self, sequence: Any, shuffle: bool, kind: Callable[..., Any]) -> Batches:
+    def batches(
+        self, sequence: Any, shuffle: bool, kind: Callable[..., Any], prefetching: Prefetching
+    ) -> Batches:
         # Who shuffles knows which batch comes next.
-        one_pass = sequence.one_pass(shuffle=shuffle)
-        has_processes = sequence.use_multiprocessing and sequence.workers > 0
-        if sequence.workers <= 1 and not has_processes:
+        one_pass = sequence.one_pass(shuffle=shuffle, prefetching=prefetching)
+        if prefetching.workers <= 1 and not prefetching.processes:
             return self._made_here(one_pass)
         get = one_pass.__getitem__
-        if has_processes:
-            self._workers = Workers(one_pass, sequence.workers)
+        if prefetching.processes:
+            self._workers = Workers(one_pass, prefetching.processes)
             self._workers.start()
             get = self._workers.batch
-        self._start_enqueuer(_Enqueued(len(one_pass), get), sequence, kind)
+        self._start_enqueuer(_Enqueued(len(one_pass), get), prefetching, kind)
         return self._enqueued(len(one_pass))
 
     def _made_here(self, one_pass: Pass) -> Batches:
@@ -93,8 +95,11 @@ class _Run:
                 return
             yield _make_here(one_pass, place)
 
-    def _start_enqueuer(self, enqueued: _Enqueued, sequence: Any, kind: Callable[..., Any]) -> None:
-        options = {"workers": sequence.workers, "max_queue_size": sequence.max_queue_size}
+    def _start_enqueuer(
+        self, enqueued: _Enqueued, prefetching: Prefetching, kind: Callable[..., Any]
+    ) -> None:
+        workers, _, size = prefetching
+        options = {"workers": workers, "max_queue_size": size}
         # Where the two belong has changed within Keras 3.
         at_start = "workers" not in inspect.signature(kind).parameters
         self._enqueuer = kind(

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from .forms import Form
 from .interrupts import held
+from .passes import Prefetching
 
 _PRESENT: ContextVar[Feeding | None] = ContextVar("PRESENT", default=None)
 _ALL: set[Feeding] = set()
@@ -34,10 +35,14 @@ class Feeding:
     ----------
     forms : mapping of sequences to forms, optional
         The form that y has to have, of each sequence whose y is looked at.
+    options : mapping, optional
+        What the call was given of `Prefetching`, which wins over what a sequence says.
     """
 
-    def __init__(self, forms: Mapping[Any, Form] | None = None) -> None:
-        self._forms = forms or {}
+    def __init__(
+        self, forms: Mapping[Any, Form] | None = None, options: Mapping[str, Any] | None = None
+    ) -> None:
+        self._forms, self._options = forms or {}, options or {}
         self._runs: list[Run] = []
         self._adapters: list[Any] = []
 
@@ -87,6 +92,11 @@ class Feeding:
     def form(self, sequence: Any) -> Form:
         """Return the form that y of a sequence has to have."""
         return self._forms.get(sequence)
+
+    def prefetching(self, sequence: Any) -> Prefetching:
+        """Return who asks for the batches of a sequence."""
+        found: Prefetching = sequence.prefetching._replace(**self._options)
+        return found
 
     def cause(self, error: Exception) -> Exception | None:
         """Return how a pass failed, where TensorFlow says so in an error of its own."""

@@ -27,12 +27,13 @@ Every other input reaches Keras as it was given. Installing again changes nothin
 from __future__ import annotations
 
 import functools
+import gc
 import importlib
 import importlib.util
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, suppress
 from types import ModuleType
 from typing import Any
 
@@ -40,8 +41,9 @@ from .enqueuers import run_pass
 from .feeding import Feeding, forget
 from .forms import Form, arrange, arrays_of, find_form
 from .interrupts import heeded
+from .passes import Prefetching, check_options
 
-OPTIONS = ("workers", "use_multiprocessing", "max_queue_size")
+OPTIONS = Prefetching._fields
 
 _INSTALLED = "_numerai_sequence_installed"
 _FEEDING = "_numerai_sequence_feeding"
@@ -113,7 +115,9 @@ def _with_options(original: Callable[..., Any], kind: type) -> Callable[..., Any
         x = args[0] if args else kwargs.get("x")
         options = {}
         if isinstance(x, kind):
-            options = {option: kwargs.pop(option) for option in OPTIONS if option in kwargs}
+            options = check_options(
+                **{option: kwargs.pop(option) for option in OPTIONS if option in kwargs}
+            )
         if kwargs.get("_use_cached_eval_dataset"):
             options = {}  # Keras 2's fit validates with the defaults; its own options are set
         ours = [one for one in (x, kwargs.get("validation_data")) if isinstance(one, kind)]
@@ -121,9 +125,8 @@ def _with_options(original: Callable[..., Any], kind: type) -> Callable[..., Any
             return original(self, *args, **kwargs)
         compared = [] if original.__name__ == "predict" else ours  # which looks at no y
         with heeded(), ExitStack() as stack:
-            for sequence in ours:
-                stack.enter_context(_set(sequence, options))
-            feeding = stack.enter_context(Feeding({one: _form(one, self) for one in compared}))
+            forms = {one: _form(one, self) for one in compared}
+            feeding = stack.enter_context(Feeding(forms, options))
             if original.__name__ == "fit":  # where one is interrupted, the next would use these
                 stack.callback(forget, self, "_eval_epoch_iterator", "_eval_data_handler")
             try:
@@ -132,24 +135,15 @@ def _with_options(original: Callable[..., Any], kind: type) -> Callable[..., Any
                 cause = feeding.cause(error)
                 if cause is None:
                     raise
+        # TensorFlow's error held its iterator, in a circle. One whose thread is still at work when
+        # the interpreter exits would be waited for, for ever.
+        gc.collect()
         try:
             raise cause
         finally:
             del cause  # or it would hold itself
 
     return method
-
-
-@contextmanager
-def _set(sequence: Any, options: dict[str, Any]) -> Iterator[None]:
-    before = {option: getattr(sequence, option) for option in options}
-    for option, value in options.items():
-        setattr(sequence, option, value)
-    try:
-        yield
-    finally:
-        for option, value in before.items():
-            setattr(sequence, option, value)
 
 
 def _form(sequence: Any, model: Any) -> Form:

@@ -4,15 +4,53 @@ from __future__ import annotations
 
 import random
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+
+from .checks import whole_number
 
 Numbers = npt.NDArray[np.int32]
 
 #: The sequence that is asked for a batch of a pass, and the reader and the targets of that pass.
 READING: ContextVar[tuple[Any, Any, Any] | None] = ContextVar("READING", default=None)
+
+
+class Prefetching(NamedTuple):
+    """Who asks for batches, before they are needed; as Keras names it.
+
+    Attributes
+    ----------
+    workers : int
+        0 and 1 without processes: the batches are made where they are asked for.
+    use_multiprocessing : bool
+    max_queue_size : int
+    """
+
+    workers: int
+    use_multiprocessing: bool
+    max_queue_size: int
+
+    @property
+    def processes(self) -> int:
+        """How many processes ask, or 0 for threads of this one."""
+        return self.workers if self.use_multiprocessing else 0
+
+
+def check_options(**options: Any) -> dict[str, Any]:
+    """Return those of the fields of `Prefetching` that are given, if they are what they should be.
+
+    Raises
+    ------
+    TypeError, ValueError
+        One is not.
+    """
+    least = {"workers": 0, "max_queue_size": 1}
+    return {
+        name: whole_number(name, value, least=least[name]) if name in least else bool(value)
+        for name, value in options.items()
+    }
 
 
 class OnePass:
@@ -25,14 +63,15 @@ class OnePass:
     sequence : NumeraiSequence
     epoch : int
     numbers : int32 array, shape (batches,)
-    processes : int
-        How many processes ask, or 0 for threads of this one.
+    prefetching : Prefetching
     """
 
-    def __init__(self, sequence: Any, epoch: int, numbers: Numbers, processes: int) -> None:
+    def __init__(
+        self, sequence: Any, epoch: int, numbers: Numbers, prefetching: Prefetching
+    ) -> None:
         self._sequence, self._epoch, self._numbers = sequence, epoch, numbers
-        self._processes = processes
-        self._reader, self._targets = sequence._make_reader(epoch, numbers, processes)
+        self._prefetching = prefetching
+        self._reader, self._targets = sequence._make_reader(epoch, numbers, prefetching)
 
     def __len__(self) -> int:
         return len(self._numbers)
@@ -51,7 +90,7 @@ class OnePass:
         return array
 
     def __reduce__(self) -> Any:
-        return OnePass, (self._sequence, self._epoch, self._numbers, self._processes)
+        return OnePass, (self._sequence, self._epoch, self._numbers, self._prefetching)
 
 
 def shuffle_batches(numbers: Numbers, per_group: int) -> Numbers:

@@ -22,7 +22,7 @@ from .feeding import is_fed
 from .groups import KEPT, GroupReader
 from .order import Order, batch_count, epoch_order
 from .paging import Pager
-from .passes import READING, Numbers, OnePass, shuffle_batches
+from .passes import READING, Numbers, OnePass, Prefetching, check_options, shuffle_batches
 from .reading import Reading
 from .selection import Selection
 from .shards import PathLike, ShardSet, open_shards
@@ -166,9 +166,12 @@ class NumeraiSequence(*_BASES):  # type: ignore[misc]
     ) -> None:
         keras_compat.install(NumeraiSequence)
         # Keras 3's constructor only sets these three, and Keras 2's takes nothing.
-        self.workers = whole_number("workers", workers, least=0)
-        self.use_multiprocessing = use_multiprocessing
-        self.max_queue_size = whole_number("max_queue_size", max_queue_size, least=1)
+        options = check_options(
+            workers=workers, use_multiprocessing=use_multiprocessing, max_queue_size=max_queue_size
+        )
+        self.workers: int = options["workers"]
+        self.use_multiprocessing: bool = options["use_multiprocessing"]
+        self.max_queue_size: int = options["max_queue_size"]
         self.batch_by = one_of("batch_by", batch_by, tuple(_BATCH_SIZES))
         size = _BATCH_SIZES[batch_by] if batch_size is None else batch_size
         self.batch_size = whole_number("batch_size", size, least=1)
@@ -340,7 +343,7 @@ class NumeraiSequence(*_BASES):  # type: ignore[misc]
         self._is_epoch_begun = True
         epoch, made = self.epoch, self._reader
         if made is None or made[0] != epoch:
-            made = epoch, *self._make_reader(epoch, range(count), fetch="first")
+            made = epoch, *self._make_reader(epoch, range(count), self.prefetching, "first")
             self._reader = made
         batch = self._batch(number % count, *made[1:])
         self.check(is_last=number % count == count - 1)
@@ -356,7 +359,7 @@ class NumeraiSequence(*_BASES):  # type: ignore[misc]
             self._is_epoch_begun = False
             self.epoch += 1
 
-    def one_pass(self, *, shuffle: bool = False) -> OnePass:
+    def one_pass(self, *, shuffle: bool = False, prefetching: Prefetching | None = None) -> OnePass:
         """Return the present epoch's batches; later calls of `on_epoch_end` do not touch them.
 
         Parameters
@@ -364,18 +367,28 @@ class NumeraiSequence(*_BASES):  # type: ignore[misc]
         shuffle : bool
             Permute them, with Python's global generator as Keras does; but those that are fetched
             together stay together.
+        prefetching : Prefetching, optional
+            Who asks for them; as the sequence says if not given.
         """
         self._is_epoch_begun = True
         numbers = np.arange(len(self), dtype=np.int32)
         if shuffle:
             numbers = shuffle_batches(numbers, self._order(self.epoch).batches_per_group)
-        processes = max(1, self.workers) if self.use_multiprocessing else 0
-        return OnePass(self, self.epoch, numbers, processes)
+        return OnePass(self, self.epoch, numbers, prefetching or self.prefetching)
+
+    @property
+    def prefetching(self) -> Prefetching:
+        """What `fit` uses of `workers` and its like, unless it is given others."""
+        return Prefetching(self.workers, self.use_multiprocessing, self.max_queue_size)
 
     def _make_reader(
-        self, epoch: int, numbers: Numbers | range, processes: int = 0, fetch: str = "always"
+        self,
+        epoch: int,
+        numbers: Numbers | range,
+        prefetching: Prefetching,
+        fetch: str = "always",
     ) -> tuple[GroupReader, Targets]:
-        pager, targets = self._pager, self._targets
+        pager, targets, processes = self._pager, self._targets, prefetching.processes
         if processes:  # each maps the files for itself
             pager = self._make_pager(pager.budget_bytes // processes)
         reader = GroupReader(
@@ -386,7 +399,7 @@ class NumeraiSequence(*_BASES):  # type: ignore[misc]
             buffers=self._group_buffers,
             batches=numbers,
             fetch=fetch if self._fetches_groups and not processes else "never",
-            workers=self.workers,
+            workers=prefetching.workers,
         )
         return reader, targets
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import subprocess
 import sys
+import threading
 import time
 
 import numpy as np
@@ -228,7 +229,7 @@ class Spy(NumeraiSequence):
     begun: list
 
     def one_pass(self, **options):
-        self.begun.append((self.workers, self.use_multiprocessing, self.max_queue_size))
+        self.begun.append(tuple(options["prefetching"]))
         return super().one_pass(**options)
 
 
@@ -245,13 +246,39 @@ def test_options_of_fit_hold_for_that_call_and_its_validation(folder):
     assert validation.begun[-2:] == [(4, False, 10), (5, False, 10)]
 
 
-def test_options_are_restored_when_fit_fails(folder):
-    sequence = NumeraiSequence(folder, target=["target", "target_b"])
-    model = keras.Sequential([keras.Input((FEATURES + 1,)), keras.layers.Dense(1)])
-    model.compile("sgd", "mse")
-    with pytest.raises(Exception, match=r"(?i)incompatible|shape"):
-        model.fit(sequence, workers=4, verbose=0)
+def test_two_fits_at_once_have_options_of_their_own(folder):
+    sequence = Spy(folder)
+    sequence.begun = []
+    inside = threading.Barrier(2, timeout=60)
+
+    class Meet(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            inside.wait()  # both calls have been made, and none has ended
+
+    models = [make_model()[0] for _ in range(2)]
+    fits = [
+        threading.Thread(
+            target=model.fit,
+            args=(sequence,),
+            kwargs={"workers": workers, "epochs": 2, "verbose": 0, "callbacks": [Meet()]},
+        )
+        for model, workers in zip(models, (2, 3), strict=True)
+    ]
+    for one in fits:
+        one.start()
+    for one in fits:
+        one.join()
+    assert {begun[0] for begun in sequence.begun} == {2, 3}
+    assert [begun[0] for begun in sequence.begun].count(2) >= 2
     assert sequence.workers == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "message"), [({"workers": -1}, "workers"), ({"max_queue_size": 0}, "max_queue")]
+)
+def test_options_that_cannot_be_are_refused(folder, options, message):
+    with pytest.raises(ValueError, match=message):
+        make_model()[0].fit(NumeraiSequence(folder), verbose=0, **options)
 
 
 def test_other_input_reaches_keras_untouched(sequence):
@@ -308,7 +335,7 @@ from numerai_sequence import NumeraiSequence
 
 class Spy(NumeraiSequence):
     def one_pass(self, **options):
-        begun.append(self.workers)
+        begun.append(options["prefetching"].workers)
         return super().one_pass(**options)
 
 begun = []
