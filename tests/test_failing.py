@@ -231,6 +231,18 @@ def test_error_of_a_callback_ends_the_passes(shards, workers):
 
 
 @each_pool
+def test_no_iterator_of_tensorflow_stays_for_the_exit_to_wait_for(shards, workers):
+    gc.collect()
+    gc.disable()
+    try:
+        with pytest.raises(KeyError):
+            make_model().fit(failing(shards, raise_plain), verbose=0, **workers)
+        assert not [one for one in gc.get_objects() if type(one).__name__ == "OwnedIterator"]
+    finally:
+        gc.enable()
+
+
+@each_pool
 def test_fit_goes_on_after_a_failure(shards, workers):
     sequence = failing(shards, raise_plain)
     model, recorder = counting_model(RowCounts(ROWS), FEATURES)
