@@ -20,7 +20,7 @@ from numerai_sequence.synthetic import write_parquet
 
 from . import Result
 
-COUNT = 200
+COUNT = 100
 _AT_ONCE = 2
 _LIMIT_SECONDS = 90  # of which TensorFlow's import and spawned processes take most
 _MOST_SECONDS = 10
