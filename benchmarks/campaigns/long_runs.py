@@ -25,7 +25,6 @@ from . import Result
 
 COUNT = 50  # epochs
 
-LEAST_ROUNDS = 4
 LIMIT_MB = 1.0  # over the second half, of ten rounds or more
 LIMIT = {"objects": 20, "maps": 3}  # an allocator maps more or less
 LIMIT_SECONDS, END_SECONDS = 900, 60
@@ -52,6 +51,8 @@ class Life:
         The `what` of the life of plain Keras that this one is compared with.
     is_plain : bool
         Nothing of ours is in it: whatever it loses is what Keras and TensorFlow lose.
+    least_rounds : int
+        With fewer it is left out: an allocator takes some until it has all that it will need.
     """
 
     what: str
@@ -60,6 +61,7 @@ class Life:
     options: Mapping[str, Any] = field(default_factory=dict)
     against: str | None = None
     is_plain: bool = False
+    least_rounds: int = 4
 
 
 ARRAYS = "{} epochs of NumPy arrays"
@@ -85,7 +87,9 @@ LIVES = (
     Life("{} epochs, with validation", lives.fit, 0.8, FOUR | {"validates": True}, ARRAYS),
     Life("{} epochs, two models at once", lives.fit_two_models, 0.8, FOUR, ARRAYS),
     Life("{} epochs, another thread reading too", lives.fit_and_read, 0.8, FOUR, ARRAYS),
-    Life("{} epochs, the set written anew for each", lives.fit_anew, 0.4, {}, PLAIN),
+    Life(
+        "{} epochs, the set written anew for each", lives.fit_anew, 1.2, {}, PLAIN, least_rounds=40
+    ),
     Life("{} sequences opened, trained on and dropped", lives.open_and_train, 0.4, {}, PLAIN),
     Life("{} sequences opened and dropped", lives.open_sequences, 20),
     Life("{} sets and slices opened and closed", lives.open_sets, 20),
@@ -102,14 +106,14 @@ def run(folder: Path, *, seed: int, count: int) -> list[Result]:
     seed : int
         Of the data.
     count : int
-        A life whose rounds take so long that there would be fewer than four is left out.
+        A life whose rounds take so long that there would be too few is left out.
     """
     write_sets(folder, seed)
     PROCESSES.set_forkserver_preload(PRELOADED)
     results: dict[str, Result] = {}
     for life in tqdm(LIVES, desc="lives"):
         rounds = round(count * life.share)
-        if rounds >= LEAST_ROUNDS:
+        if rounds >= life.least_rounds:
             plain = results.get(life.against or "")
             results[life.what] = result_of(life, folder / "set", rounds, plain)
     return list(results.values())
