@@ -150,8 +150,9 @@ def result_of(life: Life, folder: Path, rounds: int, plain: Result | None) -> Re
 def too_much(grown: dict[str, int], result: Result, plain: Result | None) -> Iterator[str]:
     """Yield what there is more of than the limits, and plain Keras, allow."""
     lost = plain.figures if plain else {}
+    times = max(1, result.tried / plain.tried) if plain else 1
     for name, more in grown.items():
-        if more > LIMIT.get(name, 0) + lost.get(f"{name} grown", 0):
+        if more > LIMIT.get(name, 0) + times * lost.get(f"{name} grown", 0):
             yield f"{more} {name} more"
     # The second half of a few rounds is warming up, too.
     allowed = LIMIT_MB * max(1, 10 / result.tried) + max(0.0, lost.get("MB grown", 0.0))
