@@ -5,6 +5,8 @@ What is refused is a `TypeError` or a `ValueError`; who reads a document says wh
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections import Counter
 from typing import Any
 
@@ -83,6 +85,11 @@ def one_of(name: str, value: Any, known: tuple[str, ...]) -> str:
     if value not in known:
         raise ValueError(f"{name}: found {value!r}, expected one of {known}")
     return str(value)
+
+
+def digest(value: Any) -> str:
+    """Return the SHA-256 of a value that JSON can hold, whose mappings have an order."""
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()
 
 
 def short(value: object) -> str:

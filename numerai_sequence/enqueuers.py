@@ -44,10 +44,15 @@ def run_pass(
     """
     run = _Run()
     feeding.add(run)
-    count = len(sequence)
+    prefetching = feeding.prefetching(sequence)
     try:
         with held():
-            made = run.batches(sequence, shuffle, enqueuer_kind, feeding.prefetching(sequence))
+            # Who shuffles knows which batch comes next.
+            one_pass = sequence.one_pass(
+                place=feeding.place(sequence), shuffle=shuffle, prefetching=prefetching
+            )
+            count = len(one_pass)
+            made = run.batches(one_pass, prefetching, enqueuer_kind)
         with closing(made) as batches:
             for number, batch in enumerate(batches, 1):
                 check()
@@ -75,10 +80,8 @@ class _Run:
         self._ending = threading.RLock()
 
     def batches(
-        self, sequence: Any, shuffle: bool, kind: Callable[..., Any], prefetching: Prefetching
+        self, one_pass: Pass, prefetching: Prefetching, kind: Callable[..., Any]
     ) -> Batches:
-        # Who shuffles knows which batch comes next.
-        one_pass = sequence.one_pass(shuffle=shuffle, prefetching=prefetching)
         if prefetching.workers <= 1 and not prefetching.processes:
             return self._made_here(one_pass)
         get = one_pass.__getitem__

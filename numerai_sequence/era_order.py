@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -28,6 +27,7 @@ class EraOrder:
     """
 
     batches_per_group = 1
+    group_offset = 0
     is_mixed = False
 
     def __init__(
@@ -41,19 +41,23 @@ class EraOrder:
     ) -> None:
         self._rows, self._sizes = rows, sizes
         self._starts = np.cumsum(sizes) - sizes
-        eras = np.arange(len(sizes))
+        self._batch_size = batch_size
+        self._eras = np.arange(len(sizes))
         if seed is not None:
-            np.random.default_rng([seed, epoch]).shuffle(eras)
-        cuts = [*range(0, len(eras), batch_size), len(eras)]
-        self._batches = [eras[start:stop] for start, stop in pairwise(cuts)]
+            np.random.default_rng([seed, epoch]).shuffle(self._eras)
 
     def size(self, batch: int) -> int:
         """Return how many rows a batch has."""
-        return int(self._sizes[self._batches[batch]].sum())
+        start = batch * self._batch_size
+        return int(self._sizes[self._eras[start : start + self._batch_size]].sum())
 
     def batch(self, number: int) -> Rows:
         """Return the rows of a batch, ascending."""
-        eras = self._batches[number]
+        return self.rows(number * self._batch_size, (number + 1) * self._batch_size)
+
+    def rows(self, start: int, stop: int) -> Rows:
+        """Return the rows of the eras at the places `start` to `stop` of the epoch, ascending."""
+        eras = self._eras[start:stop]
         starts = self._starts[eras]
         rows: Rows = self._rows[ranges(starts, starts + self._sizes[eras])].astype(np.int64)
         rows.sort()

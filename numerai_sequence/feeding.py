@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from .forms import Form
 from .interrupts import held
-from .passes import Prefetching
+from .passes import Place, Prefetching
 
 _PRESENT: ContextVar[Feeding | None] = ContextVar("PRESENT", default=None)
 _ALL: set[Feeding] = set()
@@ -34,15 +34,32 @@ class Feeding:
     Parameters
     ----------
     forms : mapping of sequences to forms, optional
-        The form that y has to have, of each sequence whose y is looked at.
+        The sequences, and the form that y of each has to have.
     options : mapping, optional
         What the call was given of `Prefetching`, which wins over what a sequence says.
+    trained : NumeraiSequence, optional
+        The one that ``fit`` trains on; None in ``evaluate`` and ``predict``, where the epoch is the
+        sequences' own.
+    first : Place
+        Where ``fit`` begins, as it counts epochs.
+    before : int
+        Epochs that the sequence has been through before.
     """
 
     def __init__(
-        self, forms: Mapping[Any, Form] | None = None, options: Mapping[str, Any] | None = None
+        self,
+        forms: Mapping[Any, Form] | None = None,
+        options: Mapping[str, Any] | None = None,
+        *,
+        trained: Any = None,
+        first: Place | None = None,
+        before: int = 0,
     ) -> None:
         self._forms, self._options = forms or {}, options or {}
+        self._trained, self._before = trained, before
+        epoch, batch = first or (0, 0)
+        self._first = Place(before + epoch, batch)
+        self._epoch = self._first.epoch
         self._runs: list[Run] = []
         self._adapters: list[Any] = []
 
@@ -79,15 +96,30 @@ class Feeding:
                 run.failure = None
             for adapter in self._adapters:
                 forget(adapter, "py_dataset", "_keras_sequence")
-            self._forms, self._runs, self._adapters = {}, [], []  # an adapter keeps its call
+            # An adapter keeps its call.
+            self._forms, self._runs, self._adapters, self._trained = {}, [], [], None
 
     def add(self, run: Run) -> None:
         """Take a pass that begins into the call."""
         self._runs = [old for old in self._runs if old.failure or not old.has_ended] + [run]
 
-    def compares(self, sequence: Any) -> bool:
-        """Say whether the y of a sequence is looked at."""
+    def has(self, sequence: Any) -> bool:
+        """Say whether the call is fed a sequence."""
         return sequence in self._forms
+
+    def begin_epoch(self, number: int) -> None:
+        """Take note that ``fit`` has come to an epoch."""
+        if self._trained is None:  # a list of callbacks that is used again has those of old calls
+            return
+        self._epoch = self._before + number
+        self._trained.begin_epoch(self._epoch)
+
+    def place(self, sequence: Any) -> Place:
+        """Return where a pass over a sequence that begins now begins."""
+        if self._trained is None:
+            return Place(sequence.epoch)
+        is_first = sequence is self._trained and self._epoch == self._first.epoch
+        return self._first if is_first else Place(self._epoch)
 
     def form(self, sequence: Any) -> Form:
         """Return the form that y of a sequence has to have."""
@@ -107,8 +139,8 @@ class Feeding:
 
 
 def is_fed(sequence: Any) -> bool:
-    """Say whether a model is being fitted to a sequence, or evaluated with it, at this moment."""
-    return any(feeding.compares(sequence) for feeding in list(_ALL))
+    """Say whether a model's method is fed a sequence at this moment."""
+    return any(feeding.has(sequence) for feeding in list(_ALL))
 
 
 def forget(holder: Any, *names: str) -> None:

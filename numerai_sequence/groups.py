@@ -13,6 +13,7 @@ from collections import OrderedDict, deque
 from collections.abc import Sequence
 from concurrent.futures import Future
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -112,9 +113,9 @@ class GroupReader:
     ) -> None:
         self._selection, self._order, self._columns = selection, order, columns
         self._pager, self._buffers = pager, buffers
-        self._per_group = order.batches_per_group
+        self._per_group, self._offset = order.batches_per_group, order.group_offset
         self._width = selection.row_bytes
-        groups = np.asarray(batches, np.int32) // self._per_group
+        groups = self._group_of(np.asarray(batches, np.int32))
         self._batches_of = np.bincount(groups)
         # The groups as they come, and the place of each among them.
         self._coming = groups[np.flatnonzero(np.diff(groups, prepend=-1))]
@@ -163,14 +164,18 @@ class GroupReader:
         # A forked worker process fetches for itself alone: no thread there reads what it waits for.
         if self._fetch_when == "never" or os.getpid() != self._process:
             return False
-        group, place = divmod(number, self._per_group)
-        return self._fetch_when == "always" or place == 0 or group in self._fetched
+        if self._fetch_when == "always" or self._group_of(number) in self._fetched:
+            return True
+        return (number + self._offset) % self._per_group == 0
+
+    def _group_of(self, number: Any) -> Any:
+        return (number + self._offset) // self._per_group
 
     def _rows_of_batch(self, number: int) -> Rows:
         if not (self._order.is_mixed or self._pager.reads_ahead):
             return self._order.batch(number)
         in_order = self._fetch_when != "first"
-        group, *following = self._groups_from(number // self._per_group, 2 if in_order else 1)
+        group, *following = self._groups_from(self._group_of(number), 2 if in_order else 1)
         wanted = group.rows[self._chosen(group, number)]
         if in_order:
             self._announce(group, *following)
@@ -183,7 +188,7 @@ class GroupReader:
 
     def _batch_of_group(self, number: int) -> tuple[Bytes, Rows, Values]:
         """Read a group as far as that is left to do, and a part of the next one."""
-        group, *following = self._groups_from(number // self._per_group, 3)
+        group, *following = self._groups_from(self._group_of(number), 3)
         self._fetched.add(group.number)
         self._announce(group, *following[:1])
         if not group.is_whole:

@@ -20,6 +20,10 @@ the Keras packages in use, and `install` changes this in each of them, for our s
    sequence: at the end of ``fit``, ``evaluate`` or ``predict`` the adapter forgets the sequence.
    So does a model the validation data of a fit that was interrupted, which the next would use.
 7. A Ctrl-C ends these three methods. Keras 3 catches it where it waits for the logs of a step.
+8. The epoch whose batches are read is that of ``fit``: hooks are called at other times, too. The
+   first one may begin at any of its batches.
+9. ``fit`` and the others refuse a sequence that is a rank's where Keras or TensorFlow
+   would divide its rows again.
 
 Every other input reaches Keras as it was given. Installing again changes nothing.
 """
@@ -30,15 +34,18 @@ import functools
 import gc
 import importlib
 import importlib.util
+import inspect
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, suppress
 from types import ModuleType
 from typing import Any
 
+from .dividing import check_divided_once
 from .enqueuers import run_pass
 from .feeding import Feeding, forget
+from .following import follow
 from .forms import Form, arrange, arrays_of, find_form
 from .interrupts import heeded
 from .passes import Prefetching, check_options
@@ -110,27 +117,35 @@ def _give_options(model: type, name: str, kind: type) -> None:
 
 
 def _with_options(original: Callable[..., Any], kind: type) -> Callable[..., Any]:
+    signature = inspect.signature(original)
+
     @functools.wraps(original)
     def method(self: Any, *args: Any, **kwargs: Any) -> Any:
-        x = args[0] if args else kwargs.get("x")
+        ours: list[Any] = [one for one in (*args, *kwargs.values()) if isinstance(one, kind)]
+        if not ours:
+            return original(self, *args, **kwargs)
         options = {}
-        if isinstance(x, kind):
+        if isinstance(args[0] if args else kwargs.get("x"), kind):
             options = check_options(
                 **{option: kwargs.pop(option) for option in OPTIONS if option in kwargs}
             )
         if kwargs.get("_use_cached_eval_dataset"):
             options = {}  # Keras 2's fit validates with the defaults; its own options are set
-        ours = [one for one in (x, kwargs.get("validation_data")) if isinstance(one, kind)]
-        if not ours:
-            return original(self, *args, **kwargs)
-        compared = [] if original.__name__ == "predict" else ours  # which looks at no y
+        for one in ours:
+            check_divided_once(one.world_size, self)
+        given = signature.bind_partial(self, *args, **kwargs)
+        is_compared = original.__name__ != "predict"  # which looks at no y
+        forms = {one: _form(one, self) if is_compared else None for one in ours}
         with heeded(), ExitStack() as stack:
-            forms = {one: _form(one, self) for one in compared}
-            feeding = stack.enter_context(Feeding(forms, options))
-            if original.__name__ == "fit":  # where one is interrupted, the next would use these
+            if original.__name__ == "fit":
+                feeding = follow(given.arguments, forms, options, callback_bases())
+                stack.enter_context(feeding)
+                # Where one is interrupted, the next would use these.
                 stack.callback(forget, self, "_eval_epoch_iterator", "_eval_data_handler")
+            else:
+                feeding = stack.enter_context(Feeding(forms, options))
             try:
-                return original(self, *args, **kwargs)
+                return original(*given.args, **given.kwargs)
             except Exception as error:
                 cause = feeding.cause(error)
                 if cause is None:
@@ -189,6 +204,19 @@ def _cure_keras_3(kind: type) -> None:
         finally:
             self.enqueuer = None
 
+    iterator = importlib.import_module("keras.src.trainers.epoch_iterator").EpochIterator
+    enumerate_iterator = iterator._enumerate_iterator
+
+    @functools.wraps(enumerate_iterator)
+    def _enumerate_iterator(self: Any) -> Iterator[Any]:
+        source = getattr(self.data_adapter, "py_dataset", None)
+        if isinstance(source, kind):
+            left_out = _feeding_of(self.data_adapter).place(source).batch
+            yield from _shorter(self, "_num_batches", left_out, enumerate_iterator)
+        else:
+            yield from enumerate_iterator(self)
+
+    iterator._enumerate_iterator = _enumerate_iterator
     adapter.__init__, adapter._get_iterator = init, _get_iterator
     adapter.get_tf_dataset, adapter._standardize_batch = get_tf_dataset, _standardize_batch
 
@@ -223,8 +251,33 @@ def _cure_keras_2(package: ModuleType, kind: type) -> None:
         dataset = get_dataset(self)
         return _on_its_own(dataset) if isinstance(self._keras_sequence, kind) else dataset
 
+    handler = importlib.import_module(adapter.__module__).DataHandler
+    handler_steps = handler.steps
+
+    @functools.wraps(handler_steps)
+    def steps(self: Any) -> Iterator[Any]:
+        source = getattr(self._adapter, "_keras_sequence", None)
+        if isinstance(source, kind):
+            left_out = _feeding_of(self._adapter).place(source).batch
+            yield from _shorter(self, "_inferred_steps", left_out, handler_steps)
+        else:
+            yield from handler_steps(self)
+
+    handler.steps = steps
     adapter._handle_multiprocessing = _handle_multiprocessing
     adapter._standardize_batch, adapter.get_dataset = _standardize_batch, _get_dataset
+
+
+def _shorter(
+    holder: Any, name: str, left_out: int, method: Callable[[Any], Iterator[Any]]
+) -> Iterator[Any]:
+    """Iterate over an epoch whose number of steps, an attribute of `holder`, is so much less."""
+    whole = getattr(holder, name)
+    setattr(holder, name, whole - left_out)
+    try:
+        yield from method(holder)
+    finally:
+        setattr(holder, name, whole)
 
 
 def _feeding_of(adapter: Any) -> Feeding:

@@ -15,8 +15,8 @@ MODES = ("resident", "streaming")
 # A set is resident when it takes no more than this of the memory available: what else the process
 # will need is not known yet.
 _RESIDENT_SHARE = 0.75
-# Mapped pages at the same time, where nobody says how many.
-_MAPPED_BYTES = 96 << 20
+#: Mapped pages at the same time, where nobody says how many.
+MAPPED_BYTES = 96 << 20
 _LEAST_MAPPED_BYTES = 16 << 20
 _LEAST_BUFFERS = 2
 _GROUP_BYTES = 32 << 20
@@ -101,10 +101,10 @@ def divide_budget(
     least = _LEAST_BUFFERS * batch_bytes
     needed = order_bytes + _LEAST_MAPPED_BYTES + least
     if budget == "auto":
-        ample = order_bytes + group_bytes + buffers * batch_bytes + _MAPPED_BYTES
+        ample = order_bytes + group_bytes + buffers * batch_bytes + MAPPED_BYTES
         available = available_memory()
         if available is None or ample <= available * _AUTO_SHARE:
-            return Budget(_MAPPED_BYTES, buffers, True)
+            return Budget(MAPPED_BYTES, buffers, True)
         budget = max(needed, int(available * _AUTO_SHARE))
     left = parse_bytes(budget) - order_bytes - _LEAST_MAPPED_BYTES
     if left < least:

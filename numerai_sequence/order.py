@@ -32,6 +32,11 @@ class Order(Protocol):
     def batches_per_group(self) -> int: ...
 
     @property
+    def group_offset(self) -> int:
+        """How many batches that are not of this order come before it in its first group."""
+        ...
+
+    @property
     def is_mixed(self) -> bool:
         """Whether the rows of a batch are known only with those of its group."""
         ...
@@ -63,6 +68,8 @@ class RowOrder:
     group_rows : int
         Rows of a group, whole batches; the last one may be smaller.
     """
+
+    group_offset = 0
 
     def __init__(
         self,
@@ -137,7 +144,7 @@ class RowOrder:
         start = number * self.group_rows
         stop = min(start + self.group_rows, self.count)
         if self._run_rows == 1:
-            return _placed(self._single_rows(start, stop))
+            return placed(self._single_rows(start, stop))
         first, last = (len(self._left_over) * place // self.count for place in (start, stop))
         whole = self._rows_in_runs(start - first, stop - last)
         rows = np.concatenate([whole, np.sort(self._left_over[first:last])])
@@ -227,12 +234,8 @@ def order_bytes(rows: int, run_rows: int) -> int:
     return 4 * runs if runs <= _ARRAY_LENGTH else 0
 
 
-def batch_count(rows: int, batch_size: int, *, drop_remainder: bool = False) -> int:
-    """Return the batches of an epoch of `rows` rows; the last one may be partial."""
-    return rows // batch_size if drop_remainder else -(-rows // batch_size)
-
-
-def _placed(rows: Rows) -> tuple[Rows, Rows]:
+def placed(rows: Rows) -> tuple[Rows, Rows]:
+    """Return rows ascending, and for each place in `rows` its number among them."""
     order = np.argsort(rows)
     ranks = np.empty_like(order)
     ranks[order] = np.arange(len(order))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from contextvars import ContextVar
 from typing import Any, NamedTuple
 
@@ -15,6 +14,20 @@ Numbers = npt.NDArray[np.int32]
 
 #: The sequence that is asked for a batch of a pass, and the reader and the targets of that pass.
 READING: ContextVar[tuple[Any, Any, Any] | None] = ContextVar("READING", default=None)
+
+
+class Place(NamedTuple):
+    """Where a pass begins.
+
+    Attributes
+    ----------
+    epoch : int
+    batch : int
+        The first one; those before it are left out.
+    """
+
+    epoch: int
+    batch: int = 0
 
 
 class Prefetching(NamedTuple):
@@ -93,15 +106,15 @@ class OnePass:
         return OnePass, (self._sequence, self._epoch, self._numbers, self._prefetching)
 
 
-def shuffle_batches(numbers: Numbers, per_group: int) -> Numbers:
-    """Permute batches with Python's global generator, but keep those of a group together."""
-    groups = list(range(-(-len(numbers) // per_group)))
-    random.shuffle(groups)
-    shuffled = np.empty_like(numbers)
-    start = 0
-    for group in groups:
-        batches = numbers[group * per_group : (group + 1) * per_group].tolist()
-        random.shuffle(batches)
-        shuffled[start : start + len(batches)] = batches
-        start += len(batches)
-    return shuffled
+def shuffle_batches(
+    numbers: Numbers, per_group: int, rng: np.random.Generator, offset: int = 0
+) -> Numbers:
+    """Permute batches, but keep those of a group together.
+
+    The first group has `offset` batches fewer than the others.
+    """
+    firsts = range(-offset, len(numbers), per_group)
+    groups = [numbers[max(0, first) : first + per_group] for first in firsts]
+    return np.concatenate(
+        [numbers[:0], *(rng.permutation(groups[group]) for group in rng.permutation(len(groups)))]
+    )

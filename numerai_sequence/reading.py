@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .groups import KEPT, batches_per_group
-from .memory import Budget, decide, divide_budget, group_bytes
+from .memory import MAPPED_BYTES, Budget, decide, divide_budget, group_bytes
 from .mixing import choose_run_rows
 from .order import order_bytes
 from .selection import Selection
@@ -26,6 +26,10 @@ class Reading:
         Of the largest batch, decoded.
     by_era : bool
         Whether batches are whole eras.
+    shuffles : bool
+        Whether the rows are in another order than that of the files.
+    world_size : int
+        Processes among which the rows of an epoch are divided.
 
     Attributes
     ----------
@@ -43,18 +47,22 @@ class Reading:
         batch_rows: int,
         batch_bytes: int,
         by_era: bool,
+        shuffles: bool,
+        world_size: int = 1,
     ) -> None:
         self.selection, self._memory_budget = selection, memory_budget
-        self._batch_rows, self._batch_bytes, self._by_era = batch_rows, batch_bytes, by_era
+        self._batch_rows, self._batch_bytes = batch_rows, batch_bytes
+        self._by_era, self._shuffles, self._world_size = by_era, shuffles, world_size
         decided = decide(selection.set_bytes, paging)
         self.paging, self.reason = decided.mode, decided.reason
 
-    def best_run_rows(self, buffers: int) -> int:
-        """Return 1 if all may stay mapped; otherwise how long runs should be."""
+    def best_run_rows(self) -> int:
+        """Return 1 if the set is so small that it stays mapped; otherwise how long runs should be.
+
+        It is the same on every machine: neither `paging` nor memory has a say.
+        """
         selection = self.selection
-        if not selection.rows or self._by_era:
-            return 1
-        if self.paging == "resident" and selection.set_bytes <= self.divide(1, buffers).mapped:
+        if not selection.rows or self._by_era or selection.set_bytes <= MAPPED_BYTES:
             return 1
         return choose_run_rows(
             selection.windows,
@@ -68,7 +76,7 @@ class Reading:
         if self._by_era:
             return self._batch_rows
         least_rows = 0
-        if run_rows == 1 and self.paging == "resident":
+        if run_rows == 1 and self._shuffles and self.paging == "resident":
             # Each group of single rows maps most of the set anew: it is as large as there is room.
             least_rows = group_bytes(self._memory_budget) // self.selection.row_bytes
         return self._batch_rows * batches_per_group(self._batch_rows, least_rows)
@@ -87,5 +95,5 @@ class Reading:
 
     def warms(self, run_rows: int) -> bool:
         """Say whether to read the whole set once: single rows of a cold disk are slow."""
-        is_most = 2 * self.selection.rows >= self.selection.shards.rows
+        is_most = 2 * self.selection.rows >= self.selection.shards.rows * self._world_size
         return self.paging == "resident" and run_rows == 1 and is_most and not self._by_era

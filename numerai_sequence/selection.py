@@ -7,6 +7,7 @@ of the others each row that does costs 4 bytes.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from itertools import pairwise
@@ -190,6 +191,13 @@ class Selection:
                 codes = self.era_codes[slice(*self._starts[number : number + 2])]
                 counts += np.bincount(codes[absent], minlength=len(counts))
         return {era: int(n) for era, n in zip(self.all_eras, counts, strict=True) if n}
+
+    def digest(self) -> str:
+        """Return the SHA-256 of which rows of the set they are."""
+        digest = hashlib.sha256()
+        for numbers in (self._first_rows, self._starts, self._is_part, self._numbers):
+            digest.update(numbers.tobytes())
+        return digest.hexdigest()
 
     @property
     def set_bytes(self) -> int:

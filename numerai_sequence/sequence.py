@@ -14,15 +14,15 @@ import pyarrow as pa
 
 from . import keras_compat
 from .buffers import Buffers
-from .checks import one_of, whole_number
+from .checks import digest, one_of, whole_number
 from .encoding import DTYPES, Decoder
-from .era_order import EraOrder
 from .feature_sets import resolve_features
 from .feeding import is_fed
 from .groups import KEPT, GroupReader
-from .order import Order, batch_count, epoch_order
+from .orders import Orders
 from .paging import Pager
-from .passes import READING, Numbers, OnePass, Prefetching, check_options, shuffle_batches
+from .passes import READING, Numbers, OnePass, Place, Prefetching, check_options, shuffle_batches
+from .ranks import Share, check_rank
 from .reading import Reading
 from .selection import Selection
 from .shards import PathLike, ShardSet, open_shards
@@ -46,6 +46,18 @@ _REMEDY = (
     "leave them out with missing_target='drop', give them no weight with missing_target='mask', or "
     "choose other eras"
 )
+# The arguments that make an order, and the batches of it.
+_IN_IDENTITY = (
+    "batch_by",
+    "batch_size",
+    "drop_remainder",
+    "dtype",
+    "missing_target",
+    "run_rows",
+    "seed",
+    "shuffle",
+    "world_size",
+)
 _BATCH_SIZES = {"rows": 1000, "era": 1}
 
 
@@ -54,6 +66,7 @@ class NumeraiSequence(*_BASES):  # type: ignore[misc]
 
     ``sequence[i]`` is batch i of the present epoch; ``len(sequence)`` the batches of an epoch. Each
     row that takes part comes once an epoch. Batches may be asked for in any order, from any thread.
+    Of several processes that train one model, each has batches of its own, told by its `rank`.
 
     Parameters
     ----------
@@ -86,18 +99,24 @@ class NumeraiSequence(*_BASES):  # type: ignore[misc]
         Batches of so many rows, or of whole eras, each in one batch.
     shuffle : bool
         A new order of rows, or of eras, every epoch; False reads in the order of the files, or of
-        time. It is another thing than ``fit(shuffle=...)``, which permutes the batches of an epoch.
+        time, of which ``fit(shuffle=True)``, Keras's default, permutes the batches.
     seed : int
         Of the order, together with the number of the epoch.
     run_rows : int, optional
         1 is an exact uniform shuffle. More: shuffle runs of this many neighbouring rows, which are
-        cheaper to read, and then the rows of each group of batches. None: 1 if the set is resident
-        and all of it may be mapped within the budget; otherwise as many as read well, and mix the
-        eras in a batch nearly as an exact shuffle.
+        cheaper to read, and then the rows of each group of batches. None: 1 where they take no more
+        than 96 MiB; otherwise as many as read well, and mix the eras in a batch nearly as an exact
+        shuffle.
     dtype : {"float32", "float16", "int8"}
         Of x: floats 0..1 in steps of .25, or the raw int8 0..4 for a model that scales them itself.
     drop_remainder : bool
-        Leave out the last batch of an epoch where it is smaller.
+        Leave out the last batch of an epoch where it is smaller; with several ranks, what is left
+        over when all have as many batches.
+    rank, world_size : int
+        Which of how many processes that train one model this is, from 0: the epoch is divided among
+        them. Each has as many batches, of `batch_size`; what is left over is one smaller batch for
+        each, or, if that is fewer rows (or eras) than ranks, one row more in some ranks' last
+        batches. `seed`, `run_rows`, and what chooses rows and batches, must be the same on all.
     memory_budget : int or str
         What the sequence may keep in memory: mapped pages, row orders, rows of the next batches,
         and batches' memory to be used again. Bytes, or a size such as "512MB"; "auto" is 96 MiB of
@@ -120,7 +139,7 @@ class NumeraiSequence(*_BASES):  # type: ignore[misc]
     eras : tuple of str
         The eras that take part, in the order of time.
     rows : int
-        The rows that take part.
+        The rows that take part, on all ranks together.
     run_rows : int
         That were asked for, or chosen.
     paging : str
@@ -128,7 +147,8 @@ class NumeraiSequence(*_BASES):  # type: ignore[misc]
     paging_reason : str
         Why.
     epoch : int
-        Which epoch's order ``sequence[i]`` follows. `on_epoch_end` moves it on.
+        Which epoch's order ``sequence[i]`` follows, from 0. In ``fit`` it is the number of the
+        epoch there, counted on where the sequence has been through some and `initial_epoch` is 0.
 
     Raises
     ------
@@ -138,6 +158,8 @@ class NumeraiSequence(*_BASES):  # type: ignore[misc]
         An era or data type is unknown, no row takes part, a target is missing, or a weight is.
     CorruptShardError
         A shard file is not as it was written; or, from a batch, it is changed while it is read.
+    ValueError
+        There is no such rank, or no batch for each of them; or any other argument is wrong.
     """
 
     def __init__(
@@ -157,6 +179,8 @@ class NumeraiSequence(*_BASES):  # type: ignore[misc]
         run_rows: int | None = None,
         dtype: str = "float32",
         drop_remainder: bool = False,
+        rank: int = 0,
+        world_size: int = 1,
         memory_budget: int | str = "auto",
         paging: str = "auto",
         verify: bool = False,
@@ -180,6 +204,7 @@ class NumeraiSequence(*_BASES):  # type: ignore[misc]
         self.seed = whole_number("seed", seed, least=0)
         self.dtype = one_of("dtype", dtype, DTYPES)
         self.drop_remainder = drop_remainder
+        self.rank, self.world_size = check_rank(rank, world_size)
         self.memory_budget = memory_budget
         self.verify = verify
         self.epoch = 0
@@ -194,7 +219,7 @@ class NumeraiSequence(*_BASES):  # type: ignore[misc]
         self._reading = self._plan(paging)
         self.paging, self.paging_reason = self._reading.paging, self._reading.reason
         if run_rows is None:
-            run_rows = self._reading.best_run_rows(self._buffers_held) if shuffle else 1
+            run_rows = self._reading.best_run_rows() if shuffle else 1
         self.run_rows = whole_number("run_rows", run_rows, least=1)
         self._prepare()
 
@@ -226,6 +251,8 @@ class NumeraiSequence(*_BASES):  # type: ignore[misc]
             batch_rows=rows,
             batch_bytes=most_rows * len(self.features) * np.dtype(self.dtype).itemsize,
             by_era=self.batch_by == "era",
+            shuffles=self.shuffle,
+            world_size=self.world_size,
         )
 
     @property
@@ -273,7 +300,7 @@ class NumeraiSequence(*_BASES):  # type: ignore[misc]
         return self._selection.era_codes
 
     def in_order(self, batch_size: int) -> NumeraiSequence:
-        """Return a sequence of the same rows in the order of the files, of x alone.
+        """Return a sequence of the same rows in the order of the files, of x alone; of all ranks.
 
         Of a class that has a ``__getitem__`` of its own it keeps y, which that may expect.
         """
@@ -282,6 +309,7 @@ class NumeraiSequence(*_BASES):  # type: ignore[misc]
             other.target, other._outputs, other.sample_weight = None, {}, None
         other.batch_by, other.batch_size = "rows", whole_number("batch_size", batch_size, least=1)
         other.shuffle, other.run_rows, other.drop_remainder = False, 1, False
+        other.rank, other.world_size = 0, 1
         other._reading = other._plan(self.paging)
         other._prepare()
         return other
@@ -292,7 +320,7 @@ class NumeraiSequence(*_BASES):  # type: ignore[misc]
 
     def _prepare(self) -> None:
         """Make what belongs to this process: row orders, buffers, and who tells the kernel."""
-        self._orders: dict[int, Order] = {}
+        self._orders = self._make_orders()
         budget = self._reading.divide(self.run_rows, self._buffers_held)
         # Eras have many sizes.
         slack = 2 if self.batch_by == "rows" else math.inf
@@ -303,6 +331,25 @@ class NumeraiSequence(*_BASES):  # type: ignore[misc]
         is_worth = self.run_rows > 1 or not self._pager.fits
         self._fetches_groups = budget.holds_groups and is_worth
         self._reader = None
+
+    def _make_orders(self) -> Orders:
+        by_era = self.batch_by == "era"
+        share = Share(
+            len(self.eras) if by_era else self.rows,
+            self.batch_size,
+            rank=self.rank,
+            world_size=self.world_size,
+            drop_remainder=self.drop_remainder,
+            unit="eras" if by_era else "rows",
+        )
+        return Orders(
+            self._selection,
+            share,
+            by_era=by_era,
+            seed=self.seed if self.shuffle else None,
+            run_rows=self.run_rows,
+            group_rows=self._reading.group_rows(self.run_rows),
+        )
 
     def _make_pager(self, mapped_bytes: int) -> Pager:
         row_bytes = self._selection.row_bytes + 4 * len(self._targets.columns)
@@ -315,8 +362,7 @@ class NumeraiSequence(*_BASES):  # type: ignore[misc]
         )
 
     def __len__(self) -> int:
-        count = len(self.eras) if self.batch_by == "era" else self.rows
-        return batch_count(count, self.batch_size, drop_remainder=self.drop_remainder)
+        return self._orders.share.steps
 
     def __getitem__(self, index: int) -> Any:
         """Return batch `index` of the present epoch.
@@ -353,28 +399,60 @@ class NumeraiSequence(*_BASES):  # type: ignore[misc]
         """Move on to the next epoch's order.
 
         Keras calls this at every end of an epoch, and at other times too: only the first call after
-        a batch of the present epoch was asked for does something.
+        ``sequence[i]`` was asked for does something, and none in ``fit``, which has its own count.
         """
-        if self._is_epoch_begun:
-            self._is_epoch_begun = False
-            self.epoch += 1
+        if self._is_epoch_begun and not is_fed(self):
+            self.begin_epoch(self.epoch + 1)
 
-    def one_pass(self, *, shuffle: bool = False, prefetching: Prefetching | None = None) -> OnePass:
-        """Return the present epoch's batches; later calls of `on_epoch_end` do not touch them.
+    def begin_epoch(self, epoch: int) -> None:
+        """Let ``sequence[i]`` follow the order of an epoch; ``fit`` does this by itself."""
+        self.epoch, self._is_epoch_begun = epoch, False
+
+    def identity(self) -> dict[str, Any]:
+        """Return what the batches of an epoch depend on, besides its number.
+
+        What is long is a SHA-256. Sample weights that are a function are not in it.
+        """
+        weight = self.sample_weight
+        return {
+            "set": self.shards.fingerprint,
+            "rows": self._selection.digest(),
+            "features": digest(self.features),
+            "target": digest(self._outputs),
+            "sample_weight": None if callable(weight) else digest(weight),
+            **{name: getattr(self, name) for name in _IN_IDENTITY},
+        }
+
+    def order_digest(self, place: Place) -> str:
+        """Return the SHA-256 of the rows of a batch."""
+        return self._orders.digest(place)
+
+    def one_pass(
+        self,
+        *,
+        place: Place | None = None,
+        shuffle: bool = False,
+        prefetching: Prefetching | None = None,
+    ) -> OnePass:
+        """Return the batches of an epoch, whatever is done to the sequence meanwhile.
 
         Parameters
         ----------
+        place : Place, optional
+            Which epoch, and its first batch; the present epoch, from its beginning, if not given.
         shuffle : bool
-            Permute them, with Python's global generator as Keras does; but those that are fetched
+            Permute the batches, where the rows are not shuffled anyway. Those that are fetched
             together stay together.
         prefetching : Prefetching, optional
             Who asks for them; as the sequence says if not given.
         """
-        self._is_epoch_begun = True
+        epoch, first = place or Place(self.epoch)
         numbers = np.arange(len(self), dtype=np.int32)
-        if shuffle:
-            numbers = shuffle_batches(numbers, self._order(self.epoch).batches_per_group)
-        return OnePass(self, self.epoch, numbers, prefetching or self.prefetching)
+        if shuffle and not self.shuffle:
+            order, rng = self._orders(epoch), np.random.default_rng([self.seed, epoch, 0, 0])
+            group = order.batches_per_group
+            numbers = shuffle_batches(numbers, group, rng, order.group_offset)
+        return OnePass(self, epoch, numbers[first:], prefetching or self.prefetching)
 
     @property
     def prefetching(self) -> Prefetching:
@@ -393,7 +471,7 @@ class NumeraiSequence(*_BASES):  # type: ignore[misc]
             pager = self._make_pager(pager.budget_bytes // processes)
         reader = GroupReader(
             self._selection,
-            self._order(epoch),
+            self._orders(epoch),
             targets.columns,
             pager=pager,
             buffers=self._group_buffers,
@@ -424,29 +502,6 @@ class NumeraiSequence(*_BASES):  # type: ignore[misc]
         if self.verify:
             self.shards.checker.step(len(self))
 
-    def _order(self, epoch: int) -> Order:
-        # No lock, which a forked worker might inherit locked: two threads may compute the same.
-        order = self._orders.get(epoch)
-        if order is None:
-            order = self._make_order(self.seed if self.shuffle else None, epoch)
-            # The epoch before may still have readers.
-            kept = {number: old for number, old in self._orders.items() if number == epoch - 1}
-            self._orders = {**kept, epoch: order}
-        return order
-
-    def _make_order(self, seed: int | None, epoch: int) -> Order:
-        if self.batch_by == "era":
-            rows, sizes = self._selection.by_era
-            return EraOrder(rows, sizes, seed=seed, epoch=epoch, batch_size=self.batch_size)
-        return epoch_order(
-            self._selection.spans(),
-            seed=seed,
-            epoch=epoch,
-            run_rows=self.run_rows,
-            batch_size=self.batch_size,
-            group_rows=self._reading.group_rows(self.run_rows),
-        )
-
     def __getstate__(self) -> dict[str, Any]:
         made = "_orders", "_buffers", "_group_buffers", "_pager", "_reader", "_targets"
         return {name: value for name, value in self.__dict__.items() if name not in made}
@@ -458,6 +513,8 @@ class NumeraiSequence(*_BASES):  # type: ignore[misc]
 
     def __repr__(self) -> str:
         a_batch = f"{self.batch_size:,}" + (" eras" if self.batch_by == "era" else "")
+        if self.world_size > 1:
+            a_batch += f" for rank {self.rank} of {self.world_size}"
         return (
             f"<NumeraiSequence of {self.shards!r}: {self.rows:,} rows of {len(self.eras):,} eras, "
             f"{len(self):,} batches of {a_batch}, "

@@ -6,6 +6,8 @@ Global row numbers count through the shards in their order, and through each sha
 from __future__ import annotations
 
 import glob
+import hashlib
+import json
 import operator
 import os
 from collections import Counter
@@ -168,6 +170,13 @@ class ShardSet:
     @property
     def encoding(self) -> str:
         return self.manifest.encoding
+
+    @property
+    def fingerprint(self) -> str:
+        """The SHA-256 of what is in it: of its columns, and of its files' checksums, in order."""
+        content = [self.encoding, self.features, self.targets]
+        checksums = [shard.checksum for shard in self.manifest.shards]
+        return hashlib.sha256(json.dumps([*content, checksums]).encode()).hexdigest()
 
     @property
     def paths(self) -> list[Path]:

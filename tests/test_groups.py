@@ -19,6 +19,7 @@ from tables import row_numbers, write_source
 
 from numerai_sequence import NumeraiSequence, open_shards, write_shards
 from numerai_sequence.groups import batches_per_group
+from numerai_sequence.passes import Place
 
 ROWS, FEATURES, BATCH = 5003, 14, 50
 TINY = "17MB"  # next to the least: no group fits
@@ -43,7 +44,7 @@ def small_groups(monkeypatch, rows=400):
 
 def one_by_one(sequence):
     """The batches as `gather` reads them, with no group and no pager."""
-    order = sequence._order(sequence.epoch)
+    order = sequence._orders(sequence.epoch)
     for start in range(0, ROWS, sequence.batch_size):
         rows = order.rows(start, min(start + sequence.batch_size, ROWS))
         encoded, y = sequence.shards.gather(rows, ["target"])
@@ -101,11 +102,12 @@ def test_threads_get_the_same_batches_in_any_order(monkeypatch, folders, asked, 
 
 def test_shuffled_pass_keeps_groups_together(monkeypatch, folders):
     small_groups(monkeypatch)
-    sequence = NumeraiSequence(folders / "packed", BATCH, run_rows=4, paging="streaming")
+    sequence = NumeraiSequence(folders / "packed", BATCH, shuffle=False, paging="streaming")
     expected = list(one_by_one(sequence))
-    random.seed(1)
     one_pass = sequence.one_pass(shuffle=True)
     numbers = one_pass._numbers.tolist()
+    assert numbers == sequence.one_pass(shuffle=True)._numbers.tolist()
+    assert numbers != sequence.one_pass(place=Place(1), shuffle=True)._numbers.tolist()
     assert sorted(numbers) == list(range(len(sequence)))
     assert numbers != sorted(numbers)
     groups = [number // 8 for number in numbers]
@@ -227,7 +229,7 @@ def test_the_kernel_is_told_of_the_next_group_in_time(monkeypatch, folders, shuf
     """Of it whole before its first part is read, and of no part twice, nor of much else."""
     small_groups(monkeypatch)
     sequence = NumeraiSequence(folders / "packed", BATCH, run_rows=4, paging="streaming")
-    order, asked = sequence._order(0), []
+    order, asked = sequence._orders(0), []
     monkeypatch.setattr(
         sequence._pager, "read_ahead", lambda ranges: asked.append([r.tolist() for _, r in ranges])
     )
@@ -325,7 +327,7 @@ def test_single_rows_of_a_resident_set_are_fetched_in_groups_as_large_as_the_bud
 ):
     def rows(budget, **options):
         sequence = NumeraiSequence(folders / "int8", BATCH, memory_budget=budget, **options)
-        return sequence._order(0).group_rows
+        return sequence._orders(0).group_rows
 
     resident = {"run_rows": 1, "paging": "resident"}
     assert rows("auto", **resident) == (32 << 20) // FEATURES // BATCH * BATCH

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from numerai_sequence import order as order_module
-from numerai_sequence.order import _Feistel, batch_count, epoch_order, order_bytes
+from numerai_sequence.order import _Feistel, epoch_order, order_bytes
 
 SPANS = [
     [],
@@ -384,15 +384,6 @@ def test_kept_order_takes_4_bytes_a_run():
         assert order_bytes(8000, run_rows) == 4 * runs
         order = epoch_order([(0, 8000)], seed=0, run_rows=run_rows, group_rows=100)
         assert 4 * runs < len(pickle.dumps(order)) < 4 * runs + 2000
-
-
-@pytest.mark.parametrize("rows", [0, 1, 6, 7, 8, 13, 14, 15])
-@pytest.mark.parametrize("batch_size", [1, 2, 7, 8, 100])
-def test_last_batch_is_counted_unless_dropped(rows, batch_size):
-    batches = [range(rows)[i : i + batch_size] for i in range(0, rows, batch_size)]
-    assert batch_count(rows, batch_size) == len(batches)
-    whole = sum(len(batch) == batch_size for batch in batches)
-    assert batch_count(rows, batch_size, drop_remainder=True) == whole
 
 
 @pytest.mark.parametrize("run_rows", [1, 4])
