@@ -22,6 +22,7 @@ from .errors import (
     OutOfMemoryError,
     OutputError,
     OutputExistsError,
+    ResumeError,
     SourceError,
     WorkerError,
 )
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from .export import export_predict
     from .losses import PearsonLoss, RankCorrelationLoss
     from .predictions import predict
+    from .resume import Resume
     from .sequence import NumeraiSequence
     from .submission import write_predictions
 
@@ -53,6 +55,8 @@ __all__ = [
     "OutputExistsError",
     "PearsonLoss",
     "RankCorrelationLoss",
+    "Resume",
+    "ResumeError",
     "ShardSet",
     "SourceError",
     "Split",
@@ -70,6 +74,7 @@ __all__ = [
 # Keras, and pandas, take seconds to import: only who asks for one of these pays.
 _LAZY = {
     "EraScores": "callbacks",
+    "Resume": "resume",
     "NumeraiSequence": "sequence",
     "PearsonLoss": "losses",
     "RankCorrelationLoss": "losses",

@@ -107,6 +107,15 @@ class FeatureError(NumeraiSequenceError, ValueError):
     names: Any
 
 
+class ResumeError(NumeraiSequenceError, ValueError):
+    """Training cannot go on where it has stopped: `path`, `found`, `expected`."""
+
+    fields = ("path", "found", "expected")
+    path: Any
+    found: Any
+    expected: Any
+
+
 class WorkerError(NumeraiSequenceError):
     """A worker that makes batches has ended: `pid`, and where known `exitcode` (-9: by SIGKILL).
 

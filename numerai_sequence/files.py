@@ -33,8 +33,9 @@ def replaced(path: str | os.PathLike[str]) -> Iterator[Path]:
         The operating system does not let it be written: no such folder, a full disk.
     """
     path = Path(path)
-    # With the same suffix: some writers, such as Keras, know by it what to write.
-    temporary = path.with_name(f"{path.stem}.{os.getpid()}.tmp{path.suffix}")
+    # With the same suffixes: some writers, such as Keras, know by them what to write.
+    stem, dot, suffixes = path.name.partition(".")
+    temporary = path.with_name(f"{stem}.{os.getpid()}.tmp{dot}{suffixes}")
     with explained(path):
         try:
             yield temporary

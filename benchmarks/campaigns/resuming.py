@@ -1,0 +1,72 @@
+"""Resuming: trainings that are killed at random batches, and end with the same weights."""
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from process import ENVIRONMENT, HERE
+from tqdm import tqdm
+
+from numerai_sequence import write_shards
+from numerai_sequence.synthetic import write_parquet
+
+from . import Result
+
+COUNT = 20
+_ROWS, _BATCHES = 1300, 78  # of all epochs
+_WORKERS = (1, 4)
+_LIMIT_SECONDS = 120
+_MOST_KILLS = 5
+
+
+def run(folder: Path, *, seed: int, count: int) -> list[Result]:
+    """Train once without a kill, and `count` times with one or more."""
+    write_parquet(folder / "train.parquet", rows=_ROWS, features=30, seed=seed, progress=False)
+    write_shards(folder / "train.parquet", folder / "set", num_shards=3, progress=False).close()
+    rng = np.random.default_rng([seed, 6])
+    code, errors = train(folder, "whole", 4, 0)
+    if code:
+        raise RuntimeError(errors)
+    with np.load(folder / "whole" / "end.npz") as file:
+        right = dict(file)
+    result, kills = Result("training killed at a random batch", count), 0
+    for number in tqdm(range(count), desc="resuming", unit="training"):
+        lives, wrong = attempt(folder, f"state-{number}", right, rng)
+        kills += len(lives) - 1
+        if wrong:
+            result.failures.append(f"workers, batches {lives}: {wrong}")
+    same = count - len(result.failures)
+    result.outcomes, result.figures = {"same weights, bit for bit": same}, {"kills": kills}
+    return [result]
+
+
+def attempt(
+    folder: Path, state: str, right: dict[str, Any], rng: np.random.Generator
+) -> tuple[list[tuple[int, int]], str | None]:
+    """Train in processes that are killed, but for the last; return them, and what is wrong."""
+    lives = []
+    while True:
+        # The first dies in any case, and some of the next.
+        dies = not lives or (rng.random() < 0.3 and len(lives) < _MOST_KILLS)
+        life = int(rng.choice(_WORKERS)), int(rng.integers(1, _BATCHES)) if dies else 0
+        lives.append(life)
+        code, errors = train(folder, state, *life)
+        if code not in (0, -signal.SIGKILL):
+            return lives, f"exit status {code}: {errors}"
+        if code == 0:
+            with np.load(folder / state / "end.npz") as found:
+                differ = [name for name in right if not np.array_equal(found[name], right[name])]
+            return lives, f"other weights: {differ}" if differ else None
+
+
+def train(folder: Path, state: str, workers: int, batches: int) -> tuple[int, str]:
+    """Run one process; return its exit code, and what it wrote to stderr."""
+    arguments: list[Any] = [folder / "set", folder / state, workers, batches]
+    command = [sys.executable, str(HERE / "resumed_fit.py"), *map(str, arguments)]
+    done = subprocess.run(
+        command, env=ENVIRONMENT, capture_output=True, text=True, timeout=_LIMIT_SECONDS
+    )
+    return done.returncode, done.stderr[-1000:]
