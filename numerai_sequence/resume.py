@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 import warnings
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from .checks import whole_number
 from .errors import ResumeError
 from .passes import Place
 from .sequence import NumeraiSequence
-from .state import State, check_same, read_state, write_state
+from .state import WEIGHTS, State, check_same, read_state, write_state
 
 _BASES: Any = keras_compat.callback_bases()
 
@@ -119,9 +120,13 @@ class Resume(*_BASES):  # type: ignore[misc]
         self._save(Place(epoch + 1))
 
     def _save(self, place: Place) -> None:
-        if self._sequence.rank:  # of several processes with the same weights one saves
-            return
         model = self.model
+        if self._sequence.rank:
+            # One of several processes with the same weights keeps them. But to bring them together
+            # takes all: JAX would wait for the others for ever.
+            with tempfile.TemporaryDirectory() as folder:
+                model.save_weights(str(Path(folder) / f"unused{WEIGHTS}"))
+            return
         seeds = [variable.numpy().tolist() for variable in _seeds(model)]
         state = State(self._identity, self._order(place), place, self._before, seeds)
         write_state(self._folder, state, model.save_weights)

@@ -126,6 +126,22 @@ def test_a_sequence_that_counts_on_is_resumed_where_it_was(folder, tmp_path):
     assert fresh.epoch == 8
 
 
+def test_of_several_ranks_the_first_saves_and_all_go_on(folder, tmp_path):
+    def rank(number, **options):
+        return train(
+            folder, tmp_path, sequence=make_sequence(folder, rank=number, world_size=2), **options
+        )
+
+    rank(1, stop=10)
+    assert not list(tmp_path.iterdir())
+    rank(0, stop=10)
+    assert read_state(tmp_path).place == (0, 7)
+    assert rank(1, epochs=1)[1].places[-1] == (0, 7)
+    assert read_state(tmp_path).place == (0, 7)
+    assert rank(0, epochs=1)[1].places[-1] == (0, 7)
+    assert read_state(tmp_path).place == (1, 0)
+
+
 @pytest.mark.parametrize(
     ("change", "name"),
     [
