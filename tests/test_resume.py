@@ -109,6 +109,18 @@ def test_a_stopped_fit_ends_as_if_it_had_not_been(folder, tmp_path, whole, stop)
     assert read_state(tmp_path).place == (3, 0)
 
 
+def test_a_fit_that_is_stopped_again_in_the_same_epoch(folder, tmp_path, whole):
+    train(folder, tmp_path, stop=10)
+    train(folder, tmp_path, stop=8)
+    assert read_state(tmp_path).place == (0, 14)
+    assert_same(train(folder, tmp_path)[0].get_weights(), whole)
+
+
+def test_an_epoch_is_not_over_before_it_has_been_validated(folder, tmp_path):
+    train(folder, tmp_path, stop=BATCHES, every=BATCHES)
+    assert read_state(tmp_path) is None
+
+
 def test_a_finished_training_goes_on_with_more_epochs_only(folder, tmp_path, whole):
     train(folder, tmp_path, epochs=2)
     history = train(folder, tmp_path, epochs=2)[2]

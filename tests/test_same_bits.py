@@ -155,6 +155,23 @@ def test_neither_validation_nor_evaluation_nor_hooks_move_the_epoch(folder):
     np.testing.assert_array_equal(note.epochs[0], expected(folder, 1))
 
 
+class Noting(NumeraiSequence):
+    """Notes the epoch of each pass."""
+
+    epochs = ()
+
+    def one_pass(self, **options):
+        self.epochs = (*self.epochs, options["place"].epoch)
+        return super().one_pass(**options)
+
+
+def test_validation_is_in_the_epoch_of_the_training(folder):
+    validation = Noting(folder, BATCH)
+    train(NumeraiSequence(folder, BATCH), initial_epoch=2, epochs=4, validation_data=validation)
+    assert validation.epochs == (2, 3)
+    assert validation.epoch == 0
+
+
 def test_a_list_of_callbacks_of_keras_is_taken_as_it_is(folder):
     metric = BatchSums()
     model, _ = counting_model(metric, FEATURES)
