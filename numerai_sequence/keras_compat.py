@@ -22,8 +22,8 @@ the Keras packages in use, and `install` changes this in each of them, for our s
 7. A Ctrl-C ends these three methods. Keras 3 catches it where it waits for the logs of a step.
 8. The epoch whose batches are read is that of ``fit``: hooks are called at other times, too. The
    first one may begin at any of its batches.
-9. ``fit`` and the others refuse a sequence that is a rank's where Keras or TensorFlow
-   would divide its rows again.
+9. ``fit`` and the others refuse a sequence that Keras or TensorFlow would not divide among devices
+   and processes as it is meant.
 
 Every other input reaches Keras as it was given. Installing again changes nothing.
 """
@@ -42,7 +42,7 @@ from contextlib import ExitStack, suppress
 from types import ModuleType
 from typing import Any
 
-from .dividing import check_divided_once
+from .distribution import check_distribution
 from .enqueuers import run_pass
 from .feeding import Feeding, forget
 from .following import follow
@@ -131,9 +131,10 @@ def _with_options(original: Callable[..., Any], kind: type) -> Callable[..., Any
             )
         if kwargs.get("_use_cached_eval_dataset"):
             options = {}  # Keras 2's fit validates with the defaults; its own options are set
-        for one in ours:
-            check_divided_once(one.world_size, self)
         given = signature.bind_partial(self, *args, **kwargs)
+        for one in ours:
+            permutes = one is given.arguments.get("x") and _permutes(original, given, one)
+            check_distribution(one, self, original.__name__, permutes=permutes)
         is_compared = original.__name__ != "predict"  # which looks at no y
         forms = {one: _form(one, self) if is_compared else None for one in ours}
         with heeded(), ExitStack() as stack:
@@ -159,6 +160,12 @@ def _with_options(original: Callable[..., Any], kind: type) -> Callable[..., Any
             del cause  # or it would hold itself
 
     return method
+
+
+def _permutes(method: Callable[..., Any], given: inspect.BoundArguments, sequence: Any) -> bool:
+    """Say whether a method permutes the batches of the sequence that it is given as x."""
+    is_asked = method.__name__ == "fit" and given.arguments.get("shuffle", True)
+    return bool(is_asked and not sequence.shuffle)
 
 
 def _form(sequence: Any, model: Any) -> Form:

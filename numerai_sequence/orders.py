@@ -72,6 +72,19 @@ class Orders:
             group_rows=self._group_rows,
         )
 
+    def indivisible(self, parts: int, *, last: bool = True) -> int | None:
+        """Return the rows of a batch that can't be cut into so many equal parts, None if all can.
+
+        ``last=False`` looks at the last batch of an epoch only if there is no other. Eras come in
+        any order, and each of them has to be divisible.
+        """
+        if self._by_era:
+            sizes = self._selection.by_era[1].tolist()
+        else:
+            order, steps = self(0), self.share.steps
+            sizes = [order.size(0), order.size(steps - 1 if last else 0)]
+        return next((size for size in sizes if size % parts), None)
+
     def digest(self, place: Place) -> str:
         """Return the SHA-256 of the rows of a batch."""
         return hashlib.sha256(self(place.epoch).batch(place.batch).tobytes()).hexdigest()

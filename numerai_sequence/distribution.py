@@ -1,0 +1,131 @@
+"""Distribution: refuse a sequence that Keras or TensorFlow would not divide as it is meant.
+
+They divide a batch among devices, and batches among processes. Neither is imported: who does not
+use one of them is not divided by it.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+
+def check_distribution(sequence: Any, model: Any, method: str, *, permutes: bool = False) -> None:
+    """Check that what divides batches can, and that rows which ranks have are not divided again.
+
+    Parameters
+    ----------
+    sequence : NumeraiSequence
+    model
+        Of any Keras.
+    method : {"fit", "evaluate", "predict"}
+        Of the model's, which is to be fed the sequence.
+    permutes : bool
+        Whether it permutes the batches.
+
+    Raises
+    ------
+    ValueError
+        Naming what would divide it, and what to do.
+    """
+    if sequence.world_size > 1:
+        _check_divided_once(sequence.world_size, model)
+    _check_workers(model, method)
+    _check_mesh(sequence)
+    if method != "predict":
+        _check_replicas(sequence, model, permutes)
+
+
+def _check_divided_once(world_size: int, model: Any) -> None:
+    found = _dividing_distribution() or _dividing_strategy(model)
+    if found:
+        name, remedy = found
+        raise ValueError(
+            f"world_size: found {world_size} under {name}, which divides rows among "
+            f"processes itself, so that they would be divided twice; {remedy}"
+        )
+
+
+def _dividing_distribution() -> tuple[str, str] | None:
+    """Return the name of Keras 3's distribution where it divides data, and what to do about it."""
+    found = _keras_distribution()
+    # As Keras's own adapters ask; of versions without the option all divide.
+    divides = getattr(found, "_is_multi_process", False)
+    if not (divides and getattr(found, "auto_shard_dataset", True)):
+        return None
+    name = type(found).__name__
+    return f"keras.distribution.{name}", f"use {name}(..., auto_shard_dataset=False)"
+
+
+def _keras_distribution() -> Any:
+    package = getattr(sys.modules.get("keras"), "distribution", None)
+    return package.distribution() if package is not None else None
+
+
+def _dividing_strategy(model: Any) -> tuple[str, str] | None:
+    """Return the name of a model's TensorFlow strategy of several processes, and what to do."""
+    strategy = getattr(model, "distribute_strategy", None)
+    distribute = getattr(sys.modules.get("tensorflow"), "distribute", None)
+    for name in ("MultiWorkerMirroredStrategy", "ParameterServerStrategy"):
+        if distribute is not None and isinstance(strategy, getattr(distribute, name, ())):
+            return f"tf.distribute.{name}", (
+                "with tf_keras leave rank and world_size out; with Keras 3 train on JAX, with "
+                "keras.distribution.DataParallel(auto_shard_dataset=False)"
+            )
+    return None
+
+
+def _check_workers(model: Any, method: str) -> None:
+    """Check that a model of Keras 3's is not trained by workers, of which it reads no batch."""
+    strategy = _strategy_of_keras_3(model)
+    if strategy is None or method == "predict":
+        return
+    replicas, here = strategy.num_replicas_in_sync, len(strategy.extended.worker_devices)
+    if here < replicas:
+        raise ValueError(
+            f"{method}: found tf.distribute.{type(strategy).__name__} of {replicas} devices, {here} "
+            "of them in this process, under Keras 3, which fails on batches of a sequence there; "
+            "train on JAX, with keras.distribution.DataParallel(auto_shard_dataset=False) and "
+            "rank=, world_size= of the sequence, or with tf_keras"
+        )
+
+
+def _strategy_of_keras_3(model: Any) -> Any:
+    """Return the strategy that a model of Keras 3's on TensorFlow was made under, or None."""
+    keras = sys.modules.get("keras")
+    is_3 = isinstance(model, getattr(keras, "Model", ())) and hasattr(keras, "ops")
+    return getattr(model, "_distribute_strategy", None) if is_3 else None
+
+
+def _check_replicas(sequence: Any, model: Any, permutes: bool) -> None:
+    """Check the first batch, of which Keras 3 adds up the devices' parts to learn their shape."""
+    strategy = _strategy_of_keras_3(model)
+    replicas = strategy.num_replicas_in_sync if strategy is not None else 1
+    found = sequence.indivisible(replicas, last=permutes) if replicas > 1 else None
+    if found is not None:
+        name = f"tf.distribute.{type(strategy).__name__}"
+        why = "Keras 3 wants equal parts of the first batch, which may be any of them"
+        raise ValueError(_indivisible(sequence, found, replicas, name, why))
+
+
+def _check_mesh(sequence: Any) -> None:
+    """Check that JAX can lay out each batch on its devices."""
+    keras, found = sys.modules.get("keras"), _keras_distribution()
+    if keras is None or found is None or keras.backend.backend() != "jax":
+        return
+    layout = found.get_data_layout((1, 1))
+    sizes = dict(zip(layout.device_mesh.axis_names, layout.device_mesh.shape, strict=True))
+    parts = max(1, sizes.get(layout.axes[0], 1) // sys.modules["jax"].process_count())
+    rows = sequence.indivisible(parts) if parts > 1 else None
+    if rows is not None:
+        name, why = f"keras.distribution.{type(found).__name__}", "JAX wants equal parts of each"
+        raise ValueError(_indivisible(sequence, rows, parts, name, why))
+
+
+def _indivisible(sequence: Any, rows: int, parts: int, name: str, why: str) -> str:
+    kept = 'batch_by="rows", ' if sequence.batch_by == "era" else ""
+    return (
+        f"batch_size: found a batch of {rows:,} rows under {name}, which divides it among {parts} "
+        f"devices, expected a multiple of {parts}: {why}; use {kept}a batch_size that {parts} "
+        "divides, no larger than the rows there are, and drop_remainder=True"
+    )
