@@ -7,10 +7,13 @@ use one of them is not divided by it.
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 
-def check_distribution(sequence: Any, model: Any, method: str, *, permutes: bool = False) -> None:
+def check_distribution(
+    sequence: Any, model: Any, method: str, arguments: Mapping[str, Any]
+) -> None:
     """Check that what divides batches can, and that rows which ranks have are not divided again.
 
     Parameters
@@ -20,8 +23,8 @@ def check_distribution(sequence: Any, model: Any, method: str, *, permutes: bool
         Of any Keras.
     method : {"fit", "evaluate", "predict"}
         Of the model's, which is to be fed the sequence.
-    permutes : bool
-        Whether it permutes the batches.
+    arguments : mapping
+        Of the method, by name.
 
     Raises
     ------
@@ -33,6 +36,8 @@ def check_distribution(sequence: Any, model: Any, method: str, *, permutes: bool
     _check_workers(model, method)
     _check_mesh(sequence)
     if method != "predict":
+        is_trained = method == "fit" and arguments.get("x") is sequence
+        permutes = is_trained and not sequence.shuffle and arguments.get("shuffle", True)
         _check_replicas(sequence, model, permutes)
 
 
@@ -76,17 +81,17 @@ def _dividing_strategy(model: Any) -> tuple[str, str] | None:
 
 
 def _check_workers(model: Any, method: str) -> None:
-    """Check that a model of Keras 3's is not trained by workers, of which it reads no batch."""
-    strategy = _strategy_of_keras_3(model)
-    if strategy is None or method == "predict":
+    """Check that no model of Keras 3's is trained by several workers, where it reads no batch."""
+    strategy, found = _strategy_of_keras_3(model), _dividing_strategy(model)
+    if strategy is None or found is None or method == "predict":
         return
     replicas, here = strategy.num_replicas_in_sync, len(strategy.extended.worker_devices)
     if here < replicas:
         raise ValueError(
-            f"{method}: found tf.distribute.{type(strategy).__name__} of {replicas} devices, {here} "
-            "of them in this process, under Keras 3, which fails on batches of a sequence there; "
-            "train on JAX, with keras.distribution.DataParallel(auto_shard_dataset=False) and "
-            "rank=, world_size= of the sequence, or with tf_keras"
+            f"{method}: found {found[0]} of {replicas} devices, {here} of them in this process, "
+            "under Keras 3, which fails on batches of a sequence there; train on JAX, with "
+            "keras.distribution.DataParallel(auto_shard_dataset=False) and rank=, world_size= of "
+            "the sequence; or with tf_keras"
         )
 
 

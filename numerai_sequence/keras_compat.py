@@ -133,8 +133,7 @@ def _with_options(original: Callable[..., Any], kind: type) -> Callable[..., Any
             options = {}  # Keras 2's fit validates with the defaults; its own options are set
         given = signature.bind_partial(self, *args, **kwargs)
         for one in ours:
-            permutes = one is given.arguments.get("x") and _permutes(original, given, one)
-            check_distribution(one, self, original.__name__, permutes=permutes)
+            check_distribution(one, self, original.__name__, given.arguments)
         is_compared = original.__name__ != "predict"  # which looks at no y
         forms = {one: _form(one, self) if is_compared else None for one in ours}
         with heeded(), ExitStack() as stack:
@@ -160,12 +159,6 @@ def _with_options(original: Callable[..., Any], kind: type) -> Callable[..., Any
             del cause  # or it would hold itself
 
     return method
-
-
-def _permutes(method: Callable[..., Any], given: inspect.BoundArguments, sequence: Any) -> bool:
-    """Say whether a method permutes the batches of the sequence that it is given as x."""
-    is_asked = method.__name__ == "fit" and given.arguments.get("shuffle", True)
-    return bool(is_asked and not sequence.shuffle)
 
 
 def _form(sequence: Any, model: Any) -> Form:

@@ -82,7 +82,7 @@ class Orders:
             sizes = self._selection.by_era[1].tolist()
         else:
             order, steps = self(0), self.share.steps
-            sizes = [order.size(0), order.size(steps - 1 if last else 0)]
+            sizes = [order.size(batch) for batch in {0, steps - 1 if last else 0} if steps]
         return next((size for size in sizes if size % parts), None)
 
     def digest(self, place: Place) -> str:
