@@ -43,7 +43,7 @@ def main(kind, *arguments):
                 local = strategy.experimental_local_results(recorder.metric.counts)
                 return {"all": counts[0], "here": local[0].numpy().tolist()}
             made.evaluate(ours, callbacks=[recorder], verbose=0, **THREADS)
-            plain = sequence(size, shuffle=False, **options)
+            plain = sequence(size, **{**options, "shuffle": False})
             found = made.predict(plain, verbose=0, **THREADS)[:, 0]
         except Exception as error:
             return {"error": type(error).__name__, "text": str(error), "begun": bool(begun)}
@@ -72,9 +72,10 @@ def main(kind, *arguments):
             found["validation"] = seen(60, sequence(60), drop_remainder=True)
             found["eras"] = seen(None, batch_by="era")
         found["partial"] = seen(60)
-        if kind != "workers":
+        if kind == "jax":
             found["even"], found["odd"] = seen(60, drop_remainder=True), seen(43)
         if kind == "mirrored":
+            found["odd"] = seen(43)
             found["one"], found["permuted"] = seen(1000), seen(60, shuffle=False)
             found["weights"] = [weights(60, False), weights(60, True)]
     print(json.dumps(found))
