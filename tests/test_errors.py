@@ -18,6 +18,7 @@ from numerai_sequence import (
     OutOfMemoryError,
     OutputError,
     OutputExistsError,
+    ResumeError,
     SourceError,
     WorkerError,
 )
@@ -35,6 +36,7 @@ DATA = {
     EraError: {"eras": ["0001", "X"]},
     FeatureError: {"names": ["feature_a"]},
     WorkerError: {"pid": 4711, "exitcode": -9},
+    ResumeError: {"path": PATH, "found": 41, "expected": 40},
 }
 each_kind = pytest.mark.parametrize("kind", DATA, ids=lambda kind: kind.__name__)
 
