@@ -1,13 +1,10 @@
 """Resumed fit: a training that goes on where it had stopped, and may kill itself at a batch.
 
-Called with a folder of shards, one for the state, the number of workers, and after how many batches
-of this process it kills itself, 0 for never. When it has come to its end, it writes its weights to
-``end.npz`` beside the state.
+When it has come to its end, it writes its weights to ``end.npz`` beside the state.
 """
 
 import os
 import signal
-import sys
 from pathlib import Path
 
 import keras
@@ -33,6 +30,7 @@ class Kill(keras.callbacks.Callback):
 
 
 def main(shards: Path, state: Path, workers: int, batches: int) -> None:
+    """Train, and kill this process after so many batches, 0 for never."""
     keras.utils.set_random_seed(1)
     tf.config.experimental.enable_op_determinism()
     sequence = NumeraiSequence(shards, BATCH_ROWS, seed=2)
@@ -49,7 +47,3 @@ def main(shards: Path, state: Path, workers: int, batches: int) -> None:
     callbacks = [Resume(state, every=EVERY), Kill(batches)]
     model.fit(sequence, epochs=EPOCHS, workers=workers, verbose=0, callbacks=callbacks)
     np.savez(state / "end.npz", *model.get_weights())
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 import pickle
-import random
 import shutil
 import sys
 import threading
@@ -445,8 +444,8 @@ def test_last_batch_of_an_epoch_looks_at_once(folder):
 
 
 def test_last_batch_of_a_pass_looks_at_once_whatever_its_number(shards):
-    random.seed(5)
-    batches = run_pass(NumeraiSequence(shards, BATCH), True, None, Feeding())
+    sequence = NumeraiSequence(shards, BATCH, shuffle=False, seed=1)
+    batches = run_pass(sequence, True, None, Feeding())
     sizes = [len(next(batches)[0]) for _ in range(BATCHES - 1)]
     assert ROWS % BATCH in sizes, "the last batch of the epoch has come before the end of the pass"
     overwrite(shards.paths[0])

@@ -198,7 +198,8 @@ def test_model_sees_each_row_once_though_memory_is_used_again(folder, workers, p
 @each_workers
 @pytest.mark.parametrize("shuffle", [True, False])
 def test_streaming_sees_each_row_once(folder, workers, shuffle):
-    sequence = NumeraiSequence(folder, batch_size=BATCH, paging="streaming", memory_budget="20MB")
+    streaming = {"paging": "streaming", "memory_budget": "20MB", "run_rows": 8}
+    sequence = NumeraiSequence(folder, batch_size=BATCH, **streaming)
     model, recorder = make_model()
     options = {"epochs": 2, "callbacks": [recorder], "shuffle": shuffle, "verbose": 0}
     model.fit(sequence, **options, **workers)

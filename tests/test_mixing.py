@@ -151,15 +151,17 @@ def test_larger_groups_allow_longer_runs(sets):
     assert chosen[0] < chosen[2]
 
 
-def test_sequence_takes_the_chosen_run_only_when_it_streams(sets):
+def test_sequence_takes_the_chosen_run_where_the_set_is_large(sets, monkeypatch):
+    assert NumeraiSequence(sets[1], BATCH, paging="streaming").run_rows == 1
+    monkeypatch.setattr("numerai_sequence.reading.MAPPED_BYTES", 1000)
     for mix_eras in (1, None):
         shards = sets[mix_eras]
-        sequence = NumeraiSequence(shards, BATCH, paging="streaming")
         expected = choose_run_rows(
             windows_of(shards), row_bytes=4, batch_size=BATCH, group_rows=16384 // BATCH * BATCH
         )
-        assert sequence.run_rows == expected > 1
-        assert NumeraiSequence(shards, BATCH, paging="resident").run_rows == 1
+        assert expected > 1
+        for paging in ("streaming", "resident"):
+            assert NumeraiSequence(shards, BATCH, paging=paging).run_rows == expected
         assert NumeraiSequence(shards, BATCH, paging="streaming", shuffle=False).run_rows == 1
         assert NumeraiSequence(shards, BATCH, paging="streaming", run_rows=2).run_rows == 2
         assert NumeraiSequence(shards, BATCH, paging="resident", run_rows=16).run_rows == 16

@@ -202,10 +202,12 @@ def test_sequence_says_how_it_pages_and_why(large):
     assert "streaming (as asked for)" in repr(NumeraiSequence(large, 100, paging="streaming"))
 
 
-def test_exact_order_is_chosen_where_all_may_stay_mapped(large):
-    assert NumeraiSequence(large, 100, memory_budget="1GB").run_rows == 1
-    assert NumeraiSequence(large, 100, memory_budget="100MB").run_rows == 32
-    assert NumeraiSequence(large, 100, memory_budget="1GB", paging="streaming").run_rows == 32
+def test_exact_order_is_chosen_where_few_rows_take_part_whatever_the_memory(large):
+    for paging in ("resident", "streaming"):
+        for budget in ("100MB", "1GB"):
+            options = {"memory_budget": budget, "paging": paging}
+            assert NumeraiSequence(large, 100, **options).run_rows == 32
+            assert NumeraiSequence(large, 100, eras="0001-0002", **options).run_rows == 1
     assert NumeraiSequence(large, 100, memory_budget="100MB", shuffle=False).run_rows == 1
     assert NumeraiSequence(large, 100, memory_budget="100MB", run_rows=1).run_rows == 1
 

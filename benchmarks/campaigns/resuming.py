@@ -1,13 +1,11 @@
 """Resuming: trainings that are killed at random batches, and end with the same weights."""
 
+import multiprocessing
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from process import ENVIRONMENT, HERE
 from tqdm import tqdm
 
 from numerai_sequence import write_shards
@@ -15,6 +13,8 @@ from numerai_sequence.synthetic import write_parquet
 
 from . import Result
 
+PROCESSES = multiprocessing.get_context("forkserver")
+PRELOADED = ["tensorflow", "keras", "numerai_sequence.resume"]
 COUNT = 20
 _ROWS, _BATCHES = 1300, 78  # of all epochs
 _WORKERS = (1, 4)
@@ -27,9 +27,9 @@ def run(folder: Path, *, seed: int, count: int) -> list[Result]:
     write_parquet(folder / "train.parquet", rows=_ROWS, features=30, seed=seed, progress=False)
     write_shards(folder / "train.parquet", folder / "set", num_shards=3, progress=False).close()
     rng = np.random.default_rng([seed, 6])
-    code, errors = train(folder, "whole", 4, 0)
-    if code:
-        raise RuntimeError(errors)
+    PROCESSES.set_forkserver_preload(PRELOADED)
+    if train(folder, "whole", 4, 0) != 0:
+        raise RuntimeError("the training that is not killed has failed")
     with np.load(folder / "whole" / "end.npz") as file:
         right = dict(file)
     result, kills = Result("training killed at a random batch", count), 0
@@ -53,20 +53,29 @@ def attempt(
         dies = not lives or (rng.random() < 0.3 and len(lives) < _MOST_KILLS)
         life = int(rng.choice(_WORKERS)), int(rng.integers(1, _BATCHES)) if dies else 0
         lives.append(life)
-        code, errors = train(folder, state, *life)
+        code = train(folder, state, *life)
         if code not in (0, -signal.SIGKILL):
-            return lives, f"exit status {code}: {errors}"
+            return lives, f"exit code {code}"
         if code == 0:
             with np.load(folder / state / "end.npz") as found:
                 differ = [name for name in right if not np.array_equal(found[name], right[name])]
             return lives, f"other weights: {differ}" if differ else None
 
 
-def train(folder: Path, state: str, workers: int, batches: int) -> tuple[int, str]:
-    """Run one process; return its exit code, and what it wrote to stderr."""
-    arguments: list[Any] = [folder / "set", folder / state, workers, batches]
-    command = [sys.executable, str(HERE / "resumed_fit.py"), *map(str, arguments)]
-    done = subprocess.run(
-        command, env=ENVIRONMENT, capture_output=True, text=True, timeout=_LIMIT_SECONDS
-    )
-    return done.returncode, done.stderr[-1000:]
+def train(folder: Path, state: str, workers: int, batches: int) -> int | None:
+    """Run one process; return its exit code, None where it had to be ended."""
+    arguments = folder / "set", folder / state, workers, batches
+    process = PROCESSES.Process(target=live, args=arguments)
+    process.start()
+    process.join(_LIMIT_SECONDS)
+    code = process.exitcode
+    process.kill()
+    process.join()
+    return code
+
+
+def live(*arguments: Any) -> None:
+    """Train: what runs in the process, which alone imports Keras."""
+    import resumed_fit
+
+    resumed_fit.main(*arguments)
