@@ -74,10 +74,10 @@ __all__ = [
 # Keras, and pandas, take seconds to import: only who asks for one of these pays.
 _LAZY = {
     "EraScores": "callbacks",
-    "Resume": "resume",
     "NumeraiSequence": "sequence",
     "PearsonLoss": "losses",
     "RankCorrelationLoss": "losses",
+    "Resume": "resume",
     "export_predict": "export",
     "predict": "predictions",
     "write_predictions": "submission",

@@ -205,18 +205,9 @@ def _cure_keras_3(kind: type) -> None:
             self.enqueuer = None
 
     iterator = importlib.import_module("keras.src.trainers.epoch_iterator").EpochIterator
-    enumerate_iterator = iterator._enumerate_iterator
-
-    @functools.wraps(enumerate_iterator)
-    def _enumerate_iterator(self: Any) -> Iterator[Any]:
-        source = getattr(self.data_adapter, "py_dataset", None)
-        if isinstance(source, kind):
-            left_out = _feeding_of(self.data_adapter).place(source).batch
-            yield from _shorter(self, "_num_batches", left_out, enumerate_iterator)
-        else:
-            yield from enumerate_iterator(self)
-
-    iterator._enumerate_iterator = _enumerate_iterator
+    iterator._enumerate_iterator = _shortened(
+        iterator._enumerate_iterator, kind, "data_adapter", "py_dataset", "_num_batches"
+    )
     adapter.__init__, adapter._get_iterator = init, _get_iterator
     adapter.get_tf_dataset, adapter._standardize_batch = get_tf_dataset, _standardize_batch
 
@@ -252,32 +243,35 @@ def _cure_keras_2(package: ModuleType, kind: type) -> None:
         return _on_its_own(dataset) if isinstance(self._keras_sequence, kind) else dataset
 
     handler = importlib.import_module(adapter.__module__).DataHandler
-    handler_steps = handler.steps
-
-    @functools.wraps(handler_steps)
-    def steps(self: Any) -> Iterator[Any]:
-        source = getattr(self._adapter, "_keras_sequence", None)
-        if isinstance(source, kind):
-            left_out = _feeding_of(self._adapter).place(source).batch
-            yield from _shorter(self, "_inferred_steps", left_out, handler_steps)
-        else:
-            yield from handler_steps(self)
-
-    handler.steps = steps
+    handler.steps = _shortened(
+        handler.steps, kind, "_adapter", "_keras_sequence", "_inferred_steps"
+    )
     adapter._handle_multiprocessing = _handle_multiprocessing
     adapter._standardize_batch, adapter.get_dataset = _standardize_batch, _get_dataset
 
 
-def _shorter(
-    holder: Any, name: str, left_out: int, method: Callable[[Any], Iterator[Any]]
-) -> Iterator[Any]:
-    """Iterate over an epoch whose number of steps, an attribute of `holder`, is so much less."""
-    whole = getattr(holder, name)
-    setattr(holder, name, whole - left_out)
-    try:
-        yield from method(holder)
-    finally:
-        setattr(holder, name, whole)
+def _shortened(
+    method: Callable[[Any], Iterator[Any]], kind: type, adapter: str, source: str, count: str
+) -> Callable[[Any], Iterator[Any]]:
+    """Return a method that goes through an epoch's steps, without those that were trained before.
+
+    The last three are attributes: its adapter, the adapter's sequence, and the number of steps.
+    """
+
+    @functools.wraps(method)
+    def steps(self: Any) -> Iterator[Any]:
+        sequence = getattr(getattr(self, adapter), source, None)
+        if not isinstance(sequence, kind):
+            yield from method(self)
+            return
+        whole = getattr(self, count)
+        setattr(self, count, whole - _feeding_of(getattr(self, adapter)).place(sequence).batch)
+        try:
+            yield from method(self)
+        finally:
+            setattr(self, count, whole)
+
+    return steps
 
 
 def _feeding_of(adapter: Any) -> Feeding:

@@ -6,8 +6,6 @@ Global row numbers count through the shards in their order, and through each sha
 from __future__ import annotations
 
 import glob
-import hashlib
-import json
 import operator
 import os
 from collections import Counter
@@ -24,6 +22,7 @@ import pyarrow as pa
 from tqdm import tqdm
 
 from .checking import Checker, FileCheck, Watch
+from .checks import digest
 from .contents import check_column, check_file
 from .encoding import Bytes, row_bytes
 from .eras import sort_eras
@@ -176,7 +175,7 @@ class ShardSet:
         """The SHA-256 of what is in it: of its columns, and of its files' checksums, in order."""
         content = [self.encoding, self.features, self.targets]
         checksums = [shard.checksum for shard in self.manifest.shards]
-        return hashlib.sha256(json.dumps([*content, checksums]).encode()).hexdigest()
+        return digest([*content, checksums])
 
     @property
     def paths(self) -> list[Path]:
