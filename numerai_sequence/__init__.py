@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Sequence
+from concurrent.futures import Executor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,12 +35,14 @@ from .writer import write
 
 if TYPE_CHECKING:
     from .callbacks import EraScores
+    from .connection import connect_ranks
     from .export import export_predict
     from .losses import PearsonLoss, RankCorrelationLoss
     from .predictions import predict
     from .resume import Resume
     from .sequence import NumeraiSequence
     from .submission import write_predictions
+    from .tasks import RayTasks
 
 
 __all__ = [
@@ -55,6 +58,7 @@ __all__ = [
     "OutputExistsError",
     "PearsonLoss",
     "RankCorrelationLoss",
+    "RayTasks",
     "Resume",
     "ResumeError",
     "ShardSet",
@@ -62,6 +66,7 @@ __all__ = [
     "Split",
     "WorkerError",
     "__version__",
+    "connect_ranks",
     "export_predict",
     "open_shards",
     "predict",
@@ -77,7 +82,9 @@ _LAZY = {
     "NumeraiSequence": "sequence",
     "PearsonLoss": "losses",
     "RankCorrelationLoss": "losses",
+    "RayTasks": "tasks",
     "Resume": "resume",
+    "connect_ranks": "connection",
     "export_predict": "export",
     "predict": "predictions",
     "write_predictions": "submission",
@@ -97,6 +104,7 @@ def write_shards(
     seed: int = 0,
     overwrite: bool = False,
     progress: bool = True,
+    executor: Executor | None = None,
 ) -> ShardSet:
     """Write Parquet files as one shard set, and open it.
 
@@ -132,6 +140,10 @@ def write_shards(
         Replace what is in `out`. The old set stays whole until the new one is.
     progress : bool
         Show progress bars on stderr.
+    executor : concurrent.futures.Executor, optional
+        Reads the sources, and then writes the shard files, as tasks, many at a time, each with the
+        memory that one needs: `RayTasks` on many machines that share the folders, or a
+        ``ProcessPoolExecutor`` on this one. The set is the same, bit for bit.
 
     Returns
     -------
@@ -152,6 +164,8 @@ def write_shards(
         as it was.
     OutOfMemoryError
         Memory has run out; the same call goes on from there. What was there is as it was.
+    WorkerError
+        Ray has lost a task too often. What was there is as it was.
 
     Notes
     -----
@@ -182,6 +196,7 @@ def write_shards(
         features_json=None if features_json is None else Path(features_json),
         overwrite=overwrite,
         progress=progress,
+        executor=executor,
     )
     return open_shards(out)
 

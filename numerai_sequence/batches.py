@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,17 @@ import pyarrow.compute as pc
 
 from .encoding import Bytes, Decoder, row_bytes
 from .eras import sort_eras
-from .layout import FEATURES, META_COLUMNS, Batch, Shard, WriteOptions, file_checksum
+from .layout import (
+    FEATURES,
+    META_COLUMNS,
+    Batch,
+    Shard,
+    WriteOptions,
+    file_checksum,
+    shard_schema,
+)
+from .plan import Plan
 from .scratch import Scratch
-from .windows import Window
 
 
 class Mixer:
@@ -24,43 +32,39 @@ class Mixer:
 
     Parameters
     ----------
-    scratch : Scratch
-        Its rows are packed.
-    windows : sequence of Window
-        As they are numbered in `scratch`.
-    schema : pyarrow.Schema
-        Of the batches.
-    features : int
+    scratches : sequence of Scratch
+        One for each source. Their rows are packed.
+    plan : Plan
     options : WriteOptions
+    shards : collection of int
+        Those that it will be asked for.
     """
 
     def __init__(
         self,
-        scratch: Scratch,
-        windows: Sequence[Window],
-        schema: pa.Schema,
-        features: int,
+        scratches: Sequence[Scratch],
+        plan: Plan,
         options: WriteOptions,
+        shards: Collection[int],
     ) -> None:
-        self._scratch = scratch
-        self._windows = windows
-        self._schema = schema
+        self._scratches = scratches
+        self._plan = plan
         self._options = options
+        features = len(plan.features)
+        self._schema = shard_schema(options.encoding, plan.features, plan.targets)
         # Made once: what an allocator keeps of large arrays that come and go adds to the peak.
-        rows = max(window.rows for window in windows)
+        rows = max((w.rows for w in plan.windows if w.shard in shards), default=0)
         self._packed = np.empty((rows, row_bytes("packed", features)), np.uint8)
         self._decoder = None
         if options.encoding == "int8":
             self._decoder = Decoder("packed", features, dtype="int8")
             self._digits = np.empty((rows, features), np.int8)
 
-    def write(
-        self, path: Path, numbers: Iterable[int], progress: Callable[[int], object]
-    ) -> tuple[Batch, ...]:
-        """Write a shard file of some windows; `progress` is called with the rows of each."""
+    def write(self, path: Path, shard: int, progress: Callable[[int], object]) -> tuple[Batch, ...]:
+        """Write a shard file; `progress` is called with the rows of each record batch."""
         batches = []
         with open(path, "wb") as file, pa.ipc.new_file(file, self._schema) as writer:
-            for number in numbers:
+            for number in self._plan.windows_of(shard):
                 batch = self._mix(number)
                 writer.write_batch(batch)
                 batches.append(_describe(batch))
@@ -69,14 +73,20 @@ class Mixer:
 
     def _mix(self, number: int) -> pa.RecordBatch:
         """Return a window's rows, permuted; they last until the next ones are asked for."""
-        window = self._windows[number]
+        window = self._plan.windows[number]
         rng = np.random.default_rng([self._options.seed, window.shard, window.number])
         order = rng.permutation(window.rows)
         places = np.empty_like(order)
         places[order] = np.arange(window.rows)
         packed = self._packed[: window.rows]
-        self._scratch.read_features(number, places, packed)
-        meta = self._scratch.read_meta(number).take(order).combine_chunks()
+        metas, start = [], 0
+        for scratch in self._scratches:
+            if scratch.rows[number]:
+                stop = start + scratch.rows[number]
+                scratch.read_features(number, places[start:stop], packed)
+                metas.append(scratch.read_meta(number))
+                start = stop
+        meta = pa.concat_tables(metas).take(order).combine_chunks()
         columns = [meta[name].chunk(0) for name in self._schema.names[:-1]]
         columns.append(_tensor(self._encode(packed), self._schema.field(FEATURES).type))
         return pa.RecordBatch.from_arrays(columns, schema=self._schema)

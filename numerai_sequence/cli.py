@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import tempfile
-from contextlib import ExitStack
+from concurrent.futures import Executor
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,15 @@ from .files import explained
 from .memory import decide, parse_bytes
 from .network import LOSSES
 from .targets import POLICIES
+from .tasks import ray_at
 
 _QUIET = click.option("--quiet", is_flag=True, help="Show no progress bars.")
+_RAY = click.option(
+    "--ray",
+    "ray_address",
+    metavar="ADDRESS",
+    help="Do it on the machines of a Ray cluster: its address, auto, or local to start one here.",
+)
 
 
 class _Commands(click.Group):
@@ -81,6 +89,7 @@ def main() -> None:
     "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the mixing."
 )
 @click.option("--overwrite", is_flag=True, help="Replace what is in the folder.")
+@_RAY
 @_QUIET
 def shard(
     sources: tuple[str, ...],
@@ -88,6 +97,7 @@ def shard(
     features: tuple[str, ...],
     feature_set: str | None,
     targets: tuple[str, ...],
+    ray_address: str | None,
     quiet: bool,
     **options: Any,
 ) -> None:
@@ -98,14 +108,16 @@ def shard(
     """
     if features and feature_set is not None:
         raise click.UsageError("--feature and --features: choose one of them")
-    shards = write_shards(
-        sources,
-        out,
-        features=feature_set if feature_set is not None else features or None,
-        targets=targets or None,
-        progress=not quiet,
-        **options,
-    )
+    with _tasks_at(ray_address) as executor:
+        shards = write_shards(
+            sources,
+            out,
+            features=feature_set if feature_set is not None else features or None,
+            targets=targets or None,
+            progress=not quiet,
+            executor=executor,
+            **options,
+        )
     click.echo(_describe(shards))
 
 
@@ -258,6 +270,7 @@ def verify(folder: str, quiet: bool) -> None:
     help="Compare every byte of the set with its checksums during the first epoch.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace the run that is in the folder.")
+@_RAY
 @_QUIET
 def train(
     folder: str,
@@ -265,6 +278,7 @@ def train(
     validation: str,
     layers: str,
     overwrite: bool,
+    ray_address: str | None,
     quiet: bool,
     **options: Any,
 ) -> None:
@@ -282,8 +296,12 @@ def train(
     )
     if asked.window is not None and asked.step is None:
         raise click.UsageError("--window: expected --step with it")
-    with open_shards(folder) as shards:
-        train_network(shards, Path(out), asked, overwrite=overwrite, progress=not quiet)
+    if ray_address is not None and asked.step is None:
+        raise click.UsageError("--ray: expected --step with it: it trains many folds at a time")
+    with open_shards(folder) as shards, _tasks_at(ray_address) as executor:
+        train_network(
+            shards, Path(out), asked, overwrite=overwrite, progress=not quiet, executor=executor
+        )
     click.echo(f"In {out}: {', '.join(sorted(path.name for path in Path(out).iterdir()))}")
 
 
@@ -378,6 +396,10 @@ def demo(train: str | None, out: str | None, **options: Any) -> None:
 def _before_tensorflow() -> None:
     """Keep what TensorFlow says of itself when it is loaded from the user."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+
+def _tasks_at(address: str | None) -> AbstractContextManager[Executor | None]:
+    return nullcontext() if address is None else ray_at(address)
 
 
 def _share_or_eras(text: str) -> float | str:

@@ -1,4 +1,4 @@
-"""Extras: import a package that only training and scoring need, or say how to install it."""
+"""Extras: import a package that not everybody needs, or say how to install it."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 from .errors import NumeraiSequenceError
 
 
-def load_extra(module: str, package: str, purpose: str) -> Any:
-    """Import a module of the extra ``train`` when it is needed, and not before.
+def load_extra(module: str, package: str, purpose: str, *, extra: str = "train") -> Any:
+    """Import a module of an extra when it is needed, and not before.
 
     Parameters
     ----------
@@ -18,6 +18,8 @@ def load_extra(module: str, package: str, purpose: str) -> Any:
         ``"numerai-tools"``.
     purpose : str
         What it is for, in the plural: ``"scores"``.
+    extra : str
+        Of setup.cfg.
 
     Raises
     ------
@@ -28,5 +30,5 @@ def load_extra(module: str, package: str, purpose: str) -> Any:
         return importlib.import_module(module)
     except ImportError as error:
         raise NumeraiSequenceError(
-            f"{purpose} need {package} ({error}); pip install 'numerai_sequence[train]'"
+            f"{purpose} need {package} ({error}); pip install 'numerai_sequence[{extra}]'"
         ) from error

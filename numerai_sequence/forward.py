@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from tqdm import tqdm
 
 from .models import Columns, Floats, name_columns, run_batch
+from .progress import progress_bar
 from .sequence import NumeraiSequence
 
 # Of one batch of x as float32: less and more are slower (of 3,555 features, 1,000 and 4,700 rows).
@@ -67,9 +67,7 @@ def predict_rows(
     columns: Columns | None = None
     values: Floats = np.empty((0, 0), np.float32)
     start, rows = 0, sequence.rows
-    with tqdm(
-        total=rows, desc="predicting", unit="row", unit_scale=True, disable=not progress
-    ) as bar:
+    with progress_bar(rows, "predicting", progress) as bar:
         for x in _batches(sequence):
             columns, part = _predict_batch(model, x, columns, output)
             if not start:

@@ -15,7 +15,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from .claim import claimed
@@ -68,12 +68,12 @@ class Output:
                 raise OutputExistsError(
                     f"{self.folder}: a file; expected a folder; choose another", path=self.folder
                 )
-            with self._alone() as is_there:
+            with claimed(self._writing) as is_there:
                 if is_there:
                     self._mend()
             if not self.holds_set_of(sources, options, overwrite=overwrite):
                 return False
-            with self._alone() as is_there:
+            with claimed(self._writing) as is_there:
                 if is_there:
                     self._discard()
             return True
@@ -144,7 +144,7 @@ class Output:
         made = [path for path in (self.folder, *self.folder.parents) if not path.exists()]
         with self._explained(needed_bytes):
             try:
-                with self._alone(make=True), self._ending():
+                with claimed(self._writing, make=True), self._ending():
                     yield self._writing
             finally:
                 with suppress(OSError):  # of a folder that is not empty: something is there to stay
@@ -157,7 +157,8 @@ class Output:
             yield
         except BaseException as error:
             is_kill = not isinstance(error, Exception) or is_out_of_memory(error)
-            self._end(keeps=is_kill)
+            is_shared = isinstance(error, BlockingIOError)  # a task of a killed run is still at it
+            self._end(keeps=is_kill or is_shared)
             raise
         self._end(keeps=False)
 
@@ -178,11 +179,24 @@ class Output:
 
     @contextmanager
     def _explained(self, needed_bytes: int = 0) -> Iterator[None]:
-        """Say of the system's errors where they came from, and what is left."""
+        """Say of the system's errors where they came from, and what is left.
+
+        Raises
+        ------
+        OutputExistsError
+            Another process has claimed the hidden folder, or a part of it.
+        OutputError
+        """
         try:
             yield
         except NumeraiSequenceError:  # some are an OSError too
             raise
+        except BlockingIOError as error:
+            raise OutputExistsError(
+                f"{self.folder}: another process is writing to it; wait for its end, "
+                "or choose another folder",
+                path=self.folder,
+            ) from error
         except OSError as error:
             if is_out_of_memory(error):
                 raise
@@ -252,26 +266,6 @@ class Output:
             forget(self._writing)
             (self._writing / _JOURNAL).unlink(missing_ok=True)
             shutil.rmtree(self._writing)
-
-    @contextmanager
-    def _alone(self, *, make: bool = False) -> Iterator[bool]:
-        """Keep other processes out of the hidden folder, if there is one, and say if there is.
-
-        Raises
-        ------
-        OutputExistsError
-            Another one is at it.
-        """
-        with ExitStack() as stack:
-            try:
-                is_there = stack.enter_context(claimed(self._writing, make=make))
-            except BlockingIOError as error:
-                raise OutputExistsError(
-                    f"{self.folder}: another process is writing to it; wait for its end, "
-                    "or choose another folder",
-                    path=self.folder,
-                ) from error
-            yield is_there
 
     def _remove(self, names: Iterable[str]) -> None:
         for name in names:

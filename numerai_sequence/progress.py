@@ -1,4 +1,4 @@
-"""Progress: a bar on stderr that counts rows."""
+"""Progress: a bar on stderr that counts rows, or other things."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ from typing import Any
 from tqdm import tqdm
 
 
-def row_bar(rows: int, description: str, progress: bool, done: int = 0) -> Any:
-    """Return a bar that counts to `rows`, and has `done` of them behind it."""
+def progress_bar(
+    total: int, description: str, progress: bool, done: int = 0, *, unit: str = "row"
+) -> Any:
+    """Return a bar that counts to `total`, and has `done` behind it; none without `progress`."""
     return tqdm(
-        total=rows,
+        total=total,
         initial=done,
         desc=description,
-        unit="row",
+        unit=unit,
         unit_scale=True,
         disable=not progress,
         leave=True,

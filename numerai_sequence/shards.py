@@ -19,7 +19,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-from tqdm import tqdm
 
 from .checking import Checker, FileCheck, Watch
 from .checks import digest
@@ -32,6 +31,7 @@ from .manifest import read_manifest
 from .mapped import Mapped
 from .opened import Opened
 from .paging import Pager
+from .progress import progress_bar
 from .rows import Rows
 
 _TRIES = 20
@@ -99,7 +99,8 @@ class ShardSet:
         self.watch, self.checker = Watch(files), Checker(files, shards)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"folder": self.folder, "manifest": self.manifest}
+        # Absolute: another process may be in another folder.
+        return {"folder": self.folder.absolute(), "manifest": self.manifest}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(state["folder"], state["manifest"])  # type: ignore[misc]
@@ -288,9 +289,7 @@ class ShardSet:
             Naming the first file that is not as it was written.
         """
         total = sum(shard.bytes for shard in self.manifest.shards)
-        with tqdm(
-            total=total, desc="verifying", unit="B", unit_scale=True, disable=not progress
-        ) as bar:
+        with progress_bar(total, "verifying", progress, unit="B") as bar:
             for shard, file in zip(self.manifest.shards, self.files, strict=True):
                 # What is at that path now, be it the file that is mapped or another.
                 check = FileCheck(Opened(file.path, shard), shard)

@@ -1,14 +1,16 @@
 """Steps: note what a run has done, so that the run after a kill goes on from what is whole.
 
-The notes are a file of JSON lines beside what they tell of: the first says of which run they are,
-each other one that a step was done. A line is written when its step is complete, so what is noted
-is whole, and what a kill has torn is done again. Only sealed shards are known to be on the disk,
-not just in the kernel's memory: after a restart of the machine nothing else counts.
+The shard files have notes, and each source has some beside its scratch: a file of JSON lines, of
+which the first says of which run they are, each other one that a step was done. A line is written
+when its step is complete, so what is noted is whole, and what a kill has torn is done again. Only
+sealed shards are known to be on the disk, not just in the kernel's memory: after a restart of the
+machine nothing else counts.
 """
 
 from __future__ import annotations
 
 import json
+import shutil
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -16,7 +18,7 @@ from types import TracebackType
 from typing import Any
 
 from .files import write_all
-from .layout import Batch, Shard, file_checksum
+from .layout import Batch, Shard, SourceFile, file_checksum
 
 _NOTES = "steps.jsonl"
 
@@ -35,6 +37,8 @@ class Done:
         For each window, the bytes that they have made of its file.
     blocks : set of (int, int)
         Chunk and block, for each whose features are in scratch.
+    sources : dict of int to SourceFile
+        Those that are wholly in scratch.
     shards : dict of int to Shard
         Those that are sealed.
     """
@@ -42,6 +46,7 @@ class Done:
     meta: set[int] = field(default_factory=set)
     meta_bytes: dict[int, int] = field(default_factory=dict)
     blocks: set[tuple[int, int]] = field(default_factory=set)
+    sources: dict[int, SourceFile] = field(default_factory=dict)
     shards: dict[int, Shard] = field(default_factory=dict)
 
     def add(self, step: dict[str, Any]) -> None:
@@ -51,6 +56,8 @@ class Done:
             self.meta.add(step["chunk"])
         elif step["done"] == "block":
             self.blocks.add((step["chunk"], step["block"]))
+        elif step["done"] == "source":
+            self.sources[step["source"]] = SourceFile(**step["described"])
         else:
             described = step["described"]
             batches = tuple(Batch(**batch) for batch in described["batches"])
@@ -68,25 +75,28 @@ class Steps:
     run : str
         Says what is written from what, and how; two runs of one name do the same steps.
     shards : int
-        The number of shards in all.
+        The number of shards in all; 0 where there are none in this folder.
 
     Attributes
     ----------
     done : Done
         What the run before it has done.
+    goes_on : bool
+        There was one.
     """
 
-    def __init__(self, folder: Path, run: str, shards: int) -> None:
+    def __init__(self, folder: Path, run: str, shards: int = 0) -> None:
         path = folder / _NOTES
         first = {"run": run, "boot": _boot()}
         self.done, size = _read(path, first, shards)
-        if not size:
+        self.goes_on = size > 0
+        if not self.goes_on:
             forget(folder)
             for left in folder.iterdir():
-                left.unlink()
+                shutil.rmtree(left) if left.is_dir() else left.unlink()
         self._file = open(path, "ab", buffering=0)  # noqa: SIM115
         self._file.truncate(size)  # a torn line, if there is one
-        if not size:
+        if not self.goes_on:
             self._write(first)
 
     def __enter__(self) -> Steps:
@@ -108,6 +118,10 @@ class Steps:
         """Note that a block of a chunk's features is in scratch."""
         self._write({"done": "block", "chunk": chunk, "block": block})
 
+    def add_source(self, number: int, source: SourceFile) -> None:
+        """Note that a source is wholly in scratch."""
+        self._write({"done": "source", "source": number, "described": asdict(source)})
+
     def add_shard(self, number: int, shard: Shard) -> None:
         """Note that a shard is sealed; its scratch may go only now."""
         self._write({"done": "shard", "shard": number, "described": asdict(shard)})
@@ -127,7 +141,7 @@ def _read(path: Path, first: dict[str, Any], shards: int) -> tuple[Done, int]:
     if begun.get("run") != first["run"]:
         return Done(), 0
     is_same_boot = first["boot"] is not None and begun.get("boot") == first["boot"]
-    is_whole = is_same_boot or len(done.shards) == shards
+    is_whole = is_same_boot or 0 < len(done.shards) == shards
     for shard in done.shards.values():
         is_whole = is_whole and _is_whole(path.parent / shard.file, shard, is_same_boot)
     return (done, size) if is_whole else (Done(), 0)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import sys
 import time
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from concurrent.futures import Executor
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,11 +22,13 @@ from .files import explained
 from .keras_compat import active_keras
 from .network import build_network
 from .picture import draw_scores
+from .progress import progress_bar
 from .runs import RUN, Run, read_run, save_model, write_run
 from .scoring import load_scorer, summarize, write_table
 from .sequence import NumeraiSequence
 from .shards import ShardSet
 from .splits import Split, purge_of, split_eras, walk_forward
+from .tasks import run_all
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -79,7 +83,13 @@ class TrainOptions:
 
 
 def train(
-    shards: ShardSet, out: Path, options: TrainOptions, *, overwrite: bool, progress: bool
+    shards: ShardSet,
+    out: Path,
+    options: TrainOptions,
+    *,
+    overwrite: bool,
+    progress: bool,
+    executor: Executor | None = None,
 ) -> pd.DataFrame:
     """Train a network, or one for each fold, into a folder, and show its scores.
 
@@ -96,6 +106,8 @@ def train(
         Replace another run.
     progress : bool
         Show progress bars.
+    executor : Executor, optional
+        Trains the folds as tasks, many at a time.
 
     Returns
     -------
@@ -116,17 +128,36 @@ def train(
     splits = make_splits(shards, options, purge)
     fitter = _Fitter(shards, options, purge, overwrite, progress)
     if options.step is None:
-        table = fitter.run(out, splits[0])
-    else:
-        tables = []
-        for number, split in enumerate(splits):
-            click.echo(f"\nFold {number + 1} of {len(splits)}")
-            tables.append(fitter.run(out / f"fold-{number:02d}", split))
-        table = load_extra("pandas", "pandas", "scores").concat(tables)
-        click.echo(f"\nAll {len(splits)} folds")
-        write_scores(table, out, "Validation, all folds")
-        show_scores(table)
+        return fitter.run(out, splits[0])
+    tables = _run_folds(fitter, out, splits, executor)
+    table = load_extra("pandas", "pandas", "scores").concat(tables)
+    click.echo(f"\nAll {len(splits)} folds")
+    write_scores(table, out, "Validation, all folds")
+    show_scores(table)
     return table
+
+
+def _run_folds(
+    fitter: _Fitter, out: Path, splits: Sequence[Split], executor: Executor | None
+) -> list[pd.DataFrame]:
+    """Return the scores of each fold, in the order of time."""
+    folders = [out.absolute() / f"fold-{number:02d}" for number in range(len(splits))]
+    tables: dict[int, pd.DataFrame] = {}
+    if executor is not None:
+        quiet = replace(fitter, progress=False)
+        folds = list(zip(folders, splits, strict=True))
+        with progress_bar(len(folds), "folds", fitter.progress, unit="fold") as shown:
+
+            def note(number: int, table: pd.DataFrame) -> None:
+                tables[number] = table
+                shown.update(1)
+
+            run_all(executor, quiet.run, folds, note)
+    else:
+        for number, fold in enumerate(zip(folders, splits, strict=True)):
+            click.echo(f"\nFold {number + 1} of {len(splits)}")
+            tables[number] = fitter.run(*fold)
+    return [tables[number] for number in range(len(splits))]
 
 
 def make_splits(shards: ShardSet, options: TrainOptions, purge: int) -> list[Split]:

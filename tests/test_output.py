@@ -758,8 +758,8 @@ def test_a_run_that_is_killed_again_and_again_comes_to_its_end(grouped, nursery,
 @pytest.mark.parametrize("listing", ["ascending", "descending"])
 def test_what_was_half_removed_is_not_gone_on_with(states, nursery, tmp_path, listing, overwrite):
     killed = Path(shutil.copytree(states["old"], tmp_path / "killed"))
-    nursery(states["new"], killed, overwrite=True, step=9, **KILLED_INSIDE)
-    assert len(list(killed.glob(".writing/window-*"))) == 2 * SHARDS
+    nursery(states["new"], killed, overwrite=True, step=10, **KILLED_INSIDE)
+    assert len(list(killed.glob(".writing/source-00000/window-*"))) == 2 * SHARDS
     for step in range(1, 100):
         out = Path(shutil.copytree(killed, tmp_path / f"out{step}"))
         # Another run removes what is there; it is killed; and the first is asked for again.

@@ -174,11 +174,19 @@ def test_what_was_appended_later_is_cut_off(tmp_path):
     scratch.add_meta(0, rows[50:90])
     scratch.add_meta(2, meta_rows(2)[:20])
     scratch.cut_meta(sizes)
-    assert scratch.read_meta(0)["id"].to_pylist() == rows["id"].to_pylist()[:50]
     scratch.add_meta(0, rows[50:])
     scratch.add_meta(2, meta_rows(2))
     for window in (0, 2):
         assert scratch.read_meta(window)["id"].to_pylist() == meta_rows(window)["id"].to_pylist()
+
+
+@pytest.mark.parametrize("more", [-1, 1, 211])
+def test_rows_that_were_lost_or_added_twice_are_noticed(tmp_path, more):
+    scratch, _ = make(tmp_path)
+    scratch.add_meta(0, pa.concat_tables([meta_rows(0)] * 2)[: WINDOW_ROWS[0] + more])
+    with pytest.raises(OSError, match="holds other rows than were put there") as caught:
+        scratch.read_meta(0)
+    assert caught.value.filename == str(tmp_path / "window-00000.meta")
 
 
 def test_scratch_takes_the_bytes_of_the_rows(tmp_path):

@@ -21,7 +21,7 @@ from numerai_sequence import (
     write_shards,
     writer,
 )
-from numerai_sequence.layout import Batch, Shard
+from numerai_sequence.layout import Batch, Shard, SourceFile
 from numerai_sequence.scratch import Scratch
 from numerai_sequence.source import Source
 from numerai_sequence.steps import Done, Steps
@@ -297,7 +297,7 @@ def test_a_sealed_shard_that_is_damaged_has_all_begun_anew(
 @pytest.mark.parametrize("tail", [b"", b'{"done": "bl', b"\0\0\0\0", b"[]\n", b"{}\n\xff\n"])
 def test_a_torn_line_is_left_out(train, whole, tmp_path, torn, tail):
     out = interrupt(train, tmp_path / "out", Source, "read_features", 13)
-    notes = out / ".writing" / "steps.jsonl"
+    notes = out / ".writing" / "source-00000" / "steps.jsonl"
     notes.write_bytes(notes.read_bytes()[:-torn] + tail)
     interrupt(train, out, Source, "read_features", 3)
     assert 0 < reads_to_end(train, out) < READS - 4
@@ -340,6 +340,7 @@ def test_two_runs_do_not_write_into_one_folder(train, whole, tmp_path):
 
 
 BATCH = Batch(3, {"0002": 2, "X": 1}, {"a": 3}, {"target": 2})
+SOURCE = SourceFile("train.parquet", 5, 7, 3, "no checksum")
 SHARD = Shard("shard-00.arrow", 4, 3, "no checksum", (BATCH,))
 
 
@@ -352,10 +353,11 @@ def test_what_was_noted_is_found_again(tmp_path, monkeypatch):
         noted.add_meta(0, {0: 10, 1: 20})
         noted.add_block(0, 0)
         noted.add_meta(1, {1: 30})
+        noted.add_source(0, SOURCE)
         noted.add_shard(0, SHARD)
     (folder / "shard-00.arrow").write_bytes(b"1234")
     with Steps(folder, "run", 2) as found:
-        assert found.done == Done({0, 1}, {0: 10, 1: 30}, {(0, 0)}, {0: SHARD})
+        assert found.done == Done({0, 1}, {0: 10, 1: 30}, {(0, 0)}, {0: SOURCE}, {0: SHARD})
         found.add_block(0, 1)
     with Steps(folder, "run", 2) as found:
         assert found.done.blocks == {(0, 0), (0, 1)}

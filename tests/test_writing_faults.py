@@ -220,11 +220,13 @@ def test_an_old_shard_that_cannot_be_removed_is_said_to_be_all_that_is_left(trai
 def test_all_shards_are_on_the_disk_with_the_scratch_of_two(encoding, width):
     features = tuple(f"feature_{number}" for number in range(9))
     windows = tuple(Window(shard, 0, (f"{shard}",), 1000) for shard in range(5))
-    plan = Plan(features, ("target",), windows, (), 1)
+    plan = Plan(features, ("target",), windows, (), (), 1)
     others = 40 + 4  # id, era and data type; target
     shard_bytes = 1000 * (width + others) + 2 * 9 * (len("feature_0") + 4)
     expected = 5 * shard_bytes + 2 * 1000 * (3 + others)
-    assert plan.disk_bytes(WriteOptions(num_shards=5, encoding=encoding)) == expected
+    options = WriteOptions(num_shards=5, encoding=encoding)
+    assert plan.disk_bytes(options) == expected
+    assert plan.disk_bytes(options, at_once=True) == expected + 3 * 1000 * (3 + others)
 
 
 @pytest.mark.parametrize("encoding", ["packed", "int8"])
@@ -234,12 +236,12 @@ def test_no_more_room_is_taken_than_is_told(tmp_path, monkeypatch, encoding, num
     drop, disk_bytes, taken, told = Scratch.drop, Plan.disk_bytes, [], []
 
     def measured(scratch, windows):
-        files = (tmp_path / "out" / ".writing").iterdir()
+        files = (path for path in (tmp_path / "out").rglob("*") if path.is_file())
         taken.append(sum(path.stat().st_size for path in files))
         drop(scratch, windows)
 
-    def noted(plan, options):
-        told.append(disk_bytes(plan, options))
+    def noted(plan, options, **how):
+        told.append(disk_bytes(plan, options, **how))
         return told[-1]
 
     monkeypatch.setattr(Scratch, "drop", measured)
@@ -319,7 +321,7 @@ def test_scratch_that_ends_too_early_is_the_disks_fault(train, tmp_path, monkeyp
     read = Scratch.read_features
 
     def cut_off(scratch, window, *arguments):
-        path = tmp_path / "out" / ".writing" / f"window-{window:05d}.features"
+        path = scratch.folder / f"window-{window:05d}.features"
         os.truncate(path, path.stat().st_size - 1)
         read(scratch, window, *arguments)
 

@@ -1,0 +1,181 @@
+"""Ray: tasks and trainings on a local Ray do what they do in one process."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from concurrent.futures import CancelledError, wait
+from pathlib import Path
+
+import pytest
+import ray
+from ray_calls import fail, kill, kill_once, killed_once, sleep_for_ever, train_rank
+from tables import write_source
+
+from numerai_sequence import (
+    NumeraiSequenceError,
+    RayTasks,
+    SourceError,
+    WorkerError,
+    connect_ranks,
+    open_shards,
+    portions,
+    write_shards,
+)
+from numerai_sequence.synthetic import write_parquet
+from numerai_sequence.tasks import ray_at
+from numerai_sequence.training import TrainOptions, train
+
+TESTS = Path(__file__).parent
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """A Ray of this machine's, for all tests of this file."""
+    paths = os.pathsep.join([str(TESTS), str(TESTS.parent)])
+    ray.init(
+        "local",
+        num_cpus=3,
+        include_dashboard=False,
+        log_to_driver=False,
+        configure_logging=False,
+        runtime_env={"env_vars": {"PYTHONPATH": paths}},
+    )
+    yield
+    ray.shutdown()
+
+
+def write(sources, out, **options):
+    write_shards(sources, out, num_shards=3, progress=False, **options).close()
+    return out
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+
+@pytest.fixture
+def sources(tmp_path):
+    return [
+        write_source(tmp_path / f"{n}.parquet", rows=200 + n, first_row=1000 * n) for n in range(4)
+    ]
+
+
+def test_calls_are_run_in_other_processes(cluster):
+    tasks = RayTasks()
+    assert list(tasks.map(pow, [2, 3, 4], [5, 6, 7])) == [32, 729, 16384]
+    assert tasks.submit(os.getpid).result() != os.getpid()
+    assert tasks.submit(dict, a=1).result() == {"a": 1}
+
+
+def test_a_task_that_is_killed_is_run_again(cluster, tmp_path):
+    result, pid = RayTasks().submit(kill_once, tmp_path / "killed", 7).result()
+    assert (result, pid != os.getpid()) == (7, True)
+
+
+def test_a_task_that_is_always_killed_is_an_error_that_says_so(cluster):
+    with pytest.raises(WorkerError, match="a task of Ray's was lost"):
+        RayTasks(max_retries=1).submit(kill).result()
+
+
+def test_an_error_is_the_one_that_was_raised(cluster):
+    with pytest.raises(SourceError, match="x: broken") as caught:
+        RayTasks().submit(fail, "x").result()
+    assert type(caught.value) is SourceError
+    assert (caught.value.path, caught.value.row) == ("x", 3)
+
+
+def test_a_task_that_runs_is_cancelled(cluster, tmp_path):
+    future = RayTasks().submit(sleep_for_ever, tmp_path / "runs")
+    while not (tmp_path / "runs").exists():
+        assert not wait([future], timeout=0.1).done
+    assert not future.cancel()
+    with pytest.raises((CancelledError, KeyboardInterrupt)):
+        future.result(timeout=30)
+
+
+def test_many_sources_make_one_set_bit_for_bit(cluster, sources, tmp_path):
+    whole = contents(write(sources, tmp_path / "whole"))
+    assert contents(write(sources, tmp_path / "out", executor=RayTasks())) == whole
+
+
+def test_a_worker_that_is_killed_while_it_writes_loses_nothing(
+    cluster, sources, tmp_path, monkeypatch
+):
+    whole = contents(write(sources, tmp_path / "whole"))
+    for name in ("_fill", "_seal"):
+        monkeypatch.setattr(portions, name, killed_once(getattr(portions, name), tmp_path / name))
+        out = write(sources, tmp_path / f"out{name}", executor=RayTasks())
+        assert (tmp_path / name).exists()
+        assert contents(out) == whole
+        monkeypatch.undo()
+
+
+def test_folds_are_tasks_whose_scores_are_gathered(cluster, tmp_path):
+    source = write_parquet(
+        tmp_path / "train.parquet", rows=3000, features=20, targets=1, min_eras=30
+    )
+    options = TrainOptions(step=10, purge=1, epochs=1, layers=(4,))
+    tables = {}
+    with open_shards(write(source, tmp_path / "shards")) as shards:
+        for name, executor in (("alone", None), ("tasks", RayTasks())):
+            how = {"overwrite": False, "progress": False, "executor": executor}
+            tables[name] = train(shards, tmp_path / name, options, **how)
+            assert list(tables[name].index) == shards.eras[10:]
+    assert tables["alone"].equals(tables["tasks"])
+    for path in (tmp_path / "alone").rglob("scores.csv"):
+        other = tmp_path / "tasks" / path.relative_to(tmp_path / "alone")
+        assert other.read_text() == path.read_text()
+    assert len(list((tmp_path / "tasks").glob("fold-*/model.keras"))) == 2
+
+
+def test_two_workers_train_one_network_and_one_is_killed(cluster, tmp_path):
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train.v2.jax import JaxTrainer
+
+    shards = write(
+        write_source(tmp_path / "train.parquet", rows=2130, features=20), tmp_path / "shards"
+    )
+    JaxTrainer(
+        train_rank,
+        train_loop_config={"shards": str(shards), "folder": str(tmp_path)},
+        scaling_config=ScalingConfig(num_workers=2),
+        run_config=RunConfig(
+            storage_path=str(tmp_path / "ray"),
+            failure_config=FailureConfig(max_failures=1),
+            worker_runtime_env={"env_vars": {"KERAS_BACKEND": "jax"}},
+        ),
+    ).fit()
+    for rank in range(2):
+        assert (tmp_path / f"begun-{rank}").read_text() == f"{rank} of 2\n" * 2
+    assert (tmp_path / "marker").exists()
+    assert (tmp_path / "killed.txt").read_text() == (tmp_path / "whole.txt").read_text()
+
+
+def test_ranks_are_for_keras_on_jax():
+    with pytest.raises(RuntimeError, match="on tensorflow, expected Keras 3 on JAX"):
+        connect_ranks()
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1", "127.0.0.1:port"])
+def test_no_cluster_at_an_address_is_an_error_that_says_so(address):
+    with (
+        pytest.raises(NumeraiSequenceError, match=f"{address}: no cluster of Ray's"),
+        ray_at(address),
+    ):
+        pass
+
+
+def test_the_command_starts_a_ray_of_its_own(tmp_path, sources):
+    whole = contents(write(sources, tmp_path / "whole"))
+    out = tmp_path / "out"
+    command = [*map(str, sources), "--out", str(out), "--num-shards", "3", "--ray", "local"]
+    done = subprocess.run(
+        [sys.executable, "-m", "numerai_sequence", "shard", *command],
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert done.returncode == 0, done.stderr
+    assert contents(out) == whole
