@@ -22,6 +22,10 @@ def kill(*_):
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def fit_fold(split):
+    return len(split.train), split.validation[0]
+
+
 def fail(path):
     raise SourceError(f"{path}: broken", path=path, row=3)
 
@@ -43,44 +47,43 @@ def killed_once(function, marker):
     return run
 
 
-def train_rank(config):
-    """Train one rank's copy of a network twice; the second time rank 1 is killed once."""
-    from numerai_sequence import NumeraiSequence, Resume, connect_ranks
+def train_twice(config):
+    """Run README's function of a worker twice; the second time rank 1 is killed once."""
+    import keras
+
+    from numerai_sequence import Resume, connect_ranks
 
     rank, world_size = connect_ranks()
-    import jax
-    import keras
-
     folder = Path(config["folder"])
     with open(folder / f"begun-{rank}", "a") as file:
-        file.write(f"{jax.process_index()} of {jax.process_count()}\n")
-    for name in ("whole", "killed"):
-        sequence = NumeraiSequence(
-            config["shards"], 50, rank=rank, world_size=world_size, drop_remainder=True
-        )
-        keras.utils.set_random_seed(1)
+        file.write(f"rank {rank} of {world_size}\n")
+
+    class ResumeAndKill(Resume):
+        def __init__(self, path):
+            super().__init__(path, every=3)
+            self.name = Path(path).parent.name
+
+        def on_train_batch_end(self, batch, logs=None):
+            super().on_train_batch_end(batch, logs)
+            if (self.name, rank, batch) == ("killed", 1, 7):
+                kill_once(folder / "marker", None)
+
+        def on_train_end(self, logs=None):
+            weights = self.model.get_weights()  # all ranks take part
+            if rank == 0:
+                numbers = [weight.tolist() for weight in weights]
+                (folder / f"{self.name}.txt").write_text(repr(numbers))
+
+    def build_model():
         layers = keras.layers
         model = keras.Sequential(
-            [keras.Input((len(sequence.features),)), layers.Dropout(0.2), layers.Dense(1)]
+            [keras.Input((config["features"],)), layers.Dropout(0.2), layers.Dense(1)]
         )
         model.compile("adam", "mse")
-        callbacks = [Resume(folder / name, every=3)]
-        if (name, rank) == ("killed", 1):
-            callbacks.append(killing(folder / "marker"))
-        model.fit(sequence, epochs=2, callbacks=callbacks, verbose=0)
-        weights = model.get_weights()  # all ranks take part
-        if rank == 0:
-            (folder / f"{name}.txt").write_text(repr([weight.tolist() for weight in weights]))
+        return model
 
-
-def killing(marker):
-    """Return a callback that kills the process in the middle of an epoch, if it is the first."""
-    import keras
-
-    class Kill(keras.callbacks.Callback):
-        def on_train_batch_end(self, batch, logs=None):
-            if batch == 7 and not marker.exists():
-                marker.touch()
-                os.kill(os.getpid(), signal.SIGKILL)
-
-    return Kill()
+    for name in ("whole", "killed"):
+        names = {"keras": keras, "build_model": build_model}
+        exec(config["source"].replace("/shared/state", f"{folder}/{name}/state"), names)
+        names["Resume"] = ResumeAndKill
+        names["train"]({})

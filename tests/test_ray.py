@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from concurrent.futures import CancelledError, wait
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import ray
-from ray_calls import fail, kill, kill_once, killed_once, sleep_for_ever, train_rank
+from ray_calls import fail, fit_fold, kill, kill_once, killed_once, sleep_for_ever, train_twice
 from tables import write_source
 
 from numerai_sequence import (
@@ -28,6 +29,10 @@ from numerai_sequence.tasks import ray_at
 from numerai_sequence.training import TrainOptions, train
 
 TESTS = Path(__file__).parent
+README = (TESTS.parent / "README.md").read_text()
+RAY_EXAMPLES = [
+    block for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "ray" in block
+]
 
 
 @pytest.fixture(scope="module")
@@ -131,26 +136,32 @@ def test_folds_are_tasks_whose_scores_are_gathered(cluster, tmp_path):
 
 
 def test_two_workers_train_one_network_and_one_is_killed(cluster, tmp_path):
-    from ray.train import FailureConfig, RunConfig, ScalingConfig
-    from ray.train.v2.jax import JaxTrainer
-
-    shards = write(
-        write_source(tmp_path / "train.parquet", rows=2130, features=20), tmp_path / "shards"
-    )
-    JaxTrainer(
-        train_rank,
-        train_loop_config={"shards": str(shards), "folder": str(tmp_path)},
-        scaling_config=ScalingConfig(num_workers=2),
-        run_config=RunConfig(
-            storage_path=str(tmp_path / "ray"),
-            failure_config=FailureConfig(max_failures=1),
-            worker_runtime_env={"env_vars": {"KERAS_BACKEND": "jax"}},
-        ),
-    ).fit()
+    """README's example; the weights are those of a training in which nobody is killed."""
+    source = write_parquet(tmp_path / "train.parquet", rows=20_000, features=20, targets=1)
+    write(source, tmp_path / "shards")
+    [block] = [block for block in RAY_EXAMPLES if "JaxTrainer" in block]
+    for name in ("shards", "ray"):
+        block = block.replace(f"/shared/{name}", str(tmp_path / name))
+    function, start = block.split("JaxTrainer(\n    train,")
+    config = {"source": function, "folder": str(tmp_path), "features": 20}
+    start = f"JaxTrainer(train_twice, train_loop_config={config!r}, {start}"
+    exec(function.split("def train")[0] + start, {"train_twice": train_twice})
     for rank in range(2):
-        assert (tmp_path / f"begun-{rank}").read_text() == f"{rank} of 2\n" * 2
+        assert (tmp_path / f"begun-{rank}").read_text() == f"rank {rank} of 2\n" * 2
     assert (tmp_path / "marker").exists()
     assert (tmp_path / "killed.txt").read_text() == (tmp_path / "whole.txt").read_text()
+
+
+def test_the_example_of_tasks_runs(cluster, tmp_path):
+    [block] = [block for block in RAY_EXAMPLES if "RayTasks" in block]
+    block = block.replace("/shared", str(tmp_path)).replace('ray.init("auto")\n', "")
+    source = write_parquet(
+        tmp_path / "many.parquet", rows=2000, features=20, targets=1, min_eras=400
+    )
+    names = {"sources": [source], "fit_fold": fit_fold}
+    exec(block.replace("num_cpus=4", "num_cpus=1"), names)
+    eras = names["shards"].eras
+    assert names["scores"] == [(148, eras[156]), (304, eras[312])]
 
 
 def test_ranks_are_for_keras_on_jax():
