@@ -81,8 +81,9 @@ class Orders:
         if self._by_era:
             sizes = self._selection.by_era[1].tolist()
         else:
-            order, steps = self(0), self.share.steps
-            sizes = [order.size(batch) for batch in {0, steps - 1 if last else 0} if steps]
+            batches = range(self.share.steps)
+            ends = [*batches[:1], *(batches[-1:] if last else ())]
+            sizes = [self.share.size(batch) for batch in ends]
         return next((size for size in sizes if size % parts), None)
 
     def digest(self, place: Place) -> str:

@@ -96,6 +96,12 @@ class Share:
         cuts = [left * r // world_size if has_part else min(r, left) for r in (rank, rank + 1)]
         self.rest = start + cuts[0], start + cuts[1]
 
+    def size(self, batch: int) -> int:
+        """Return how many units one of the rank's batches has."""
+        start, stop = self.rest
+        rest = stop - start if batch == self.steps - 1 else 0
+        return rest + (self.batch_size if batch < self.whole else 0)
+
 
 class RankOrder:
     """One epoch's batches of a rank, numbered from 0; an `Order`.

@@ -23,6 +23,10 @@ def whole_order(rows, batch_size, **options):
     return epoch_order([(0, rows)], batch_size=batch_size, **{"group_rows": batch_size, **options})
 
 
+def sizes_of(share):
+    return [share.size(step) for step in range(share.steps)]
+
+
 def batches_of(order, rows, batch_size, world_size, **options):
     """Of each rank its batches."""
     shares = [
@@ -30,10 +34,12 @@ def batches_of(order, rows, batch_size, world_size, **options):
         for rank in range(world_size)
     ]
     orders = [RankOrder(order, share) for share in shares]
-    return [
+    ranks = [
         [ranked.batch(step) for step in range(share.steps)]
         for ranked, share in zip(orders, shares, strict=True)
     ]
+    assert [list(map(len, batches)) for batches in ranks] == list(map(sizes_of, shares))
+    return ranks
 
 
 @pytest.mark.parametrize("world_size", WORLD_SIZES)
@@ -91,6 +97,8 @@ def test_last_batch_of_a_single_process_is_counted_unless_dropped(rows, batch_si
     assert Share(rows, batch_size).steps == len(batches)
     whole = sum(len(batch) == batch_size for batch in batches)
     assert Share(rows, batch_size, drop_remainder=True).steps == whole
+    assert sizes_of(Share(rows, batch_size)) == [len(batch) for batch in batches]
+    assert sizes_of(Share(rows, batch_size, drop_remainder=True)) == [batch_size] * whole
 
 
 @pytest.mark.parametrize("run_rows", [1, 4])
