@@ -12,7 +12,7 @@ from typing import Any
 
 
 def check_distribution(
-    sequence: Any, model: Any, method: str, arguments: Mapping[str, Any]
+    sequence: Any, model: Any, method: str, arguments: Mapping[str, Any], first: int = 0
 ) -> None:
     """Check that what divides batches can, and that rows which ranks have are not divided again.
 
@@ -25,6 +25,8 @@ def check_distribution(
         Of the model's, which is to be fed the sequence.
     arguments : mapping
         Of the method, by name.
+    first : int
+        The batch that the first pass begins with.
 
     Raises
     ------
@@ -38,7 +40,7 @@ def check_distribution(
     if method != "predict":
         is_trained = method == "fit" and arguments.get("x") is sequence
         permutes = is_trained and not sequence.shuffle and arguments.get("shuffle", True)
-        _check_replicas(sequence, model, permutes)
+        _check_replicas(sequence, model, None if permutes else first)
 
 
 def _check_divided_once(world_size: int, model: Any) -> None:
@@ -102,15 +104,19 @@ def _strategy_of_keras_3(model: Any) -> Any:
     return getattr(model, "_distribute_strategy", None) if is_3 else None
 
 
-def _check_replicas(sequence: Any, model: Any, permutes: bool) -> None:
-    """Check the first batch, of which Keras 3 adds up the devices' parts to learn their shape."""
+def _check_replicas(sequence: Any, model: Any, first: int | None) -> None:
+    """Check the first batch, of which Keras 3 adds up the devices' parts to learn their shape.
+
+    None where it may be any.
+    """
     strategy = _strategy_of_keras_3(model)
     replicas = strategy.num_replicas_in_sync if strategy is not None else 1
-    found = sequence.indivisible(replicas, last=permutes) if replicas > 1 else None
+    found = sequence.indivisible(replicas, first) if replicas > 1 else None
     if found is not None:
         name = f"tf.distribute.{type(strategy).__name__}"
         why = "Keras 3 wants equal parts of the first batch, which may be any of them"
-        raise ValueError(_indivisible(sequence, found, replicas, name, why))
+        going_on = "; or, to go on where Resume has stopped, use one device" if first else ""
+        raise ValueError(_indivisible(sequence, found, replicas, name, why) + going_on)
 
 
 def _check_mesh(sequence: Any) -> None:

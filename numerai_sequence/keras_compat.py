@@ -132,8 +132,6 @@ def _with_options(original: Callable[..., Any], kind: type) -> Callable[..., Any
         if kwargs.get("_use_cached_eval_dataset"):
             options = {}  # Keras 2's fit validates with the defaults; its own options are set
         given = signature.bind_partial(self, *args, **kwargs)
-        for one in ours:
-            check_distribution(one, self, original.__name__, given.arguments)
         is_compared = original.__name__ != "predict"  # which looks at no y
         forms = {one: _form(one, self) if is_compared else None for one in ours}
         with heeded(), ExitStack() as stack:
@@ -144,6 +142,9 @@ def _with_options(original: Callable[..., Any], kind: type) -> Callable[..., Any
                 stack.callback(forget, self, "_eval_epoch_iterator", "_eval_data_handler")
             else:
                 feeding = stack.enter_context(Feeding(forms, options))
+            for one in ours:
+                first = feeding.place(one).batch
+                check_distribution(one, self, original.__name__, given.arguments, first)
             try:
                 return original(*given.args, **given.kwargs)
             except Exception as error:

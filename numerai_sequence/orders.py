@@ -72,17 +72,17 @@ class Orders:
             group_rows=self._group_rows,
         )
 
-    def indivisible(self, parts: int, *, last: bool = True) -> int | None:
+    def indivisible(self, parts: int, batch: int | None = None) -> int | None:
         """Return the rows of a batch that can't be cut into so many equal parts, None if all can.
 
-        ``last=False`` looks at the last batch of an epoch only if there is no other. Eras come in
-        any order, and each of them has to be divisible.
+        It looks at one batch of an epoch, or at all. Eras come in any order, and each of them has
+        to be divisible.
         """
         if self._by_era:
             sizes = self._selection.by_era[1].tolist()
         else:
             batches = range(self.share.steps)
-            ends = [*batches[:1], *(batches[-1:] if last else ())]
+            ends = [*batches[:1], *batches[-1:]] if batch is None else [batch]
             sizes = [self.share.size(batch) for batch in ends]
         return next((size for size in sizes if size % parts), None)
 

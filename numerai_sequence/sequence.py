@@ -423,14 +423,14 @@ class NumeraiSequence(*_BASES):  # type: ignore[misc]
             **{name: getattr(self, name) for name in _IN_IDENTITY},
         }
 
-    def indivisible(self, parts: int, *, last: bool = True) -> int | None:
+    def indivisible(self, parts: int, batch: int | None = None) -> int | None:
         """Return the rows of a batch that can't be cut into equal parts, as `Orders` does.
 
         Of a class with a ``__getitem__`` of its own, which may add rows, none is known.
         """
         if type(self).__getitem__ is not NumeraiSequence.__getitem__:
             return None
-        return self._orders.indivisible(parts, last=last)
+        return self._orders.indivisible(parts, batch)
 
     def order_digest(self, place: Place) -> str:
         """Return the SHA-256 of the rows of a batch."""

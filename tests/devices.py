@@ -9,6 +9,7 @@ import json
 import os
 import sys
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 ROWS, FEATURES = 301, 14
@@ -19,7 +20,7 @@ def main(kind, *arguments):
     from keras_models import THREADS, RowCounts, counting_model, keras
     from tables import write_source
 
-    from numerai_sequence import NumeraiSequence, write_shards
+    from numerai_sequence import NumeraiSequence, Resume, write_shards
 
     def model():
         if strategy is None:
@@ -30,13 +31,22 @@ def main(kind, *arguments):
     def sequence(size, **options):
         return NumeraiSequence(folder / "set", size, **options)
 
-    def seen(size, validation=None, **options):
+    def stop_before_the_last_batch(size, resume):
+        def stop(batch, logs):
+            if batch == ROWS // size - 1:
+                raise InterruptedError
+
+        watch = keras.callbacks.LambdaCallback(on_train_batch_end=stop)
+        with suppress(InterruptedError):
+            model()[0].fit(sequence(size), callbacks=[resume, watch], verbose=0, **THREADS)
+
+    def seen(size, validation=None, more_callbacks=(), **options):
         """What fit, evaluate and predict see of a set; or how they fail."""
         made, recorder = model()
         ours, begun = sequence(size, **options), []
         watch = keras.callbacks.LambdaCallback(on_train_begin=lambda *_: begun.append(True))
         try:
-            callbacks = [recorder, watch]
+            callbacks = [recorder, watch, *more_callbacks]
             made.fit(ours, validation_data=validation, callbacks=callbacks, verbose=0, **THREADS)
             counts = [recorder.fit[0].tolist()]
             if strategy is not None and kind == "workers":
@@ -77,6 +87,9 @@ def main(kind, *arguments):
         if kind == "mirrored":
             found["odd"] = seen(43)
             found["one"], found["permuted"] = seen(1000), seen(60, shuffle=False)
+            resume = Resume(folder / "state", every=ROWS // 60)
+            stop_before_the_last_batch(60, resume)
+            found["resumed"] = seen(60, more_callbacks=[resume])
             found["weights"] = [weights(60, False), weights(60, True)]
     print(json.dumps(found))
 

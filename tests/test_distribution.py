@@ -84,11 +84,14 @@ def test_mirrored_devices_see_each_row_once_and_learn_as_one(running):
     if not IS_KERAS_3:
         for name in ("odd", "one", "permuted"):
             assert_all_seen(found[name])
+        [counts] = found["resumed"]["fit"]
+        assert sum(counts) == 1
         return
     remedy = "under tf.distribute.MirroredStrategy", "multiple of 2", "and drop_remainder=True"
     assert_refused(found["odd"], "batch of 43 rows", *remedy)
     assert_refused(found["one"], "batch of 301 rows", *remedy)
     assert_refused(found["permuted"], "batch of 1 rows", *remedy)  # which may come first
+    assert_refused(found["resumed"], "batch of 1 rows", *remedy, "or, to go on where Resume")
 
 
 @is_tensorflow
