@@ -126,8 +126,9 @@ class NumeraiSequence(*_BASES):  # type: ignore[misc]
         size of the set and the memory that the machine and its control groups have left.
     verify : bool
         Compare every byte of the shard files with its checksum, a share with each batch, until as
-        many batches as an epoch has were read; once, however many sequences share a `ShardSet`. A
-        file that is not as it was written is an error as soon as its last byte was compared.
+        many batches as an epoch has were read; once, however many sequences share a `ShardSet`, and
+        on each rank, which may read copies of its own. A file that is not as it was written is an
+        error as soon as its last byte was compared.
     workers, use_multiprocessing, max_queue_size
         How Keras prefetches; the same options of ``fit`` win. Threads share the memory maps.
         Processes map the files anew, and each batch is copied through a pipe.
