@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-
 from .era_order import EraOrder
 from .order import Order, RowOrder, epoch_order
-from .passes import Place
 from .ranks import RankOrder, Share
 from .selection import Selection
 
@@ -85,7 +82,3 @@ class Orders:
             ends = [*batches[:1], *batches[-1:]] if batch is None else [batch]
             sizes = [self.share.size(batch) for batch in ends]
         return next((size for size in sizes if size % parts), None)
-
-    def digest(self, place: Place) -> str:
-        """Return the SHA-256 of the rows of a batch."""
-        return hashlib.sha256(self(place.epoch).batch(place.batch).tobytes()).hexdigest()

@@ -11,6 +11,7 @@ from typing import Any
 from . import keras_compat
 from .checks import whole_number
 from .errors import ResumeError
+from .identity import identity, order_digest
 from .passes import Place
 from .sequence import NumeraiSequence
 from .state import WEIGHTS, State, check_same, read_state, write_state
@@ -68,7 +69,7 @@ class Resume(*_BASES):  # type: ignore[misc]
                 f"steps_per_epoch: found {steps_per_epoch}, expected None: Resume counts the "
                 "batches of whole epochs"
             )
-        self._sequence, self._identity = sequence, sequence.identity()
+        self._sequence, self._identity = sequence, identity(sequence)
         self._state = state = read_state(self._folder)
         self._first, self._before = place, before
         if state is not None:
@@ -80,8 +81,7 @@ class Resume(*_BASES):  # type: ignore[misc]
     def _order(self, place: Place) -> str:
         """Return the SHA-256 of the rows of the batch at a place, as ``fit`` counts epochs."""
         place = Place(self._before + place.epoch, place.batch)
-        digest: str = self._sequence.order_digest(place)
-        return digest
+        return order_digest(self._sequence, place)
 
     def on_train_begin(self, logs: Any = None) -> None:
         if self._state is None:

@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from . import keras_compat
 from .buffers import Buffers
-from .checks import digest, one_of, whole_number
+from .checks import one_of, whole_number
 from .encoding import DTYPES, Decoder
 from .feature_sets import resolve_features
 from .feeding import is_fed
@@ -45,18 +45,6 @@ _BUFFERS_BESIDES = 16
 _REMEDY = (
     "leave them out with missing_target='drop', give them no weight with missing_target='mask', or "
     "choose other eras"
-)
-# The arguments that make an order, and the batches of it.
-_IN_IDENTITY = (
-    "batch_by",
-    "batch_size",
-    "drop_remainder",
-    "dtype",
-    "missing_target",
-    "run_rows",
-    "seed",
-    "shuffle",
-    "world_size",
 )
 _BATCH_SIZES = {"rows": 1000, "era": 1}
 
@@ -409,21 +397,6 @@ class NumeraiSequence(*_BASES):  # type: ignore[misc]
         """Let ``sequence[i]`` follow the order of an epoch; ``fit`` does this by itself."""
         self.epoch, self._is_epoch_begun = epoch, False
 
-    def identity(self) -> dict[str, Any]:
-        """Return what the batches of an epoch depend on, besides its number.
-
-        What is long is a SHA-256. Sample weights that are a function are not in it.
-        """
-        weight = self.sample_weight
-        return {
-            "set": self.shards.fingerprint,
-            "rows": self._selection.digest(),
-            "features": digest(self.features),
-            "target": digest(self._outputs),
-            "sample_weight": None if callable(weight) else digest(weight),
-            **{name: getattr(self, name) for name in _IN_IDENTITY},
-        }
-
     def indivisible(self, parts: int, batch: int | None = None) -> int | None:
         """Return the rows of a batch that can't be cut into equal parts, as `Orders` does.
 
@@ -432,10 +405,6 @@ class NumeraiSequence(*_BASES):  # type: ignore[misc]
         if type(self).__getitem__ is not NumeraiSequence.__getitem__:
             return None
         return self._orders.indivisible(parts, batch)
-
-    def order_digest(self, place: Place) -> str:
-        """Return the SHA-256 of the rows of a batch."""
-        return self._orders.digest(place)
 
     def one_pass(
         self,

@@ -32,7 +32,7 @@ class State:
     Attributes
     ----------
     identity : dict
-        Of the sequence that it was trained on; see `NumeraiSequence.identity`.
+        Of the sequence that it was trained on; see `identity.identity`.
     order : str
         The SHA-256 of the rows of the next batch: the same numbers in another version of NumPy may
         make another order.

@@ -1,0 +1,50 @@
+"""Identity: it is the same for the same batches, and names what makes them others."""
+
+from __future__ import annotations
+
+import pytest
+
+from numerai_sequence import NumeraiSequence
+from numerai_sequence.identity import identity, order_digest
+from numerai_sequence.passes import Place
+
+
+def test_the_same_sequence_has_the_same_identity_wherever_its_memory_is(shards):
+    first = NumeraiSequence(shards, 40, target=["target", "target_b"])
+    again = NumeraiSequence(
+        str(shards.folder), 40, target=("target", "target_b"), memory_budget="200MB", workers=3
+    )
+    again.begin_epoch(2)
+    assert identity(first) == identity(again)
+    for place in (Place(0), Place(3, 7)):
+        assert order_digest(first, place) == order_digest(again, place)
+
+
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [
+        ({"target": "target_b"}, "target"),
+        ({"target": ["target"]}, "target"),
+        ({"sample_weight": "target_b"}, "sample_weight"),
+        ({"missing_target": "mask"}, "missing_target"),
+        ({"drop_remainder": True}, "drop_remainder"),
+        ({"batch_by": "era"}, "batch_by"),
+        ({"world_size": 2}, "world_size"),
+        ({"data_type": "train", "eras": "::2"}, "rows"),
+    ],
+)
+def test_what_makes_other_batches_is_in_it(shards, change, name):
+    one = identity(NumeraiSequence(shards, 4))
+    other = identity(NumeraiSequence(shards, 4, **change))
+    assert [key for key in one if one[key] != other[key]] == [name]
+
+
+def test_a_weight_by_function_is_not_in_it(shards):
+    computed = NumeraiSequence(shards, 4, sample_weight=lambda eras, y: y)
+    assert identity(computed)["sample_weight"] is None
+
+
+def test_another_batch_has_another_digest(shards):
+    sequence = NumeraiSequence(shards, 4)
+    places = [Place(0), Place(0, 1), Place(1)]
+    assert len({order_digest(sequence, place) for place in places}) == 3
