@@ -41,5 +41,5 @@ def identity(sequence: NumeraiSequence) -> dict[str, Any]:
 
 def order_digest(sequence: NumeraiSequence, place: Place) -> str:
     """Return the SHA-256 of the rows of a batch, whose epoch is counted as of the sequence."""
-    rows = sequence._orders(place.epoch).batch(place.batch)
+    rows = sequence._readers.orders(place.epoch).batch(place.batch)
     return hashlib.sha256(rows.tobytes()).hexdigest()

@@ -99,7 +99,7 @@ class OnePass:
 
     def empty(self, shape: tuple[int, ...], dtype: Any) -> npt.NDArray[Any]:
         """Return an array with anything in it, for a batch that a worker process has made."""
-        array: npt.NDArray[Any] = self._sequence._buffers.empty(shape, dtype)
+        array: npt.NDArray[Any] = self._sequence._readers.buffers.empty(shape, dtype)
         return array
 
     def __reduce__(self) -> Any:

@@ -33,6 +33,8 @@ class Reading:
 
     Attributes
     ----------
+    selection : Selection
+    by_era : bool
     paging : {"resident", "streaming"}
     reason : str
         Why it is that.
@@ -52,7 +54,7 @@ class Reading:
     ) -> None:
         self.selection, self._memory_budget = selection, memory_budget
         self._batch_rows, self._batch_bytes = batch_rows, batch_bytes
-        self._by_era, self._shuffles, self._world_size = by_era, shuffles, world_size
+        self.by_era, self._shuffles, self._world_size = by_era, shuffles, world_size
         decided = decide(selection.set_bytes, paging)
         self.paging, self.reason = decided.mode, decided.reason
 
@@ -62,7 +64,7 @@ class Reading:
         It is the same on every machine: neither `paging` nor memory has a say.
         """
         selection = self.selection
-        if not selection.rows or self._by_era or selection.set_bytes <= MAPPED_BYTES:
+        if not selection.rows or self.by_era or selection.set_bytes <= MAPPED_BYTES:
             return 1
         return choose_run_rows(
             selection.windows,
@@ -73,7 +75,7 @@ class Reading:
 
     def group_rows(self, run_rows: int) -> int:
         """Return the rows that are fetched together: some batches, or one."""
-        if self._by_era:
+        if self.by_era:
             return self._batch_rows
         least_rows = 0
         if run_rows == 1 and self._shuffles and self.paging == "resident":
@@ -84,7 +86,7 @@ class Reading:
     def divide(self, run_rows: int, buffers: int) -> Budget:
         """Divide the memory budget, where a consumer holds so many batches at a time."""
         rows, width = self.selection.rows, self.selection.row_bytes
-        orders = 0 if self._by_era else _ORDERS_KEPT * order_bytes(rows, run_rows)
+        orders = 0 if self.by_era else _ORDERS_KEPT * order_bytes(rows, run_rows)
         return divide_budget(
             self._memory_budget,
             order_bytes=orders + self.selection.memory_bytes,
@@ -96,4 +98,4 @@ class Reading:
     def warms(self, run_rows: int) -> bool:
         """Say whether to read the whole set once: single rows of a cold disk are slow."""
         is_most = 2 * self.selection.rows >= self.selection.shards.rows * self._world_size
-        return self.paging == "resident" and run_rows == 1 and is_most and not self._by_era
+        return self.paging == "resident" and run_rows == 1 and is_most and not self.by_era

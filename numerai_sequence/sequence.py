@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 import operator
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -13,16 +12,14 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from . import keras_compat
-from .buffers import Buffers
 from .checks import one_of, whole_number
 from .encoding import DTYPES, Decoder
 from .feature_sets import resolve_features
 from .feeding import is_fed
-from .groups import KEPT, GroupReader
-from .orders import Orders
-from .paging import Pager
+from .groups import GroupReader
 from .passes import READING, Numbers, OnePass, Place, Prefetching, check_options, shuffle_batches
 from .ranks import Share, check_rank
+from .readers import Readers
 from .reading import Reading
 from .selection import Selection
 from .shards import PathLike, ShardSet, open_shards
@@ -303,25 +300,8 @@ class NumeraiSequence(*_BASES):  # type: ignore[misc]
         other._prepare()
         return other
 
-    @property
-    def _buffers_held(self) -> int:
-        return self.max_queue_size + _BUFFERS_BESIDES
-
     def _prepare(self) -> None:
-        """Make what belongs to this process: row orders, buffers, and who tells the kernel."""
-        self._orders = self._make_orders()
-        budget = self._reading.divide(self.run_rows, self._buffers_held)
-        # Eras have many sizes.
-        slack = 2 if self.batch_by == "rows" else math.inf
-        self._buffers = Buffers(budget.buffers, slack)
-        self._group_buffers = Buffers(KEPT)
-        self._pager = self._make_pager(budget.mapped)
-        # Groups are worth it where runs are shuffled in them, or their pages let go.
-        is_worth = self.run_rows > 1 or not self._pager.fits
-        self._fetches_groups = budget.holds_groups and is_worth
-        self._reader = None
-
-    def _make_orders(self) -> Orders:
+        """Make what belongs to this process."""
         by_era = self.batch_by == "era"
         share = Share(
             len(self.eras) if by_era else self.rows,
@@ -331,27 +311,18 @@ class NumeraiSequence(*_BASES):  # type: ignore[misc]
             drop_remainder=self.drop_remainder,
             unit="eras" if by_era else "rows",
         )
-        return Orders(
-            self._selection,
+        self._readers = Readers(
+            self._reading,
             share,
-            by_era=by_era,
+            self._targets.columns,
             seed=self.seed if self.shuffle else None,
             run_rows=self.run_rows,
-            group_rows=self._reading.group_rows(self.run_rows),
+            buffers=self.max_queue_size + _BUFFERS_BESIDES,
         )
-
-    def _make_pager(self, mapped_bytes: int) -> Pager:
-        row_bytes = self._selection.row_bytes + 4 * len(self._targets.columns)
-        return Pager(
-            self.shards.files,
-            mode=self.paging,
-            budget_bytes=mapped_bytes,
-            needed_bytes=self.rows * row_bytes,
-            warms=self._reading.warms(self.run_rows),
-        )
+        self._reader = None
 
     def __len__(self) -> int:
-        return self._orders.share.steps
+        return self._readers.orders.share.steps
 
     def __getitem__(self, index: int) -> Any:
         """Return batch `index` of the present epoch.
@@ -404,7 +375,7 @@ class NumeraiSequence(*_BASES):  # type: ignore[misc]
         """
         if type(self).__getitem__ is not NumeraiSequence.__getitem__:
             return None
-        return self._orders.indivisible(parts, batch)
+        return self._readers.orders.indivisible(parts, batch)
 
     def one_pass(
         self,
@@ -428,7 +399,10 @@ class NumeraiSequence(*_BASES):  # type: ignore[misc]
         epoch, first = place or Place(self.epoch)
         numbers = np.arange(len(self), dtype=np.int32)
         if shuffle and not self.shuffle:
-            order, rng = self._orders(epoch), np.random.default_rng([self.seed, epoch, 0, 0])
+            order, rng = (
+                self._readers.orders(epoch),
+                np.random.default_rng([self.seed, epoch, 0, 0]),
+            )
             group = order.batches_per_group
             numbers = shuffle_batches(numbers, group, rng, order.group_offset)
         return OnePass(self, epoch, numbers[first:], prefetching or self.prefetching)
@@ -445,24 +419,13 @@ class NumeraiSequence(*_BASES):  # type: ignore[misc]
         prefetching: Prefetching,
         fetch: str = "always",
     ) -> tuple[GroupReader, Targets]:
-        pager, targets, processes = self._pager, self._targets, prefetching.processes
-        if processes:  # each maps the files for itself
-            pager = self._make_pager(pager.budget_bytes // processes)
-        reader = GroupReader(
-            self._selection,
-            self._orders(epoch),
-            targets.columns,
-            pager=pager,
-            buffers=self._group_buffers,
-            batches=numbers,
-            fetch=fetch if self._fetches_groups and not processes else "never",
-            workers=prefetching.workers,
-        )
+        targets = self._targets
+        reader = self._readers.reader(epoch, numbers, targets.columns, prefetching, fetch)
         return reader, targets
 
     def _batch(self, number: int, reader: GroupReader, targets: Targets) -> Any:
         rows = reader.size(number)
-        x = self._buffers.empty((rows, len(self.features)), self.dtype)
+        x = self._readers.buffers.empty((rows, len(self.features)), self.dtype)
         out = x.view(np.uint8) if self._decode.keeps_rows else None
         encoded, chosen, values = reader.batch(number, out)
         if encoded is not out:
@@ -482,7 +445,7 @@ class NumeraiSequence(*_BASES):  # type: ignore[misc]
             self.shards.checker.step(len(self))
 
     def __getstate__(self) -> dict[str, Any]:
-        made = "_orders", "_buffers", "_group_buffers", "_pager", "_reader", "_targets"
+        made = "_readers", "_reader", "_targets"
         return {name: value for name, value in self.__dict__.items() if name not in made}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

@@ -44,7 +44,7 @@ def small_groups(monkeypatch, rows=400):
 
 def one_by_one(sequence):
     """The batches as `gather` reads them, with no group and no pager."""
-    order = sequence._orders(sequence.epoch)
+    order = sequence._readers.orders(sequence.epoch)
     for start in range(0, ROWS, sequence.batch_size):
         rows = order.rows(start, min(start + sequence.batch_size, ROWS))
         encoded, y = sequence.shards.gather(rows, ["target"])
@@ -229,9 +229,11 @@ def test_the_kernel_is_told_of_the_next_group_in_time(monkeypatch, folders, shuf
     """Of it whole before its first part is read, and of no part twice, nor of much else."""
     small_groups(monkeypatch)
     sequence = NumeraiSequence(folders / "packed", BATCH, run_rows=4, paging="streaming")
-    order, asked = sequence._orders(0), []
+    order, asked = sequence._readers.orders(0), []
     monkeypatch.setattr(
-        sequence._pager, "read_ahead", lambda ranges: asked.append([r.tolist() for _, r in ranges])
+        sequence._readers.pager,
+        "read_ahead",
+        lambda ranges: asked.append([r.tolist() for _, r in ranges]),
     )
 
     def parts(group):
@@ -327,7 +329,7 @@ def test_single_rows_of_a_resident_set_are_fetched_in_groups_as_large_as_the_bud
 ):
     def rows(budget, **options):
         sequence = NumeraiSequence(folders / "int8", BATCH, memory_budget=budget, **options)
-        return sequence._orders(0).group_rows
+        return sequence._readers.orders(0).group_rows
 
     resident = {"run_rows": 1, "paging": "resident"}
     assert rows("auto", **resident) == (32 << 20) // FEATURES // BATCH * BATCH

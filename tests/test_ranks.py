@@ -253,7 +253,8 @@ def test_ranks_together_are_the_single_epoch(folder, small_groups, world_size, o
 
 def test_shuffled_pass_of_a_rank_keeps_groups_together(folder, small_groups):
     sequence = rank_of(folder, 1, 3, shuffle=False)
-    assert (sequence._orders(0).batches_per_group, sequence._orders(0).group_offset) == (8, 5)
+    order = sequence._readers.orders(0)
+    assert (order.batches_per_group, order.group_offset) == (8, 5)
     numbers = sequence.one_pass(shuffle=True)._numbers.tolist()
     assert sorted(numbers) == list(range(14))
     groups = [(number + 5) // 8 for number in numbers]
@@ -306,7 +307,7 @@ def wide(tmp_path_factory):
 def test_whole_set_is_read_at_once_only_where_a_rank_reads_most_of_it(folder):
     for world_size, is_most in ((1, True), (2, True), (3, False)):
         sequence = rank_of(folder, 0, world_size, run_rows=1, paging="resident")
-        assert sequence._pager._warms is is_most
+        assert sequence._readers.pager._warms is is_most
 
 
 def test_run_rows_do_not_depend_on_memory(wide):
