@@ -8,14 +8,23 @@ leads out of the folder. That the files hold what it tells of is for opening, an
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from .checks import as_count, as_counts, as_dict, as_list, as_names, as_text, as_whole, short
+from .checks import (
+    as_count,
+    as_counts,
+    as_dict,
+    as_list,
+    as_names,
+    as_text,
+    as_whole,
+    digest,
+    short,
+)
 from .encoding import ENCODINGS
 from .errors import ManifestError
 from .layout import (
@@ -110,8 +119,7 @@ def _most_bytes(folder: Path) -> int:
 
 def _checksum(document: dict[str, Any]) -> str:
     """Return the SHA-256 of what a manifest says, however its text is laid out."""
-    content = {key: value for key, value in document.items() if key != "checksum"}
-    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+    return digest({key: value for key, value in document.items() if key != "checksum"})
 
 
 def _check_checksum(document: dict[str, Any]) -> None:
