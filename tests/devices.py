@@ -18,9 +18,9 @@ ROWS, FEATURES = 301, 14
 def main(kind, *arguments):
     strategy = start_tensorflow(kind, *arguments) if kind != "jax" else None
     from keras_models import THREADS, RowCounts, counting_model, keras
-    from tables import write_source
+    from sets import write_set
 
-    from numerai_sequence import NumeraiSequence, Resume, write_shards
+    from numerai_sequence import NumeraiSequence, Resume
 
     def model():
         if strategy is None:
@@ -72,8 +72,7 @@ def main(kind, *arguments):
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        source = write_source(folder / "train.parquet", rows=ROWS, features=FEATURES)
-        write_shards(source, folder / "set", num_shards=3, progress=False).close()
+        write_set(folder, rows=ROWS, features=FEATURES)
         found = {}
         if kind == "jax":
             set_model_parallel(keras.distribution)

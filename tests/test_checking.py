@@ -18,9 +18,10 @@ import pyarrow as pa
 import pytest
 from click.testing import CliRunner
 from networks import keras, row_model
-from tables import row_numbers, write_source
+from sets import write_set
+from tables import row_numbers
 
-from numerai_sequence import CorruptShardError, NumeraiSequence, open_shards, write_shards
+from numerai_sequence import CorruptShardError, NumeraiSequence, open_shards
 from numerai_sequence.checking import Checker, FileCheck, Watch
 from numerai_sequence.cli import main
 from numerai_sequence.enqueuers import run_pass
@@ -38,10 +39,7 @@ linux_only = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="re
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):
     folder = tmp_path_factory.mktemp("written")
-    source = write_source(folder / "train.parquet", rows=ROWS)
-    options = {"num_shards": SHARDS, "mix_eras": 2, "progress": False}
-    write_shards(source, folder / "set", **options).close()
-    return folder / "set"
+    return write_set(folder, rows=ROWS, num_shards=SHARDS, mix_eras=2)
 
 
 @pytest.fixture

@@ -14,19 +14,16 @@ from keras_models import (
     keras,
     tf,
 )
-from tables import write_source
+from sets import write_set
 
-from numerai_sequence import EraScores, NumeraiSequence, write_shards
+from numerai_sequence import EraScores, NumeraiSequence
 
 ROWS, FEATURES = 301, 14
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    path = tmp_path_factory.mktemp("dividing")
-    source = write_source(path / "train.parquet", rows=ROWS, features=FEATURES)
-    write_shards(source, path / "set", num_shards=3, progress=False).close()
-    return path / "set"
+    return write_set(tmp_path_factory.mktemp("dividing"), rows=ROWS, features=FEATURES)
 
 
 def sequence_of(folder, rank=0, world_size=2):

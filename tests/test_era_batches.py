@@ -6,9 +6,10 @@ from itertools import chain
 
 import numpy as np
 import pytest
-from tables import row_numbers, write_source
+from sets import write_set
+from tables import row_numbers
 
-from numerai_sequence import NumeraiSequence, open_shards, write_shards
+from numerai_sequence import NumeraiSequence, open_shards
 
 ROWS, FEATURES, ERAS = 1037, 14, 23
 
@@ -16,10 +17,8 @@ ROWS, FEATURES, ERAS = 1037, 14, 23
 @pytest.fixture(scope="module", params=[1, 3], ids=["eras-apart", "3-mixed"])
 def folder(request, tmp_path_factory):
     path = tmp_path_factory.mktemp("eras")
-    source = write_source(path / "train.parquet", rows=ROWS, features=FEATURES, eras=ERAS)
-    options = {"num_shards": 4, "mix_eras": request.param, "progress": False}
-    write_shards(source, path / "set", **options).close()
-    return path / "set"
+    table = {"rows": ROWS, "features": FEATURES, "eras": ERAS}
+    return write_set(path, num_shards=4, mix_eras=request.param, **table)
 
 
 @pytest.fixture(scope="module")

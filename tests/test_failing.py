@@ -32,14 +32,13 @@ from keras_models import (
     each_workers,
     keras,
 )
-from tables import write_source
+from sets import write_set
 
 from numerai_sequence import (
     CorruptShardError,
     NumeraiSequence,
     WorkerError,
     open_shards,
-    write_shards,
 )
 from numerai_sequence.passes import OnePass
 
@@ -50,21 +49,15 @@ pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="/p
 each_pool = pytest.mark.parametrize("workers", [THREADS, PROCESSES], ids=NAMES[1:])
 
 
-def write_set(folder, rows, features):
-    source = write_source(folder / "train.parquet", rows=rows, features=features)
-    write_shards(source, folder / "shards", num_shards=3, progress=False).close()
-    return folder / "shards"
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    return write_set(tmp_path_factory.mktemp("failing"), ROWS, FEATURES)
+    return write_set(tmp_path_factory.mktemp("failing"), rows=ROWS, features=FEATURES)
 
 
 @pytest.fixture(scope="module")
 def wide(tmp_path_factory):
     """A set of which a batch is larger than what a socket holds."""
-    with open_shards(write_set(tmp_path_factory.mktemp("wide"), 300, WIDE)) as opened:
+    with open_shards(write_set(tmp_path_factory.mktemp("wide"), rows=300, features=WIDE)) as opened:
         yield opened
 
 

@@ -11,9 +11,7 @@ import textwrap
 from pathlib import Path
 
 import pytest
-from tables import write_source
-
-from numerai_sequence import write_shards
+from sets import write_set
 
 ROOT = Path(__file__).parent.parent
 
@@ -26,9 +24,7 @@ pytestmark = pytest.mark.skipif(
 @pytest.fixture(scope="module")
 def pristine(tmp_path_factory):
     folder = tmp_path_factory.mktemp("guard")
-    source = write_source(folder / "train.parquet", rows=30_000, features=400)
-    write_shards(source, folder / "shards", num_shards=2, progress=False).close()
-    return folder / "shards"
+    return write_set(folder, rows=30_000, features=400, num_shards=2)
 
 
 @pytest.fixture

@@ -25,9 +25,10 @@ from keras_models import (
     keras_3_only,
     tf,
 )
-from tables import row_numbers, write_source
+from sets import write_set
+from tables import row_numbers
 
-from numerai_sequence import NumeraiSequence, open_shards, write_shards
+from numerai_sequence import NumeraiSequence, open_shards
 
 ROWS, BATCH, BATCHES, FEATURES = 1037, 50, 21, 14
 
@@ -35,9 +36,7 @@ ROWS, BATCH, BATCHES, FEATURES = 1037, 50, 21, 14
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     path = tmp_path_factory.mktemp("contract")
-    source = write_source(path / "train.parquet", rows=ROWS, features=FEATURES)
-    write_shards(source, path / "shards", num_shards=5, progress=False).close()
-    return path / "shards"
+    return write_set(path, rows=ROWS, features=FEATURES, num_shards=5)
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from faults import run_campaign
 from keras_models import keras
-from tables import write_source
+from sets import write_set
 
 from numerai_sequence import CorruptShardError, NumeraiSequence, open_shards, write_shards
 
@@ -28,8 +28,7 @@ TIMES = 100
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     path = tmp_path_factory.mktemp("long")
-    source = write_source(path / "train.parquet", rows=3000, features=600, eras=20)
-    write_shards(source, path / "set", num_shards=3, encoding="int8", progress=False).close()
+    write_set(path, rows=3000, features=600, eras=20, encoding="int8")
     return path
 
 

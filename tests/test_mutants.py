@@ -15,7 +15,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from faults import ROOT, run_campaign
-from tables import ragged_eras, row_numbers, write_source
+from sets import write_set
+from tables import ragged_eras, row_numbers
 from tampering import edit, put
 
 from numerai_sequence import (
@@ -23,7 +24,6 @@ from numerai_sequence import (
     ManifestError,
     NumeraiSequence,
     open_shards,
-    write_shards,
 )
 
 COUNT = 246  # each kind as often as the others
@@ -51,10 +51,7 @@ def test_mutants_are_read_right_or_refused(tmp_path):
 def whole(tmp_path_factory):
     """Eras 1 to 12 in three shards, two eras a record batch."""
     path = tmp_path_factory.mktemp("whole")
-    table = {"rows": ROWS, "eras": ERAS, "missing_target": True}
-    source = write_source(path / "train.parquet", **table)
-    write_shards(source, path / "set", num_shards=3, mix_eras=2, progress=False).close()
-    return path / "set"
+    return write_set(path, rows=ROWS, eras=ERAS, missing_target=True, mix_eras=2)
 
 
 @pytest.fixture
@@ -332,8 +329,7 @@ def test_set_whose_files_are_links_is_read(folder, whole, tmp_path):
 
 @pytest.mark.parametrize("era", ["9" * 5000, "era" + "9" * 5000, "9" * 101])
 def test_era_of_too_many_digits_is_a_name(tmp_path, era):
-    source = write_source(tmp_path / "train.parquet", rows=40, eras=[5] * 40, era_names=era)
-    with write_shards(source, tmp_path / "set", num_shards=2, progress=False) as shards:
+    with open_shards(write_set(tmp_path, rows=40, eras=[5] * 40, era_names=era)) as shards:
         assert shards.eras == [era]
         assert shards[0].rows == 40
         assert "1 eras" in repr(shards)

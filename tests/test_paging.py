@@ -11,9 +11,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from tables import write_source
+from sets import write_set
 
-from numerai_sequence import NumeraiSequence, open_shards, write_shards
+from numerai_sequence import NumeraiSequence, open_shards
 from numerai_sequence import paging as paging_module
 from numerai_sequence.paging import Pager
 
@@ -25,11 +25,10 @@ is_linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Linu
 def large(tmp_path_factory):
     """A set of about 120 MB, in long rows."""
     path = tmp_path_factory.mktemp("large")
-    source = write_source(path / "train.parquet", rows=30_000, features=4000, eras=60)
-    options = {"encoding": "int8", "num_shards": 4, "progress": False}
-    write_shards(source, path / "set", **options).close()
-    source.unlink()
-    return path / "set"
+    table = {"rows": 30_000, "features": 4000, "eras": 60}
+    folder = write_set(path, num_shards=4, encoding="int8", **table)
+    (path / "train.parquet").unlink()
+    return folder
 
 
 MEASURE = """

@@ -7,10 +7,11 @@ from itertools import chain, groupby
 
 import numpy as np
 import pytest
-from tables import row_numbers, write_source
+from sets import write_set
+from tables import row_numbers
 from test_paging import cached, drop, is_linux
 
-from numerai_sequence import NumeraiSequence, write_shards
+from numerai_sequence import NumeraiSequence
 from numerai_sequence.era_order import EraOrder
 from numerai_sequence.order import epoch_order
 from numerai_sequence.ranks import RankOrder, Share, check_rank
@@ -181,11 +182,8 @@ ROWS, FEATURES, ERAS, BATCH = 1037, 14, 23, 25
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    path = tmp_path_factory.mktemp("ranks")
-    options = {"rows": ROWS, "features": FEATURES, "eras": ERAS, "missing_target": True}
-    source = write_source(path / "train.parquet", **options)
-    write_shards(source, path / "set", num_shards=4, mix_eras=2, progress=False).close()
-    return path / "set"
+    table = {"rows": ROWS, "features": FEATURES, "eras": ERAS, "missing_target": True}
+    return write_set(tmp_path_factory.mktemp("ranks"), num_shards=4, mix_eras=2, **table)
 
 
 @pytest.fixture
@@ -298,10 +296,7 @@ def test_about_an_eighth_of_the_pages_is_read(wide, small_groups, options):
 @pytest.fixture(scope="module")
 def wide(tmp_path_factory):
     path = tmp_path_factory.mktemp("wide")
-    source = write_source(path / "train.parquet", rows=20_000, features=600)
-    options = {"num_shards": 4, "encoding": "int8", "progress": False}
-    write_shards(source, path / "set", **options).close()
-    return path / "set"
+    return write_set(path, rows=20_000, features=600, num_shards=4, encoding="int8")
 
 
 def test_whole_set_is_read_at_once_only_where_a_rank_reads_most_of_it(folder):

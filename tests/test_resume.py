@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from faults import run_campaign
 from keras_models import IS_KERAS_3, IS_TENSORFLOW, keras
-from tables import write_source
+from sets import write_set
 
-from numerai_sequence import NumeraiSequence, Resume, ResumeError, write_shards
+from numerai_sequence import NumeraiSequence, Resume, ResumeError
 from numerai_sequence.state import read_state
 
 ROWS, FEATURES, BATCH, BATCHES, EVERY = 1037, 24, 40, 26, 7
@@ -16,13 +16,7 @@ ROWS, FEATURES, BATCH, BATCHES, EVERY = 1037, 24, 40, 26, 7
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    return write_set(tmp_path_factory.mktemp("resume"), 0)
-
-
-def write_set(path, seed):
-    source = write_source(path / "train.parquet", rows=ROWS, features=FEATURES)
-    write_shards(source, path / "set", num_shards=3, seed=seed, progress=False).close()
-    return path / "set"
+    return write_set(tmp_path_factory.mktemp("resume"), rows=ROWS, features=FEATURES)
 
 
 def make_model():
@@ -175,10 +169,10 @@ def test_another_choice_is_refused(folder, tmp_path, change, name):
 
 
 def test_another_set_is_refused(folder, tmp_path):
-    (tmp_path / "other").mkdir()
+    other = write_set(tmp_path, rows=ROWS, features=FEATURES, seed=1)
     train(folder, tmp_path / "state", stop=10)
     with pytest.raises(ResumeError, match="set: found"):
-        train(write_set(tmp_path / "other", seed=1), tmp_path / "state")
+        train(other, tmp_path / "state")
 
 
 def test_another_model_is_refused(folder, tmp_path):

@@ -17,9 +17,10 @@ from keras_models import (
     tf,
     to_numpy,
 )
-from tables import row_numbers, write_source
+from sets import write_set
+from tables import row_numbers
 
-from numerai_sequence import NumeraiSequence, write_shards
+from numerai_sequence import NumeraiSequence
 from numerai_sequence.passes import Place
 
 ROWS, BATCH, BATCHES, FEATURES = 1037, 50, 21, 14
@@ -30,9 +31,7 @@ each_way = pytest.mark.parametrize("workers", WORKERS, ids=["1", "4", "8", "proc
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     path = tmp_path_factory.mktemp("bits")
-    source = write_source(path / "train.parquet", rows=ROWS, features=FEATURES)
-    write_shards(source, path / "shards", num_shards=5, progress=False).close()
-    return path / "shards"
+    return write_set(path, rows=ROWS, features=FEATURES, num_shards=5)
 
 
 class BatchSums(keras.metrics.Metric):
