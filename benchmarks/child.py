@@ -187,9 +187,18 @@ def train(
 @click.option("--features", type=int, required=True)
 @BATCH_SIZE
 @click.option("--batches", required=True, type=int)
+@click.option("--workers", default=1, help="Of fit.")
+@click.option("--world-size", default=1, help="Be the last of so many ranks.")
 @EVENTS
 def grow(
-    level: str, folder: Path, features: int, batch_size: int, batches: int, events: TextIO
+    level: str,
+    folder: Path,
+    features: int,
+    batch_size: int,
+    batches: int,
+    workers: int,
+    world_size: int,
+    events: TextIO,
 ) -> None:
     """Open a shard set and take its first batches, in a process that has trained before."""
     import keras
@@ -201,7 +210,8 @@ def grow(
     x, y = np.zeros((batch_size, features), np.float32), np.zeros(batch_size, np.float32)
     model.fit(x, y, batch_size=batch_size, verbose=0)
     base(events, "keras")
-    sequence = NumeraiSequence(folder, batch_size=batch_size, seed=SEED)
+    ranks = {"rank": world_size - 1, "world_size": world_size}
+    sequence = NumeraiSequence(folder, batch_size=batch_size, seed=SEED, **ranks)
     opened(events, sequence)
     stopwatch = Stopwatch(
         lambda event, **details: note(events, event, **details),
@@ -214,7 +224,7 @@ def grow(
     else:
         with suppress(TimeIsUp):
             callbacks = [ticking(keras, stopwatch)]
-            model.fit(sequence, workers=4, verbose=0, callbacks=callbacks)
+            model.fit(sequence, workers=workers, verbose=0, callbacks=callbacks)
     events.close()
     os._exit(0)
 

@@ -79,14 +79,14 @@ def best_and_median(values: Iterable[float | None]) -> tuple[float, float] | Non
     return known[-1], known[middle] if len(known) % 2 else sum(known[middle - 1 : middle + 1]) / 2
 
 
-def fill_readme(readme: Path, results: Path) -> list[str]:
-    """Put tables between the README's markers, and return the markers' names.
+def fill(page: Path, results: Path) -> list[str]:
+    """Put tables between the markers of a page such as the README; return the markers' names.
 
     Between ``<!-- benchmarks:NAME -->`` and ``<!-- /benchmarks -->`` comes ``NAME.md``; with
     ``NAME#HEADING`` its part under the heading of that name, its spaces written as ``-``. The line
     with the machine and the versions follows.
     """
-    text = readme.read_text()
+    text = page.read_text()
 
     def marked(match: re.Match[str]) -> str:
         name, _, heading = match[2].partition("#")
@@ -101,9 +101,9 @@ def fill_readme(readme: Path, results: Path) -> list[str]:
 
     filled = MARKED.sub(marked, text)
     if filled != text:
-        temporary = readme.with_suffix(".tmp")
+        temporary = page.with_suffix(".tmp")
         temporary.write_text(filled)
-        os.replace(temporary, readme)
+        os.replace(temporary, page)
     return [match[2] for match in MARKED.finditer(text)]
 
 

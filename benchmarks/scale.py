@@ -1,9 +1,10 @@
-"""Scale: time to open and to the first batch, and memory, as a shard set grows to a terabyte.
+"""Scale: what opening, the first batch, memory and rates cost, as a set grows to terabytes.
 
 The sets are sparse (`sparse`): they are mapped, ordered and paged in as any other, but their zeros
 take no room, and no time to read from the disk. Every measurement is a fresh process that has
 loaded TensorFlow and trained for one step before it opens the set. It then takes some hundred
-batches, from the sequence itself (``loader``) or through ``model.fit``.
+batches: from the sequence itself (``loader``), as the last of 64 ranks (``rank of 64``), or through
+``model.fit`` with one worker or four. The slopes are what a terabyte more costs.
 """
 
 import subprocess
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import numpy as np
 import report
 from inputs import SEED, kept
 from matplotlib.figure import Figure
@@ -19,7 +21,13 @@ from process import ENVIRONMENT, MB, Run, child_command, drop_from_page_cache, f
 from tqdm import tqdm
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
-LEVELS = ("loader", "fit")
+# What `child.py grow` is given for each.
+LEVELS: dict[str, list[Any]] = {
+    "loader": ["loader"],
+    "rank of 64": ["loader", "--world-size", 64],
+    "fit": ["fit"],
+    "fit with 4 workers": ["fit", "--workers", 4],
+}
 COLUMNS = {
     "open s": "open_seconds",
     "first batch s": "first_batch_seconds",
@@ -43,6 +51,7 @@ def record(run: Run, folder: Path, gigabytes: float, features: int) -> dict[str,
     base_anon, peak_anon = run.noted("base", "RssAnon"), anon_peak(run)
     return {
         "outcome": run.outcome,
+        "features": features,
         "rows": int(gigabytes * 1e9 / features),
         "disk_bytes": sum(path.stat().st_blocks * 512 for path in files_of(folder)),
         "open_seconds": run.seconds("base", "opened"),
@@ -66,6 +75,34 @@ def anon_peak(run: Run) -> int | None:
     return int(max(found)) if found else None
 
 
+def slopes(runs: dict[str, list[dict[str, Any]]]) -> str:
+    """Return a table of what a terabyte more costs, a row a level and number of features."""
+    rows = []
+    for level in LEVELS:
+        for features in sorted({records[0]["features"] for records in runs.values()}):
+            chosen = [
+                records
+                for key, records in runs.items()
+                if key.endswith(f"| {level}") and records[0]["features"] == features
+            ]
+            terabytes = [records[0]["rows"] * features / 1e12 for records in chosen]
+            if max(terabytes, default=0) < 10 * min(terabytes, default=1):
+                continue
+            cells = [
+                cell(name, slope(terabytes, [best(records, name) for records in chosen]))
+                for name in list(COLUMNS.values())[:-1]
+            ]
+            rows.append([level, f"{features:,}", *cells])
+    header = ["", "features", *(f"{name} / TB" for name in list(COLUMNS)[:-1])]
+    return report.table(header, rows)
+
+
+def slope(terabytes: list[float], values: list[float | None]) -> float | None:
+    """Return how a value grows, by least squares."""
+    known = [(x, y) for x, y in zip(terabytes, values, strict=True) if y is not None]
+    return float(np.polyfit(*zip(*known, strict=True), 1)[0]) if len(known) > 1 else None
+
+
 def best(records: list[dict[str, Any]], name: str) -> float | None:
     """Return the shortest time, the highest rate, or the highest peak of the runs."""
     values = [record[name] for record in records if record[name] is not None]
@@ -73,23 +110,24 @@ def best(records: list[dict[str, Any]], name: str) -> float | None:
 
 
 def markdown(runs: dict[str, list[dict[str, Any]]]) -> str:
-    """Return a table a level, a row a size."""
-    text = []
-    for level in LEVELS:
-        rows = []
-        for key, records in sorted(runs.items(), key=lambda item: item[1][0]["rows"]):
-            size, found = key.split(" | ")
-            if found != level:
-                continue
-            cells = [cell(name, best(records, name)) for name in COLUMNS.values()]
-            outcomes = {record["outcome"] for record in records} - {"ok"}
-            chosen = f"{records[-1]['paging'] or '-'}, {records[-1]['run_rows'] or '-'}"
-            rows.append([size, f"{records[0]['rows']:,}", *cells, chosen])
-            rows[-1][-2] = ", ".join(sorted(outcomes)) or rows[-1][-2]
-        if rows:
-            table = report.table(["", "rows", *COLUMNS, "paging, run_rows"], rows)
-            text.append(f"#### {level}\n\n{table}")
-    return "\n".join(text)
+    """Return a table a level and number of features, a row a size; and one of the slopes."""
+    tables: dict[str, list[list[str]]] = {}
+    for key, records in sorted(runs.items(), key=lambda item: place(item[1][0])):
+        size, level = key.split(" | ")
+        cells = [cell(name, best(records, name)) for name in COLUMNS.values()]
+        outcomes = {record["outcome"] for record in records} - {"ok"}
+        cells[-1] = ", ".join(sorted(outcomes)) or cells[-1]
+        chosen = f"{records[-1]['paging'] or '-'}, {records[-1]['run_rows'] or '-'}"
+        row = [size.split(" x ")[0], f"{records[0]['rows']:,}", *cells, chosen]
+        tables.setdefault(f"{level}, {records[0]['features']} features", []).append(row)
+    header = ["", "rows", *COLUMNS, "paging, run_rows"]
+    text = [f"#### {title}\n\n{report.table(header, rows)}" for title, rows in tables.items()]
+    return "\n".join([*text, f"#### slopes\n\n{slopes(runs)}"])
+
+
+def place(record: dict[str, Any]) -> tuple[int, int]:
+    """Return what records are sorted by: features, then rows."""
+    return record["features"], record["rows"]
 
 
 def cell(name: str, value: float | None) -> str:
@@ -104,8 +142,13 @@ def plot(runs: dict[str, list[dict[str, Any]]], path: Path) -> None:
     """Draw memory and times against the rows."""
     figure = Figure(figsize=(13, 5), layout="tight")
     memory, times = figure.subplots(1, 2)
-    for level in LEVELS:
-        chosen = [records for key, records in runs.items() if key.endswith(f"| {level}")]
+    features = min(records[0]["features"] for records in runs.values())
+    for level in ("loader", "fit"):
+        chosen = [
+            records
+            for key, records in runs.items()
+            if key.endswith(f"| {level}") and records[0]["features"] == features
+        ]
         chosen.sort(key=lambda records: records[0]["rows"])
         for axis, title, name, scale in [
             (memory, "peak RSS above TensorFlow's", "above_base_bytes", MB),
@@ -141,12 +184,16 @@ def write_results(
 @click.option(
     "--gigabytes",
     multiple=True,
-    default=(1.0, 10.0, 100.0, 1000.0),
+    default=(1.0, 10.0, 100.0, 1000.0, 10000.0),
     show_default=True,
     help="Sizes of the feature bytes.",
 )
-@click.option("--level", "levels", multiple=True, type=click.Choice(LEVELS), default=LEVELS)
-@click.option("--features", default=1050, show_default=True)
+@click.option(
+    "--level", "levels", multiple=True, type=click.Choice(list(LEVELS)), default=list(LEVELS)
+)
+@click.option(
+    "--features", "widths", multiple=True, default=(1050, 3555, 10_000), show_default=True
+)
 @click.option("--batch-size", default=1000, show_default=True)
 @click.option("--batches", default=300, show_default=True, help="Taken in each run.")
 @click.option("--rounds", default=3, show_default=True, help="Each runs every size once.")
@@ -157,7 +204,7 @@ def write_results(
 def main(
     gigabytes: tuple[float, ...],
     levels: tuple[str, ...],
-    features: int,
+    widths: tuple[int, ...],
     batch_size: int,
     batches: int,
     rounds: int,
@@ -166,9 +213,8 @@ def main(
     out: Path,
     fresh: bool,
 ) -> None:
-    """Measure how opening, the first batch and memory grow with the rows."""
+    """Measure how opening, the first batch, memory and rates change with rows and features."""
     parameters = {
-        "features": features,
         "batch_size": batch_size,
         "batches": batches,
         "seed": SEED,
@@ -177,20 +223,25 @@ def main(
     with tempfile.TemporaryDirectory() as temporary:
         folder = work or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
-        sets = {size: sparse_set(folder, size, features) for size in gigabytes}
         steps = [
-            (number, size, level) for number in range(rounds) for size in sets for level in levels
+            (number, features, size, level)
+            for number in range(rounds)
+            for features in widths
+            for size in gigabytes
+            for level in levels
         ]
-        for number, size, level in tqdm(steps, desc="runs"):
-            drop_from_page_cache(sets[size])
-            key = f"{size:g} GB | {level}"
+        for number, features, size, level in tqdm(steps, desc="runs"):
+            path = sparse_set(folder, size, features)
+            drop_from_page_cache(path)
+            key = f"{size:g} GB x {features:,} | {level}"
             options = ["--features", features, "--batch-size", batch_size, "--batches", batches]
+            command, *rest = LEVELS[level]
             run = measure(
                 key,
-                child_command("grow", level, sets[size], *options),
+                child_command("grow", command, path, *options, *rest),
                 time_limit_seconds=time_limit_seconds,
             )
-            found = record(run, sets[size], size, features)
+            found = record(run, path, size, features)
             runs[key] = [found] if number == 0 else [*runs[key], found]
             write_results(runs, parameters, out)
     plot(runs, out / "scale.png")

@@ -1,4 +1,4 @@
-"""Suite: every benchmark in turn, and the README's tables from their results.
+"""Suite: every benchmark in turn, and the tables of README.md and SCALE.md from their results.
 
 Stops for nothing: a benchmark that fails is named at the end, and the others still run.
 """
@@ -39,19 +39,26 @@ FULL = {
 @click.option("--work", type=FOLDER, required=True, help="Keeps prepared files; on a disk.")
 @click.option("--out", type=FOLDER, default=report.RESULTS, help="Where results go.")
 @click.option("--small", is_flag=True, help="Small sizes, one round, and results in the --work.")
-@click.option("--readme", type=FILE, default=HERE.parent / "README.md", help="Its tables change.")
-@click.option("--tables-only", is_flag=True, help="Run nothing, only fill the README.")
+@click.option(
+    "--page",
+    "pages",
+    type=FILE,
+    multiple=True,
+    default=(HERE.parent / "README.md", HERE / "SCALE.md"),
+    help="Its tables change; repeatable.  [default: README.md and SCALE.md]",
+)
+@click.option("--tables-only", is_flag=True, help="Run nothing, only fill the pages.")
 def main(
     names: tuple[str, ...],
     work: Path,
     out: Path,
     small: bool,
-    readme: Path | None,
+    pages: tuple[Path, ...],
     tables_only: bool,
 ) -> None:
-    """Run the benchmarks NAMES (all of them by default), then fill the README's tables."""
+    """Run the benchmarks NAMES (all of them by default), then fill the tables of pages."""
     if small and not tables_only:  # such results shall not take the place of real ones
-        out, readme = work / "small", None
+        out, pages = work / "small", ()
     failed = []
     for name in () if tables_only else names or FULL:
         click.echo(f"== {name}", err=True)
@@ -59,9 +66,9 @@ def main(
         command = [sys.executable, HERE / f"{name}.py", *options, "--work", work, "--out", out]
         if subprocess.run(command).returncode:
             failed.append(name)
-    if readme:
-        filled = report.fill_readme(readme, out)
-        click.echo(f"{readme}: {', '.join(filled) or 'no markers'}", err=True)
+    for page in pages:
+        filled = report.fill(page, out)
+        click.echo(f"{page}: {', '.join(filled) or 'no markers'}", err=True)
     if failed:
         raise click.ClickException(f"failed: {', '.join(failed)}")
 

@@ -213,11 +213,12 @@ class Selection:
         return int(self._numbers.nbytes + made_bytes)
 
     @cached_property
-    def by_era(self) -> tuple[npt.NDArray[np.uint32], Rows]:
+    def by_era(self) -> tuple[npt.NDArray[Any], Rows]:
         """The rows era by era, in the order of time, and how many each has; as of `EraOrder`."""
         counts = np.bincount(self.era_codes, minlength=len(self.all_eras))
-        rows = np.argsort(self.era_codes, kind="stable").astype(np.uint32)
-        return rows, counts[counts > 0]
+        rows = np.argsort(self.era_codes, kind="stable")
+        kind: Any = np.uint32 if len(rows) <= 1 << 32 else np.int64
+        return rows.astype(kind), counts[counts > 0]
 
     @property
     def windows(self) -> list[dict[str, int]]:
