@@ -47,7 +47,8 @@ def writing(paths: list[Path], work: Path, processes: tuple[int, ...]) -> Iterat
         pool = ProcessPoolExecutor(count, get_context("spawn")) if count > 1 else nullcontext()
         with pool as executor:
             if executor:
-                list(executor.map(abs, range(count)))  # their start is not the writing's
+                # Their start is not the writing's: each is there when it has one of these.
+                list(executor.map(time.sleep, [1.0] * count))
             start = time.perf_counter()
             shards = write_shards(
                 paths, work / "set", executor=executor, overwrite=True, progress=False
