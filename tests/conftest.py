@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 import threading
@@ -11,6 +12,15 @@ import pytest
 from tables import write_source
 
 from numerai_sequence import write_shards
+
+
+def pytest_collection_finish():
+    """Keep what is imported by now, TensorFlow above all, out of every later garbage collection.
+
+    Some tests collect again and again, and each of these half a million objects takes its time.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture
