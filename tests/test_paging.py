@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import mmap
 import os
-import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
@@ -31,29 +30,16 @@ def large(tmp_path_factory):
     return folder
 
 
-MEASURE = """
-import sys
-from numerai_sequence import NumeraiSequence
-from numerai_sequence.paging import _shared_bytes
-
-folder, paging, run_rows, limit = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
-sequence = NumeraiSequence(
-    folder, 100, paging=paging, run_rows=run_rows, dtype="int8", memory_budget=limit
-)
-before = peak = _shared_bytes()
-one_pass = sequence.one_pass()
-for number in range(len(one_pass)):
-    one_pass[number]
-    peak = max(peak, _shared_bytes())
-print(peak - before, sequence._readers.pager.budget_bytes)
-"""
-
-
 def measure(large, paging, run_rows, limit):
-    """What was mapped at most, and what the budget had for it."""
-    command = [sys.executable, "-c", MEASURE, str(large), paging, str(run_rows), str(limit)]
-    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    return map(int, output.split())
+    """What was mapped at most during a pass, and what the budget had for it."""
+    options = {"paging": paging, "run_rows": run_rows, "memory_budget": limit, "dtype": "int8"}
+    sequence = NumeraiSequence(large, 100, **options)
+    before = peak = paging_module._shared_bytes()
+    one_pass = sequence.one_pass()
+    for number in range(len(one_pass)):
+        one_pass[number]
+        peak = max(peak, paging_module._shared_bytes())
+    return peak - before, sequence._readers.pager.budget_bytes
 
 
 @is_linux
