@@ -66,17 +66,17 @@ def assert_same(found, expected):
 def test_batches_are_the_same_bits_in_every_mode_and_budget(
     monkeypatch, folders, encoding, dtype, least_bytes
 ):
-    small_groups(monkeypatch)
+    small_groups(monkeypatch, rows=1000)
     for run_rows in (1, 4, 64):
-        options = {"run_rows": run_rows, "dtype": dtype, "seed": 3}
-        plain = NumeraiSequence(folders / encoding, BATCH, **options)
+        options = {"batch_size": 125, "run_rows": run_rows, "dtype": dtype, "seed": 3}
+        plain = NumeraiSequence(folders / encoding, **options)
         expected = list(one_by_one(plain))
         numbers = np.concatenate([row_numbers(x) for x, _ in expected])
         assert sorted(numbers) == list(range(ROWS))
         monkeypatch.setattr("numerai_sequence.rows._READ_BYTES", least_bytes)
         for paging, budget in itertools.product(("resident", "streaming"), BUDGETS):
             options |= {"paging": paging, "memory_budget": budget}
-            sequence = NumeraiSequence(folders / encoding, BATCH, **options)
+            sequence = NumeraiSequence(folders / encoding, **options)
             assert_same([sequence[i] for i in range(len(sequence))], expected)
             one_pass = sequence.one_pass()
             assert_same([one_pass[i] for i in range(len(one_pass))], expected)
