@@ -77,13 +77,15 @@ def contents(folder):
 def refusal(sources, tmp_path, kind=SourceError, **options):
     """The error that writing raises. A folder that was not there is not there, an old set stays."""
     new, old = tmp_path / "new", tmp_path / "old"
-    write_shards(write_source(tmp_path / "old.parquet", rows=60), old, progress=False).close()
+    options = {"num_shards": 3, "progress": False, **options}
+    source = write_source(tmp_path / "old.parquet", rows=60)
+    write_shards(source, old, num_shards=3, progress=False).close()
     before = contents(old)
     with pytest.raises(kind) as first:
-        write_shards(sources, new, progress=False, **options)
+        write_shards(sources, new, **options)
     assert not new.exists()
     with pytest.raises(kind) as second:
-        write_shards(sources, old, overwrite=True, progress=False, **options)
+        write_shards(sources, old, overwrite=True, **options)
     assert contents(old) == before
     assert str(second.value) == str(first.value)
     return second.value
@@ -153,7 +155,7 @@ def test_an_index_is_no_feature_or_target_whatever_its_name(tmp_path, name):
     table = numerai_table(rows=ROWS, id_is="column").rename_columns({"id": name})
     table = table.replace_schema_metadata({"pandas": json.dumps({"index_columns": [name]})})
     path = save(table, tmp_path / "train.parquet")
-    with write_shards(path, tmp_path / "shards", progress=False) as shards:
+    with write_shards(path, tmp_path / "shards", num_shards=3, progress=False) as shards:
         assert sorted(shards.column("id").to_pylist()) == IDS
         assert (len(shards.features), shards.targets) == (FEATURES, ("target", "target_b"))
 
@@ -172,7 +174,7 @@ def test_ids_that_are_there_twice_or_empty_are_kept(tmp_path):
     ids = ["", "a", "a", "", "b", "a"]
     table = numerai_table(rows=6, id_is="column")
     path = save(with_column(table, "id", pa.array(ids)), tmp_path / "train.parquet")
-    with write_shards(path, tmp_path / "shards", progress=False) as shards:
+    with write_shards(path, tmp_path / "shards", num_shards=3, progress=False) as shards:
         rows = [shards.column(name).to_pylist() for name in ("target", "id")]
     assert sorted(zip(*rows, strict=True)) == sorted(zip(range(6), ids, strict=True))
 
@@ -181,7 +183,7 @@ def test_eras_are_the_same_only_where_they_are_spelled_alike(tmp_path):
     eras = ["1", "0001", "era1", "", "1\0", "9" * 5000, "99999999999999999999", "X"]
     table = numerai_table(rows=8)
     path = save(with_column(table, "era", pa.array(eras)), tmp_path / "train.parquet")
-    with write_shards(path, tmp_path / "shards", progress=False) as shards:
+    with write_shards(path, tmp_path / "shards", num_shards=3, progress=False) as shards:
         assert shards.era_rows == dict.fromkeys(eras, 1)
         in_time = ["0001", "1", "era1", "99999999999999999999", "", "1\0", "9" * 5000, "X"]
         assert shards.eras == in_time
@@ -197,7 +199,7 @@ def test_a_data_type_or_a_target_that_is_null_in_all_rows_is_kept_so(tmp_path, m
     kind = pa.null() if kind else table.schema.field(missing).type
     table = with_column(table, missing, pa.nulls(9, kind))
     path = save(table, tmp_path / "train.parquet")
-    with write_shards(path, tmp_path / "shards", progress=False) as shards:
+    with write_shards(path, tmp_path / "shards", num_shards=3, progress=False) as shards:
         found = shards.column(missing).to_pylist()
         assert [value is None or np.isnan(value) for value in found] == [True] * 9
         assert shards.missing == ({"target": 9} if missing == "target" else {})
@@ -404,7 +406,7 @@ def test_empty_row_groups_are_passed_over(tmp_path, monkeypatch, block_bytes):
         for part in (table[:0], table[:200], table[:0], table[:0], table[200:], table[:0]):
             file.write_table(part)
     assert pq.ParquetFile(path).num_row_groups == 6
-    with write_shards(path, tmp_path / "shards", progress=False) as shards:
+    with write_shards(path, tmp_path / "shards", num_shards=3, progress=False) as shards:
         assert sorted(shards.column("id").to_pylist()) == IDS
 
 
