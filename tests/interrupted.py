@@ -7,6 +7,7 @@ JSON object. Writes a JSON object a line: the processes when a fit is under way,
 from __future__ import annotations
 
 import gc
+import itertools
 import json
 import multiprocessing
 import os
@@ -16,10 +17,6 @@ import sys
 import threading
 import time
 from multiprocessing import resource_tracker
-
-from keras_models import keras
-
-from numerai_sequence import NumeraiSequence
 
 
 def say(**what):
@@ -42,26 +39,34 @@ def settled(before):
     return left()
 
 
-class Ready(keras.callbacks.Callback):
-    """Says so in the middle of the second epoch."""
+def ready(keras):
+    """A callback that says so in the middle of the second epoch."""
+    batches = itertools.count(1)
 
-    def on_train_batch_end(self, batch, logs=None):
-        self.batches = getattr(self, "batches", 0) + 1
-        if self.batches == 30:
+    def count(batch, logs=None):
+        if next(batches) == 30:
             say(pids=[child.pid for child in multiprocessing.active_children()])
+
+    return keras.callbacks.LambdaCallback(on_train_batch_end=count)
 
 
 def fit(sequence, epochs, **workers):
+    from keras_models import keras
+
     model = keras.Sequential([keras.layers.Dense(1)])
     model.compile("sgd", "mse")
     try:
-        model.fit(sequence, epochs=epochs, verbose=0, callbacks=[Ready()], **workers)
+        model.fit(sequence, epochs=epochs, verbose=0, callbacks=[ready(keras)], **workers)
     except BaseException as error:
         return type(error).__name__, str(error)
     return "no error", ""
 
 
 def main(folder, copy, *kinds):
+    # Not above: the process that is spawned imports this module too.
+    from numerai_sequence import NumeraiSequence
+
+    gc.freeze()  # each look collects garbage
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's & has it ignored
     sequence = NumeraiSequence(folder, batch_size=50)
     for kind in map(json.loads, kinds):
@@ -71,6 +76,7 @@ def main(folder, copy, *kinds):
         say(error=error, message=message)
         say(before=before, after=settled(before))
     multiprocessing.set_start_method("spawn", force=True)
+    os.environ["KERAS_BACKEND"] = "numpy"  # which loads fast: of the process that is spawned
     resource_tracker.ensure_running()
     sequence = NumeraiSequence(copy, batch_size=50)
     before = left()
