@@ -6,6 +6,7 @@ the rounds there must be no more of them; memory may grow by a little, and by as
 same Keras is given NumPy arrays.
 """
 
+import gc
 import multiprocessing
 import traceback
 from collections.abc import Callable, Iterator, Mapping
@@ -180,6 +181,7 @@ def ask(life: Life, folder: Path, rounds: int) -> str | tuple[dict[str, int], di
 
 def answer(sender: Connection, life: Life, folder: Path, rounds: int) -> None:
     """Live, and tell: what runs in the process."""
+    gc.freeze()  # what it was forked with: its objects are not counted, and collecting is fast
     watch = Watch(rounds)
     try:
         life.live(folder, watch, rounds, **life.options)
