@@ -9,6 +9,7 @@ import threading
 import time
 
 import pytest
+from forked import Nursery
 from tables import write_source
 
 from numerai_sequence import write_shards
@@ -32,6 +33,14 @@ def source(tmp_path):
 def shards(source, tmp_path):
     with write_shards(source, tmp_path / "shards", progress=False) as opened:
         yield opened
+
+
+@pytest.fixture(scope="session")
+def forked():
+    """Run Python in a process that is forked from one which has imported Keras."""
+    nursery = Nursery()
+    yield nursery.run
+    nursery.close()
 
 
 def _children():

@@ -26,6 +26,12 @@ def run(*arguments):
     return subprocess.run(command, capture_output=True, text=True)
 
 
+@pytest.fixture(scope="session")
+def run_keras(forked):
+    """The same for commands that need Keras: the process is forked from one that has loaded it."""
+    return lambda *arguments: forked(module="numerai_sequence", arguments=arguments)
+
+
 def run_here(*arguments):
     """The same in this process, which has loaded Keras already."""
     result = CliRunner().invoke(main, [*map(str, arguments)])
@@ -159,11 +165,11 @@ assert not {{"tensorflow", "keras", "jax"}} & set(sys.modules)
 
 
 @pytest.mark.parametrize("train", [False, True], ids=["made-up", "file"])
-def test_demo_trains_and_shows_scores_and_cost(train, tmp_path):
+def test_demo_trains_and_shows_scores_and_cost(train, tmp_path, run_keras):
     options = ["--rows", 4000, "--features", 30, "--epochs", 3, "--out", tmp_path / "kept"]
     if train:
         options[4:4] = ["--train", write_parquet(tmp_path / "t.parquet", rows=4000, features=30)]
-    result = (run_here if train else run)("demo", *options)
+    result = (run_here if train else run_keras)("demo", *options)
     assert result.returncode == 0, result.stderr
     assert "Epoch 3/3" in result.stdout
     scores = re.findall(r"^ +(00\d\d) +(-?\d\.\d{4})$", result.stdout, re.MULTILINE)
@@ -180,14 +186,14 @@ def test_demo_trains_and_shows_scores_and_cost(train, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def set_and_run(tmp_path_factory):
+def set_and_run(tmp_path_factory, run_keras):
     """A set of two feature sets, and a network trained on one of them by the command."""
     folder = tmp_path_factory.mktemp("trained")
     source = write_parquet(folder / "train.parquet", rows=3000, features=30, min_eras=24)
     names = pq.read_schema(source).names[2:32]
     write_features_json(folder / "features.json", small=names[20:4:-2], all=names)
     write_shards(source, folder / "set", progress=False).close()
-    result = run(
+    result = run_keras(
         *("train", folder / "set", "--out", folder / "run", "--features", "small", "--quiet"),
         *("--epochs", 4, "--layers", "16,8", "--batch-size", 200, "--validation", "0020-"),
     )
@@ -210,7 +216,7 @@ def test_train_says_what_it_did_and_leaves_a_run(set_and_run):
     assert len(written["history"]["val_corr_mean"]) in (3, 4)
 
 
-def test_predict_takes_the_run_with_its_features_and_live_rows(set_and_run, tmp_path):
+def test_predict_takes_the_run_with_its_features_and_live_rows(set_and_run, tmp_path, run_keras):
     folder, names, _ = set_and_run
     live = write_parquet(
         tmp_path / "live.parquet", rows=400, features=30, first_era=30, data_type="live"
@@ -219,7 +225,7 @@ def test_predict_takes_the_run_with_its_features_and_live_rows(set_and_run, tmp_
     model = keras.models.load_model(str(folder / "run" / "model.keras"), compile=False)
     x = frame[names[20:4:-2]].to_numpy(np.float32) / 4
     expected = model.predict(x, verbose=0)[:, 0]
-    for suffix, how in (("csv", run), ("parquet", run_here)):
+    for suffix, how in (("csv", run_keras), ("parquet", run_here)):
         out = tmp_path / f"predictions.{suffix}"
         result = how("predict", folder / "run", live, "--out", out, "--quiet")
         assert result.returncode == 0, result.stderr

@@ -6,8 +6,6 @@ import inspect
 import os
 import pickle
 import pickletools
-import subprocess
-import sys
 
 import numpy as np
 import pandas as pd
@@ -60,7 +58,7 @@ def raw(tmp_path_factory):
     return export(tmp_path_factory.mktemp("raw"), ranked=False)
 
 
-def test_numerai_runs_it_without_this_package(tmp_path):
+def test_numerai_runs_it_without_this_package(tmp_path, forked):
     rng = np.random.default_rng(0)
     inputs = keras.layers.Input((14,))
     hidden = keras.layers.Dense(8, activation="relu")(keras.layers.BatchNormalization()(inputs))
@@ -71,13 +69,7 @@ def test_numerai_runs_it_without_this_package(tmp_path):
     live = live_frame()
     live.to_parquet(tmp_path / "live.parquet")
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    result = subprocess.run(
-        [sys.executable, "-c", CONTAINER],
-        cwd=tmp_path,
-        env=environment,
-        capture_output=True,
-        text=True,
-    )
+    result = forked(CONTAINER, cwd=tmp_path, env=environment)
     assert result.returncode == 0, result.stderr
     found = pd.read_parquet(tmp_path / "predictions.parquet")
     x = live[FEATURES].to_numpy(np.float32) * np.float32(0.25)

@@ -34,7 +34,13 @@ def folder(pristine, tmp_path):
     return tmp_path
 
 
-def run(code, folder):
+def python(code, *, arguments, env):
+    """Run Python in a process of its own."""
+    command = [sys.executable, "-c", code, *arguments]
+    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=60)
+
+
+def run(code, folder, how=python):
     """Run code with a `folder` in a process of its own: pytest has a handler for the signal."""
     before = """
         import faulthandler, mmap, os, sys, threading
@@ -44,13 +50,8 @@ def run(code, folder):
         rows = np.sort(np.random.default_rng(0).choice(30_000, 1000, replace=False))
         path = folder + "/shard-00.arrow"
     """
-    return subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(before) + textwrap.dedent(code), str(folder)],
-        env=os.environ | {"PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"},
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    env = os.environ | {"PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"}
+    return how(textwrap.dedent(before) + textwrap.dedent(code), arguments=[str(folder)], env=env)
 
 
 def test_a_file_that_is_cut_off_is_an_error_that_names_it(folder):
@@ -121,7 +122,7 @@ def test_columns_are_not_zeros_without_a_word(folder):
     assert done.stdout.startswith("id ")
 
 
-def test_a_fit_ends_with_the_error(folder):
+def test_a_fit_ends_with_the_error(folder, forked):
     done = run(
         """
         import keras
@@ -142,6 +143,7 @@ def test_a_fit_ends_with_the_error(folder):
         os._exit(0)  # TensorFlow, after an error of any generator, may wait for itself at the exit
         """,
         folder,
+        forked,
     )
     assert (done.returncode, done.stdout) == (0, "True\n"), done.stderr
 

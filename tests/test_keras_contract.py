@@ -6,8 +6,6 @@
 from __future__ import annotations
 
 import importlib
-import subprocess
-import sys
 import threading
 import time
 
@@ -308,12 +306,8 @@ def test_installing_again_changes_nothing(folder):
     assert functions() == before
 
 
-def run_python(code):
-    subprocess.run([sys.executable, "-c", code], check=True)
-
-
-def test_nothing_is_installed_before_the_first_sequence(folder):
-    run_python(f"""
+def test_nothing_is_installed_before_the_first_sequence(folder, forked):
+    done = forked(f"""
 import {PACKAGE} as keras
 
 def functions():
@@ -325,11 +319,12 @@ assert functions() == before, "something was, on import"
 NumeraiSequence({str(folder)!r})
 assert functions() != before, "nothing was at all"
 """)
+    assert done.returncode == 0, done.stderr
 
 
-def test_the_line_of_the_readme_works_with_the_first_sequence_of_a_process(folder):
+def test_the_line_of_the_readme_works_with_the_first_sequence_of_a_process(folder, forked):
     """Python looks model.fit up before it makes the sequence."""
-    run_python(f"""
+    done = forked(f"""
 import {PACKAGE} as keras
 from numerai_sequence import NumeraiSequence
 
@@ -344,6 +339,7 @@ model.compile("sgd", "mse")
 model.fit(Spy({str(folder)!r}, batch_size=1000), workers=4)
 assert set(begun) == {{4}}, begun
 """)
+    assert done.returncode == 0, done.stderr
 
 
 def test_every_epoch_has_an_order_of_its_own(sequence):

@@ -6,9 +6,6 @@
 from __future__ import annotations
 
 import functools
-import os
-import subprocess
-import sys
 
 import keras
 import numpy as np
@@ -486,13 +483,8 @@ print(found, np.mean(halves))
 
 
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="replicas of TensorFlow")
-def test_replicas_are_averaged():
-    result = subprocess.run(
-        [sys.executable, "-c", REPLICAS],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-        capture_output=True,
-        text=True,
-    )
+def test_replicas_are_averaged(forked):
+    result = forked(REPLICAS)
     assert result.returncode == 0, result.stderr
     found, expected = map(float, result.stdout.split()[-2:])
     assert found == pytest.approx(expected, abs=1e-5)
