@@ -1,11 +1,12 @@
 """Devices: a script that trains on two virtual devices, and prints what a model saw as JSON.
 
-Which devices: ``mirrored``, ``jax``, or ``workers NUMBER PORT``.
+Which devices: ``mirrored``, ``jax``, or ``workers PORT``: two processes, which print a line each.
 """
 
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import sys
 import tempfile
@@ -15,7 +16,16 @@ from pathlib import Path
 ROWS, FEATURES = 301, 14
 
 
-def main(kind, *arguments):
+def main(kind, port=None):
+    if kind == "workers":
+        fork = multiprocessing.get_context("fork")
+        fork.Process(target=train, args=(kind, 1, port)).start()
+        train(kind, 0, port)
+    else:
+        train(kind)
+
+
+def train(kind, *arguments):
     strategy = start_tensorflow(kind, *arguments) if kind != "jax" else None
     from keras_models import THREADS, RowCounts, counting_model, keras
     from sets import write_set
@@ -90,7 +100,7 @@ def main(kind, *arguments):
             stop_before_the_last_batch(60, resume)
             found["resumed"] = seen(60, more_callbacks=[resume])
             found["weights"] = [weights(60, False), weights(60, True)]
-    print(json.dumps(found))
+    print(json.dumps(found), flush=True)
 
 
 def tf_default():

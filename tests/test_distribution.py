@@ -22,36 +22,41 @@ JAX = {
 is_tensorflow = pytest.mark.skipif(not IS_TENSORFLOW, reason="TensorFlow's strategies")
 
 
-def start(*arguments, **environment):
-    paths = os.pathsep.join([str(TESTS.parent), os.environ.get("PYTHONPATH", "")])
-    environment = {**os.environ, "PYTHONPATH": paths, "CUDA_VISIBLE_DEVICES": "", **environment}
-    command = [sys.executable, str(TESTS / "devices.py"), *map(str, arguments)]
+def environment(**others):
+    paths = os.pathsep.join([str(TESTS.parent), str(TESTS), os.environ.get("PYTHONPATH", "")])
+    return {**os.environ, "PYTHONPATH": paths, "CUDA_VISIBLE_DEVICES": "", **others}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def on_jax():
+    """What is seen on JAX's devices: a function, for a process that runs during all tests."""
+    if not IS_KERAS_3:
+        yield
+        return
     pipe = subprocess.PIPE
-    return subprocess.Popen(command, env=environment, stdout=pipe, stderr=pipe, text=True)
+    process = subprocess.Popen(
+        [sys.executable, TESTS / "devices.py", "jax"],
+        env=environment(**JAX),
+        stdout=pipe,
+        stderr=pipe,
+        text=True,
+    )
+
+    def seen():
+        out, errors = process.communicate(timeout=120)
+        assert process.returncode == 0, errors[-2000:]
+        return json.loads(out.splitlines()[-1])
+
+    yield seen
+    process.kill()
+    process.communicate()
 
 
-@pytest.fixture(scope="module")
-def running():
-    """All the processes, which are started at once."""
-    found = {}
-    if IS_TENSORFLOW:
-        with socket.socket() as free:
-            free.bind(("localhost", 0))
-            port = min(free.getsockname()[1], 65000)
-        found["mirrored"] = start("mirrored")
-        found["workers"] = [start("workers", number, port) for number in range(2)]
-    if IS_KERAS_3:
-        found["jax"] = start("jax", **JAX)
-    yield found
-    for process in [*found.pop("workers", []), *found.values()]:
-        process.kill()
-        process.communicate()
-
-
-def result(process):
-    out, errors = process.communicate(timeout=120)
-    assert process.returncode == 0, errors[-2000:]
-    return json.loads(out.splitlines()[-1])
+def on_tensorflow(forked, *arguments):
+    """What is seen on TensorFlow's devices, by each process that prints it."""
+    done = forked(module="devices", arguments=arguments, env=environment())
+    assert done.returncode == 0, done.stderr[-2000:]
+    return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
 
 
 def assert_all_seen(found):
@@ -75,8 +80,8 @@ def assert_refused(found, *texts):
 
 
 @is_tensorflow
-def test_mirrored_devices_see_each_row_once_and_learn_as_one(running):
-    found = result(running["mirrored"])
+def test_mirrored_devices_see_each_row_once_and_learn_as_one(forked):
+    [found] = on_tensorflow(forked, "mirrored")
     assert_all_seen(found["partial"])
     one, both = found["weights"]
     assert max(np.abs(one)) > 1
@@ -95,8 +100,12 @@ def test_mirrored_devices_see_each_row_once_and_learn_as_one(running):
 
 
 @is_tensorflow
-def test_workers_share_batches_on_tf_keras_and_are_refused_on_keras_3(running):
-    found = [result(worker)["partial"] for worker in running["workers"]]
+def test_workers_share_batches_on_tf_keras_and_are_refused_on_keras_3(forked):
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = min(free.getsockname()[1], 65000)
+    found = [worker["partial"] for worker in on_tensorflow(forked, "workers", port)]
+    assert len(found) == 2
     if IS_KERAS_3:
         for one in found:
             assert_refused(one, "MultiWorkerMirroredStrategy of 2 devices, 1", "rank=, world_size=")
@@ -107,8 +116,8 @@ def test_workers_share_batches_on_tf_keras_and_are_refused_on_keras_3(running):
 
 
 @pytest.mark.skipif(not IS_KERAS_3, reason="Keras 3's distributions")
-def test_jax_devices_see_whole_batches_and_refuse_others(running):
-    found = result(running["jax"])
+def test_jax_devices_see_whole_batches_and_refuse_others(on_jax):
+    found = on_jax()
     assert_all_seen(found["model"])  # where each device has all of a batch
     assert_whole_batches_seen(found["even"])
     remedy = "under keras.distribution.DataParallel", "multiple of 2", "and drop_remainder=True"
