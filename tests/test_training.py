@@ -166,7 +166,7 @@ def test_same_seed_is_the_same_network(shards, tmp_path):
 def test_losses_of_whole_eras_learn(shards, tmp_path, loss):
     if not hasattr(keras, "ops"):
         pytest.skip("these losses are Keras 3's")
-    options = replace(QUICK, loss=loss, batch_size=None, epochs=20, patience=20)
+    options = replace(QUICK, loss=loss, batch_size=None, epochs=8, patience=8, learning_rate=0.003)
     table = run(shards, tmp_path, options)
     assert table["corr"].mean() > 0.05
     losses = read_run(tmp_path).history["loss"]
@@ -200,7 +200,7 @@ def test_validation_sharpe_beats_that_of_an_untrained_network(tmp_path, seed):
         tmp_path / "train.parquet", rows=12_000, features=FEATURES, min_eras=30, seed=seed
     )
     with write_shards(source, tmp_path / "set", progress=False) as shards:
-        options = TrainOptions(epochs=15, patience=15, layers=(32,), batch_size=500, seed=seed)
+        options = replace(QUICK, epochs=6, patience=6, learning_rate=0.005, layers=(32,), seed=seed)
         trained = run(shards, tmp_path / "run", options)
         keras.utils.set_random_seed(seed)
         layers = keras.layers
