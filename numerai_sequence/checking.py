@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Sequence
 
 from .buffers import borrow
-from .layout import Shard
+from .layout import Patch, Shard
 from .opened import REMEDY, Opened, corrupt
 
 #: Read and hashed at a time.
@@ -59,13 +59,13 @@ class FileCheck:
     Parameters
     ----------
     file : Opened
-    shard : Shard
+    described : Shard or Patch
     remedy : str
         What an error tells to do.
     """
 
-    def __init__(self, file: Opened, shard: Shard, *, remedy: str = REMEDY) -> None:
-        self._file, self._shard, self._remedy = file, shard, remedy
+    def __init__(self, file: Opened, described: Shard | Patch, *, remedy: str = REMEDY) -> None:
+        self._file, self._described, self._remedy = file, described, remedy
         self._digest, self._done = hashlib.sha256(), 0
 
     def advance(self, most: int = PIECE_BYTES) -> int:
@@ -77,13 +77,13 @@ class FileCheck:
             These were the last bytes, and the checksum is another; or they cannot be read. To call
             this again raises the error again.
         """
-        count = min(most, PIECE_BYTES, self._shard.bytes - self._done)
+        count = min(most, PIECE_BYTES, self._described.bytes - self._done)
         piece = borrow("check", 1, PIECE_BYTES)[0, :count]
         self._file.read_into(self._done, piece)
         self._digest.update(piece.data)
         self._done += count
-        if self._done == self._shard.bytes:
-            found, expected = self._digest.hexdigest(), self._shard.checksum
+        if self._done == self._described.bytes:
+            found, expected = self._digest.hexdigest(), self._described.checksum
             if found != expected:
                 raise corrupt(self._file.path, "SHA-256", found, expected, self._remedy)
         return count
@@ -99,13 +99,13 @@ class Checker:
     Parameters
     ----------
     files : sequence of Opened
-    shards : sequence of Shard
+    described : sequence of Shard or Patch
         What the manifest says of each of them.
     """
 
-    def __init__(self, files: Sequence[Opened], shards: Sequence[Shard]) -> None:
-        self._files, self._shards = files, shards
-        self._bytes = sum(shard.bytes for shard in shards)
+    def __init__(self, files: Sequence[Opened], described: Sequence[Shard | Patch]) -> None:
+        self._files, self._described = files, described
+        self._bytes = sum(one.bytes for one in described)
         # Of each process its own: a fork may copy locks that are held, and half a hash.
         self._ways: dict[int, _Way] = {}
         self._is_done = False
@@ -122,17 +122,20 @@ class Checker:
             return
         way = self._ways.get(os.getpid())
         if way is None:  # of threads that come at once, all get the same
-            way = self._ways.setdefault(os.getpid(), _Way(self._files, self._shards, self._bytes))
+            new = _Way(self._files, self._described, self._bytes)
+            way = self._ways.setdefault(os.getpid(), new)
         self._is_done = way.go(-(-self._bytes // batches))
 
 
 class _Way:
     """The way of one process through all bytes of the files, in their order."""
 
-    def __init__(self, files: Sequence[Opened], shards: Sequence[Shard], bytes_: int) -> None:
+    def __init__(
+        self, files: Sequence[Opened], described: Sequence[Shard | Patch], bytes_: int
+    ) -> None:
         remedy = REMEDY + _THROW_AWAY
         self._left = deque(
-            FileCheck(*of_file, remedy=remedy) for of_file in zip(files, shards, strict=True)
+            FileCheck(*of_file, remedy=remedy) for of_file in zip(files, described, strict=True)
         )
         self._bytes, self._owed, self._done = bytes_, 0, 0
         self._counting, self._hashing = threading.Lock(), threading.Lock()

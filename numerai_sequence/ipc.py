@@ -48,14 +48,14 @@ def find_values(
     size : int
         Bytes of the file.
     schema : pyarrow.Schema
-        That it has to have, from `layout.shard_schema`.
+        That it has to have, from `layout.shard_schema` or `patch_schema`.
     rows : sequence of int
         That its record batches have to have.
 
     Returns
     -------
     dict of int64 arrays, each of shape (record batches,)
-        The places of the first value, by the names of the targets and "features".
+        The places of the first value, by the names of the targets and of "features".
 
     Raises
     ------
@@ -147,27 +147,41 @@ def _read_header(batch: Table, rows: int, columns: _Columns) -> tuple[Any, Any]:
 
 
 class _Columns:
-    """Which nodes and buffers the columns of a shard have, and how large these must be.
+    """Which nodes and buffers the columns of a file have, and how large these must be.
 
     A text has three buffers: which are null, offsets, letters. A target has two: which are null,
     values. The features have three: which rows are null, which values are, values.
     """
 
     def __init__(self, schema: pa.Schema) -> None:
-        targets = schema.names[len(META_COLUMNS) : -1]
-        [self._width] = schema.field(FEATURES).type.shape
-        self.nodes = len(META_COLUMNS) + len(targets) + 2
-        first = 3 * len(META_COLUMNS)
-        self.places = {name: first + 2 * number + 1 for number, name in enumerate(targets)}
-        self.places[FEATURES] = first + 2 * len(targets) + 2
-        self.buffers = self.places[FEATURES] + 1
+        self.places: dict[str, int] = {}
+        # What each row takes, of each buffer, and what there is besides; the rows of each node.
+        row_bytes: list[int] = []
+        more_bytes: list[int] = []
+        node_rows: list[int] = []
+        for field in schema:
+            if field.name == "data_type":
+                self._nullable = len(node_rows), len(row_bytes)
+            if field.name in META_COLUMNS:  # there is one offset more than texts
+                row_bytes += [0, 4, 0]
+                more_bytes += [0, 4, 0]
+                node_rows += [1]
+            elif field.name == FEATURES:
+                [width] = field.type.shape
+                row_bytes += [0, 0, width]
+                more_bytes += [0, 0, 0]
+                node_rows += [1, width]
+                self.places[field.name] = len(row_bytes) - 1
+            else:
+                row_bytes += [0, 4]
+                more_bytes += [0, 0]
+                node_rows += [1]
+                self.places[field.name] = len(row_bytes) - 1
+        self.nodes, self.buffers = len(node_rows), len(row_bytes)
         self.header_bytes = (self.nodes + self.buffers) * _PAIR_BYTES + _SLACK_BYTES
-        # What each row takes, of each buffer: the offsets of texts have one more.
-        self._row_bytes = np.zeros(self.buffers, np.int64)
-        self._row_bytes[1:first:3] = self._row_bytes[list(self.places.values())] = 4
-        self._row_bytes[-1] = self._width
-        self._more_bytes = np.zeros(self.buffers, np.int64)
-        self._more_bytes[1:first:3] = 4
+        self._row_bytes, self._more_bytes, self._node_rows = (
+            np.array(found, np.int64) for found in (row_bytes, more_bytes, node_rows)
+        )
 
     def check(self, rows: Numbers, nodes: Numbers, buffers: Numbers, bodies: Numbers) -> None:
         """See that each buffer lies in its record batch, after the one before, and is long enough.
@@ -182,20 +196,19 @@ class _Columns:
         bodies : int64 array, shape (record batches,)
             Lengths.
         """
-        if (rows > bodies // self._width).any():  # or a product below could overflow
+        if (rows > bodies // self._row_bytes.max()).any():  # or a product below could overflow
             raise ValueError("more rows than it has room for")
-        lengths = np.repeat(rows[:, np.newaxis], self.nodes, axis=1)
-        lengths[:, -1] *= self._width
+        lengths = rows[:, np.newaxis] * self._node_rows
         nulls = nodes[:, :, 1].copy()
-        data_type = META_COLUMNS.index("data_type")
-        has_nulls = nulls[:, data_type] > 0
-        if not ((nulls[:, data_type] >= 0) & (nulls[:, data_type] <= rows)).all():
+        node, validity = self._nullable
+        has_nulls = nulls[:, node] > 0
+        if not ((nulls[:, node] >= 0) & (nulls[:, node] <= rows)).all():
             raise ValueError("more nulls than rows")
-        nulls[:, data_type] = 0
+        nulls[:, node] = 0
         if (nodes[:, :, 0] != lengths).any() or nulls.any():
             raise ValueError("a column of another length, or a null where none may be")
         needed = rows[:, np.newaxis] * self._row_bytes + self._more_bytes
-        needed[:, 3 * data_type] = np.where(has_nulls, (rows + 7) // 8, 0)
+        needed[:, validity] = np.where(has_nulls, (rows + 7) // 8, 0)
         offset, length = buffers[:, :, 0], buffers[:, :, 1]
         is_inside = (offset >= 0) & (length >= needed) & (offset <= bodies[:, np.newaxis])
         if not (is_inside & (length <= bodies[:, np.newaxis] - offset)).all():

@@ -5,6 +5,10 @@ is an uncompressed Arrow IPC file with the columns ``id``, ``era``, ``data_type`
 column a target, and ``features``: a canonical ``arrow.fixed_shape_tensor``, so that the encoded
 features of one row are neighbouring bytes (`encoding` says what they mean). Rows are permuted
 within each record batch, which holds one window of eras.
+
+A set that was refreshed has more shard files, of the eras that came later, and patches: Arrow files
+with the data types and targets of some record batches, as they are since. That is format version 2;
+a set that was never refreshed is of version 1.
 """
 
 from __future__ import annotations
@@ -24,7 +28,7 @@ import pyarrow as pa
 from .checks import check_count, short
 from .encoding import ENCODINGS, row_bytes, value_dtype
 
-VERSION = 1
+VERSIONS = (1, 2)
 MANIFEST = "manifest.json"
 META_COLUMNS = ("id", "era", "data_type")
 FEATURES = "features"
@@ -89,15 +93,41 @@ class Shard:
 
 
 @dataclass(frozen=True)
+class Place:
+    """A record batch of a shard file, by its number, and its rows."""
+
+    shard: str
+    batch: int
+    rows: int
+
+
+@dataclass(frozen=True)
+class Patch:
+    """A file of data types and targets, which replace those of record batches of the shard files.
+
+    It has a record batch for each of the `places`, with its rows in the same order.
+    """
+
+    file: str
+    bytes: int
+    checksum: str
+    places: tuple[Place, ...]
+
+
+@dataclass(frozen=True)
 class Manifest:
     """What is in a shard set.
 
     Attributes
     ----------
+    sources : tuple of SourceFile
+        Of those of a refresh, `rows` counts the rows that are in the set by them.
     feature_sets : dict of str to tuple of int
         The sets of features.json whose features are all in `features`, as places in it.
     partial_sets : dict of str to (int, int)
         The others: how many of their features are in `features`, and how many they have.
+    patches : tuple of Patch
+        A later one replaces what an earlier one has of the same place.
     """
 
     encoding: str
@@ -108,10 +138,22 @@ class Manifest:
     shards: tuple[Shard, ...]
     feature_sets: dict[str, tuple[int, ...]] = field(default_factory=dict)
     partial_sets: dict[str, tuple[int, int]] = field(default_factory=dict)
+    patches: tuple[Patch, ...] = ()
 
     @property
     def schema(self) -> pa.Schema:
         return shard_schema(self.encoding, self.features, self.targets)
+
+    @property
+    def files(self) -> tuple[Shard | Patch, ...]:
+        """What is in the folder besides the manifest."""
+        return (*self.shards, *self.patches)
+
+    @property
+    def version(self) -> int:
+        """The format version that it takes to tell of this."""
+        is_refreshed = self.patches or len(self.shards) != self.options.num_shards
+        return 2 if is_refreshed else 1
 
 
 def shard_schema(encoding: str, features: tuple[str, ...], targets: tuple[str, ...]) -> pa.Schema:
@@ -122,11 +164,18 @@ def shard_schema(encoding: str, features: tuple[str, ...], targets: tuple[str, .
     fields += [pa.field(name, pa.float32()) for name in targets]
     fields.append(pa.field(FEATURES, tensor))
     metadata = {
-        "numerai_sequence.version": str(VERSION),
+        "numerai_sequence.version": "1",
         "numerai_sequence.encoding": encoding,
         "numerai_sequence.features": json.dumps(features),
     }
     return pa.schema(fields, metadata)
+
+
+def patch_schema(targets: tuple[str, ...]) -> pa.Schema:
+    """Return the Arrow schema of every patch of a set."""
+    fields = [pa.field("data_type", pa.string())]
+    fields += [pa.field(name, pa.float32()) for name in targets]
+    return pa.schema(fields, {"numerai_sequence.version": "2"})
 
 
 def is_shard_name(name: str) -> bool:

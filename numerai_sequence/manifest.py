@@ -31,9 +31,11 @@ from .layout import (
     FEATURES,
     MANIFEST,
     META_COLUMNS,
-    VERSION,
+    VERSIONS,
     Batch,
     Manifest,
+    Patch,
+    Place,
     Shard,
     SourceFile,
     WriteOptions,
@@ -52,7 +54,13 @@ _MOST_BYTES = 32 << 20
 
 def write_manifest(manifest: Manifest, path: Path) -> None:
     """Write a manifest and see it onto the disk."""
-    document: dict[str, Any] = {"format": FORMAT, "version": VERSION, **asdict(manifest)}
+    document: dict[str, Any] = {
+        "format": FORMAT,
+        "version": manifest.version,
+        **asdict(manifest),
+    }
+    if manifest.version == 1:
+        del document["patches"]
     document["checksum"] = _checksum(document)
     # A line a key: with one a number, the feature sets would fill thousands.
     lines = [f"{json.dumps(key)}: {json.dumps(value)}" for key, value in document.items()]
@@ -137,14 +145,15 @@ def _check_version(path: Path, document: Any) -> None:
             expected=FORMAT,
         )
     found = document.get("version")
-    if type(found) is not int or found != VERSION:
-        newer = isinstance(found, int) and found > VERSION
+    if type(found) is not int or found not in VERSIONS:
+        newer = isinstance(found, int) and found > VERSIONS[-1]
         remedy = "upgrade numerai_sequence" if newer else "write the set again"
+        expected = f"{VERSIONS[0]} to {VERSIONS[-1]}"
         raise ManifestError(
-            f"{path}: format version {short(found)}, expected {VERSION}; {remedy}",
+            f"{path}: format version {short(found)}, expected {expected}; {remedy}",
             path=path,
             found=short(found),
-            expected=VERSION,
+            expected=expected,
         )
 
 
@@ -170,11 +179,15 @@ def _parse(document: dict[str, Any]) -> Manifest:
         options=_options(document["options"]),
         sources=tuple(_source(source) for source in as_list(document["sources"])),
         shards=tuple(_shard(shard, known) for shard in as_list(document["shards"])),
+        patches=tuple(_patch(patch) for patch in as_list(document.get("patches", []))),
         feature_sets={as_text(name): _places(name, whole[name], len(features)) for name in whole},
         partial_sets={as_text(name): _part(name, partial[name]) for name in partial},
     )
     _check_names(manifest)
     _check_sums(manifest)
+    _check_places(manifest)
+    if document["version"] != manifest.version:
+        raise ValueError(f"what it tells of is of format version {manifest.version}")
     return manifest
 
 
@@ -184,7 +197,8 @@ def _check_names(manifest: Manifest) -> None:
     for name in (*META_COLUMNS, FEATURES):
         if name in manifest.targets:
             raise ValueError(f"target {name!r} has the name of another column")
-    if len({shard.file for shard in manifest.shards}) != len(manifest.shards):
+    files = [file.file for file in manifest.files]
+    if len(set(files)) != len(files):
         raise ValueError("a shard file is named twice")
     if manifest.feature_sets.keys() & manifest.partial_sets.keys():
         raise ValueError("a feature set is there as a whole and in part")
@@ -195,13 +209,28 @@ def _check_names(manifest: Manifest) -> None:
 
 def _check_sums(manifest: Manifest) -> None:
     found, expected = len(manifest.shards), manifest.options.num_shards
-    if found != expected:
+    if found < expected:
         raise ValueError(f"{found} shards, but the options tell of {short(expected)}")
     found, expected = (
         sum(part.rows for part in parts) for parts in (manifest.shards, manifest.sources)
     )
     if found != expected:
         raise ValueError(f"the shards have {short(found)} rows, the sources {short(expected)}")
+
+
+def _check_places(manifest: Manifest) -> None:
+    rows = {
+        (shard.file, number): batch.rows
+        for shard in manifest.shards
+        for number, batch in enumerate(shard.batches)
+    }
+    for patch in manifest.patches:
+        for place in patch.places:
+            if rows.get((place.shard, place.batch)) != place.rows:
+                raise ValueError(
+                    f"{short(patch.file)}: no record batch {place.batch} of {place.rows} rows is "
+                    f"in {short(place.shard)}"
+                )
 
 
 def _places(name: str, value: Any, features: int) -> tuple[int, ...]:
@@ -250,6 +279,23 @@ def _shard(shard: Any, targets: frozenset[str]) -> Shard:
     if rows != sum(batch.rows for batch in batches):
         raise ValueError(f"{short(file)}: {rows} rows, but its batches hold another number")
     return Shard(file, as_count(shard["bytes"]), rows, as_text(shard["checksum"]), batches)
+
+
+def _patch(patch: Any) -> Patch:
+    patch = as_dict(patch)
+    file = as_text(patch["file"])
+    if not is_shard_name(file):
+        raise ValueError(f"patch {short(file)} is no plain file name")
+    places = [as_dict(place) for place in as_list(patch["places"])]
+    return Patch(
+        file,
+        as_count(patch["bytes"]),
+        as_text(patch["checksum"]),
+        tuple(
+            Place(as_text(place["shard"]), as_count(place["batch"]), as_count(place["rows"]))
+            for place in places
+        ),
+    )
 
 
 def _batch(file: str, batch: Any, targets: frozenset[str]) -> Batch:

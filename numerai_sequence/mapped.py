@@ -15,14 +15,14 @@ from .checks import short
 from .encoding import Bytes
 from .guard import Guard
 from .ipc import find_values
-from .layout import Shard
+from .layout import Patch, Shard
 from .opened import Opened, corrupt, not_mapped
 
 Numbers = npt.NDArray[np.int64]
 
 
 class Mapped(Opened):
-    """A shard file that is memory-mapped, and open for plain reads.
+    """A shard file, or a patch, that is memory-mapped, and open for plain reads.
 
     Which bytes of the file are which values is kept as numbers: the Arrow objects of a terabyte's
     record batches would take more memory than its batches do.
@@ -30,7 +30,7 @@ class Mapped(Opened):
     Parameters
     ----------
     path : path
-    shard : Shard
+    described : Shard or Patch
         What the manifest says of the file.
     schema : pyarrow.Schema
 
@@ -46,8 +46,8 @@ class Mapped(Opened):
         The file is missing, or its size or structure is not what the manifest says.
     """
 
-    def __init__(self, path: Path, shard: Shard, schema: pa.Schema) -> None:
-        super().__init__(path, shard)
+    def __init__(self, path: Path, described: Shard | Patch, schema: pa.Schema) -> None:
+        super().__init__(path, described)
         try:
             self.map = mmap.mmap(self.descriptor, 0, access=mmap.ACCESS_READ)
         except (OSError, ValueError) as error:  # ValueError: more than 32 bits can tell
@@ -55,12 +55,13 @@ class Mapped(Opened):
         self._buffer = pa.py_buffer(self.map)
         self._bytes: Bytes = np.frombuffer(self.map, np.uint8)
         self._guard = Guard(self.map, self._buffer.address)
-        self.starts = self._find_values(shard, schema)
+        self.starts = self._find_values(described, schema)
 
-    def _find_values(self, shard: Shard, schema: pa.Schema) -> dict[str, Numbers]:
-        rows = [batch.rows for batch in shard.batches]
+    def _find_values(self, described: Shard | Patch, schema: pa.Schema) -> dict[str, Numbers]:
+        parts = described.batches if isinstance(described, Shard) else described.places
         try:
-            return find_values(self._copy, shard.bytes, schema, rows)
+            rows = [part.rows for part in parts]
+            return find_values(self._copy, described.bytes, schema, rows)
         except ValueError as error:
             raise corrupt(self.path, "Arrow file", str(error), "one as it was written") from error
 

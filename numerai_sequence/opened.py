@@ -10,7 +10,7 @@ from pathlib import Path
 
 from .encoding import Bytes
 from .errors import CorruptShardError, NumeraiSequenceError
-from .layout import Shard, open_regular
+from .layout import Patch, Shard, open_regular
 
 REMEDY = "write the set again with overwrite=True, or copy the file again"
 # What the system refuses though the file may be as good as ever.
@@ -27,12 +27,12 @@ _IN_USE = "open the set again, and write sets with write_shards, which changes n
 
 
 class Opened:
-    """A shard file that is open for plain reads. It is closed with the last reference to this.
+    """A file of a set that is open for plain reads. It is closed with the last reference to this.
 
     Parameters
     ----------
     path : path
-    shard : Shard
+    described : Shard or Patch
         What the manifest says of the file.
 
     Attributes
@@ -47,17 +47,17 @@ class Opened:
         The system does not let it be opened.
     """
 
-    def __init__(self, path: Path, shard: Shard) -> None:
+    def __init__(self, path: Path, described: Shard | Patch) -> None:
         self.path = path
         try:
             self.descriptor = open_regular(path)
             weakref.finalize(self, os.close, self.descriptor).atexit = False
             self._status = self._read_status()
         except OSError as error:
-            raise _refused(path, error, shard.bytes) from error
+            raise _refused(path, error, described.bytes) from error
         found = self._status[0]
-        if found != shard.bytes or not found:
-            raise corrupt(path, "bytes", found, shard.bytes)
+        if found != described.bytes or not found:
+            raise corrupt(path, "bytes", found, described.bytes)
 
     def _read_status(self) -> tuple[int, int]:
         """Return the size and the time of change, in nanoseconds, of the file that is open."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import mmap
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -34,10 +34,14 @@ class Rows:
     Parameters
     ----------
     files : sequence of Mapped
+        The shard files, and after them patches.
     sizes : sequence of sequence of int
-        The rows of each record batch, file by file.
+        The rows of each record batch, shard file by shard file.
     width : int
         Bytes of an encoded row.
+    patched : dict of int to (int, int)
+        Of record batches whose targets are in a patch: its number in `files`, and that of its
+        record batch.
 
     Attributes
     ----------
@@ -45,16 +49,28 @@ class Rows:
         The first row of each record batch, and the number of rows.
     """
 
-    def __init__(self, files: Sequence[Mapped], sizes: Sequence[Sequence[int]], width: int) -> None:
+    def __init__(
+        self,
+        files: Sequence[Mapped],
+        sizes: Sequence[Sequence[int]],
+        width: int,
+        patched: Mapping[int, tuple[int, int]],
+    ) -> None:
         self._files = files
         self._width = width
         self.starts = np.cumsum([0, *(rows for size in sizes for rows in size)])
         # Of each record batch: the number of its file, and where its values start in it.
-        self._file_of = np.repeat(np.arange(len(files)), [len(size) for size in sizes])
+        self._file_of = np.repeat(np.arange(len(sizes)), [len(size) for size in sizes])
+        shards = files[: len(sizes)]
         self._starts_of = {
-            name: np.concatenate([file.starts[name] for file in files])
-            for name in (files[0].starts if files else ())
+            name: np.concatenate([file.starts[name] for file in shards])
+            for name in (shards[0].starts if shards else ())
         }
+        self._target_file_of = self._file_of.copy()
+        for batch, (file, number) in patched.items():
+            self._target_file_of[batch] = file
+            for name, starts in files[file].starts.items():
+                self._starts_of[name][batch] = starts[number]
 
     @property
     def count(self) -> int:
@@ -87,7 +103,8 @@ class Rows:
                 inner = slice(*np.searchsorted(breaks, (start + 1, stop)))
                 self._read(batch, chosen, encoded[start:stop], breaks[inner] - start)
             _take(columns, chosen, pager)
-            self._file(batch).check_whole()
+            for number in {int(self._file_of[batch]), int(self._target_file_of[batch])}:
+                self._files[number].check_whole()
         return encoded, values.T
 
     def _breaks(self, rows: Numbers) -> Numbers | None:
@@ -102,7 +119,7 @@ class Rows:
         return breaks if is_worth else None
 
     def _read(self, batch: int, rows: Numbers, out: Bytes, breaks: Numbers) -> None:
-        file = self._file(batch)
+        file = self._files[int(self._file_of[batch])]
         firsts = [0, *breaks.tolist()]
         starts = (self._start(FEATURES, batch) + rows[firsts] * self._width).tolist()
         for start, (first, last) in zip(starts, pairwise([*firsts, len(rows)]), strict=True):
@@ -111,9 +128,10 @@ class Rows:
     def extents(self, rows: Numbers, targets: Sequence[str]) -> Iterator[tuple[int, Numbers]]:
         """Yield where rows are in the files; see `ShardSet.extents`."""
         for batch, start, stop in self._by_batch(rows):
-            number = int(self._file_of[batch])
             chosen = rows[start:stop] - self.starts[batch]
+            number = int(self._file_of[batch])
             yield number, _ranges(chosen, self._start(FEATURES, batch), self._width)
+            number = int(self._target_file_of[batch])
             for name in targets:
                 yield number, _ranges(chosen, self._start(name, batch), 4)
 
@@ -129,22 +147,22 @@ class Rows:
             yield first + batch, int(cuts[batch]), int(cuts[batch + 1])
 
     def _features(self, batch: int) -> Bytes:
-        view: Bytes = self._view(FEATURES, batch, (self._width,), np.uint8)
+        file = self._files[int(self._file_of[batch])]
+        view: Bytes = file.view(
+            self._start(FEATURES, batch), (self._count(batch), self._width), np.uint8
+        )
         return view
 
     def _target(self, name: str, batch: int) -> Values:
-        view: Values = self._view(name, batch, (), np.float32)
+        file = self._files[int(self._target_file_of[batch])]
+        view: Values = file.view(self._start(name, batch), (self._count(batch),), np.float32)
         return view
 
-    def _view(self, name: str, batch: int, row_shape: tuple[int, ...], dtype: Any) -> Any:
-        rows = int(self.starts[batch + 1] - self.starts[batch])
-        return self._file(batch).view(self._start(name, batch), (rows, *row_shape), dtype)
+    def _count(self, batch: int) -> int:
+        return int(self.starts[batch + 1] - self.starts[batch])
 
     def _start(self, name: str, batch: int) -> int:
         return int(self._starts_of[name][batch])
-
-    def _file(self, batch: int) -> Mapped:
-        return self._files[int(self._file_of[batch])]
 
 
 def _ranges(rows: Numbers, start: int, width: int) -> Numbers:

@@ -127,13 +127,14 @@ class Selection:
     ) -> Iterator[tuple[int, Batch, pa.RecordBatch | None, Path]]:
         """Yield of each record batch its number, what the manifest says, it if needed, its file."""
         number = 0
-        for shard, file in zip(self.shards.manifest.shards, self.shards.files, strict=True):
+        paths = self.shards.paths
+        for place, shard in enumerate(self.shards.manifest.shards):
             needed = [is_needed(number + i, batch) for i, batch in enumerate(shard.batches)]
-            batches = file.batches() if any(needed) else [None] * len(needed)
+            batches = self.shards.batches(place) if any(needed) else [None] * len(needed)
             for meta, batch, is_wanted in zip(shard.batches, batches, needed, strict=True):
-                yield number, meta, batch if is_wanted else None, file.path
+                yield number, meta, batch if is_wanted else None, paths[place]
                 number += 1
-            file.check_whole()
+            self.shards.check_whole(place)
 
     def _takes_some(self, batch: Batch) -> bool:
         wanted = self._wanted.items()

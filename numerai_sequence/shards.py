@@ -22,11 +22,11 @@ import pyarrow as pa
 
 from .checking import Checker, FileCheck, Watch
 from .checks import digest
-from .contents import check_column, check_file
+from .contents import check_column, check_columns
 from .encoding import Bytes, row_bytes
 from .eras import sort_eras
 from .errors import CorruptShardError, ManifestError
-from .layout import MANIFEST, META_COLUMNS, Manifest, Shard
+from .layout import MANIFEST, META_COLUMNS, Manifest, patch_schema
 from .manifest import read_manifest
 from .mapped import Mapped
 from .opened import Opened
@@ -81,22 +81,30 @@ class ShardSet:
     """
 
     def __init__(self, folder: Path, manifest: Manifest) -> None:
-        schema = manifest.schema
-        files = [Mapped(folder / shard.file, shard, schema) for shard in manifest.shards]
-        self._open(folder, manifest, files)
+        shard, patch = manifest.schema, patch_schema(manifest.targets)
+        files = [Mapped(folder / one.file, one, shard) for one in manifest.shards]
+        patches = [Mapped(folder / one.file, one, patch) for one in manifest.patches]
+        self._open(folder, manifest, files, patches)
 
-    def _open(self, folder: Path, manifest: Manifest, files: list[Mapped]) -> None:
+    def _open(
+        self, folder: Path, manifest: Manifest, files: list[Mapped], patches: list[Mapped]
+    ) -> None:
         self.folder = folder
         self.manifest = manifest
-        self._hold(files, manifest.shards)
+        self._hold(manifest, files, patches)
         self._closed = False
 
-    def _hold(self, files: list[Mapped], shards: Sequence[Shard]) -> None:
-        self._files = files
-        sizes = [[batch.rows for batch in shard.batches] for shard in shards]
-        width = row_bytes(self.manifest.encoding, len(self.manifest.features))
-        self._rows = Rows(files, sizes, width)
-        self.watch, self.checker = Watch(files), Checker(files, shards)
+    def _hold(self, manifest: Manifest, files: list[Mapped], patches: list[Mapped]) -> None:
+        self._files, self._patches = files, patches
+        self._patched = _find_patched(manifest)
+        sizes = [[batch.rows for batch in shard.batches] for shard in manifest.shards]
+        width = row_bytes(manifest.encoding, len(manifest.features))
+        patched = {
+            batch: (len(files) + patch, number) for batch, (patch, number) in self._patched.items()
+        }
+        self._rows = Rows([*files, *patches], sizes, width, patched)
+        self.watch = Watch([*files, *patches])
+        self.checker = Checker([*files, *patches], manifest.files)
 
     def __getstate__(self) -> dict[str, Any]:
         # Absolute: another process may be in another folder.
@@ -107,7 +115,7 @@ class ShardSet:
 
     def close(self) -> None:
         """Let go of the files; those that are still in use go with the last who uses them."""
-        self._hold([], ())
+        self._hold(replace(self.manifest, shards=(), patches=()), [], [])
         self._closed = True
 
     def __enter__(self) -> ShardSet:
@@ -135,7 +143,7 @@ class ShardSet:
             chosen = slice(number, number + 1 or None)
         part = object.__new__(ShardSet)
         manifest = replace(self.manifest, shards=self.manifest.shards[chosen])
-        part._open(self.folder, manifest, self._files[chosen])
+        part._open(self.folder, manifest, self._files[chosen], self._patches)
         return part
 
     def __repr__(self) -> str:
@@ -175,8 +183,7 @@ class ShardSet:
     def fingerprint(self) -> str:
         """The SHA-256 of what is in it: of its columns, and of its files' checksums, in order."""
         content = [self.encoding, self.features, self.targets]
-        checksums = [shard.checksum for shard in self.manifest.shards]
-        return digest([*content, checksums])
+        return digest([*content, [file.checksum for file in self.manifest.files]])
 
     @property
     def paths(self) -> list[Path]:
@@ -209,12 +216,46 @@ class ShardSet:
             raise KeyError(f"{name!r}; there are {', '.join((*META_COLUMNS, *self.targets))}")
         kind = self.manifest.schema.field(name).type
         chunks = []
-        for shard, file in zip(self.manifest.shards, self._files, strict=True):
-            for batch, expected in zip(file.batches(), shard.batches, strict=True):
-                check_column(batch, name, expected, file.path)
+        for place, shard in enumerate(self.manifest.shards):
+            for batch, expected in zip(self.batches(place), shard.batches, strict=True):
+                check_column(batch, name, expected, self._files[place].path)
                 chunks.append(batch.column(name))
-            file.check_whole()
+            self.check_whole(place)
         return pa.chunked_array(chunks, kind)
+
+    def batches(self, place: int) -> list[pa.RecordBatch]:
+        """Return the record batches of the shard file of a place, without copying.
+
+        Their data types and targets are as they are since the last refresh. What is in them is not
+        checked: see `contents`, and `check_whole` afterwards.
+
+        Raises
+        ------
+        CorruptShardError
+        """
+        self._check_open()
+        batches = self._files[place].batches()
+        first = sum(len(shard.batches) for shard in self.manifest.shards[:place])
+        for number, batch in enumerate(batches):
+            if first + number in self._patched:
+                patch, newer = self._patched[first + number]
+                [columns] = self._patches[patch].batches()[newer : newer + 1]
+                taken = [
+                    (columns if name in columns.schema.names else batch).column(name)
+                    for name in batch.schema.names
+                ]
+                batches[number] = pa.RecordBatch.from_arrays(taken, schema=batch.schema)
+        return batches
+
+    def check_whole(self, place: int) -> None:
+        """See that what was read of the shard file of a place, and of patches, was the files'.
+
+        Raises
+        ------
+        CorruptShardError
+        """
+        for file in (self._files[place], *self._patches):
+            file.check_whole()
 
     def spans(self) -> list[tuple[int, int]]:
         """Return the rows of each record batch as (start, stop)."""
@@ -274,9 +315,9 @@ class ShardSet:
 
     @property
     def files(self) -> list[Mapped]:
-        """The shard files, as they are mapped."""
+        """The shard files as they are mapped, and after them the patches."""
         self._check_open()
-        return self._files
+        return [*self._files, *self._patches]
 
     def verify(self, *, progress: bool = False) -> None:
         """Read every byte of every shard file, and compare it with its checksum.
@@ -288,14 +329,16 @@ class ShardSet:
         CorruptShardError
             Naming the first file that is not as it was written.
         """
-        total = sum(shard.bytes for shard in self.manifest.shards)
+        described = self.manifest.files
+        total = sum(one.bytes for one in described)
         with progress_bar(total, "verifying", progress, unit="B") as bar:
-            for shard, file in zip(self.manifest.shards, self.files, strict=True):
+            for one, file in zip(described, self.files, strict=True):
                 # What is at that path now, be it the file that is mapped or another.
-                check = FileCheck(Opened(file.path, shard), shard)
+                check = FileCheck(Opened(file.path, one), one)
                 while count := check.advance():
                     bar.update(count)
-                check_file(file, shard.batches)
+            for place, shard in enumerate(self.manifest.shards):
+                check_columns(self.batches(place), shard.batches, self._files[place])
 
     def _count(self, what: str) -> Counter[str]:
         counts: Counter[str] = Counter()
@@ -307,6 +350,20 @@ class ShardSet:
     def _check_open(self) -> None:
         if self._closed:
             raise ValueError(f"the shard set {str(self.folder)!r} is closed; open it again")
+
+
+def _find_patched(manifest: Manifest) -> dict[int, tuple[int, int]]:
+    """Return of each record batch that was patched the patch, and its record batch there."""
+    first, count = {}, 0
+    for shard in manifest.shards:
+        first[shard.file] = count
+        count += len(shard.batches)
+    return {
+        first[place.shard] + place.batch: (number, newer)
+        for number, patch in enumerate(manifest.patches)
+        for newer, place in enumerate(patch.places)
+        if place.shard in first
+    }
 
 
 def open_shards(path: PathLike | Iterable[PathLike]) -> ShardSet:

@@ -276,20 +276,20 @@ def test_manifest_of_another_format_is_refused(tmp_path):
 
 
 def test_newer_version_asks_for_an_upgrade(tmp_path):
-    error = read_error(tmp_path, written(tmp_path) | {"version": 2})
-    assert (error.found, error.expected) == ("2", 1)
-    assert "version 2, expected 1; upgrade numerai_sequence" in str(error)
+    error = read_error(tmp_path, written(tmp_path) | {"version": 3})
+    assert (error.found, error.expected) == ("3", "1 to 2")
+    assert "version 3, expected 1 to 2; upgrade numerai_sequence" in str(error)
 
 
 def test_newer_version_may_look_quite_different(tmp_path):
     error = read_error(tmp_path, {"format": "numerai_sequence", "version": 9})
-    assert (error.found, error.expected) == ("9", 1)
+    assert (error.found, error.expected) == ("9", "1 to 2")
 
 
 @pytest.mark.parametrize("version", [0, -1, None, "1", [1]])
 def test_unknown_version_asks_to_write_again(tmp_path, version):
     error = read_error(tmp_path, written(tmp_path) | {"version": version})
-    assert (error.found, error.expected) == (repr(version), 1)
+    assert (error.found, error.expected) == (repr(version), "1 to 2")
     assert "write the set again" in str(error)
 
 
