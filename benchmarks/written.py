@@ -25,7 +25,7 @@ class BrokenPromise(AssertionError):
 
 def small_pieces() -> None:
     """Have the writer read several blocks of columns of several chunks, though files are small."""
-    writer._BLOCK_BYTES = 12_000
+    writer.BLOCK_BYTES = 12_000
 
 
 def write_source(path: Path, *, rows: int, first_era: int, **options: Any) -> Path:

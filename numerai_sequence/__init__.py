@@ -28,6 +28,7 @@ from .errors import (
     WorkerError,
 )
 from .layout import WriteOptions
+from .refresh import Refresh, refresh_set
 from .shards import PathLike, ShardSet, open_shards
 from .splits import Split, split_eras, walk_forward
 from .version import __version__
@@ -59,6 +60,7 @@ __all__ = [
     "PearsonLoss",
     "RankCorrelationLoss",
     "RayTasks",
+    "Refresh",
     "Resume",
     "ResumeError",
     "ShardSet",
@@ -66,6 +68,7 @@ __all__ = [
     "Split",
     "WorkerError",
     "__version__",
+    "append_shards",
     "connect_ranks",
     "export_predict",
     "open_shards",
@@ -199,6 +202,55 @@ def write_shards(
         executor=executor,
     )
     return open_shards(out)
+
+
+def append_shards(
+    shards: ShardSet | PathLike,
+    sources: PathLike | Sequence[PathLike],
+    *,
+    dry_run: bool = False,
+    progress: bool = True,
+) -> Refresh:
+    """Bring a shard set up to date with newer Parquet files, without writing it again.
+
+    Rows of eras that the set lacks are added. Of rows that it has, targets that have come since are
+    filled in, and those that have changed corrected, as are data types. Features of these rows are
+    not read: Numerai does not change them. What is written is a shard file for each era or some of
+    them, and for each record batch that has a row with another target all targets of its rows; a
+    set that was opened before stays as it was then.
+
+    Parameters
+    ----------
+    shards : ShardSet or path
+        The set, all of it. It does not change; `open_shards` opens what is there afterwards.
+    sources : path or sequence of paths
+        Newer files, such as this week's validation.parquet. Each era is in one of them, with all of
+        its rows. Eras of the set that are in none of them stay as they are.
+    dry_run : bool
+        Write nothing, and only return what would be done.
+    progress : bool
+        Show progress bars on stderr.
+
+    Returns
+    -------
+    Refresh
+        What was done, or would be; printed, it is the plan.
+
+    Raises
+    ------
+    SourceError
+        A source has features or targets that the set lacks, other rows of an era that the set has,
+        or no value where the set has one; the set has to be written again, and the message says
+        why. Or it cannot be read, or holds a value that cannot be kept.
+    ManifestError, CorruptShardError
+        There is no set, or it is damaged.
+    OutputExistsError
+        Another process writes to the folder.
+    OutputError, OutOfMemoryError
+        As of `write_shards`. The set is as it was.
+    """
+    folder = shards.folder if isinstance(shards, ShardSet) else Path(shards)
+    return refresh_set(folder, sources, dry_run=dry_run, progress=progress)
 
 
 def _names(option: str, names: Sequence[str] | None) -> tuple[str, ...] | None:

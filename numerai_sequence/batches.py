@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -102,10 +102,16 @@ class Mixer:
 
 def seal(path: Path, batches: tuple[Batch, ...]) -> Shard:
     """See a shard file onto the disk, and describe it."""
+    rows = sum(batch.rows for batch in batches)
+    bytes_, checksum = see_on_disk(path)
+    return Shard(path.name, bytes_, rows, checksum, batches)
+
+
+def see_on_disk(path: Path) -> tuple[int, str]:
+    """See a file onto the disk, and return its bytes and its SHA-256."""
     with open(path, "rb+") as file:
         os.fsync(file.fileno())
-    rows = sum(batch.rows for batch in batches)
-    return Shard(path.name, path.stat().st_size, rows, file_checksum(path), batches)
+    return path.stat().st_size, file_checksum(path)
 
 
 def count_values(column: Any) -> dict[str, int]:
@@ -126,12 +132,11 @@ def _describe(batch: pa.RecordBatch) -> Batch:
         batch.num_rows,
         {era: eras[era] for era in sort_eras(eras)},
         dict(sorted(count_values(batch.column("data_type")).items())),
-        _count_missing(batch),
+        count_missing(batch, batch.schema.names[len(META_COLUMNS) : -1]),
     )
 
 
-def _count_missing(batch: pa.RecordBatch) -> dict[str, int]:
+def count_missing(batch: pa.RecordBatch, targets: Iterable[str]) -> dict[str, int]:
     """Count the rows without each target: there NaN stands for null too."""
-    targets = batch.schema.names[len(META_COLUMNS) : -1]
     counts = {name: int(np.isnan(batch.column(name).to_numpy()).sum()) for name in targets}
     return {name: count for name, count in counts.items() if count}

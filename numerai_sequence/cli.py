@@ -17,6 +17,7 @@ from .errors import NumeraiSequenceError
 from .files import explained
 from .memory import decide, parse_bytes
 from .network import LOSSES
+from .refresh import refresh_set
 from .targets import POLICIES
 from .tasks import ray_at
 
@@ -119,6 +120,22 @@ def shard(
             **options,
         )
     click.echo(_describe(shards))
+
+
+@main.command()
+@click.argument("folder", metavar="SET")
+@click.argument("sources", metavar="SOURCE...", nargs=-1, required=True)
+@click.option("--dry-run", is_flag=True, help="Only show what would be done.")
+@_QUIET
+def refresh(folder: str, sources: tuple[str, ...], dry_run: bool, quiet: bool) -> None:
+    """Bring a shard set up to date with newer Parquet files, without writing it again.
+
+    Adds the rows of eras that it lacks, fills in targets that have come since, and corrects those
+    that have changed. What has opened the set before keeps what was there.
+    """
+    refresh_set(Path(folder), sources, dry_run=dry_run, progress=not quiet, show=click.echo)
+    if dry_run:
+        click.echo("nothing is written (--dry-run)")
 
 
 @main.command()

@@ -23,6 +23,9 @@ def find_difference(
         found, wanted = getattr(manifest.options, name), getattr(options, name)
         if found != wanted:
             return _unlike(name, found, wanted)
+    if manifest.version > 1:
+        last = manifest.sources[-1].path
+        return f"sources that was refreshed since, from {last}: open it with open_shards"
     if len(manifest.sources) != len(sources):
         return f"{len(manifest.sources)} sources, not {len(sources)}"
     for recorded, source in zip(manifest.sources, sources, strict=True):

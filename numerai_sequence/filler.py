@@ -68,13 +68,7 @@ def fill_scratch(
         checksum = background.submit(source.file.checksum, stop)
         scratch.cut_meta(steps.done.meta_bytes)
         _Filler(source, scratch, plan, steps).fill(progress)
-        return _describe(source, checksum.result())
-
-
-def _describe(source: Source, checksum: str) -> SourceFile:
-    source.file.check_unchanged()
-    status = source.file.status
-    return SourceFile(str(source.path), status.st_size, status.st_mtime_ns, source.rows, checksum)
+        return source.describe(checksum.result())
 
 
 class _Filler:
@@ -85,7 +79,9 @@ class _Filler:
         self._scratch = scratch
         self._plan = plan
         self._steps = steps
-        self._window_of = {era: i for i, window in enumerate(plan.windows) for era in window.eras}
+        self._window_of = dict.fromkeys(plan.skipped, -1)
+        for number, window in enumerate(plan.windows):
+            self._window_of |= dict.fromkeys(window.eras, number)
         # The rows whose features each window has so far.
         self._filled = np.zeros(len(plan.windows), np.int64)
 
@@ -127,6 +123,9 @@ class _Filler:
     ) -> Iterator[int]:
         """Read one block after the other; yield how many rows they amount to."""
         placement = self._place(self._source.read_eras(chunk), self._filled)
+        if not placement.parts:
+            yield chunk.rows
+            return
         for place, block in enumerate(self._plan.blocks):
             if (number, place) in self._steps.done.blocks:
                 continue

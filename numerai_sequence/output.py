@@ -35,7 +35,7 @@ from .steps import forget
 
 _WRITING = ".writing"
 _JOURNAL = "journal.json"
-_SHARD = re.compile(r"shard-\d+(?:-(\d+))?\.arrow")
+_NUMBERED = re.compile(r"(?:shard-\d+|patch)(?:-(\d+))?\.arrow")
 
 
 class Output:
@@ -68,15 +68,26 @@ class Output:
                 raise OutputExistsError(
                     f"{self.folder}: a file; expected a folder; choose another", path=self.folder
                 )
-            with claimed(self._writing) as is_there:
-                if is_there:
-                    self._mend()
+            self.mend()
             if not self.holds_set_of(sources, options, overwrite=overwrite):
                 return False
             with claimed(self._writing) as is_there:
                 if is_there:
                     self._discard()
             return True
+
+    def mend(self) -> None:
+        """Undo the commit of a run that was killed in it, or finish it.
+
+        Raises
+        ------
+        OutputExistsError
+            Another process writes to the folder.
+        OutputError
+        """
+        with self._explained(), claimed(self._writing) as is_there:
+            if is_there:
+                self._mend()
 
     def holds_set_of(
         self, sources: Sequence[Source], options: WriteOptions, *, overwrite: bool
@@ -117,10 +128,14 @@ class Output:
         none, and never those of the set after the next.
         """
         digits = max(2, len(str(count - 1)))
-        taken = map(_SHARD.fullmatch, self._entries())
-        generation = max((1 + int(name[1] or 0) for name in taken if name), default=0)
+        generation = self.generation()
         suffix = f"-{generation}" if generation else ""
         return [f"shard-{shard:0{digits}d}{suffix}.arrow" for shard in range(count)]
+
+    def generation(self) -> int:
+        """Return the number of new files, larger than that of each that is there."""
+        taken = map(_NUMBERED.fullmatch, self._entries())
+        return max((1 + int(name[1] or 0) for name in taken if name), default=0)
 
     @contextmanager
     def writing(self, needed_bytes: int = 0) -> Iterator[Path]:
@@ -204,12 +219,17 @@ class Output:
             raise unwritten(self.folder, error, left=left, needed_bytes=needed_bytes) from error
 
     def commit(self, manifest: Manifest) -> None:
-        """Move the new shard files and the manifest into place, and remove the old set's."""
-        new = {shard.file for shard in manifest.shards}
+        """Move new files and the manifest into place, and remove what it does not tell of.
+
+        Those of the set that is there which the manifest tells of stay where they are.
+        """
+        now = {file.file for file in manifest.files}
         old: set[str] = set()
         with suppress(ManifestError):  # none; or damaged, and then its files are anyone's guess
-            old = {shard.file for shard in read_manifest(self.folder).shards}
-        self._replace(manifest, new, old - new)  # the name of an old one that had gone was free
+            old = {file.file for file in read_manifest(self.folder).files}
+        # The name of an old one that had gone was free.
+        new = {name for name in now if name not in old or (self._writing / name).exists()}
+        self._replace(manifest, new, old - now)
 
     def _replace(self, manifest: Manifest, new: set[str], old: set[str]) -> None:
         write_manifest(manifest, self._writing / MANIFEST)

@@ -12,12 +12,12 @@ import numpy as np
 import pyarrow as pa
 
 from .encoding import Block, cut_blocks, row_bytes
-from .layout import VERSION, WriteOptions
+from .layout import VERSIONS, WriteOptions
 from .source import Source
 from .version import __version__
 from .windows import Window, plan_windows
 
-_OTHER_BYTES = 40  # of a row's id, era and data type
+OTHER_BYTES = 40  # of a row's id, era and data type
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,8 @@ class Plan:
         For each source, how many of its rows each window has.
     blocks : tuple of Block
         Of columns, which are read together.
+    skipped : tuple of str
+        Eras that are in no window: their rows are left out.
     rows_per_chunk : int
         Which are read together.
     """
@@ -42,6 +44,7 @@ class Plan:
     source_rows: tuple[tuple[int, ...], ...]
     blocks: tuple[Block, ...]
     rows_per_chunk: int
+    skipped: tuple[str, ...] = ()
 
     def windows_of(self, shard: int) -> list[int]:
         """Return which windows a shard file is made of."""
@@ -55,7 +58,7 @@ class Plan:
         packed, encoded = (
             row_bytes(encoding, len(self.features)) for encoding in ("packed", options.encoding)
         )
-        others = _OTHER_BYTES + 4 * len(self.targets)
+        others = OTHER_BYTES + 4 * len(self.targets)
         rows = np.zeros(options.num_shards, np.int64)
         for window in self.windows:
             rows[window.shard] += window.rows
@@ -112,5 +115,5 @@ def name_run(
     """Return a digest of all that a run's steps depend on."""
     statuses = [(source.path, source.file.status) for source in sources]
     files = [(os.path.abspath(path), s.st_size, s.st_mtime_ns) for path, s in statuses]
-    described = (VERSION, __version__, pa.__version__, files, options, plan, names)
+    described = (VERSIONS, __version__, pa.__version__, files, options, plan, names)
     return hashlib.sha256(repr(described).encode()).hexdigest()

@@ -21,6 +21,7 @@ from .plan import Plan
 from .progress import progress_bar
 from .scratch import Scratch
 from .source import Source
+from .steps import Steps
 from .tasks import run_all
 
 
@@ -168,3 +169,31 @@ def _seal(work: Work, number: int) -> Shard:
     with replaced(path) as beside:  # the task of a run that was killed may still be at the same
         batches = mixer.write(beside, number, lambda rows: None)
     return seal(path, batches)
+
+
+def fill_all(portions: Portions, sources: Sequence[Source], steps: Steps) -> tuple[SourceFile, ...]:
+    """Put all sources into scratch but for those that are noted."""
+    filled = dict(steps.done.sources)
+
+    def note(number: int, file: SourceFile) -> None:
+        filled[number] = file
+        steps.add_source(number, file)
+
+    portions.fill({n: source for n, source in enumerate(sources) if n not in filled}, note)
+    return tuple(filled[number] for number in range(len(sources)))
+
+
+def seal_all(portions: Portions, work: Work, steps: Steps) -> tuple[Shard, ...]:
+    """Make all shard files but for those that are noted."""
+    sealed = dict(steps.done.shards)
+    for number in sealed:
+        work.drop(number)  # the kill may have come before this
+
+    def note(number: int, shard: Shard) -> None:
+        sealed[number] = shard
+        steps.add_shard(number, shard)
+        work.drop(number)  # no sooner: a shard that is not noted is written again
+
+    numbers = range(len(work.names))
+    portions.seal([number for number in numbers if number not in sealed], note)
+    return tuple(sealed[number] for number in numbers)

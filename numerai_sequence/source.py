@@ -16,7 +16,7 @@ import pyarrow.types as pt
 
 from .encoding import Bytes, to_digits
 from .errors import SourceError, close_matches
-from .layout import META_COLUMNS
+from .layout import META_COLUMNS, SourceFile
 from .parquet import Parquet
 
 FEATURE_PREFIX = "feature"
@@ -74,6 +74,18 @@ class Source:
 
     def close(self) -> None:
         self.file.close()
+
+    def describe(self, checksum: str) -> SourceFile:
+        """Return what a manifest tells of the file.
+
+        Raises
+        ------
+        SourceError
+            It is not as it was when it was opened.
+        """
+        self.file.check_unchanged()
+        status = self.file.status
+        return SourceFile(str(self.path), status.st_size, status.st_mtime_ns, self.rows, checksum)
 
     def check_columns(self, features: Iterable[str], targets: Iterable[str]) -> None:
         """Raise a `SourceError` where one of these columns is missing or not a number."""

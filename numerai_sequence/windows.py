@@ -71,7 +71,10 @@ class Part:
 
 
 class Placement:
-    """Where the rows of one chunk go; `filled` counts each window's rows, and is moved on."""
+    """Where the rows of one chunk go; `filled` counts each window's rows, and is moved on.
+
+    The rows of eras whose window is -1 go nowhere.
+    """
 
     def __init__(
         self, eras: pa.ChunkedArray, window_of: dict[str, int], filled: npt.NDArray[np.int64]
@@ -79,13 +82,17 @@ class Placement:
         found, codes = encode_eras(eras)
         windows = np.array([window_of[era] for era in found], np.int64)[codes]
         self._order: npt.NDArray[np.int64] | None = None
+        if windows.min(initial=0) < 0:
+            self._order = np.flatnonzero(windows >= 0)
+            windows = windows[self._order]
         if np.count_nonzero(np.diff(windows)) > len(windows) // 256:
             # Interleaved eras: without sorting, every few rows would be a write of their own.
-            self._order = np.argsort(windows, kind="stable")
-            windows = windows[self._order]
-        starts = np.concatenate([[0], np.flatnonzero(np.diff(windows)) + 1])
+            order = np.argsort(windows, kind="stable")
+            windows = windows[order]
+            self._order = order if self._order is None else self._order[order]
+        starts = np.flatnonzero(np.diff(windows, prepend=-1))
         self.parts = []
-        for start, stop in zip(starts, [*starts[1:], len(windows)], strict=True):
+        for start, stop in pairwise([*starts, len(windows)]):
             window = int(windows[start])
             self.parts.append(Part(window, int(filled[window]), int(start), int(stop)))
             filled[window] += stop - start

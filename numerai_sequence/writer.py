@@ -24,15 +24,15 @@ from .batches import count_values
 from .columns import choose_columns
 from .errors import OutOfMemoryError, SourceError, is_out_of_memory
 from .feature_sets import FeatureSets, choose_set, find_feature_sets, with_feature_sets
-from .layout import Manifest, Shard, SourceFile, WriteOptions
+from .layout import Manifest, WriteOptions
 from .output import Output
 from .plan import make_plan, name_run
-from .portions import AtOnce, InTurn, Portions, Work
+from .portions import AtOnce, InTurn, Portions, Work, fill_all, seal_all
 from .progress import progress_bar
 from .source import Source, open_sources
 from .steps import Steps
 
-_BLOCK_BYTES = 96 << 20  # of decoded values
+BLOCK_BYTES = 96 << 20  # of decoded values
 
 
 def write(
@@ -78,11 +78,11 @@ def write(
     SourceError, FeatureError, OutputExistsError, OutputError, OutOfMemoryError
     """
     output = Output(out)
-    with _short_of_memory(output), ExitStack() as stack:
+    with short_of_memory(output), ExitStack() as stack:
         opened = open_sources(sources)
         for source in opened:
             stack.callback(source.close)
-        stack.enter_context(_watched(opened))
+        stack.enter_context(watched(opened))
         first = opened[0]
         sets = find_feature_sets(features_json, first.path)
         if feature_set is not None:
@@ -96,7 +96,8 @@ def write(
 
 
 @contextmanager
-def _short_of_memory(output: Output) -> Iterator[None]:
+def short_of_memory(output: Output) -> Iterator[None]:
+    """Say so where memory runs out, and what is left."""
     try:
         yield
     except Exception as error:
@@ -111,7 +112,7 @@ def _short_of_memory(output: Output) -> Iterator[None]:
 
 
 @contextmanager
-def _watched(sources: Sequence[Source]) -> Iterator[None]:
+def watched(sources: Sequence[Source]) -> Iterator[None]:
     """Where a source is found wrong, say so if it was changed meanwhile."""
     try:
         yield
@@ -132,8 +133,8 @@ def _write_set(
 ) -> bool:
     """Write a set; return False if another process has just written it."""
     features, targets = choose_columns(sources, options.features, options.targets)
-    counts = [_count_eras(source, progress) for source in sources]
-    plan = make_plan(sources, counts, features, targets, options, block_bytes=_BLOCK_BYTES)
+    counts = [count_eras(source, progress) for source in sources]
+    plan = make_plan(sources, counts, features, targets, options, block_bytes=BLOCK_BYTES)
     needed_bytes = plan.disk_bytes(options, at_once=executor is not None)
     with output.writing(needed_bytes) as folder:
         if output.holds_set_of(sources, options, overwrite=overwrite):
@@ -148,44 +149,15 @@ def _write_set(
             if progress and steps.goes_on:
                 again = "going on with a run that was interrupted"
                 tqdm.write(f"{output.folder}: {again}", file=sys.stderr)
-            files = _fill_scratch(portions, sources, steps)
-            shards = _seal_shards(portions, work, steps)
+            files = fill_all(portions, sources, steps)
+            shards = seal_all(portions, work, steps)
         manifest = Manifest(options.encoding, features, targets, options, files, shards)
         output.commit(with_feature_sets(manifest, feature_sets))
     return True
 
 
-def _fill_scratch(
-    portions: Portions, sources: Sequence[Source], steps: Steps
-) -> tuple[SourceFile, ...]:
-    """Put all sources into scratch but for those that are noted."""
-    filled = dict(steps.done.sources)
-
-    def note(number: int, file: SourceFile) -> None:
-        filled[number] = file
-        steps.add_source(number, file)
-
-    portions.fill({n: source for n, source in enumerate(sources) if n not in filled}, note)
-    return tuple(filled[number] for number in range(len(sources)))
-
-
-def _seal_shards(portions: Portions, work: Work, steps: Steps) -> tuple[Shard, ...]:
-    """Make all shard files but for those that are noted."""
-    sealed = dict(steps.done.shards)
-    for number in sealed:
-        work.drop(number)  # the kill may have come before this
-
-    def note(number: int, shard: Shard) -> None:
-        sealed[number] = shard
-        steps.add_shard(number, shard)
-        work.drop(number)  # no sooner: a shard that is not noted is written again
-
-    numbers = range(len(work.names))
-    portions.seal([number for number in numbers if number not in sealed], note)
-    return tuple(sealed[number] for number in numbers)
-
-
-def _count_eras(source: Source, progress: bool) -> Counter[str]:
+def count_eras(source: Source, progress: bool) -> Counter[str]:
+    """Return the rows of each era."""
     counts: Counter[str] = Counter()
     with progress_bar(source.rows, f"eras of {source.path.name}", progress) as bar:
         for chunk in source.chunks(rows=1 << 20):

@@ -53,7 +53,7 @@ options_of_writing = st.fixed_dictionaries(
 def reading_in_pieces(draw):
     """Yield a folder; meanwhile the writer reads a few columns and rows at a time, or all."""
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(writer_module, "_BLOCK_BYTES", draw(st.sampled_from([1, 40, 96 << 20])))
+        patch.setattr(writer_module, "BLOCK_BYTES", draw(st.sampled_from([1, 40, 96 << 20])))
         patch.setattr(parquet, "_BATCH_ROWS", draw(st.sampled_from([1, 7, 1 << 16])))
         yield Path(folder)
 

@@ -399,7 +399,7 @@ def test_a_chunk_is_read_from_its_own_row_groups(tmp_path):
 
 @pytest.mark.parametrize("block_bytes", [100, 14 * 150, 14 * 400, 96 << 20])
 def test_empty_row_groups_are_passed_over(tmp_path, monkeypatch, block_bytes):
-    monkeypatch.setattr(writer_module, "_BLOCK_BYTES", block_bytes)
+    monkeypatch.setattr(writer_module, "BLOCK_BYTES", block_bytes)
     table = numerai_table(rows=ROWS)
     path = tmp_path / "train.parquet"
     with pq.ParquetWriter(path, table.schema) as file:
@@ -463,7 +463,7 @@ def test_one_path_of_any_kind_is_one_source(tmp_path, kind):
 def test_a_wrong_feature_value_is_named_by_file_column_and_row(
     tmp_path, monkeypatch, values, wrong, where
 ):
-    monkeypatch.setattr(writer_module, "_BLOCK_BYTES", FEATURES * GROUP)  # a row group at a time
+    monkeypatch.setattr(writer_module, "BLOCK_BYTES", FEATURES * GROUP)  # a row group at a time
     row = {"first row": 0, "later row group": 2 * GROUP + 7, "second source": GROUP + 3}[where]
     table = with_value(numerai_table(rows=ROWS, values=values), "feature_006", row, wrong)
     paths = [save(table, tmp_path / "train.parquet", row_group_size=GROUP)]
@@ -480,7 +480,7 @@ def test_a_wrong_feature_value_is_named_by_file_column_and_row(
 
 @pytest.mark.parametrize("block_bytes", [1, 14 * 60, 14 * 120, 1 << 20])
 def test_a_wrong_value_is_found_in_any_block_of_columns(tmp_path, monkeypatch, block_bytes):
-    monkeypatch.setattr(writer_module, "_BLOCK_BYTES", block_bytes)
+    monkeypatch.setattr(writer_module, "BLOCK_BYTES", block_bytes)
     table = with_value(numerai_table(rows=ROWS), "feature_013", 211, 9)
     path = save(table, tmp_path / "train.parquet", row_group_size=GROUP)
     error = refusal(path, tmp_path, num_shards=3)
@@ -515,7 +515,7 @@ def test_a_wrong_value_in_a_column_that_is_left_out_is_no_matter(tmp_path):
 @pytest.mark.parametrize("meta_rows", [11, 1 << 16])
 def test_a_null_id_or_era_is_named_by_its_row(tmp_path, monkeypatch, column, row, meta_rows):
     monkeypatch.setattr(parquet, "_BATCH_ROWS", meta_rows)
-    monkeypatch.setattr(writer_module, "_BLOCK_BYTES", FEATURES * GROUP)  # a row group at a time
+    monkeypatch.setattr(writer_module, "BLOCK_BYTES", FEATURES * GROUP)  # a row group at a time
     table = with_value(numerai_table(rows=ROWS), column, row, None)
     path = save(table, tmp_path / "train.parquet", row_group_size=GROUP)
     error = refusal(path, tmp_path)

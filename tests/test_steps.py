@@ -32,7 +32,7 @@ READS = 4 * ROWS // GROUP  # blocks of all chunks
 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch):
-    monkeypatch.setattr(writer, "_BLOCK_BYTES", 20 * GROUP)
+    monkeypatch.setattr(writer, "BLOCK_BYTES", 20 * GROUP)
 
 
 @pytest.fixture

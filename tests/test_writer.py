@@ -214,7 +214,7 @@ def test_each_row_is_there_once_as_it_was(tmp_path, case, encoding):
 @pytest.mark.parametrize("features", [1, 2, 3, 4, 5, 9, 10])
 @pytest.mark.parametrize("block_bytes", [1, 1 << 20])
 def test_any_number_of_features_fits(tmp_path, monkeypatch, features, encoding, block_bytes):
-    monkeypatch.setattr(writer, "_BLOCK_BYTES", block_bytes)
+    monkeypatch.setattr(writer, "BLOCK_BYTES", block_bytes)
     table = numerai_table(rows=101, features=max(10, features))
     extra = [name for name in table.column_names if name.startswith("feature")][features:]
     table = table.drop_columns(extra)
@@ -242,7 +242,7 @@ def test_row_groups_and_blocks_leave_no_trace(
 ):
     options = {"rows": 300, "eras": eras}
     whole = write(write_source(tmp_path / "a.parquet", **options), tmp_path / "a", num_shards=3)
-    monkeypatch.setattr(writer, "_BLOCK_BYTES", block_bytes)
+    monkeypatch.setattr(writer, "BLOCK_BYTES", block_bytes)
     monkeypatch.setattr(parquet, "_BATCH_ROWS", meta_rows)
     path = write_source(tmp_path / "b.parquet", row_group_rows=row_group_rows, **options)
     folder = write(path, tmp_path / "b", num_shards=3)
@@ -256,7 +256,7 @@ def test_blocks_of_wide_rows_leave_no_trace(tmp_path, monkeypatch, encoding, blo
     path = write_source(tmp_path / "train.parquet", rows=101, features=700, row_group_rows=60)
     options = {"num_shards": 2, "encoding": encoding}
     whole = write(path, tmp_path / "a", **options)
-    monkeypatch.setattr(writer, "_BLOCK_BYTES", block_bytes)
+    monkeypatch.setattr(writer, "BLOCK_BYTES", block_bytes)
     assert checksums(write(path, tmp_path / "b", **options)) == checksums(whole)
 
 
@@ -271,7 +271,7 @@ def test_the_same_values_of_another_type_make_the_same_shards(tmp_path, other):
 @pytest.mark.parametrize("block_bytes", [14 * 100, 1 << 20])
 @pytest.mark.parametrize("first_era", [24, 20], ids=["later", "overlapping"])
 def test_several_sources_become_one_set(tmp_path, monkeypatch, encoding, block_bytes, first_era):
-    monkeypatch.setattr(writer, "_BLOCK_BYTES", block_bytes)
+    monkeypatch.setattr(writer, "BLOCK_BYTES", block_bytes)
     train = numerai_table(rows=500, eras=ERAS)
     validation = numerai_table(
         rows=337,
@@ -369,7 +369,7 @@ def test_targets_that_every_row_has_are_not_counted(tmp_path):
 @pytest.mark.skipif(not REAL_V3.exists(), reason="ten real rows that are not given out")
 @pytest.mark.parametrize("block_bytes", [1000, 96 << 20])
 def test_real_rows_are_there_as_they_were(tmp_path, monkeypatch, encoding, block_bytes):
-    monkeypatch.setattr(writer, "_BLOCK_BYTES", block_bytes)
+    monkeypatch.setattr(writer, "BLOCK_BYTES", block_bytes)
     folder = write(REAL_V3, tmp_path / "shards", encoding=encoding)
     found = assert_holds(folder, [pq.read_table(REAL_V3)])
     assert found["digits"].shape[0] == 10
@@ -514,7 +514,7 @@ def test_progress_is_a_bar_of_rows_with_their_rate(tmp_path, capsys):
 
 
 def test_progress_counts_each_row_once(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(writer, "_BLOCK_BYTES", 14 * 20)
+    monkeypatch.setattr(writer, "BLOCK_BYTES", 14 * 20)
     path = write_source(tmp_path / "train.parquet", row_group_rows=300)
     write_shards(path, tmp_path / "shards", num_shards=3).close()
     lines = re.split("[\r\n]+", capsys.readouterr().err)
@@ -563,7 +563,7 @@ def peak():
 small, large, out, encoding = sys.argv[1:]
 write_shards(small, out + "0", encoding=encoding, progress=False)  # all modules are loaded
 before = peak()
-writer._BLOCK_BYTES = windows._WINDOW_BYTES = 2 << 20
+writer.BLOCK_BYTES = windows._WINDOW_BYTES = 2 << 20
 assert write_shards(large, out, encoding=encoding, progress=False).rows == 60_000
 print(peak() - before)
 """

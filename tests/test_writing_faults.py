@@ -55,7 +55,7 @@ def test_a_few_of_all_faults_end_as_promised(tmp_path):
 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch):
-    monkeypatch.setattr(writer, "_BLOCK_BYTES", 20 * GROUP)
+    monkeypatch.setattr(writer, "BLOCK_BYTES", 20 * GROUP)
 
 
 @pytest.fixture
