@@ -128,10 +128,11 @@ def shard(
 @click.option("--dry-run", is_flag=True, help="Only show what would be done.")
 @_QUIET
 def refresh(folder: str, sources: tuple[str, ...], dry_run: bool, quiet: bool) -> None:
-    """Bring a shard set up to date with newer Parquet files, without writing it again.
+    """Bring a shard set up to date with newer Parquet files.
 
-    Adds the rows of eras that it lacks, fills in targets that have come since, and corrects those
-    that have changed. What has opened the set before keeps what was there.
+    Nothing that is there is written again: adds the rows of eras that it lacks, fills in targets
+    that have come since, and corrects those that have changed. What has opened the set before keeps
+    what was there.
     """
     refresh_set(Path(folder), sources, dry_run=dry_run, progress=not quiet, show=click.echo)
     if dry_run:
