@@ -23,6 +23,7 @@ SMALL = {
     "write": "--rows 50000 --features 1050 --rounds 1",
     "modelling": "--rows 50000 --features 1050 --rounds 1 --seconds 2",
     "faults": "--count 10",
+    "startup": "--rounds 1",
 }
 FULL = {
     "peak_rss": "--rows 600000",
@@ -31,6 +32,7 @@ FULL = {
     "write": "",
     "modelling": "",
     "faults": "",
+    "startup": "",
 }
 
 

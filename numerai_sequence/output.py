@@ -71,9 +71,7 @@ class Output:
             self.mend()
             if not self.holds_set_of(sources, options, overwrite=overwrite):
                 return False
-            with claimed(self._writing) as is_there:
-                if is_there:
-                    self._discard()
+            self.discard()
             return True
 
     def mend(self) -> None:
@@ -88,6 +86,19 @@ class Output:
         with self._explained(), claimed(self._writing) as is_there:
             if is_there:
                 self._mend()
+
+    def discard(self) -> None:
+        """Remove what a run that was killed has left, after `mend`.
+
+        Raises
+        ------
+        OutputExistsError
+            Another process writes to the folder.
+        OutputError
+        """
+        with self._explained(), claimed(self._writing) as is_there:
+            if is_there:
+                self._discard()
 
     def holds_set_of(
         self, sources: Sequence[Source], options: WriteOptions, *, overwrite: bool

@@ -157,6 +157,8 @@ def refresh_set(
                 manifest = _add_eras(shards.manifest, opened, plan, output, writing, progress)
                 patch = comparison.write(writing / f"patch-{output.generation()}.arrow")
                 output.commit(manifest if patch is None else with_patch(manifest, *patch))
+        elif not dry_run:
+            output.discard()
     return found
 
 

@@ -14,6 +14,8 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from tables import numerai_table, row_digits, write_features_json, write_source
@@ -24,6 +26,7 @@ from numerai_sequence import (
     ManifestError,
     OutputExistsError,
     SourceError,
+    append_shards,
     open_shards,
     write_shards,
 )
@@ -62,7 +65,8 @@ def stamps(folder):
 
 def files_of_set(folder):
     manifest = json.loads((folder / "manifest.json").read_text())
-    return {"manifest.json", *(shard["file"] for shard in manifest["shards"])}
+    files = [*manifest["shards"], *manifest.get("patches", [])]
+    return {"manifest.json", *(file["file"] for file in files)}
 
 
 def assert_tidy(folder, *others):
@@ -459,7 +463,7 @@ def test_an_error_after_rows_were_written_removes_them(train, tmp_path):
 NURSERY = """
 import contextlib, json, os, resource, signal, sys, time
 import pyarrow
-from numerai_sequence import write_shards
+from numerai_sequence import append_shards, write_shards
 
 pyarrow.chunked_array([[1]]).to_numpy()  # loads pandas, which no child should have to
 
@@ -504,7 +508,10 @@ def run(task):
         resource.setrlimit(resource.RLIMIT_FSIZE, (task["file_bytes"],) * 2)
     options = {"num_shards": 3, "overwrite": task["overwrite"], "progress": False}
     try:
-        write_shards(task["source"], task["out"], **options)
+        if task["refreshes"]:
+            append_shards(task["out"], task["source"], progress=False)
+        else:
+            write_shards(task["source"], task["out"], **options)
     except OSError:
         return 3
     return 0
@@ -539,7 +546,8 @@ def nursery():
         source,
         out,
         *,
-        overwrite,
+        overwrite=False,
+        refreshes=False,
         step=0,
         events=CHANGES,
         how="kill",
@@ -549,7 +557,7 @@ def nursery():
     ):
         task = {"source": str(source), "out": str(out), "overwrite": overwrite, "step": step}
         task |= {"events": events, "how": how, "kill_after": kill_after}
-        task |= {"file_bytes": file_bytes, "listing": listing}
+        task |= {"file_bytes": file_bytes, "listing": listing, "refreshes": refreshes}
         print(json.dumps(task), file=process.stdin, flush=True)
         return json.loads(process.stdout.readline())
 
@@ -798,3 +806,37 @@ def test_a_disk_that_takes_no_more_leaves_the_old_set_and_nothing_else(
     assert code == 3
     assert not (tmp_path / "new").exists()
     assert ids_of(write(states["new"], old, overwrite=True)) == NEW
+
+
+@needs_fork
+@pytest.mark.parametrize("how", ["kill", "fail"])
+def test_a_refresh_that_ends_at_any_step_leaves_the_old_set_or_the_new(nursery, tmp_path, how):
+    whole = numerai_table(rows=ROWS, eras=8)
+    pq.write_table(whole, tmp_path / "new.parquet")
+    known = whole.filter(pc.less(whole["era"], "0007"))
+    values = known["target"].to_numpy().copy()
+    values[::7] = np.nan  # which come with the new file
+    place = known.schema.get_field_index("target")
+    column = pa.array(values, known["target"].type, from_pandas=True)
+    pq.write_table(known.set_column(place, "target", column), tmp_path / "old.parquet")
+    old = write(tmp_path / "old.parquet", tmp_path / "old")
+    before, after = sorted(known["id"].to_pylist()), sorted(whole["id"].to_pylist())
+    missing, seen = {"target": int(np.isnan(values).sum())}, set()
+    for step in range(1, 100):
+        out = Path(shutil.copytree(old, tmp_path / f"out{step}"))
+        code, _ = nursery(tmp_path / "new.parquet", out, refreshes=True, step=step, how=how)
+        found = ids_of(out)
+        with open_shards(out) as shards:
+            assert (found, shards.missing) in ((before, missing), (after, {}))
+        seen.add(len(found))
+        if how == "fail" and found == before:
+            assert_tidy(out)
+        assert not append_shards(out, tmp_path / "new.parquet", progress=False).is_needed or (
+            found == before
+        )
+        assert ids_of(out) == after
+        assert_tidy(out)
+        if code == 0:
+            break
+    assert step > 10
+    assert seen == {len(before), len(after)}
