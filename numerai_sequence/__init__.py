@@ -215,9 +215,9 @@ def append_shards(
 
     Rows of eras that the set lacks are added. Of rows that it has, targets that have come since are
     filled in, and those that have changed corrected, as are data types. Features of these rows are
-    not read: Numerai does not change them. What is written is a shard file for each era or some of
-    them, and for each record batch that has a row with another target all targets of its rows; a
-    set that was opened before stays as it was then.
+    not read: Numerai does not change them. What is written are shard files of the new eras, and the
+    targets that differ of each record batch that has such a row. A set that was opened before stays
+    as it was then.
 
     Parameters
     ----------

@@ -1,13 +1,13 @@
 """Comparison: of rows that a set has, which data types and targets do sources now say otherwise?
 
-Each row of a source is found in the set by its era and id. What differs is kept, and becomes a
-patch: of each record batch that has such rows, all data types and targets as they are now.
+Each row of a source is found in the set by its era and id. What differs is kept, and becomes
+patches: of each record batch that has such rows, the columns that differ, as they are now.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 
 from .batches import count_missing, count_values, see_on_disk
 from .errors import SourceError
-from .layout import Batch, Manifest, Patch, Place, Shard, patch_schema
+from .layout import Batch, Manifest, Patch, Place, Shard
 from .paging import advise
 from .shards import ShardSet
 from .source import Source
@@ -56,8 +56,10 @@ class Comparison:
         for batch, (place, number) in enumerate(self._places):
             eras = shards.manifest.shards[place].batches[number].eras
             self._batch_of |= dict.fromkeys(eras, batch)
+        self._columns = ("data_type", *shards.targets)
         self._seen: dict[int, npt.NDArray[np.bool_]] = {}
-        self._changes: dict[int, list[tuple[npt.NDArray[Any], pa.Table]]] = {}
+        # Of each record batch: rows of it that differ in a column, and what they have now.
+        self._changes: dict[int, dict[str, list[tuple[npt.NDArray[Any], pa.Array]]]] = {}
         self.filled: Counter[str] = Counter()
         self.corrected: Counter[str] = Counter()
         self.data_types = 0
@@ -91,20 +93,19 @@ class Comparison:
         if pc.any(is_other).as_py():
             row = pc.index(is_other, True).as_py()
             raise _refused(source, rows, row, f"is of era {before['era'][row]} in the set")
-        changed = self._count_changes(source, before, rows)
-        if changed.any():
-            kept = np.flatnonzero(changed)
-            columns = patch_schema(self._shards.targets).names
-            self._changes.setdefault(batch, []).append(
-                (places[kept], rows.select(columns).take(kept))
-            )
+        for name in self._columns:
+            differs = self._find_changes(source, name, before, rows)
+            if len(differs):
+                columns = self._changes.setdefault(batch, {})
+                newer = rows[name].combine_chunks().take(differs)
+                columns.setdefault(name, []).append((places[differs], newer))
         place, _ = self._places[batch]
         advise(self._shards.files[place].map, "MADV_DONTNEED")
 
     def _batch(self, batch: int) -> pa.RecordBatch:
         place, number = self._places[batch]
         known = self._shards.batches(place)[number]
-        return known.select(["id", "era", *patch_schema(self._shards.targets).names])
+        return known.select(["id", "era", *self._columns])
 
     def _see(
         self, source: Source, batch: int, rows: pa.Table, places: npt.NDArray[np.int64]
@@ -119,100 +120,119 @@ class Comparison:
             raise _refused(source, rows, int(np.argmax(again)), "is there twice")
         seen[places] = True
 
-    def _count_changes(
-        self, source: Source, before: pa.Table, rows: pa.Table
-    ) -> npt.NDArray[np.bool_]:
-        """Count what differs, and return in which rows something does."""
-        old, new = before["data_type"], rows["data_type"]
-        # Two nulls are the same, and what compares with one of them is null.
-        same = pc.fill_null(pc.equal(old, new), False).to_numpy()
-        changed: npt.NDArray[np.bool_] = ~(
-            same | (old.is_null().to_numpy() & new.is_null().to_numpy())
-        )
-        self.data_types += int(changed.sum())
-        for name in self._shards.targets:
-            was, now = before[name].to_numpy(), rows[name].to_numpy()
-            was_missing, is_missing = np.isnan(was), np.isnan(now)
-            differs = (was != now) & ~(was_missing & is_missing)
-            lost = differs & is_missing
-            if lost.any():
-                row = int(np.argmax(lost))
-                what = f"has no {name} any more, which is {was[row]} in the set"
-                raise _refused(source, rows, row, what, column=name)
-            self.filled[name] += int((differs & was_missing).sum())
-            self.corrected[name] += int((differs & ~was_missing).sum())
-            changed |= differs
-        return changed
+    def _find_changes(
+        self, source: Source, name: str, before: pa.Table, rows: pa.Table
+    ) -> npt.NDArray[np.int64]:
+        """Return which rows differ in a column, and count them."""
+        if name == "data_type":
+            old, new = before[name], rows[name]
+            # Two nulls are the same, and what compares with one of them is null.
+            same = pc.fill_null(pc.equal(old, new), False).to_numpy()
+            both = old.is_null().to_numpy() & new.is_null().to_numpy()
+            differs = np.flatnonzero(~(same | both))
+            self.data_types += len(differs)
+            return differs
+        was, now = before[name].to_numpy(), rows[name].to_numpy()
+        was_missing, is_missing = np.isnan(was), np.isnan(now)
+        differs = np.flatnonzero((was != now) & ~(was_missing & is_missing))
+        lost = differs[is_missing[differs]]
+        if len(lost):
+            what = f"has no {name} any more, which is {was[lost[0]]} in the set"
+            raise _refused(source, rows, int(lost[0]), what, column=name)
+        filled = int(was_missing[differs].sum())
+        self.filled[name] += filled
+        self.corrected[name] += len(differs) - filled
+        return differs
 
     @property
-    def patch_rows(self) -> int:
-        """The rows of all record batches that have one that differs."""
-        return sum(self._meta(batch).rows for batch in self._changes)
+    def patch_bytes(self) -> int:
+        """About how many bytes the patches take."""
+        return sum(
+            self._meta(batch).rows * sum(4 if name != "data_type" else 12 for name in columns)
+            for batch, columns in self._changes.items()
+        )
 
-    def write(self, path: Path) -> tuple[Patch, dict[str, Shard]] | None:
-        """Write what differs as a patch; return it, and the shards as they are with it, by name.
+    def write(self, folder: Path, generation: int) -> tuple[list[Patch], dict[str, Shard]]:
+        """Write what differs as patches; return them, and the shards as they are now, by name.
 
-        None: nothing differs.
+        There is a patch for each choice of columns that differ: those of 20 days in some eras, and
+        those of 60 days in others.
         """
-        if not self._changes:
-            return None
-        batches, newer = sorted(self._changes), {}
-
-        def patched() -> Iterator[pa.RecordBatch]:
-            for batch in batches:
-                columns = self._patch(batch)
-                newer[batch] = replace(
-                    self._meta(batch),
-                    data_types=dict(sorted(count_values(columns["data_type"]).items())),
-                    missing=count_missing(columns, self._shards.targets),
-                )
-                yield columns
-
-        schema = patch_schema(self._shards.targets)
-        with open(path, "wb") as file, pa.ipc.new_file(file, schema) as writer:
-            for columns in patched():
-                writer.write_batch(columns)
-        bytes_, checksum = see_on_disk(path)
         shards: dict[str, Shard] = {}
+        chosen: dict[tuple[str, ...], list[int]] = {}
+        for batch, changes in sorted(self._changes.items()):
+            columns = tuple(name for name in self._columns if name in changes)
+            chosen.setdefault(columns, []).append(batch)
+        patches = [
+            self._write(folder / f"patch-{number:02d}-{generation}.arrow", *what, shards)
+            for number, what in enumerate(chosen.items())
+        ]
+        return patches, shards
+
+    def _write(
+        self, path: Path, columns: tuple[str, ...], batches: list[int], shards: dict[str, Shard]
+    ) -> Patch:
         places = []
         for batch in batches:
             place, number = self._places[batch]
             shard = self._shards.manifest.shards[place]
-            counts = list(shards.get(shard.file, shard).batches)
-            counts[number] = newer[batch]
-            shards[shard.file] = replace(shard, batches=tuple(counts))
-            places.append(Place(shard.file, number, newer[batch].rows))
-        return Patch(path.name, bytes_, checksum, tuple(places)), shards
+            places.append(Place(shard.file, number, self._meta(batch).rows))
+        patch = Patch(path.name, 0, "", columns, tuple(places))
+        with open(path, "wb") as file, pa.ipc.new_file(file, patch.schema) as writer:
+            for batch in batches:
+                newer = self._patch(batch, patch.schema)
+                writer.write_batch(newer)
+                self._count(batch, newer, shards)
+        bytes_, checksum = see_on_disk(path)
+        return replace(patch, bytes=bytes_, checksum=checksum)
+
+    def _patch(self, batch: int, schema: pa.Schema) -> pa.RecordBatch:
+        """Return columns of a record batch as they are now."""
+        known, arrays = self._batch(batch), []
+        for field in schema:
+            values = known[field.name].to_numpy(zero_copy_only=False).copy()
+            for places, newer in self._changes[batch][field.name]:
+                values[places] = newer.to_numpy(zero_copy_only=False)
+            arrays.append(pa.array(values, field.type))
+        return pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+    def _count(self, batch: int, newer: pa.RecordBatch, shards: dict[str, Shard]) -> None:
+        """Count the data types and missing targets of a record batch anew."""
+        place, number = self._places[batch]
+        shard = self._shards.manifest.shards[place]
+        batches = list(shards.get(shard.file, shard).batches)
+        counts, names = batches[number], newer.schema.names
+        targets = [name for name in names if name != "data_type"]
+        missing = {name: n for name, n in counts.missing.items() if name not in targets}
+        missing |= count_missing(newer, targets)
+        data_types = counts.data_types
+        if "data_type" in names:
+            data_types = dict(sorted(count_values(newer["data_type"]).items()))
+        batches[number] = replace(
+            counts,
+            data_types=data_types,
+            missing={name: missing[name] for name in self._shards.targets if name in missing},
+        )
+        shards[shard.file] = replace(shard, batches=tuple(batches))
 
     def _meta(self, batch: int) -> Batch:
         place, number = self._places[batch]
         return self._shards.manifest.shards[place].batches[number]
 
-    def _patch(self, batch: int) -> pa.RecordBatch:
-        """Return all data types and targets of a record batch, as they are now."""
-        known, schema = self._batch(batch), patch_schema(self._shards.targets)
-        values = [
-            np.array(known["data_type"].to_pylist(), object),
-            *(known[name].to_numpy().copy() for name in self._shards.targets),
-        ]
-        for places, rows in self._changes[batch]:
-            for name, column in zip(schema.names, values, strict=True):
-                column[places] = rows[name].to_pandas() if name == "data_type" else rows[name]
-        arrays = [
-            pa.array(column, field.type) for column, field in zip(values, schema, strict=True)
-        ]
-        return pa.RecordBatch.from_arrays(arrays, schema=schema)
 
-
-def with_patch(manifest: Manifest, patch: Patch, shards: dict[str, Shard]) -> Manifest:
-    """Return a manifest with one patch more, and without those that nothing is left of."""
-    patches, newer = [patch], set(patch.places)
-    for older in reversed(manifest.patches):
-        if not newer.issuperset(older.places):
-            patches.insert(0, older)
-            newer.update(older.places)
+def with_patches(
+    manifest: Manifest, patches: Sequence[Patch], shards: Mapping[str, Shard]
+) -> Manifest:
+    """Return a manifest with more patches, and without those that nothing is left of."""
+    kept: list[Patch] = []
+    newer: set[tuple[Place, str]] = set()
+    for patch in reversed([*manifest.patches, *patches]):
+        has = {(place, name) for place in patch.places for name in patch.columns}
+        if not newer.issuperset(has):
+            kept.insert(0, patch)
+            newer |= has
     now = tuple(shards.get(shard.file, shard) for shard in manifest.shards)
-    return replace(manifest, shards=now, patches=tuple(patches))
+    return replace(manifest, shards=now, patches=tuple(kept))
 
 
 def _refused(

@@ -48,7 +48,7 @@ def find_values(
     size : int
         Bytes of the file.
     schema : pyarrow.Schema
-        That it has to have, from `layout.shard_schema` or `patch_schema`.
+        That it has to have, of a shard file or of a patch.
     rows : sequence of int
         That its record batches have to have.
 
@@ -159,6 +159,7 @@ class _Columns:
         row_bytes: list[int] = []
         more_bytes: list[int] = []
         node_rows: list[int] = []
+        self._nullable: tuple[int, int] | None = None
         for field in schema:
             if field.name == "data_type":
                 self._nullable = len(node_rows), len(row_bytes)
@@ -200,15 +201,15 @@ class _Columns:
             raise ValueError("more rows than it has room for")
         lengths = rows[:, np.newaxis] * self._node_rows
         nulls = nodes[:, :, 1].copy()
-        node, validity = self._nullable
-        has_nulls = nulls[:, node] > 0
-        if not ((nulls[:, node] >= 0) & (nulls[:, node] <= rows)).all():
-            raise ValueError("more nulls than rows")
-        nulls[:, node] = 0
+        needed = rows[:, np.newaxis] * self._row_bytes + self._more_bytes
+        if self._nullable is not None:
+            node, validity = self._nullable
+            if not ((nulls[:, node] >= 0) & (nulls[:, node] <= rows)).all():
+                raise ValueError("more nulls than rows")
+            needed[:, validity] = np.where(nulls[:, node] > 0, (rows + 7) // 8, 0)
+            nulls[:, node] = 0
         if (nodes[:, :, 0] != lengths).any() or nulls.any():
             raise ValueError("a column of another length, or a null where none may be")
-        needed = rows[:, np.newaxis] * self._row_bytes + self._more_bytes
-        needed[:, validity] = np.where(has_nulls, (rows + 7) // 8, 0)
         offset, length = buffers[:, :, 0], buffers[:, :, 1]
         is_inside = (offset >= 0) & (length >= needed) & (offset <= bodies[:, np.newaxis])
         if not (is_inside & (length <= bodies[:, np.newaxis] - offset)).all():

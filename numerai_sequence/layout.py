@@ -103,15 +103,23 @@ class Place:
 
 @dataclass(frozen=True)
 class Patch:
-    """A file of data types and targets, which replace those of record batches of the shard files.
+    """A file of data types or targets, which replace those of record batches of the shard files.
 
-    It has a record batch for each of the `places`, with its rows in the same order.
+    It has these `columns`, and a record batch for each of the `places`, with its rows in the same
+    order.
     """
 
     file: str
     bytes: int
     checksum: str
+    columns: tuple[str, ...]
     places: tuple[Place, ...]
+
+    @property
+    def schema(self) -> pa.Schema:
+        kinds = {"data_type": pa.string()}
+        fields = [pa.field(name, kinds.get(name, pa.float32())) for name in self.columns]
+        return pa.schema(fields, {"numerai_sequence.version": "2"})
 
 
 @dataclass(frozen=True)
@@ -127,7 +135,7 @@ class Manifest:
     partial_sets : dict of str to (int, int)
         The others: how many of their features are in `features`, and how many they have.
     patches : tuple of Patch
-        A later one replaces what an earlier one has of the same place.
+        A later one replaces what an earlier one has of the same place and column.
     """
 
     encoding: str
@@ -169,13 +177,6 @@ def shard_schema(encoding: str, features: tuple[str, ...], targets: tuple[str, .
         "numerai_sequence.features": json.dumps(features),
     }
     return pa.schema(fields, metadata)
-
-
-def patch_schema(targets: tuple[str, ...]) -> pa.Schema:
-    """Return the Arrow schema of every patch of a set."""
-    fields = [pa.field("data_type", pa.string())]
-    fields += [pa.field(name, pa.float32()) for name in targets]
-    return pa.schema(fields, {"numerai_sequence.version": "2"})
 
 
 def is_shard_name(name: str) -> bool:

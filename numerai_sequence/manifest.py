@@ -225,6 +225,9 @@ def _check_places(manifest: Manifest) -> None:
         for number, batch in enumerate(shard.batches)
     }
     for patch in manifest.patches:
+        unknown = set(patch.columns) - {"data_type", *manifest.targets}
+        if unknown or not patch.columns:
+            raise ValueError(f"{short(patch.file)}: columns {short(patch.columns)}")
         for place in patch.places:
             if rows.get((place.shard, place.batch)) != place.rows:
                 raise ValueError(
@@ -291,6 +294,7 @@ def _patch(patch: Any) -> Patch:
         file,
         as_count(patch["bytes"]),
         as_text(patch["checksum"]),
+        as_names(patch["columns"]),
         tuple(
             Place(as_text(place["shard"]), as_count(place["batch"]), as_count(place["rows"]))
             for place in places

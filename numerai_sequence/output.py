@@ -35,7 +35,7 @@ from .steps import forget
 
 _WRITING = ".writing"
 _JOURNAL = "journal.json"
-_NUMBERED = re.compile(r"(?:shard-\d+|patch)(?:-(\d+))?\.arrow")
+_NUMBERED = re.compile(r"(?:shard|patch)-\d+(?:-(\d+))?\.arrow")
 
 
 class Output:

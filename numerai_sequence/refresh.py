@@ -1,7 +1,7 @@
 """Refresh: rows of new eras, and targets that have come since, from sources into a shard set.
 
 The eras that a set lacks become shard files beside those that are there. Of the others the data
-types and targets are compared, and what differs becomes a patch. No feature that is there is
+types and targets are compared, and what differs becomes patches. No feature that is there is
 written again, or read. The manifest that tells of all this is replaced at one instant: who has
 opened the set before keeps what was there.
 """
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from .checks import short
-from .comparison import Comparison, with_patch
+from .comparison import Comparison, with_patches
 from .encoding import row_bytes
 from .eras import sort_eras
 from .errors import OutputExistsError
@@ -51,7 +51,7 @@ class Refresh:
     data_types : int
         How many of them get another data type.
     bytes : int
-        That are written, about: of shard files and of a patch.
+        That are written, about: of shard files and of patches.
     set_bytes : int
         Of the files of the set before.
     """
@@ -155,8 +155,8 @@ def refresh_set(
                         path=folder,
                     )
                 manifest = _add_eras(shards.manifest, opened, plan, output, writing, progress)
-                patch = comparison.write(writing / f"patch-{output.generation()}.arrow")
-                output.commit(manifest if patch is None else with_patch(manifest, *patch))
+                patches = comparison.write(writing, output.generation())
+                output.commit(with_patches(manifest, *patches))
         elif not dry_run:
             output.discard()
     return found
@@ -238,8 +238,8 @@ def _describe(
     manifest = shards.manifest
     eras = sort_eras(set().union(*counts).difference(shards.era_rows))
     rows = sum(window.rows for window in plan.windows) if plan else 0
-    others = OTHER_BYTES + 4 * len(manifest.targets)
-    width = row_bytes(manifest.encoding, len(manifest.features)) + others
+    width = row_bytes(manifest.encoding, len(manifest.features))
+    width += OTHER_BYTES + 4 * len(manifest.targets)
     return Refresh(
         shards.folder,
         tuple(eras),
@@ -247,7 +247,7 @@ def _describe(
         {name: count for name, count in comparison.filled.items() if count},
         {name: count for name, count in comparison.corrected.items() if count},
         comparison.data_types,
-        rows * width + comparison.patch_rows * others,
+        rows * width + comparison.patch_bytes,
         sum(file.bytes for file in manifest.files),
     )
 

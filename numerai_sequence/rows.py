@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import mmap
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -39,9 +39,9 @@ class Rows:
         The rows of each record batch, shard file by shard file.
     width : int
         Bytes of an encoded row.
-    patched : dict of int to (int, int)
-        Of record batches whose targets are in a patch: its number in `files`, and that of its
-        record batch.
+    patched : sequence of (str, int, int, int)
+        The targets that are in patches: the name, the number of the record batch, and of the patch
+        that in `files` and that of the record batch there.
 
     Attributes
     ----------
@@ -54,7 +54,7 @@ class Rows:
         files: Sequence[Mapped],
         sizes: Sequence[Sequence[int]],
         width: int,
-        patched: Mapping[int, tuple[int, int]],
+        patched: Sequence[tuple[str, int, int, int]],
     ) -> None:
         self._files = files
         self._width = width
@@ -66,11 +66,12 @@ class Rows:
             name: np.concatenate([file.starts[name] for file in shards])
             for name in (shards[0].starts if shards else ())
         }
-        self._target_file_of = self._file_of.copy()
-        for batch, (file, number) in patched.items():
-            self._target_file_of[batch] = file
-            for name, starts in files[file].starts.items():
-                self._starts_of[name][batch] = starts[number]
+        self._target_file_of = dict.fromkeys(self._starts_of, self._file_of)
+        for name, batch, file, number in patched:
+            if self._target_file_of[name] is self._file_of:
+                self._target_file_of[name] = self._file_of.copy()
+            self._target_file_of[name][batch] = file
+            self._starts_of[name][batch] = files[file].starts[name][number]
 
     @property
     def count(self) -> int:
@@ -103,7 +104,7 @@ class Rows:
                 inner = slice(*np.searchsorted(breaks, (start + 1, stop)))
                 self._read(batch, chosen, encoded[start:stop], breaks[inner] - start)
             _take(columns, chosen, pager)
-            for number in {int(self._file_of[batch]), int(self._target_file_of[batch])}:
+            for number in {self._file_of[batch], *(self._file(name, batch) for name in targets)}:
                 self._files[number].check_whole()
         return encoded, values.T
 
@@ -131,8 +132,8 @@ class Rows:
             chosen = rows[start:stop] - self.starts[batch]
             number = int(self._file_of[batch])
             yield number, _ranges(chosen, self._start(FEATURES, batch), self._width)
-            number = int(self._target_file_of[batch])
             for name in targets:
+                number = self._file(name, batch)
                 yield number, _ranges(chosen, self._start(name, batch), 4)
 
     def _by_batch(self, rows: Numbers) -> Iterator[tuple[int, int, int]]:
@@ -154,9 +155,12 @@ class Rows:
         return view
 
     def _target(self, name: str, batch: int) -> Values:
-        file = self._files[int(self._target_file_of[batch])]
+        file = self._files[self._file(name, batch)]
         view: Values = file.view(self._start(name, batch), (self._count(batch),), np.float32)
         return view
+
+    def _file(self, name: str, batch: int) -> int:
+        return int(self._target_file_of[name][batch])
 
     def _count(self, batch: int) -> int:
         return int(self.starts[batch + 1] - self.starts[batch])

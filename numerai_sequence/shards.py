@@ -26,7 +26,7 @@ from .contents import check_column, check_columns
 from .encoding import Bytes, row_bytes
 from .eras import sort_eras
 from .errors import CorruptShardError, ManifestError
-from .layout import MANIFEST, META_COLUMNS, Manifest, patch_schema
+from .layout import MANIFEST, META_COLUMNS, Manifest
 from .manifest import read_manifest
 from .mapped import Mapped
 from .opened import Opened
@@ -81,9 +81,9 @@ class ShardSet:
     """
 
     def __init__(self, folder: Path, manifest: Manifest) -> None:
-        shard, patch = manifest.schema, patch_schema(manifest.targets)
-        files = [Mapped(folder / one.file, one, shard) for one in manifest.shards]
-        patches = [Mapped(folder / one.file, one, patch) for one in manifest.patches]
+        schema = manifest.schema
+        files = [Mapped(folder / one.file, one, schema) for one in manifest.shards]
+        patches = [Mapped(folder / one.file, one, one.schema) for one in manifest.patches]
         self._open(folder, manifest, files, patches)
 
     def _open(
@@ -99,9 +99,12 @@ class ShardSet:
         self._patched = _find_patched(manifest)
         sizes = [[batch.rows for batch in shard.batches] for shard in manifest.shards]
         width = row_bytes(manifest.encoding, len(manifest.features))
-        patched = {
-            batch: (len(files) + patch, number) for batch, (patch, number) in self._patched.items()
-        }
+        patched = [
+            (name, batch, len(files) + patch, number)
+            for batch, columns in self._patched.items()
+            for name, (patch, number) in columns.items()
+            if name != "data_type"
+        ]
         self._rows = Rows([*files, *patches], sizes, width, patched)
         self.watch = Watch([*files, *patches])
         self.checker = Checker([*files, *patches], manifest.files)
@@ -237,14 +240,12 @@ class ShardSet:
         batches = self._files[place].batches()
         first = sum(len(shard.batches) for shard in self.manifest.shards[:place])
         for number, batch in enumerate(batches):
-            if first + number in self._patched:
-                patch, newer = self._patched[first + number]
-                [columns] = self._patches[patch].batches()[newer : newer + 1]
-                taken = [
-                    (columns if name in columns.schema.names else batch).column(name)
-                    for name in batch.schema.names
-                ]
-                batches[number] = pa.RecordBatch.from_arrays(taken, schema=batch.schema)
+            columns = dict(zip(batch.schema.names, batch.columns, strict=True))
+            for name, (patch, newer) in self._patched.get(first + number, {}).items():
+                columns[name] = self._patches[patch].batches()[newer][name]
+            batches[number] = pa.RecordBatch.from_arrays(
+                list(columns.values()), schema=batch.schema
+            )
         return batches
 
     def check_whole(self, place: int) -> None:
@@ -352,18 +353,22 @@ class ShardSet:
             raise ValueError(f"the shard set {str(self.folder)!r} is closed; open it again")
 
 
-def _find_patched(manifest: Manifest) -> dict[int, tuple[int, int]]:
-    """Return of each record batch that was patched the patch, and its record batch there."""
+def _find_patched(manifest: Manifest) -> dict[int, dict[str, tuple[int, int]]]:
+    """Return of each record batch the columns that were patched.
+
+    Each with the number of the patch, and that of the record batch there.
+    """
     first, count = {}, 0
     for shard in manifest.shards:
         first[shard.file] = count
         count += len(shard.batches)
-    return {
-        first[place.shard] + place.batch: (number, newer)
-        for number, patch in enumerate(manifest.patches)
-        for newer, place in enumerate(patch.places)
-        if place.shard in first
-    }
+    found: dict[int, dict[str, tuple[int, int]]] = {}
+    for number, patch in enumerate(manifest.patches):
+        for newer, place in enumerate(patch.places):
+            if place.shard in first:
+                columns = found.setdefault(first[place.shard] + place.batch, {})
+                columns |= dict.fromkeys(patch.columns, (number, newer))
+    return found
 
 
 def open_shards(path: PathLike | Iterable[PathLike]) -> ShardSet:
