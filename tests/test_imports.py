@@ -1,0 +1,190 @@
+"""Imports: each module imports only what stands above it, and none that it can do without."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import numerai_sequence
+
+PACKAGE = Path(numerai_sequence.__file__).parent
+
+# In the data's way. A new module gets a place here, below all that it imports.
+STAGES = {
+    "what all may use": """
+        version errors extras checks buffers locks progress files""",
+    "pure: numbers, no files and no Keras": """
+        encoding eras splits order era_order ranks mixing memory""",
+    "what is on disk": """
+        layout manifest feature_sets""",
+    "from Parquet to shards": """
+        tasks steps claim scratch parquet source columns difference output windows plan filler
+        batches portions writer""",
+    "from shards to rows": """
+        flatbuffer ipc guard opened checking mapped paging contents rows shards selection""",
+    "from rows to batches": """
+        orders groups reading passes readers targets""",
+    "Keras, whichever is there": """
+        messages processes interrupts forms feeding enqueuers following distribution keras_compat
+        sequence""",
+    "models, scores and predictions": """
+        losses models network forward scoring exposure picture callbacks state identity resume
+        connection submission uploaded predictions export""",
+    "the package, and what is made of it": """
+        synthetic runs __init__ serving training demo cli __main__""",
+}
+ORDER = [module for stage in STAGES.values() for module in stage.split()]
+
+# What the writer's and the reader's side share: the format, and what is about no side at all.
+SHARED = {
+    "layout": "the format",
+    "manifest": "the format: its manifest",
+    "encoding": "the format: its features",
+    "eras": "the order of eras' names, and how they are counted",
+    "feature_sets": "names of features, from features.json or the manifest",
+    "errors": "what users catch",
+    "checks": "values of JSON and arguments",
+    "buffers": "memory for arrays, which encoding borrows",
+    "progress": "a bar",
+}
+
+KERAS = {"keras", "tensorflow", "tf_keras", "jax", "torch"}
+HEAVY = KERAS | {"pandas", "ray", "numerai_tools", "matplotlib", "scipy"}
+FILES = {
+    "os",
+    "io",
+    "pathlib",
+    "shutil",
+    "tempfile",
+    "mmap",
+    "glob",
+    "pyarrow.parquet",
+    "pyarrow.fs",
+}
+
+
+def imports(module, *, at_once):
+    """Yield the import statements of a module; at once: only those that its own import runs."""
+
+    def visit(node):
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, (ast.Import, ast.ImportFrom)):
+                yield child
+            is_later = isinstance(child, ast.FunctionDef) or (
+                isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING"
+            )
+            if not (at_once and is_later):
+                yield from visit(child)
+
+    return visit(ast.parse((PACKAGE / f"{module}.py").read_text(encoding="utf-8")))
+
+
+def ours(module, *, at_once=False):
+    """The modules of the package that a module imports."""
+    found = set()
+    for node in imports(module, at_once=at_once):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            names = [alias.name if alias.name in ORDER else "__init__" for alias in node.names]
+            found |= {node.module} if node.module else set(names)
+    return found
+
+
+def others(module, *, at_once=False):
+    """The packages and modules of others that a module imports, such as pyarrow and pyarrow.fs."""
+    names = set()
+    for node in imports(module, at_once=at_once):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif not node.level:
+            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return names | {name.split(".")[0] for name in names}
+
+
+def reach(*modules, at_once=False):
+    """These modules, those that they import, those that these import, and so on."""
+    found, new = set(), set(modules)
+    while new:
+        found |= new
+        new = set().union(*(ours(module, at_once=at_once) for module in new)) - found
+    return found
+
+
+def run(code):
+    """Return what Python prints in a process of its own, as a Python value."""
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return ast.literal_eval(done.stdout.splitlines()[-1])
+
+
+def test_each_module_has_one_place():
+    assert sorted(ORDER) == sorted(path.stem for path in PACKAGE.glob("*.py"))
+
+
+@pytest.mark.parametrize("module", ORDER)
+def test_imports_point_upward(module):
+    below = ours(module) - set(ORDER[: ORDER.index(module)])
+    assert not below, f"{module} imports {below}, which stand below it, or are no modules"
+
+
+def test_what_is_asked_for_late_points_upward_too():
+    assert set(numerai_sequence._LAZY.values()) <= ours("__init__")
+
+
+def test_writer_and_reader_meet_in_the_format_alone():
+    assert reach("writer") & reach("shards", "sequence") == set(SHARED)
+
+
+@pytest.mark.parametrize("module", ["order", "eras", "encoding"])
+def test_pure_modules_know_no_file_and_no_keras(module):
+    for reached in reach(module):
+        assert not others(reached) & (FILES | HEAVY), reached
+    assert reach(module) <= {module, "errors", "buffers"}
+
+
+def test_only_losses_import_keras_by_name():
+    """They are subclasses of its own. All else asks keras_compat which Keras there is."""
+    found = {module: others(module) & KERAS for module in ORDER}
+    assert {module: names for module, names in found.items() if names} == {"losses": {"keras"}}
+
+
+def test_only_sequence_and_losses_need_keras_to_be_imported():
+    """And what imports these; the writer, and the command, come without."""
+    code = f"""
+import importlib, sys
+sys.modules.update(dict.fromkeys({KERAS}))  # Python's own mark for a module not there
+failed = []
+for module in {[module for module in ORDER if not module.startswith("__")]}:
+    try:
+        importlib.import_module("numerai_sequence." + module)
+    except ImportError:
+        failed.append(module)
+print(failed)
+"""
+    needs = [module for module in ORDER if reach(module, at_once=True) & {"sequence", "losses"}]
+    assert run(code) == needs
+    assert not {"__init__", "writer", "shards", "scoring", "splits", "cli"} & set(needs)
+
+
+def test_only_uploaded_imports_pandas_at_once():
+    """Numerai calls what it holds with a frame; where else a frame is wanted, it comes late."""
+    found = {module: others(module, at_once=True) & (HEAVY - KERAS) for module in ORDER}
+    assert {module: names for module, names in found.items() if names} == {"uploaded": {"pandas"}}
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import numerai_sequence",
+        "from numerai_sequence.cli import main; main(['--help'], standalone_mode=False)",
+    ],
+    ids=["import", "help"],
+)
+def test_import_and_help_load_nothing_slow(code):
+    loaded = set(run(f"{code}; import sys; print([*sys.modules])"))
+    assert "numerai_sequence.writer" in loaded
+    assert not loaded & HEAVY
