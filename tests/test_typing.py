@@ -1,0 +1,214 @@
+"""Typing: a program that uses every public name passes mypy --strict, and mistakes are found."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+
+import numerai_sequence
+
+PROGRAM = """
+from __future__ import annotations
+
+from concurrent.futures import Executor, ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from typing_extensions import assert_type
+
+import numerai_sequence
+from numerai_sequence import (
+    CorruptShardError,
+    EraError,
+    EraScores,
+    FeatureError,
+    ManifestError,
+    NumeraiSequence,
+    NumeraiSequenceError,
+    OutOfMemoryError,
+    OutputError,
+    OutputExistsError,
+    PearsonLoss,
+    RankCorrelationLoss,
+    RayTasks,
+    Resume,
+    ResumeError,
+    ShardSet,
+    SourceError,
+    Split,
+    WorkerError,
+    connect_ranks,
+    export_predict,
+    open_shards,
+    predict,
+    split_eras,
+    walk_forward,
+    write_predictions,
+    write_shards,
+)
+
+
+def write(executor: ProcessPoolExecutor) -> ShardSet:
+    write_shards("train.parquet", "shards/")
+    return write_shards(
+        [Path("train.parquet"), "validation.parquet"],
+        Path("shards"),
+        num_shards=16,
+        encoding="packed",
+        mix_eras=4,
+        features="medium",
+        targets=["target"],
+        features_json="features.json",
+        seed=0,
+        overwrite=True,
+        progress=False,
+        executor=executor,
+    )
+
+
+def look() -> None:
+    with open_shards("shards/") as shards:
+        assert_type(shards, ShardSet)
+        assert_type(shards[::4], ShardSet)
+        assert_type(shards.eras, list[str])
+        assert_type(shards.features, tuple[str, ...])
+        assert_type(shards.targets, tuple[str, ...])
+        assert_type(shards.feature_sets, dict[str, tuple[str, ...]])
+        assert_type(shards.missing, dict[str, int])
+        assert_type(shards.paths, list[Path])
+        assert_type(shards.rows, int)
+        shards.column("id")
+        shards.verify(progress=True)
+    open_shards([Path("shards/shard-00.arrow")]).close()
+
+
+def weigh(eras: Any, y: Any) -> Any:
+    return np.ones(len(eras))
+
+
+def train(model: Any, shards: ShardSet) -> None:
+    split = split_eras(shards.eras, validation=0.2, purge=8)
+    assert_type(split, Split)
+    folds: list[Split] = walk_forward(shards.eras, window=None, step=156, purge=8)
+    sequence = NumeraiSequence(
+        shards,
+        batch_size=1000,
+        target={"main": "target", "aux": ["target_20", "target_60"]},
+        features=["feature_a"],
+        eras=split.train,
+        data_type="train",
+        missing_target="drop",
+        sample_weight={era: 1.0 for era in split.train},
+        batch_by="rows",
+        shuffle=True,
+        seed=0,
+        run_rows=None,
+        dtype="int8",
+        drop_remainder=True,
+        rank=0,
+        world_size=2,
+        memory_budget="512MB",
+        paging="auto",
+        verify=True,
+        workers=4,
+        use_multiprocessing=False,
+        max_queue_size=10,
+    )
+    sequence.sample_weight = weigh
+    assert_type(sequence.features, tuple[str, ...])
+    assert_type(len(sequence), int)
+    assert_type(sequence.run_rows, int)
+    NumeraiSequence("shards/", 1, eras="0001-", target=None, batch_by="era")
+    NumeraiSequence(["shards/shard-00.arrow"], eras=lambda era: era > "0001", target=["target"])
+    validation = NumeraiSequence(shards, eras=folds[-1].validation)
+    scores = EraScores(
+        validation,
+        target="target",
+        output="main",
+        meta_model="meta",
+        benchmarks=["ours", "theirs"],
+        exposure=True,
+        csv="scores.csv",
+        png=Path("scores.png"),
+        progress=False,
+    )
+    model.compile("adam", PearsonLoss())
+    model.compile("adam", RankCorrelationLoss(temperature=0.03))
+    model.fit(sequence, callbacks=[scores, Resume("state/", every=100)])
+    scores.score(model)
+    frame = predict(
+        model,
+        "live.parquet",
+        features=sequence.features,
+        eras="0001-",
+        data_type="live",
+        output="main",
+        dtype="int8",
+        ranked=True,
+        batch_size=100,
+        memory_budget=1 << 30,
+        progress=False,
+    )
+    assert_type(write_predictions(frame, "predictions.csv"), Path)
+    export_predict(
+        model, "predict.pkl", features=sequence.features, output="main", dtype="int8", ranked=True
+    )
+
+
+def spread(sources: list[Path]) -> tuple[int, int]:
+    executor: Executor = RayTasks(num_cpus=4, num_gpus=0.5, max_retries=2)
+    write_shards(sources, "shards/", executor=executor)
+    assert_type(RayTasks().submit(len, "abc").result(), int)
+    return connect_ranks()
+
+
+def tell(error: NumeraiSequenceError) -> tuple[str, Any]:
+    match error:
+        case SourceError():
+            return error.message, (error.path, error.column, error.row)
+        case OutputExistsError() | OutputError() | OutOfMemoryError():
+            return error.message, error.path
+        case ManifestError() | CorruptShardError() | ResumeError():
+            return error.message, (error.path, error.found, error.expected)
+        case EraError():
+            return error.message, error.eras
+        case FeatureError():
+            return error.message, error.names
+        case WorkerError():
+            return error.message, (error.pid, error.exitcode)
+    return f"{numerai_sequence.__version__}: {error}", None
+
+
+def mistakes(model: Any, shards: ShardSet) -> None:
+    write_shards("train.parquet", "shards/", encoding=3)  # arg-type
+    write_shards("train.parquet", "shards/", shards=16)  # call-arg
+    open_shards(3)  # arg-type
+    NumeraiSequence(shards, batch_size="1000")  # arg-type
+    NumeraiSequence(shards, batchsize=1000)  # call-arg
+    split_eras(shards.eras, validation=0.2)  # call-arg
+    walk_forward(shards.eras, window=None, step="156", purge=8)  # arg-type
+    Resume("state/", 100)  # call-arg
+    predict(model, "live.parquet", ranked="yes")  # arg-type
+    export_predict(model, "predict.pkl")  # call-arg
+"""
+
+
+def test_strict_types_hold_and_mistakes_are_found(tmp_path):
+    """Each mistake says in a comment as what; nothing else is one."""
+    (tmp_path / "program.py").write_text(PROGRAM)
+    command = [sys.executable, "-m", "mypy", "--strict", "--cache-dir", "cache", "program.py"]
+    shown = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True).stdout
+    found = re.findall(r"^program.py:(\d+): error: .*\[(.+)\]$", shown, re.MULTILINE)
+    lines = enumerate(PROGRAM.splitlines(), 1)
+    wrong = [(str(number), line.split("  # ")[1]) for number, line in lines if "  # " in line]
+    assert found == wrong, shown
+    assert len(wrong) == 10
+    assert f"Found {len(wrong)} errors in 1 file" in shown
+
+
+def test_the_program_uses_every_public_name():
+    _, program = PROGRAM.split("\n)\n", 1)  # what follows the imports
+    for name in numerai_sequence.__all__:
+        assert re.search(rf"\b{name}\b", program), name
