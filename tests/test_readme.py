@@ -101,3 +101,10 @@ def test_every_public_name_and_command_is_shown():
 def test_all_public_names_are_there():
     for name in numerai_sequence.__all__:
         assert getattr(numerai_sequence, name) is not None
+
+
+def test_it_opens_with_the_memory_that_was_measured():
+    opening, _ = README.split("```python", 1)
+    assert "97 GB as float32" in opening
+    assert "benchmarks/results/peak_rss.png" in opening
+    assert README.count("<!-- benchmarks:peak_rss -->") == opening.count("benchmarks:peak_rss") == 1
