@@ -1,9 +1,11 @@
-"""Train Keras models on all of the Numerai data, on a machine that can hold a fraction of it.
+"""Train Keras models on all of the Numerai data, on a machine that can hold a fraction of it::
 
-from numerai_sequence import NumeraiSequence, write_shards
+    from numerai_sequence import NumeraiSequence, write_shards
 
-shards = write_shards("train.parquet", "shards/")
-model.fit(NumeraiSequence(shards, batch_size=1000), workers=4)
+    shards = write_shards("train.parquet", "shards/")
+    model.fit(NumeraiSequence(shards, batch_size=1000), workers=4)
+
+`write_shards` is called once for a file; README shows all that there is.
 """
 
 from __future__ import annotations

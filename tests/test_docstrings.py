@@ -1,0 +1,78 @@
+"""Docstrings: the examples in them run."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+import textwrap
+from pathlib import Path
+
+import numpy as np
+import pytest
+from networks import keras
+
+import numerai_sequence
+from numerai_sequence import NumeraiSequence, connect_ranks, encoding
+from numerai_sequence.synthetic import write_parquet
+
+PACKAGE = Path(numerai_sequence.__file__).parent
+KINDS = ast.Module | ast.ClassDef | ast.FunctionDef
+
+
+def examples(text):
+    """What follows each ``::`` of a docstring, indented."""
+    blocks = re.findall(
+        r"::\n\n((?:    .*\n|\n)+)", f"{inspect.cleandoc(text)}\n".replace("\t", " ")
+    )
+    return [textwrap.dedent(block).strip() for block in blocks]
+
+
+def example(documented):
+    """The one example of a docstring."""
+    [code] = examples(documented.__doc__)
+    return code
+
+
+def test_there_are_no_examples_but_those_that_run_here():
+    found = {}
+    for path in PACKAGE.glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            text = (ast.get_docstring(node) or "") if isinstance(node, KINDS) else ""
+            assert ">>>" not in text, path
+            if "::\n" in text:
+                found[getattr(node, "name", path.stem)] = len(examples(text))
+    assert found == {"__init__": 1, "connect_ranks": 1, "encoding": 1}
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    write_parquet(tmp_path / "train.parquet", rows=2000, features=30)
+    monkeypatch.chdir(tmp_path)
+
+
+def test_the_package_trains(folder):
+    model = keras.Sequential([keras.layers.Input((30,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    names = {"model": model}
+    exec(example(numerai_sequence), names)
+    assert names["shards"].rows == 2000
+    assert np.isfinite(model.history.history["loss"]).all()
+
+
+def test_ranks_are_those_of_the_sequence(folder):
+    """That the ranks are connected is tested with Ray, in test_ray; here they are given."""
+    numerai_sequence.write_shards("train.parquet", "shards/", progress=False).close()
+    names = {"connect_ranks": lambda: (1, 2), "NumeraiSequence": NumeraiSequence}
+    exec(example(connect_ranks), names)
+    assert (names["training"].rank, names["training"].world_size) == (1, 2)
+
+
+def test_packed_bytes_are_those_of_the_formula():
+    target, formula = example(encoding).split("  ")[0].split(" = ")
+    assert target == "byte[j]"
+    columns = [np.array([value], np.uint8) for value in (4, 0, 3, 1, 2, 1, 4)]
+    [block] = encoding.cut_blocks("packed", 7, features_per_block=9)
+    [encoded] = encoding.encode_block([columns[place] for place in block.features], block)
+    f = [int(column[0]) for column in columns] + [0, 0]  # a feature past the end counts 0
+    assert list(encoded) == [eval(formula, {"f": f, "K": 3, "j": j}) for j in range(3)]
