@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import subprocess
 import sys
 from concurrent.futures import CancelledError, wait
@@ -12,6 +11,7 @@ from pathlib import Path
 import pytest
 import ray
 from ray_calls import fail, fit_fold, kill, kill_once, killed_once, sleep_for_ever, train_twice
+from readme import example
 from tables import write_source
 
 from numerai_sequence import (
@@ -29,10 +29,6 @@ from numerai_sequence.tasks import ray_at
 from numerai_sequence.training import TrainOptions, train
 
 TESTS = Path(__file__).parent
-README = (TESTS.parent / "README.md").read_text()
-RAY_EXAMPLES = [
-    block for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "ray" in block
-]
 
 
 @pytest.fixture(scope="module")
@@ -139,7 +135,7 @@ def test_two_workers_train_one_network_and_one_is_killed(cluster, tmp_path):
     """README's example; the weights are those of a training in which nobody is killed."""
     source = write_parquet(tmp_path / "train.parquet", rows=20_000, features=20, targets=1)
     write(source, tmp_path / "shards")
-    [block] = [block for block in RAY_EXAMPLES if "JaxTrainer" in block]
+    block = example("JaxTrainer")
     for name in ("shards", "ray"):
         block = block.replace(f"/shared/{name}", str(tmp_path / name))
     function, start = block.split("JaxTrainer(\n    train,")
@@ -153,8 +149,7 @@ def test_two_workers_train_one_network_and_one_is_killed(cluster, tmp_path):
 
 
 def test_the_example_of_tasks_runs(cluster, tmp_path):
-    [block] = [block for block in RAY_EXAMPLES if "RayTasks" in block]
-    block = block.replace("/shared", str(tmp_path)).replace('ray.init("auto")\n', "")
+    block = example("RayTasks").replace("/shared", str(tmp_path)).replace('ray.init("auto")\n', "")
     source = write_parquet(
         tmp_path / "many.parquet", rows=2000, features=20, targets=1, min_eras=400
     )

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
+import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -11,25 +14,38 @@ import pandas as pd
 import pytest
 from networks import keras
 from numerai_tools.submissions import validate_submission_numerai
+from readme import EXAMPLES, INLINE, PLAIN, README, SHELL, example
 
 import numerai_sequence
 from numerai_sequence import NumeraiSequence
 from numerai_sequence.cli import main
 from numerai_sequence.synthetic import write_parquet
 
-README = (Path(__file__).parent.parent / "README.md").read_text()
+TESTS = Path(__file__).parent
+ROOT = TESTS.parent
+
+
+def run_python(code, folder, **environment):
+    """Run code in a process of its own, and return what it prints."""
+    result = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=folder,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stderr
+    return result.stdout
 
 
 def test_the_first_example_runs(tmp_path):
-    example, *_ = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    assert "model.fit(NumeraiSequence(shards, batch_size=1000), workers=4)" in example
+    code = example("print(shards)")
+    assert code == EXAMPLES[0]
+    assert "model.fit(NumeraiSequence(shards, batch_size=1000), workers=4)" in code
     write_parquet(tmp_path / "train.parquet", rows=5000, features=30)
-    result = subprocess.run(
-        [sys.executable, "-c", example], cwd=tmp_path, capture_output=True, text=True
-    )
-    assert result.returncode == 0, result.stderr
-    assert "5,000 rows x 30 features (packed), 41 targets, 16 eras, 16 shards" in result.stdout
-    assert "5/5" in result.stdout
+    shown = run_python(code, tmp_path)
+    assert "5,000 rows x 30 features (packed), 41 targets, 16 eras, 16 shards" in shown
+    assert "5/5" in shown
 
 
 @pytest.fixture(scope="module")
@@ -51,28 +67,46 @@ def modelling(tmp_path_factory):
     return folder, {name: known[name] for name in names}
 
 
-EXAMPLES = {
-    re.search(word, block)[0]: block
-    for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL)[1:]
-    for word in ("walk_forward", "Boost", "PearsonLoss", "EraScores", "use_multiprocessing|workers")
-    if re.search(word, block) and "import ray" not in block  # test_ray.py has those
-}
+MODELLING = ["split_eras(shards", "class Boost", "PearsonLoss()", "EraScores(v", "workers=4))"]
 
 
-@pytest.mark.parametrize("example", EXAMPLES.values(), ids=EXAMPLES)
-def test_the_modelling_examples_run(modelling, example, monkeypatch):
+@pytest.mark.parametrize("words", MODELLING)
+def test_the_modelling_examples_run(modelling, words, monkeypatch):
     folder, names = modelling
     monkeypatch.chdir(folder)
-    exec(compile(example, "README.md", "exec"), dict(names))
+    exec(compile(example(words), "README.md", "exec"), dict(names))
 
 
-def test_there_is_an_example_of_everything():
-    assert set(EXAMPLES) == {"walk_forward", "Boost", "PearsonLoss", "EraScores", "workers"}
+PRELUDE = """
+import keras
+from numerai_sequence import NumeraiSequence, open_shards
+shards = open_shards("shards")
+model = keras.Sequential([keras.layers.Input((30,)), keras.layers.Dense(1)])
+model.compile("sgd", "mse")
+training = NumeraiSequence(shards)
+"""
+
+
+def test_the_example_of_resume_runs_and_is_done_when_run_again(modelling, forked):
+    folder, _ = modelling
+    code = f"import tensorflow as tf{PRELUDE}{example('enable_op_determinism')}"
+    for epochs in (10, 0):
+        done = forked(code, cwd=folder)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.count("Epoch ") == epochs
+    assert list((folder / "state").iterdir())
+
+
+def test_the_example_of_ranks_runs(modelling):
+    folder, _ = modelling
+    code = PRELUDE + "import jax\n" + example("jax.process_index")
+    code += "print(rank, ranks, len(training), model.fit(training).epoch)"
+    assert run_python(code, folder, KERAS_BACKEND="jax").splitlines()[-1] == "0 1 2 [0]"
 
 
 def test_weekly_round_gives_what_numerai_accepts(modelling, monkeypatch):
     """Its lines but for those that need Numerai's server."""
-    [block] = [b for b in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "napi" in b]
+    block = example("upload_predictions")
     assert len(block.splitlines()) <= 10
     folder, names = modelling
     monkeypatch.chdir(folder)
@@ -89,6 +123,13 @@ def test_weekly_round_gives_what_numerai_accepts(modelling, monkeypatch):
     assert accepted[:2] == ("id", "prediction")
     assert len(accepted[2]) == 300
     assert accepted[3] == []
+
+
+def test_every_example_is_run_by_a_test():
+    sources = "".join(path.read_text(encoding="utf-8") for path in TESTS.glob("test_*.py"))
+    run = {*MODELLING, *re.findall(r"""\bexample\(["'](.+?)["']\)""", sources)}
+    for code in EXAMPLES:
+        assert [words for words in run if words in code], f"no test runs:\n{code}"
 
 
 def test_every_public_name_and_command_is_shown():
@@ -108,3 +149,62 @@ def test_it_opens_with_the_memory_that_was_measured():
     assert "97 GB as float32" in opening
     assert "benchmarks/results/peak_rss.png" in opening
     assert README.count("<!-- benchmarks:peak_rss -->") == opening.count("benchmarks:peak_rss") == 1
+
+
+def command_lines():
+    """What README gives the command: in blocks line by line, and in the text."""
+    lines = [line for block in PLAIN + SHELL for line in block.splitlines()]
+    for line in [part for code in lines + INLINE for part in code.split("&&")]:
+        if re.match(r"\s*(\S*/)?numerai-sequence\b", line):
+            yield shlex.split(line)[1:]
+
+
+def test_every_command_line_is_one_that_the_command_takes():
+    lines = list(command_lines())
+    for name, *arguments in filter(None, lines):
+        command = main.commands[name]
+        if arguments or name == "demo":  # the others are names of commands, in the text
+            command.make_context(name, arguments)
+    assert {name for name, *_ in filter(None, lines)} == set(main.commands)
+    assert sum(len(line) > 1 for line in lines) >= 10
+
+
+@pytest.mark.parametrize("name", main.commands)
+def test_every_option_is_in_the_table_with_its_default(name):
+    [row] = re.findall(rf"^\| `{name}\b.*$", README, re.MULTILINE)
+    shown = dict(re.findall(r"(--[a-z-]+)(?: ([^`]+))?`", row))
+    options = {
+        option.opts[0]: option
+        for option in main.commands[name].params
+        if option.param_type_name == "option"
+    }
+    assert shown.keys() == options.keys()
+    for option, value in shown.items():
+        default = options[option].to_info_dict()["default"]
+        default = default[0] if isinstance(default, tuple) and default else default
+        if value and value == value.lower():
+            assert str(default) == value, option
+        else:  # a flag, or a word in capitals for what has none
+            assert not default, option
+
+
+SHELL_LINES = [part.strip() for block in SHELL for part in re.split(r"&&|\n", block) if part]
+
+
+@pytest.mark.parametrize("line", SHELL_LINES)
+def test_every_shell_line_names_what_is_there(line):
+    """Those of the command are parsed above; CI runs the tests, lint and types."""
+    words = [word for word in shlex.split(line, comments=True) if not re.match(r"[A-Z_]+=", word)]
+    program, *rest = words
+    if program.endswith(("python", "python3")) and rest[0] == "-m":
+        assert importlib.util.find_spec(rest[1]), line
+    elif program.endswith("python"):
+        shown = subprocess.run(
+            [sys.executable, ROOT / rest[0], "--help"], capture_output=True, text=True
+        ).stdout
+        for word in rest:
+            assert not word.startswith("--") or f"{word} " in shown, line
+    else:
+        assert Path(program).name in ("pip", "numerai-sequence", "git", "run"), line
+    for word in rest:
+        assert not word.endswith(".py") or (ROOT / word).exists(), line
