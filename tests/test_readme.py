@@ -67,7 +67,7 @@ def modelling(tmp_path_factory):
     return folder, {name: known[name] for name in names}
 
 
-MODELLING = ["split_eras(shards", "class Boost", "PearsonLoss()", "EraScores(v", "workers=4))"]
+MODELLING = ["for split in walk", "class Boost", "PearsonLoss()", "csv=", "workers=4))"]
 
 
 @pytest.mark.parametrize("words", MODELLING)
@@ -130,6 +130,25 @@ def test_every_example_is_run_by_a_test():
     run = {*MODELLING, *re.findall(r"""\bexample\(["'](.+?)["']\)""", sources)}
     for code in EXAMPLES:
         assert [words for words in run if words in code], f"no test runs:\n{code}"
+
+
+def test_the_notebook_runs(tmp_path, monkeypatch):
+    """Its lines but for those of a notebook, and those that need Numerai's server."""
+    block = example("%pip")
+    lines = [line for line in block.splitlines() if not re.search("%pip|numerapi|napi", line)]
+    assert sum(map(bool, block.splitlines())) < 25
+    files = {"train": (40, 1), "validation": (20, 41), "live": (1, 61)}
+    for name, (eras, first) in files.items():
+        options = {"rows": 30 * eras, "features": 30, "min_eras": eras, "first_era": first}
+        write_parquet(tmp_path / f"{name}.parquet", data_type=name, **options)
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    exec("\n".join(lines), names)
+    assert names["shards"].rows == 1800
+    assert list(names["scores"].table.index) == [f"{era:04d}" for era in range(49, 61)]
+    assert len(names["training"].eras) == 40
+    assert list(names["live"]) == ["prediction"]
+    assert len(names["live"]) == 30
 
 
 def test_every_public_name_and_command_is_shown():
