@@ -26,6 +26,8 @@ STAGES = {
         batches portions writer""",
     "from shards to rows": """
         flatbuffer ipc guard opened checking mapped paging contents rows shards selection""",
+    "what is new in newer files": """
+        comparison refresh""",
     "from rows to batches": """
         orders groups reading passes readers targets""",
     "Keras, whichever is there": """

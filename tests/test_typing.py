@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import numerai_sequence
 
@@ -33,12 +35,14 @@ from numerai_sequence import (
     PearsonLoss,
     RankCorrelationLoss,
     RayTasks,
+    Refresh,
     Resume,
     ResumeError,
     ShardSet,
     SourceError,
     Split,
     WorkerError,
+    append_shards,
     connect_ranks,
     export_predict,
     open_shards,
@@ -66,6 +70,14 @@ def write(executor: ProcessPoolExecutor) -> ShardSet:
         progress=False,
         executor=executor,
     )
+
+
+def refresh(shards: ShardSet) -> None:
+    plan: Refresh = append_shards(shards, ["validation.parquet"], dry_run=True, progress=False)
+    assert_type(plan.eras, tuple[str, ...])
+    assert_type(plan.filled, dict[str, int])
+    if plan.is_needed and plan.bytes < plan.set_bytes:
+        print(append_shards("shards/", Path("validation.parquet")))
 
 
 def look() -> None:
@@ -199,7 +211,15 @@ def test_strict_types_hold_and_mistakes_are_found(tmp_path):
     """Each mistake says in a comment as what; nothing else is one."""
     (tmp_path / "program.py").write_text(PROGRAM)
     command = [sys.executable, "-m", "mypy", "--strict", "--cache-dir", "cache", "program.py"]
-    shown = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True).stdout
+    # Where it is installed to be edited, mypy does not find it by itself.
+    package = Path(numerai_sequence.__file__).parents[1]
+    shown = subprocess.run(
+        command,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(package)},
+    ).stdout
     found = re.findall(r"^program.py:(\d+): error: .*\[(.+)\]$", shown, re.MULTILINE)
     lines = enumerate(PROGRAM.splitlines(), 1)
     wrong = [(str(number), line.split("  # ")[1]) for number, line in lines if "  # " in line]
