@@ -1,8 +1,8 @@
 """Compatibility: sets that were written long ago still hold what was written.
 
 The sets in ``fixtures`` are never written anew. Each was made once, by the version of the format
-that it is named after, with `make` below. To add one, make it, commit it, and give it a line in
-`MANIFESTS`.
+that it is named after, with `make` or `make_refreshed` below. To add one, make it, commit it, and
+give it a line in `SHA256`.
 """
 
 from __future__ import annotations
@@ -20,13 +20,21 @@ import pyarrow.parquet as pq
 import pytest
 from networks import keras
 
-from numerai_sequence import ManifestError, NumeraiSequence, open_shards, write_shards
+from numerai_sequence import (
+    ManifestError,
+    NumeraiSequence,
+    append_shards,
+    open_shards,
+    write_shards,
+)
 
 FIXTURES = Path(__file__).parent / "fixtures"
-# The SHA-256 of each set's manifest, which holds those of its shard files.
-MANIFESTS = {
-    "version-1-int8": "4e7e6a25c669b7746c6764304b27b0cf74fbb4c59ea857571e9ff0a3d6138960",
-    "version-1-packed": "911dcf793b5899624749d2ae7d4d13fc161f8f3b92e24f9dad0f284fc91dc7c6",
+# What `LC_ALL=C sha256sum * | sha256sum` prints in the folder of each set.
+SHA256 = {
+    "version-1-int8": "fe228e4c935a76a64b78458afba8b6619a4d420bfa49aa3f5c936351689a7058",
+    "version-1-packed": "38a40bebfbad9111b698ac28f84b2e2d5ab7fc2bfe5ec10d4daad6bc4d0e501e",
+    "version-2-int8": "8e25d3afebee99f8ba10a56b5866ccfd1cff3f365caed78a28eac9bc89565420",
+    "version-2-packed": "8fba74074748a1e72a2ed12b1697cb79b890cbc2a0b57b6972cafefa6a50fdf5",
 }
 
 ROWS = np.arange(30)
@@ -43,18 +51,32 @@ TARGET_20 = np.where(ROWS % 7 == 3, np.nan, ROWS / 32).astype(np.float32)
 SETS = {"small": ["feature_g", "feature_b"], "more": ["feature_a", "feature_h"]}
 
 
-def make(name, encoding):
-    """Write a set; run in an empty folder, for the manifest keeps the sources' paths."""
+def write_rows(rows, path, target_20=TARGET_20):
     columns = {"id": IDS, "era": ERAS, "data_type": pa.array(DATA_TYPES, pa.string())}
     columns |= {feature: X[:, place].astype(np.int8) for place, feature in enumerate(FEATURES)}
-    columns |= {"target": TARGET, "target_20": pa.array(TARGET_20, from_pandas=True)}
-    pq.write_table(pa.table(columns), "train.parquet")
-    os.utime("train.parquet", (0, 0))
+    columns |= {"target": TARGET, "target_20": pa.array(target_20, from_pandas=True)}
+    pq.write_table(pa.table(columns).take(rows), path)
+    os.utime(path, (0, 0))
+
+
+def make(name, encoding):
+    """Write a set; run in an empty folder, for the manifest keeps the sources' paths."""
+    write_rows(ROWS, "train.parquet")
     Path("features.json").write_text(json.dumps({"feature_sets": SETS, "targets": ["target"]}))
     write_shards("train.parquet", name, num_shards=3, encoding=encoding, seed=7).close()
 
 
-@pytest.fixture(params=MANIFESTS)
+def make_refreshed(name, encoding):
+    """The same, of which eras 0010 and X, and some values of a target, came later."""
+    earlier = np.where(ROWS % 3 == 0, np.nan, TARGET_20)
+    write_rows(ROWS[:18], "train.parquet", earlier)
+    Path("features.json").write_text(json.dumps({"feature_sets": SETS, "targets": ["target"]}))
+    write_shards("train.parquet", name, num_shards=3, encoding=encoding, seed=7).close()
+    write_rows(ROWS, "newer.parquet")
+    append_shards(name, "newer.parquet")
+
+
+@pytest.fixture(params=SHA256)
 def folder(request):
     return FIXTURES / request.param
 
@@ -72,15 +94,17 @@ def numbers(shards):
 
 
 def test_files_are_those_that_were_committed(folder, shards):
-    sha256 = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()}
-    assert sha256.pop("manifest.json") == MANIFESTS[folder.name]
-    assert sha256 == {shard.file: shard.checksum for shard in shards.manifest.shards}
+    files = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()}
+    lines = "".join(f"{files[name]}  {name}\n" for name in sorted(files))
+    assert hashlib.sha256(lines.encode()).hexdigest() == SHA256[folder.name], lines
+    for shard in shards.manifest.shards:
+        assert files[shard.file] == shard.checksum
     shards.verify()
 
 
 def test_set_is_as_it_was_described(folder, shards):
     assert shards.encoding == folder.name.rsplit("-", 1)[1]
-    assert (shards.rows, len(shards)) == (30, 3)
+    assert shards.rows == 30
     assert shards.features == tuple(FEATURES)
     assert shards.targets == ("target", "target_20")
     assert shards.feature_sets == {"small": ("feature_g", "feature_b")}

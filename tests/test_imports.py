@@ -26,7 +26,7 @@ STAGES = {
         batches portions writer""",
     "from shards to rows": """
         flatbuffer ipc guard opened checking mapped paging contents rows shards selection""",
-    "what is new in newer files": """
+    "from newer Parquet to a set that is there": """
         comparison refresh""",
     "from rows to batches": """
         orders groups reading passes readers targets""",

@@ -262,6 +262,28 @@ def test_a_patch_of_other_columns_stays(whole, folder):
     assert rows_of(folder) == rows_of(write(newer, folder.parent / "anew"))
 
 
+def without_data_type(table, rows):
+    kinds = np.array(table["data_type"].to_pylist(), object)
+    kinds[rows] = None
+    place = table.column_names.index("data_type")
+    return table.set_column(place, "data_type", pa.array(kinds, pa.string()))
+
+
+def test_data_types_may_be_missing_before_and_after(whole, tmp_path):
+    table = as_of(whole, KNOWN)
+    folder = write(without_data_type(table, slice(0, 90, 2)), tmp_path)
+    newer = without_data_type(changed(table, "data_type", slice(10, 30), "test"), slice(20, 95, 3))
+    found = refresh(folder, newer)
+    before, after = (
+        without_data_type(table, slice(0, 90, 2))["data_type"].to_pylist(),
+        newer["data_type"].to_pylist(),
+    )
+    assert found.data_types == sum(a != b for a, b in zip(before, after, strict=True)) > 0
+    assert rows_of(folder) == rows_of(write(newer, tmp_path / "anew"))
+    with open_shards(folder) as shards:
+        shards.verify()
+
+
 def test_an_older_patch_stays_for_what_the_newer_one_lacks(whole, folder):
     newer = changed(as_of(whole, KNOWN), "target", np.arange(0, 1000, 7), 0.5)
     refresh(folder, newer)

@@ -204,6 +204,7 @@ def mistakes(model: Any, shards: ShardSet) -> None:
     Resume("state/", 100)  # call-arg
     predict(model, "live.parquet", ranked="yes")  # arg-type
     export_predict(model, "predict.pkl")  # call-arg
+    numerai_sequence.write_shard("train.parquet", "shards/")  # attr-defined
 """
 
 
@@ -224,7 +225,7 @@ def test_strict_types_hold_and_mistakes_are_found(tmp_path):
     lines = enumerate(PROGRAM.splitlines(), 1)
     wrong = [(str(number), line.split("  # ")[1]) for number, line in lines if "  # " in line]
     assert found == wrong, shown
-    assert len(wrong) == 10
+    assert len(wrong) == 11
     assert f"Found {len(wrong)} errors in 1 file" in shown
 
 
