@@ -21,7 +21,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from .checking import Checker, FileCheck, Watch
-from .checks import digest
+from .checks import digest, short
 from .contents import check_column, check_columns
 from .encoding import Bytes, row_bytes
 from .eras import sort_eras
@@ -29,7 +29,7 @@ from .errors import CorruptShardError, ManifestError
 from .layout import MANIFEST, META_COLUMNS, Manifest
 from .manifest import read_manifest
 from .mapped import Mapped
-from .opened import Opened
+from .opened import Opened, corrupt
 from .paging import Pager
 from .progress import progress_bar
 from .rows import Rows
@@ -240,13 +240,22 @@ class ShardSet:
         batches = self._files[place].batches()
         first = sum(len(shard.batches) for shard in self.manifest.shards[:place])
         for number, batch in enumerate(batches):
-            columns = dict(zip(batch.schema.names, batch.columns, strict=True))
-            for name, (patch, newer) in self._patched.get(first + number, {}).items():
-                columns[name] = self._patches[patch].batches()[newer][name]
-            batches[number] = pa.RecordBatch.from_arrays(
-                list(columns.values()), schema=batch.schema
-            )
+            newer = self._patched.get(first + number)
+            if newer:
+                batches[number] = self._patch(batch, newer, self._files[place].path)
         return batches
+
+    def _patch(
+        self, batch: pa.RecordBatch, newer: dict[str, tuple[int, int]], path: Path
+    ) -> pa.RecordBatch:
+        """Return a record batch with the columns that patches have, by their numbers there."""
+        columns = dict(zip(batch.schema.names, batch.columns, strict=True))
+        for name, (patch, number) in newer.items():
+            columns[name] = self._patches[patch].batches()[number][name]
+        try:
+            return pa.RecordBatch.from_arrays(list(columns.values()), schema=batch.schema)
+        except pa.ArrowException as error:  # it looks at texts, and ends at one that leads astray
+            raise corrupt(path, "Arrow file", short(str(error)), "a whole one") from error
 
     def check_whole(self, place: int) -> None:
         """See that what was read of the shard file of a place, and of patches, was the files'.
