@@ -11,8 +11,8 @@ import numpy as np
 import pyarrow as pa
 from tqdm import tqdm
 
-from numerai_sequence.encoding import value_dtype
-from numerai_sequence.layout import (
+from numerai_sequence.format.encoding import value_dtype
+from numerai_sequence.format.layout import (
     FEATURES,
     MANIFEST,
     META_COLUMNS,
@@ -23,7 +23,7 @@ from numerai_sequence.layout import (
     WriteOptions,
     shard_schema,
 )
-from numerai_sequence.manifest import write_manifest
+from numerai_sequence.format.manifest import write_manifest
 from numerai_sequence.synthetic import feature_names
 
 SHARDS = 16

@@ -9,9 +9,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from numerai_sequence import ManifestError, NumeraiSequenceError, open_shards, writer
-from numerai_sequence.encoding import Decoder
+from numerai_sequence import ManifestError, NumeraiSequenceError, open_shards
+from numerai_sequence.format.encoding import Decoder
 from numerai_sequence.synthetic import write_parquet
+from numerai_sequence.writing import writer
 
 OPTIONS = {"num_shards": 3, "mix_eras": 2, "progress": False}
 NOTHING = "nothing"

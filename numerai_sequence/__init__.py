@@ -29,22 +29,22 @@ from .errors import (
     SourceError,
     WorkerError,
 )
-from .layout import WriteOptions
-from .refresh import Refresh, refresh_set
-from .shards import PathLike, ShardSet, open_shards
-from .splits import Split, split_eras, walk_forward
+from .format.layout import WriteOptions
+from .ordering.splits import Split, split_eras, walk_forward
+from .reading.shards import PathLike, ShardSet, open_shards
+from .refreshing.refresh import Refresh, refresh_set
 from .version import __version__
-from .writer import write
+from .writing.writer import write
 
 if TYPE_CHECKING:
-    from .callbacks import EraScores
-    from .connection import connect_ranks
-    from .export import export_predict
-    from .losses import PearsonLoss, RankCorrelationLoss
-    from .predictions import predict
-    from .resume import Resume
-    from .sequence import NumeraiSequence
-    from .submission import write_predictions
+    from .feeding.connection import connect_ranks
+    from .feeding.resume import Resume
+    from .feeding.sequence import NumeraiSequence
+    from .predicting.export import export_predict
+    from .predicting.predictions import predict
+    from .predicting.submission import write_predictions
+    from .scoring.callbacks import EraScores
+    from .scoring.losses import PearsonLoss, RankCorrelationLoss
     from .tasks import RayTasks
 
 
@@ -83,16 +83,16 @@ __all__ = [
 
 # Keras, and pandas, take seconds to import: only who asks for one of these pays.
 _LAZY = {
-    "EraScores": "callbacks",
-    "NumeraiSequence": "sequence",
-    "PearsonLoss": "losses",
-    "RankCorrelationLoss": "losses",
+    "EraScores": "scoring.callbacks",
+    "NumeraiSequence": "feeding.sequence",
+    "PearsonLoss": "scoring.losses",
+    "RankCorrelationLoss": "scoring.losses",
     "RayTasks": "tasks",
-    "Resume": "resume",
-    "connect_ranks": "connection",
-    "export_predict": "export",
-    "predict": "predictions",
-    "write_predictions": "submission",
+    "Resume": "feeding.resume",
+    "connect_ranks": "feeding.connection",
+    "export_predict": "predicting.export",
+    "predict": "predicting.predictions",
+    "write_predictions": "predicting.submission",
 }
 
 

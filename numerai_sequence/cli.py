@@ -12,14 +12,14 @@ from typing import Any
 import click
 
 from . import ShardSet, __version__, open_shards, write_shards
-from .encoding import DTYPES, ENCODINGS
+from .batching.targets import POLICIES
 from .errors import NumeraiSequenceError
 from .files import explained
-from .memory import decide, parse_bytes
-from .network import LOSSES
-from .refresh import refresh_set
-from .targets import POLICIES
+from .format.encoding import DTYPES, ENCODINGS
+from .reading.memory import decide, parse_bytes
+from .refreshing.refresh import refresh_set
 from .tasks import ray_at
+from .training.network import LOSSES
 
 _QUIET = click.option("--quiet", is_flag=True, help="Show no progress bars.")
 _RAY = click.option(
@@ -306,8 +306,8 @@ def train(
     says what they were made from. A run that is there already is not done again.
     """
     _before_tensorflow()
-    from .training import TrainOptions
-    from .training import train as train_network
+    from .training.training import TrainOptions
+    from .training.training import train as train_network
 
     asked = TrainOptions(
         validation=_share_or_eras(validation), layers=_whole_numbers("--layers", layers), **options
@@ -343,7 +343,7 @@ def predict(model: str, data: str, out: str, ranked: bool, quiet: bool, **option
     """
     _check_out(out, ".csv", ".parquet")
     _before_tensorflow()
-    from .serving import predict_file
+    from .training.serving import predict_file
 
     rows = predict_file(Path(model), data, Path(out), ranked=ranked, progress=not quiet, **options)
     click.echo(f"{out}: {rows:,} rows")
@@ -356,7 +356,7 @@ def export(model: str, out: str) -> None:
     """Write the predict function of a run as Numerai's model upload takes it."""
     _check_out(out, ".pkl")
     _before_tensorflow()
-    from .serving import export_run
+    from .training.serving import export_run
 
     export_run(Path(model), Path(out))
     click.echo(out)

@@ -7,9 +7,9 @@ from pathlib import Path
 import click
 
 from . import write_shards
-from .scoring import load_scorer
+from .scoring.scoring import load_scorer
 from .synthetic import write_parquet
-from .training import TrainOptions, train
+from .training.training import TrainOptions, train
 
 _LAYERS = (32,)
 

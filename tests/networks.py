@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from tables import DIGITS
 
-from numerai_sequence.keras_compat import active_keras
+from numerai_sequence.feeding.keras_compat import active_keras
 
 keras = active_keras()
 

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from numerai_sequence import SourceError
-from numerai_sequence.scratch import Scratch
+from numerai_sequence.writing.scratch import Scratch
 
 
 def kill_once(marker, result):

@@ -160,7 +160,8 @@ def test_exposure_is_numerais_largest_correlation_with_a_feature(
     shards, frame, validation, batch_rows, monkeypatch
 ):
     if batch_rows:
-        monkeypatch.setattr("numerai_sequence.forward._BATCH_BYTES", 4 * FEATURES * batch_rows)
+        most = 4 * FEATURES * batch_rows
+        monkeypatch.setattr("numerai_sequence.scoring.forward._BATCH_BYTES", most)
     model = make_model(shards)
     scores = EraScores(validation, exposure=True)
     table = scores.score(model)

@@ -22,10 +22,10 @@ from sets import write_set
 from tables import row_numbers
 
 from numerai_sequence import CorruptShardError, NumeraiSequence, open_shards
-from numerai_sequence.checking import Checker, FileCheck, Watch
 from numerai_sequence.cli import main
-from numerai_sequence.enqueuers import run_pass
-from numerai_sequence.feeding import Feeding
+from numerai_sequence.feeding.enqueuers import run_pass
+from numerai_sequence.feeding.feeding import Feeding
+from numerai_sequence.reading.checking import Checker, FileCheck, Watch
 
 ROWS, BATCH, BATCHES, SHARDS = 1037, 50, 21, 5
 ONE_THREAD, THREADS = {"workers": 1}, {"workers": 4}

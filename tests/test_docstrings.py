@@ -13,7 +13,8 @@ import pytest
 from networks import keras
 
 import numerai_sequence
-from numerai_sequence import NumeraiSequence, connect_ranks, encoding
+from numerai_sequence import NumeraiSequence, connect_ranks
+from numerai_sequence.format import encoding
 from numerai_sequence.synthetic import write_parquet
 
 PACKAGE = Path(numerai_sequence.__file__).parent
@@ -36,7 +37,7 @@ def example(documented):
 
 def test_there_are_no_examples_but_those_that_run_here():
     found = {}
-    for path in PACKAGE.glob("*.py"):
+    for path in PACKAGE.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             text = (ast.get_docstring(node) or "") if isinstance(node, KINDS) else ""
             assert ">>>" not in text, path

@@ -9,7 +9,7 @@ import warnings
 import numpy as np
 import pytest
 
-from numerai_sequence.encoding import (
+from numerai_sequence.format.encoding import (
     Decoder,
     cut_blocks,
     encode_block,
@@ -94,7 +94,7 @@ def test_bytes_of_version_1_are_still_read(encoding, dtype):
 def test_chosen_rows_are_decoded_as_if_they_were_all(
     monkeypatch, encoding, dtype, columns, block_values
 ):
-    monkeypatch.setattr("numerai_sequence.encoding._BLOCK_VALUES", block_values)
+    monkeypatch.setattr("numerai_sequence.format.encoding._BLOCK_VALUES", block_values)
     encoded = by_the_formula(encoding, random_digits(50, 7))
     columns = None if columns is None else np.array(columns)
     decoder = Decoder(encoding, 7, columns=columns, dtype=dtype)

@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import pytest
 
-from numerai_sequence.era_order import EraOrder
+from numerai_sequence.ordering.era_order import EraOrder
 
 ERA_SIZES = [[], [3], [2, 5, 1, 4], [1] * 9]
 

@@ -11,8 +11,14 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from numerai_sequence.eras import choose_eras, era_codes, era_number, shard_of_era, sort_eras
 from numerai_sequence.errors import EraError
+from numerai_sequence.ordering.eras import (
+    choose_eras,
+    era_codes,
+    era_number,
+    shard_of_era,
+    sort_eras,
+)
 
 # Every other week of 20, and live; a legacy file's eras; two spellings of one number.
 KNOWN = ["0001", "0003", "0005", "0007", "0009", "0011", "0013", "0015", "0017", "0019", "X"]

@@ -13,8 +13,9 @@ import pytest
 from networks import keras, model_of, row_kernel, row_model
 from tables import numerai_table
 
-from numerai_sequence import FeatureError, NumeraiSequenceError, uploaded
-from numerai_sequence.export import export_predict
+from numerai_sequence import FeatureError, NumeraiSequenceError
+from numerai_sequence.predicting import uploaded
+from numerai_sequence.predicting.export import export_predict
 
 FEATURES = [f"feature_{number:03d}" for number in range(14)]
 

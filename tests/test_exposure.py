@@ -12,7 +12,7 @@ import pytest
 from numerai_tools.scoring import max_feature_correlation
 
 from numerai_sequence import NumeraiSequenceError
-from numerai_sequence.exposure import Exposure
+from numerai_sequence.scoring.exposure import Exposure
 
 ERAS, FEATURES, ROWS = ["0001", "0002", "X"], 40, 3000
 

@@ -40,7 +40,7 @@ from numerai_sequence import (
     WorkerError,
     open_shards,
 )
-from numerai_sequence.passes import OnePass
+from numerai_sequence.batching.passes import OnePass
 
 ROWS, BATCH, FEATURES, WIDE = 600, 30, 14, 4000
 SECONDS = 10

@@ -12,9 +12,9 @@ import pytest
 from tables import numerai_table, write_features_json, write_source
 
 from numerai_sequence import FeatureError, SourceError, open_shards, write_shards
-from numerai_sequence.feature_sets import resolve_features
-from numerai_sequence.layout import MANIFEST
-from numerai_sequence.manifest import read_manifest
+from numerai_sequence.format.feature_sets import resolve_features
+from numerai_sequence.format.layout import MANIFEST
+from numerai_sequence.format.manifest import read_manifest
 
 NAMES = tuple(f"feature_{number:03d}" for number in range(14))
 SMALL = ("feature_004", "feature_001", "feature_013")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import threading
 from contextlib import suppress
 
-from numerai_sequence.feeding import Feeding, forget, is_fed
-from numerai_sequence.passes import Prefetching
+from numerai_sequence.batching.passes import Prefetching
+from numerai_sequence.feeding.feeding import Feeding, forget, is_fed
 
 
 class Adapter:

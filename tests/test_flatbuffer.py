@@ -7,7 +7,7 @@ import struct
 import numpy as np
 import pytest
 
-from numerai_sequence.flatbuffer import Table
+from numerai_sequence.format.flatbuffer import Table
 
 # A vtable of three slots, a table of a number and a text, and the text.
 VTABLE = struct.pack("<HHHHH2x", 10, 12, 4, 8, 0)

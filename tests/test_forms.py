@@ -7,7 +7,7 @@ import pytest
 from networks import keras, model_of
 
 from numerai_sequence import FeatureError
-from numerai_sequence.forms import arrange, arrays_of, find_form
+from numerai_sequence.feeding.forms import arrange, arrays_of, find_form
 
 ONE, TWO = np.zeros((3, 1), np.float32), np.zeros((3, 2), np.float32)
 

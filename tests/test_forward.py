@@ -7,7 +7,7 @@ import pytest
 from networks import keras, model_of, row_kernel, row_model
 
 from numerai_sequence import NumeraiSequence
-from numerai_sequence.forward import predict_rows
+from numerai_sequence.scoring.forward import predict_rows
 
 
 @pytest.fixture

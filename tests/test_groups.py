@@ -18,8 +18,8 @@ import pytest
 from tables import row_numbers, write_source
 
 from numerai_sequence import NumeraiSequence, open_shards, write_shards
-from numerai_sequence.groups import batches_per_group
-from numerai_sequence.passes import Place
+from numerai_sequence.batching.groups import batches_per_group
+from numerai_sequence.batching.passes import Place
 
 ROWS, FEATURES, BATCH = 5003, 14, 50
 TINY = "17MB"  # next to the least: no group fits
@@ -38,8 +38,8 @@ def folders(tmp_path_factory):
 
 def small_groups(monkeypatch, rows=400):
     """Let even this small set have many groups."""
-    monkeypatch.setattr("numerai_sequence.groups._GROUP_ROWS", rows)
-    monkeypatch.setattr("numerai_sequence.memory._GROUP_BYTES", 1)
+    monkeypatch.setattr("numerai_sequence.batching.groups._GROUP_ROWS", rows)
+    monkeypatch.setattr("numerai_sequence.reading.memory._GROUP_BYTES", 1)
 
 
 def one_by_one(sequence):
@@ -73,7 +73,7 @@ def test_batches_are_the_same_bits_in_every_mode_and_budget(
         expected = list(one_by_one(plain))
         numbers = np.concatenate([row_numbers(x) for x, _ in expected])
         assert sorted(numbers) == list(range(ROWS))
-        monkeypatch.setattr("numerai_sequence.rows._READ_BYTES", least_bytes)
+        monkeypatch.setattr("numerai_sequence.reading.rows._READ_BYTES", least_bytes)
         for paging, budget in itertools.product(("resident", "streaming"), BUDGETS):
             options |= {"paging": paging, "memory_budget": budget}
             sequence = NumeraiSequence(folders / encoding, **options)

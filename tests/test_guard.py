@@ -173,7 +173,7 @@ def test_the_signal_of_another_map_still_ends_the_process(folder, first):
 def test_a_closed_map_is_guarded_no_more(folder):
     done = run(
         """
-        from numerai_sequence import guard
+        from numerai_sequence.reading import guard
         for _ in range(3):
             with open_shards(folder) as shards:
                 assert len(guard._GUARDS) == 2

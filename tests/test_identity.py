@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from numerai_sequence import NumeraiSequence
-from numerai_sequence.identity import identity, order_digest
-from numerai_sequence.passes import Place
+from numerai_sequence.batching.passes import Place
+from numerai_sequence.feeding.identity import identity, order_digest
 
 
 def test_the_same_sequence_has_the_same_identity_wherever_its_memory_is(shards):

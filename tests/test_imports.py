@@ -13,33 +13,37 @@ import numerai_sequence
 
 PACKAGE = Path(numerai_sequence.__file__).parent
 
-# In the data's way. A new module gets a place here, below all that it imports.
-STAGES = {
-    "what all may use": """
-        version errors extras checks buffers locks progress files""",
-    "pure: numbers, no files and no Keras": """
-        encoding eras splits order era_order ranks mixing memory""",
-    "what is on disk": """
-        layout manifest feature_sets""",
-    "from Parquet to shards": """
-        tasks steps claim scratch parquet source columns difference output windows plan filler
+# In the data's way. A new module gets a place here, below all that it imports, and in the folder of
+# its stage; "" is the package's own.
+STAGES = [
+    ("", "version errors extras checks buffers locks progress files tasks"),
+    ("format", "encoding"),
+    ("ordering", "eras splits order era_order ranks mixing"),
+    ("format", "layout manifest feature_sets flatbuffer ipc"),
+    (
+        "writing",
+        """steps claim scratch parquet source columns difference output windows plan filler
         batches portions writer""",
-    "from shards to rows": """
-        flatbuffer ipc guard opened checking mapped paging contents rows shards selection""",
-    "from newer Parquet to a set that is there": """
-        comparison refresh""",
-    "from rows to batches": """
-        orders groups reading passes readers targets""",
-    "Keras, whichever is there": """
-        messages processes interrupts forms feeding enqueuers following distribution keras_compat
-        sequence""",
-    "models, scores and predictions": """
-        losses models network forward scoring exposure picture callbacks state identity resume
-        connection submission uploaded predictions export""",
-    "the package, and what is made of it": """
-        synthetic runs __init__ serving training demo cli __main__""",
-}
-ORDER = [module for stage in STAGES.values() for module in stage.split()]
+    ),
+    ("reading", "memory guard opened checking mapped paging contents rows shards selection"),
+    ("refreshing", "comparison refresh"),
+    ("batching", "orders groups reading passes readers targets"),
+    (
+        "feeding",
+        """messages processes interrupts forms feeding enqueuers following distribution
+        keras_compat sequence""",
+    ),
+    ("scoring", "losses models forward scoring exposure picture callbacks"),
+    ("feeding", "state identity resume connection"),
+    ("predicting", "submission uploaded predictions export"),
+    ("", "synthetic"),
+    ("training", "network runs"),
+    ("", "__init__"),
+    ("training", "serving training"),
+    ("", "demo cli __main__"),
+]
+FOLDER_OF = {module: folder for folder, modules in STAGES for module in modules.split()}
+ORDER = [*FOLDER_OF]
 
 # What the writer's and the reader's side share: the format, and what is about no side at all.
 SHARED = {
@@ -82,7 +86,8 @@ def imports(module, *, at_once):
             if not (at_once and is_later):
                 yield from visit(child)
 
-    return visit(ast.parse((PACKAGE / f"{module}.py").read_text(encoding="utf-8")))
+    path = PACKAGE / FOLDER_OF[module] / f"{module}.py"
+    return visit(ast.parse(path.read_text(encoding="utf-8")))
 
 
 def ours(module, *, at_once=False):
@@ -91,7 +96,7 @@ def ours(module, *, at_once=False):
     for node in imports(module, at_once=at_once):
         if isinstance(node, ast.ImportFrom) and node.level:
             names = [alias.name if alias.name in ORDER else "__init__" for alias in node.names]
-            found |= {node.module} if node.module else set(names)
+            found |= {node.module.split(".")[-1]} if node.module else set(names)
     return found
 
 
@@ -124,7 +129,13 @@ def run(code):
 
 
 def test_each_module_has_one_place():
-    assert sorted(ORDER) == sorted(path.stem for path in PACKAGE.glob("*.py"))
+    found = {
+        path.stem: path.parent.relative_to(PACKAGE).as_posix().removeprefix(".")
+        for path in PACKAGE.rglob("*.py")
+        if path.stem != "__init__" or path.parent == PACKAGE
+    }
+    assert found == FOLDER_OF
+    assert sum(len(modules.split()) for _, modules in STAGES) == len(FOLDER_OF)
 
 
 @pytest.mark.parametrize("module", ORDER)
@@ -134,7 +145,8 @@ def test_imports_point_upward(module):
 
 
 def test_what_is_asked_for_late_points_upward_too():
-    assert set(numerai_sequence._LAZY.values()) <= ours("__init__")
+    late = {name.split(".")[-1] for name in numerai_sequence._LAZY.values()}
+    assert late <= ours("__init__")
 
 
 def test_writer_and_reader_meet_in_the_format_alone():
@@ -160,9 +172,10 @@ def test_only_sequence_and_losses_need_keras_to_be_imported():
 import importlib, sys
 sys.modules.update(dict.fromkeys({KERAS}))  # Python's own mark for a module not there
 failed = []
-for module in {[module for module in ORDER if not module.startswith("__")]}:
+for module in {[m for m in ORDER if not m.startswith("__")]}:
     try:
-        importlib.import_module("numerai_sequence." + module)
+        folder = {FOLDER_OF}[module]
+        importlib.import_module(".".join(filter(None, ["numerai_sequence", folder, module])))
     except ImportError:
         failed.append(module)
 print(failed)
@@ -188,5 +201,5 @@ def test_only_uploaded_imports_pandas_at_once():
 )
 def test_import_and_help_load_nothing_slow(code):
     loaded = set(run(f"{code}; import sys; print([*sys.modules])"))
-    assert "numerai_sequence.writer" in loaded
+    assert "numerai_sequence.writing.writer" in loaded
     assert not loaded & HEAVY

@@ -34,10 +34,10 @@ from numerai_sequence import (
     NumeraiSequence,
     NumeraiSequenceError,
     SourceError,
-    parquet,
     write_shards,
 )
-from numerai_sequence import writer as writer_module
+from numerai_sequence.writing import parquet
+from numerai_sequence.writing import writer as writer_module
 
 options_of_writing = st.fixed_dictionaries(
     {

@@ -11,7 +11,7 @@ from contextlib import suppress
 import pytest
 
 from numerai_sequence import WorkerError
-from numerai_sequence.interrupts import check, heeded, held
+from numerai_sequence.feeding.interrupts import check, heeded, held
 
 
 @pytest.fixture(autouse=True)

@@ -8,8 +8,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from numerai_sequence.ipc import find_values
-from numerai_sequence.layout import shard_schema
+from numerai_sequence.format.ipc import find_values
+from numerai_sequence.format.layout import shard_schema
 
 FEATURES = tuple(f"feature_{number:03d}" for number in range(14))
 TARGETS = ("target", "target_b")

@@ -10,7 +10,7 @@ import socket
 import pyarrow as pa
 import pytest
 
-from numerai_sequence.layout import (
+from numerai_sequence.format.layout import (
     Manifest,
     WriteOptions,
     file_checksum,

@@ -11,7 +11,7 @@ import pickle
 import pytest
 
 from numerai_sequence import ManifestError
-from numerai_sequence.layout import (
+from numerai_sequence.format.layout import (
     MANIFEST,
     Batch,
     Manifest,
@@ -19,7 +19,7 @@ from numerai_sequence.layout import (
     SourceFile,
     WriteOptions,
 )
-from numerai_sequence.manifest import read_manifest, write_manifest
+from numerai_sequence.format.manifest import read_manifest, write_manifest
 
 SHARDS = (
     Shard(

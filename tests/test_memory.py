@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from numerai_sequence import memory as memory_module
-from numerai_sequence.memory import (
+from numerai_sequence.reading import memory as memory_module
+from numerai_sequence.reading.memory import (
     _groups_available,
     _machine_available,
     available_memory,
@@ -167,7 +167,7 @@ def test_real_memory_group_limits_what_is_available(tmp_path):
         (group / "memory.limit_in_bytes").write_text(str(512 << 20))
         code = (
             "import os, sys; open(sys.argv[1], 'w').write(str(os.getpid()))\n"
-            "from numerai_sequence.memory import available_memory, decide\n"
+            "from numerai_sequence.reading.memory import available_memory, decide\n"
             "print(available_memory(), decide(10**9).mode, decide(10**8).mode)"
         )
         command = [sys.executable, "-c", code, str(group / "cgroup.procs")]

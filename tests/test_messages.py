@@ -8,7 +8,7 @@ import threading
 import numpy as np
 import pytest
 
-from numerai_sequence.messages import pack, read, unpack, write
+from numerai_sequence.feeding.messages import pack, read, unpack, write
 
 BATCH = {
     "x": np.arange(600_000, dtype=np.float32).reshape(200, 3000),  # more than a socket holds

@@ -10,8 +10,8 @@ import pytest
 from tables import numerai_table
 
 from numerai_sequence import NumeraiSequence, write_shards
-from numerai_sequence.mixing import choose_run_rows, era_mixing
-from numerai_sequence.order import epoch_order
+from numerai_sequence.ordering.mixing import choose_run_rows, era_mixing
+from numerai_sequence.ordering.order import epoch_order
 
 ERAS, BATCH, GROUP = 96, 500, 4000
 
@@ -153,7 +153,7 @@ def test_larger_groups_allow_longer_runs(sets):
 
 def test_sequence_takes_the_chosen_run_where_the_set_is_large(sets, monkeypatch):
     assert NumeraiSequence(sets[1], BATCH, paging="streaming").run_rows == 1
-    monkeypatch.setattr("numerai_sequence.reading.MAPPED_BYTES", 1000)
+    monkeypatch.setattr("numerai_sequence.batching.reading.MAPPED_BYTES", 1000)
     for mix_eras in (1, None):
         shards = sets[mix_eras]
         expected = choose_run_rows(

@@ -7,7 +7,7 @@ import pytest
 from networks import keras, model_of, row_kernel, row_model
 
 from numerai_sequence import FeatureError
-from numerai_sequence.models import check_width, input_width, name_columns, run_batch
+from numerai_sequence.scoring.models import check_width, input_width, name_columns, run_batch
 
 ROWS = row_kernel(14)
 X = np.zeros((3, 14), np.float32)

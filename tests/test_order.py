@@ -9,8 +9,8 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from numerai_sequence import order as order_module
-from numerai_sequence.order import _Feistel, epoch_order, order_bytes
+from numerai_sequence.ordering import order as order_module
+from numerai_sequence.ordering.order import _Feistel, epoch_order, order_bytes
 
 SPANS = [
     [],

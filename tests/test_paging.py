@@ -13,8 +13,8 @@ import pytest
 from sets import write_set
 
 from numerai_sequence import NumeraiSequence, open_shards
-from numerai_sequence import paging as paging_module
-from numerai_sequence.paging import Pager
+from numerai_sequence.reading import paging as paging_module
+from numerai_sequence.reading.paging import Pager
 
 MB = 1_000_000
 is_linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Linux's own")
@@ -173,7 +173,7 @@ def test_platform_without_advice_reads_the_same(monkeypatch, large, paging):
     for name in ("RANDOM", "NORMAL", "WILLNEED", "DONTNEED"):
         monkeypatch.delattr(mmap, f"MADV_{name}", raising=False)
         monkeypatch.delattr(os, f"POSIX_FADV_{name}", raising=False)
-    monkeypatch.setattr("numerai_sequence.rows._CAN_READ", False)
+    monkeypatch.setattr("numerai_sequence.reading.rows._CAN_READ", False)
     monkeypatch.setattr(paging_module, "_shared_bytes", lambda: None)
     sequence = NumeraiSequence(large, 100, **options)
     for number, x in zip((0, 7), expected, strict=True):

@@ -15,7 +15,7 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from numerai_sequence import NumeraiSequenceError
-from numerai_sequence.picture import draw_scores, score_figure
+from numerai_sequence.scoring.picture import draw_scores, score_figure
 
 ROOT = Path(__file__).parent.parent
 
@@ -149,7 +149,7 @@ def test_pyplot_is_left_alone(tmp_path):
     assert matplotlib.pyplot.get_fignums() == before
     code = """
 import sys, pandas
-from numerai_sequence.picture import draw_scores
+from numerai_sequence.scoring.picture import draw_scores
 draw_scores(pandas.DataFrame({"corr": [0.1]}, index=["0001"]), sys.argv[1])
 assert "matplotlib.pyplot" not in sys.modules
 """

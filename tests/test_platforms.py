@@ -168,7 +168,7 @@ def bytes_read():
 def read_all(source, out):
     """Write a set, and read it in every way; return what it holds."""
     from numerai_sequence import write_shards
-    from numerai_sequence.paging import Pager
+    from numerai_sequence.reading.paging import Pager
 
     with write_shards(source, out, num_shards=3, progress=False) as shards:
         shards.verify()
@@ -319,7 +319,7 @@ def test_system_without_room_for_files_says_so_and_calls_no_shard_damaged(given)
 
 
 def look_into_closed_groups(root):
-    from numerai_sequence.memory import _groups_available
+    from numerai_sequence.reading.memory import _groups_available
 
     Path(root, "sys/fs/cgroup/closed").chmod(0)
     return list(_groups_available(Path(root)))

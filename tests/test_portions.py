@@ -14,10 +14,11 @@ import pyarrow.parquet as pq
 import pytest
 from tables import numerai_table, write_source
 
-from numerai_sequence import OutputExistsError, SourceError, open_shards, portions, write_shards
-from numerai_sequence.claim import claimed
-from numerai_sequence.steps import Steps
+from numerai_sequence import OutputExistsError, SourceError, open_shards, write_shards
 from numerai_sequence.tasks import run_all
+from numerai_sequence.writing import portions
+from numerai_sequence.writing.claim import claimed
+from numerai_sequence.writing.steps import Steps
 
 SOURCES, SHARDS = 5, 3
 

@@ -23,11 +23,11 @@ from numerai_sequence import (
     SourceError,
     write_shards,
 )
-from numerai_sequence import forward as forward_module
-from numerai_sequence import predictions as predictions_module
-from numerai_sequence import source as source_module
-from numerai_sequence.parquet import Parquet
-from numerai_sequence.predictions import predict
+from numerai_sequence.predicting import predictions as predictions_module
+from numerai_sequence.predicting.predictions import predict
+from numerai_sequence.scoring import forward as forward_module
+from numerai_sequence.writing import source as source_module
+from numerai_sequence.writing.parquet import Parquet
 
 FEATURES = [f"feature_{number:03d}" for number in range(14)]
 IDS = [f"n{number:015x}" for number in range(1037)]

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from numerai_sequence import WorkerError
-from numerai_sequence.processes import Workers, catchable
+from numerai_sequence.feeding.processes import Workers, catchable
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="signals and forks are of Unix")
 METHODS = ["fork", "forkserver", "spawn"]

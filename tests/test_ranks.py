@@ -12,10 +12,10 @@ from tables import row_numbers
 from test_paging import cached, drop, is_linux
 
 from numerai_sequence import NumeraiSequence
-from numerai_sequence.era_order import EraOrder
-from numerai_sequence.order import epoch_order
-from numerai_sequence.ranks import RankOrder, Share, check_rank
-from numerai_sequence.selection import Selection
+from numerai_sequence.ordering.era_order import EraOrder
+from numerai_sequence.ordering.order import epoch_order
+from numerai_sequence.ordering.ranks import RankOrder, Share, check_rank
+from numerai_sequence.reading.selection import Selection
 
 WORLD_SIZES = range(1, 65)
 
@@ -189,8 +189,8 @@ def folder(tmp_path_factory):
 @pytest.fixture
 def small_groups(monkeypatch):
     """Let even this small set have many groups."""
-    monkeypatch.setattr("numerai_sequence.groups._GROUP_ROWS", 200)
-    monkeypatch.setattr("numerai_sequence.memory._GROUP_BYTES", 1)
+    monkeypatch.setattr("numerai_sequence.batching.groups._GROUP_ROWS", 200)
+    monkeypatch.setattr("numerai_sequence.reading.memory._GROUP_BYTES", 1)
 
 
 def rank_of(folder, rank, world_size, batch_size=BATCH, **options):

@@ -21,12 +21,12 @@ from numerai_sequence import (
     WorkerError,
     connect_ranks,
     open_shards,
-    portions,
     write_shards,
 )
 from numerai_sequence.synthetic import write_parquet
 from numerai_sequence.tasks import ray_at
-from numerai_sequence.training import TrainOptions, train
+from numerai_sequence.training.training import TrainOptions, train
+from numerai_sequence.writing import portions
 
 TESTS = Path(__file__).parent
 

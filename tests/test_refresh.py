@@ -25,9 +25,9 @@ from numerai_sequence import (
     write_shards,
 )
 from numerai_sequence.cli import main
-from numerai_sequence.encoding import Decoder
-from numerai_sequence.manifest import read_manifest
-from numerai_sequence.source import Source
+from numerai_sequence.format.encoding import Decoder
+from numerai_sequence.format.manifest import read_manifest
+from numerai_sequence.writing.source import Source
 
 ROWS, ERAS, FEATURES, SHARDS = 1500, 30, 21, 4
 KNOWN = 26  # eras that the set has at first
@@ -501,7 +501,7 @@ def test_an_interrupted_refresh_leaves_the_old_set_or_the_new_one(
 
 
 def test_an_interrupted_refresh_is_gone_on_with(whole, folder, monkeypatch):
-    monkeypatch.setattr("numerai_sequence.refresh.BLOCK_BYTES", 1000)
+    monkeypatch.setattr("numerai_sequence.refreshing.refresh.BLOCK_BYTES", 1000)
     newer, read, calls = as_of(whole, KNOWN + 1), Source.read_features, []
 
     def interrupted(*arguments):

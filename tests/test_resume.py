@@ -9,7 +9,7 @@ from keras_models import IS_KERAS_3, IS_TENSORFLOW, keras
 from sets import write_set
 
 from numerai_sequence import NumeraiSequence, Resume, ResumeError
-from numerai_sequence.state import read_state
+from numerai_sequence.feeding.state import read_state
 
 ROWS, FEATURES, BATCH, BATCHES, EVERY = 1037, 24, 40, 26, 7
 

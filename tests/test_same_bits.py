@@ -21,7 +21,7 @@ from sets import write_set
 from tables import row_numbers
 
 from numerai_sequence import NumeraiSequence
-from numerai_sequence.passes import Place
+from numerai_sequence.batching.passes import Place
 
 ROWS, BATCH, BATCHES, FEATURES = 1037, 50, 21, 14
 WORKERS = [ONE_THREAD, THREADS, {"workers": 8}, PROCESSES]

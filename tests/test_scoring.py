@@ -16,7 +16,7 @@ import pytest
 from numerai_tools.scoring import correlation_contribution, numerai_corr, sharpe_ratio
 
 from numerai_sequence import EraError, NumeraiSequenceError
-from numerai_sequence.scoring import score_eras, summarize, write_table
+from numerai_sequence.scoring.scoring import score_eras, summarize, write_table
 
 NAN = float("nan")
 
@@ -185,7 +185,7 @@ def test_what_is_not_installed_is_named_with_its_remedy(monkeypatch, module, pac
 def test_what_is_slow_to_import_waits_until_it_is_needed():
     code = """
 import sys
-import numerai_sequence.exposure, numerai_sequence.picture, numerai_sequence.scoring
+from numerai_sequence.scoring import exposure, picture, scoring
 late = {"pandas", "matplotlib", "numerai_tools", "sklearn", "keras", "tensorflow"}
 assert not late & set(sys.modules), late & set(sys.modules)
 """

@@ -9,9 +9,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from numerai_sequence import scratch as scratch_module
-from numerai_sequence.encoding import cut_blocks
-from numerai_sequence.scratch import Scratch
+from numerai_sequence.format.encoding import cut_blocks
+from numerai_sequence.writing import scratch as scratch_module
+from numerai_sequence.writing.scratch import Scratch
 
 WINDOW_ROWS = [211, 1, 96]
 WIDTH = 20

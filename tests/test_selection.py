@@ -13,7 +13,7 @@ import pytest
 from tables import numerai_table, row_numbers
 
 from numerai_sequence import EraError, NumeraiSequence, write_shards
-from numerai_sequence.selection import ERA, Selection
+from numerai_sequence.reading.selection import ERA, Selection
 
 TRAIN, VALIDATION, FEATURES = 700, 450, 12
 NAMES = [f"feature_{number:03d}" for number in range(FEATURES)]

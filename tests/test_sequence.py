@@ -17,7 +17,7 @@ import pytest
 from tables import numerai_table, ragged_eras, row_digits, row_numbers, write_source
 
 from numerai_sequence import FeatureError, NumeraiSequence, open_shards, write_shards
-from numerai_sequence.order import epoch_order
+from numerai_sequence.ordering.order import epoch_order
 
 ROWS, FEATURES, BATCH = 1037, 14, 50
 NAMES = [f"feature_{number:03d}" for number in range(FEATURES)]

@@ -16,7 +16,7 @@ from tables import ragged_eras, row_digits, write_source
 from tampering import put
 
 from numerai_sequence import CorruptShardError, ManifestError, open_shards, write_shards
-from numerai_sequence.mapped import Mapped
+from numerai_sequence.reading.mapped import Mapped
 
 ROWS, FEATURES, ERAS = 1037, 14, 23
 each_encoding = pytest.mark.parametrize("encoding", ["packed", "int8"])
@@ -307,7 +307,7 @@ def test_gather_is_the_rows_one_by_one(folders, encoding):
 def test_runs_that_are_read_are_the_rows_that_are_taken(
     monkeypatch, folders, encoding, least_bytes
 ):
-    monkeypatch.setattr("numerai_sequence.rows._READ_BYTES", least_bytes)
+    monkeypatch.setattr("numerai_sequence.reading.rows._READ_BYTES", least_bytes)
     rng = np.random.default_rng(1)
     with open_shards(folders / encoding) as shards:
         reads = []
@@ -325,13 +325,13 @@ def test_runs_that_are_read_are_the_rows_that_are_taken(
 
 def test_short_reads_are_gone_on_with(monkeypatch, opened):
     preadv = os.preadv
-    monkeypatch.setattr("numerai_sequence.rows._READ_BYTES", 0)
+    monkeypatch.setattr("numerai_sequence.reading.rows._READ_BYTES", 0)
     monkeypatch.setattr(os, "preadv", lambda fd, parts, at: preadv(fd, [parts[0][:3]], at))
     assert_rows_are_right(opened)
 
 
 def test_file_that_has_become_shorter_is_an_error_that_names_it(monkeypatch, folder):
-    monkeypatch.setattr("numerai_sequence.rows._READ_BYTES", 0)
+    monkeypatch.setattr("numerai_sequence.reading.rows._READ_BYTES", 0)
     with open_shards(folder) as shards:
         path = shards.paths[1]
         first = shards[0].rows

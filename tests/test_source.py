@@ -18,11 +18,11 @@ from numerai_sequence import (
     NumeraiSequence,
     NumeraiSequenceError,
     SourceError,
-    parquet,
     write_shards,
 )
-from numerai_sequence import writer as writer_module
-from numerai_sequence.source import Chunk, Source, open_sources
+from numerai_sequence.writing import parquet
+from numerai_sequence.writing import writer as writer_module
+from numerai_sequence.writing.source import Chunk, Source, open_sources
 
 ROWS, FEATURES, GROUP = 237, 14, 50
 IDS = [f"n{number:015x}" for number in range(ROWS)]

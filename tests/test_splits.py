@@ -14,8 +14,8 @@ import pytest
 
 import numerai_sequence
 from numerai_sequence import EraError, Split, split_eras, walk_forward
-from numerai_sequence.eras import era_number
-from numerai_sequence.splits import purge_of
+from numerai_sequence.ordering.eras import era_number
+from numerai_sequence.ordering.splits import purge_of
 
 
 def weekly(first, last, step=1):

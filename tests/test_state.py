@@ -7,8 +7,8 @@ import json
 import pytest
 
 from numerai_sequence import OutputError, ResumeError
-from numerai_sequence.passes import Place
-from numerai_sequence.state import FILE, State, check_same, read_state, write_state
+from numerai_sequence.batching.passes import Place
+from numerai_sequence.feeding.state import FILE, State, check_same, read_state, write_state
 
 IDENTITY = {"set": "ab", "batch_size": 40, "shuffle": True, "sample_weight": None}
 STATE = State(IDENTITY, "cd", Place(2, 30), 1, [[1, 2], [3, 4]])

@@ -13,18 +13,12 @@ import pyarrow.parquet as pq
 import pytest
 from tables import write_features_json, write_source
 
-from numerai_sequence import (
-    OutputExistsError,
-    SourceError,
-    open_shards,
-    steps,
-    write_shards,
-    writer,
-)
-from numerai_sequence.layout import Batch, Shard, SourceFile
-from numerai_sequence.scratch import Scratch
-from numerai_sequence.source import Source
-from numerai_sequence.steps import Done, Steps
+from numerai_sequence import OutputExistsError, SourceError, open_shards, write_shards
+from numerai_sequence.format.layout import Batch, Shard, SourceFile
+from numerai_sequence.writing import steps, writer
+from numerai_sequence.writing.scratch import Scratch
+from numerai_sequence.writing.source import Source
+from numerai_sequence.writing.steps import Done, Steps
 
 ROWS, GROUP, SHARDS = 900, 150, 3
 READS = 4 * ROWS // GROUP  # blocks of all chunks
@@ -226,7 +220,7 @@ def test_other_options_begin_anew(train, tmp_path, options):
 
 def test_another_version_begins_anew(train, whole, tmp_path, monkeypatch):
     out = interrupt(train, tmp_path / "out", Source, "read_features", 9)
-    monkeypatch.setattr("numerai_sequence.plan.__version__", "0.0")
+    monkeypatch.setattr("numerai_sequence.writing.plan.__version__", "0.0")
     assert reads_to_end(train, out) == READS
     assert contents(out) == whole
 

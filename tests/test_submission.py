@@ -10,7 +10,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from numerai_sequence.submission import write_predictions
+from numerai_sequence.predicting.submission import write_predictions
 
 FEATURES = ["feature_b", "feature_a", "feature_ü"]
 

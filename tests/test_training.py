@@ -22,11 +22,11 @@ from numerai_sequence import (
     OutputExistsError,
     write_shards,
 )
-from numerai_sequence.runs import read_run
-from numerai_sequence.scoring import summarize
-from numerai_sequence.splits import purge_of
+from numerai_sequence.ordering.splits import purge_of
+from numerai_sequence.scoring.scoring import summarize
 from numerai_sequence.synthetic import write_parquet
-from numerai_sequence.training import TrainOptions, make_splits, train
+from numerai_sequence.training.runs import read_run
+from numerai_sequence.training.training import TrainOptions, make_splits, train
 
 FEATURES = 60
 QUICK = TrainOptions(epochs=2, layers=(8,), batch_size=500)
@@ -128,7 +128,7 @@ def test_run_that_was_interrupted_is_no_run(shards, tmp_path, monkeypatch):
 
     run(shards, tmp_path)
     with monkeypatch.context() as patched:
-        patched.setattr("numerai_sequence.training.build_network", interrupt)
+        patched.setattr("numerai_sequence.training.training.build_network", interrupt)
         with pytest.raises(KeyboardInterrupt):
             run(shards, tmp_path, replace(QUICK, seed=1), overwrite=True)
     with pytest.raises(ManifestError, match=r"run\.json"):

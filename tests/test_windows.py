@@ -8,9 +8,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from numerai_sequence.eras import shard_of_era, sort_eras
-from numerai_sequence.layout import WriteOptions
-from numerai_sequence.windows import Placement, plan_windows
+from numerai_sequence.format.layout import WriteOptions
+from numerai_sequence.ordering.eras import shard_of_era, sort_eras
+from numerai_sequence.writing.windows import Placement, plan_windows
 
 WINDOW_BYTES = 256 << 20
 

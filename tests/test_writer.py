@@ -20,7 +20,8 @@ import pytest
 from tables import numerai_table, row_digits, write_source
 
 import numerai_sequence
-from numerai_sequence import parquet, windows, write_shards, writer
+from numerai_sequence import write_shards
+from numerai_sequence.writing import parquet, windows, writer
 
 ROWS, FEATURES, ERAS = 1037, 14, 23
 REAL_V3 = Path(__file__).parents[2] / "shared" / "data" / "v3_mini.parquet"
@@ -554,7 +555,8 @@ print([name for name in ("keras", "tensorflow", "tf_keras", "jax") if name in sy
 MEMORY = """
 import sys
 from pathlib import Path
-from numerai_sequence import windows, write_shards, writer
+from numerai_sequence import write_shards
+from numerai_sequence.writing import windows, writer
 
 def peak():
     lines = Path("/proc/self/status").read_text().splitlines()

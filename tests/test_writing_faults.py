@@ -25,22 +25,20 @@ from numerai_sequence import (
     OutputError,
     OutputExistsError,
     SourceError,
-    claim,
     open_shards,
-    parquet,
-    shards,
     write_shards,
-    writer,
 )
 from numerai_sequence.cli import main
 from numerai_sequence.errors import is_out_of_memory
-from numerai_sequence.layout import WriteOptions
-from numerai_sequence.output import Output
-from numerai_sequence.parquet import Parquet
-from numerai_sequence.plan import Plan
-from numerai_sequence.scratch import Scratch
-from numerai_sequence.source import Source
-from numerai_sequence.windows import Window
+from numerai_sequence.format.layout import WriteOptions
+from numerai_sequence.reading import shards
+from numerai_sequence.writing import claim, parquet, writer
+from numerai_sequence.writing.output import Output
+from numerai_sequence.writing.parquet import Parquet
+from numerai_sequence.writing.plan import Plan
+from numerai_sequence.writing.scratch import Scratch
+from numerai_sequence.writing.source import Source
+from numerai_sequence.writing.windows import Window
 
 ROWS, GROUP, SHARDS = 600, 150, 3
 
@@ -152,10 +150,10 @@ import resource, signal, sys
 from pathlib import Path
 import pandas as pd
 from numerai_sequence import OutputError, write_predictions
-from numerai_sequence.export import replaced
-from numerai_sequence.picture import draw_scores
-from numerai_sequence.runs import Run, write_run
-from numerai_sequence.scoring import write_table
+from numerai_sequence.predicting.export import replaced
+from numerai_sequence.scoring.picture import draw_scores
+from numerai_sequence.training.runs import Run, write_run
+from numerai_sequence.scoring.scoring import write_table
 from numerai_sequence.synthetic import write_parquet
 
 folder = Path(sys.argv[1])
@@ -489,7 +487,7 @@ def before_claim(monkeypatch, action):
         return claimed(folder, make=make)
 
     with monkeypatch.context() as patch:
-        patch.setattr("numerai_sequence.output.claimed", late)
+        patch.setattr("numerai_sequence.writing.output.claimed", late)
         yield
 
 

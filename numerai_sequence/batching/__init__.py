@@ -1,0 +1,1 @@
+"""Batching: from rows to the arrays of a batch."""

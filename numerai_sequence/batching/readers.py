@@ -1,0 +1,110 @@
+"""Readers: the readers of a sequence's epochs, and what they share: row orders, memory, paging."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from ..buffers import Buffers
+from ..ordering.ranks import Share
+from ..reading.paging import Pager
+from .groups import KEPT, GroupReader
+from .orders import Orders
+from .passes import Numbers, Prefetching
+from .reading import Reading
+
+
+class Readers:
+    """Makes the reader of an epoch's batches. It belongs to one process, and does not pickle.
+
+    Parameters
+    ----------
+    reading : Reading
+    share : Share
+        Which of the batches are this process's.
+    columns : sequence of str
+        As of `Selection.gather`: what is read of each row besides the features.
+    seed : int or None
+        None for the order of the files, or of time.
+    run_rows : int
+        As of `epoch_order`.
+    buffers : int
+        Batches that a consumer holds at a time.
+
+    Attributes
+    ----------
+    orders : Orders
+    buffers : Buffers
+        For decoded batches.
+    pager : Pager
+    """
+
+    def __init__(
+        self,
+        reading: Reading,
+        share: Share,
+        columns: Sequence[str],
+        *,
+        seed: int | None,
+        run_rows: int,
+        buffers: int,
+    ) -> None:
+        self._reading, self._run_rows = reading, run_rows
+        self.orders = Orders(
+            reading.selection,
+            share,
+            by_era=reading.by_era,
+            seed=seed,
+            run_rows=run_rows,
+            group_rows=reading.group_rows(run_rows),
+        )
+        budget = reading.divide(run_rows, buffers)
+        # Eras have many sizes.
+        self.buffers = Buffers(budget.buffers, slack=math.inf if reading.by_era else 2)
+        self._group_buffers = Buffers(KEPT)
+        self.pager = self._make_pager(budget.mapped, columns)
+        # Groups are worth it where runs are shuffled in them, or their pages let go.
+        is_worth = run_rows > 1 or not self.pager.fits
+        self._fetches_groups = budget.holds_groups and is_worth
+
+    def _make_pager(self, mapped_bytes: int, columns: Sequence[str]) -> Pager:
+        selection = self._reading.selection
+        return Pager(
+            selection.shards.files,
+            mode=self._reading.paging,
+            budget_bytes=mapped_bytes,
+            needed_bytes=selection.rows * (selection.row_bytes + 4 * len(columns)),
+            warms=self._reading.warms(self._run_rows),
+        )
+
+    def reader(
+        self,
+        epoch: int,
+        batches: Numbers | range,
+        columns: Sequence[str],
+        prefetching: Prefetching,
+        fetch: str = "always",
+    ) -> GroupReader:
+        """Return the reader of some batches of an epoch.
+
+        Parameters
+        ----------
+        epoch : int
+        batches, columns, fetch
+            As of `GroupReader`.
+        prefetching : Prefetching
+            Who asks for them.
+        """
+        pager, processes = self.pager, prefetching.processes
+        if processes:  # each maps the files for itself
+            pager = self._make_pager(pager.budget_bytes // processes, columns)
+        return GroupReader(
+            self._reading.selection,
+            self.orders(epoch),
+            columns,
+            pager=pager,
+            buffers=self._group_buffers,
+            batches=batches,
+            fetch=fetch if self._fetches_groups and not processes else "never",
+            workers=prefetching.workers,
+        )

@@ -1,0 +1,232 @@
+"""Targets: turn the columns of a batch into y, as a model wants it, and its sample weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import EraError, check_known
+from ..format.layout import FEATURES
+from ..reading.selection import ERA, Selection
+from ..reading.shards import ShardSet
+
+Values = npt.NDArray[np.float32]
+Output = str | tuple[str, ...]
+Target = str | Sequence[str] | Mapping[str, str | Sequence[str]] | None
+SampleWeight = str | Mapping[str, float] | Callable[[Any, Any], Any] | None
+
+POLICIES = ("error", "drop", "mask")
+
+# In the place of a masked target: a number, whose weight is zero.
+_MASKED = np.float32(0.5)
+_ALONE = ""  # the name of an output that has none
+
+
+def read_target(target: Target, shards: ShardSet) -> dict[str, Output]:
+    """Return what each output of a model is compared with, by the output's name.
+
+    Parameters
+    ----------
+    target : str, sequence of str, mapping, or None
+        As of `NumeraiSequence`.
+
+    Raises
+    ------
+    FeatureError
+        A target is unknown, or named twice in one output.
+    """
+    if target is None:
+        return {}
+    if not target:
+        raise ValueError("target: found none, expected a name, a list of names, or None")
+    named = target if isinstance(target, Mapping) else {_ALONE: target}
+    outputs = {
+        name: output if isinstance(output, str) else tuple(output) for name, output in named.items()
+    }
+    for name, output in outputs.items():
+        if not output:
+            raise ValueError(f"target: found none for {name!r}, expected a name or a list of names")
+        check_known("target", _targets_of(output), shards.targets, str(shards.folder))
+    return outputs
+
+
+def target_names(outputs: Mapping[str, Output]) -> tuple[str, ...]:
+    """Return the targets that some outputs are compared with, each once."""
+    return tuple(dict.fromkeys(n for output in outputs.values() for n in _targets_of(output)))
+
+
+def _targets_of(output: Output) -> tuple[str, ...]:
+    if output == FEATURES:
+        return ()
+    return (output,) if isinstance(output, str) else output
+
+
+class Targets:
+    """Makes y and sample weights of batches; any number of threads may use it at once.
+
+    Parameters
+    ----------
+    outputs : dict
+        From `read_target`.
+    weights : Weights or None
+        From `read_weights`.
+    masks : bool
+        A missing target gets a weight of zero, in the output that it belongs to.
+
+    Attributes
+    ----------
+    columns : tuple of str
+        What a batch needs of each row, as of `Selection.gather`.
+    """
+
+    def __init__(
+        self, outputs: Mapping[str, Output], weights: Weights | None, *, masks: bool
+    ) -> None:
+        self._outputs, self._weights, self._masks = outputs, weights, masks
+        needed = [*target_names(outputs), *(weights.columns if weights else ())]
+        self.columns = tuple(sorted(dict.fromkeys(needed), key=lambda name: name == ERA))
+        self._places = {name: place for place, name in enumerate(self.columns)}
+
+    def __call__(self, values: Values, x: npt.NDArray[Any]) -> Any:
+        """Return what Keras takes: ``x``, ``(x, y)`` or ``(x, y, sample_weight)``.
+
+        Parameters
+        ----------
+        values : float32 array, shape (batch, columns)
+        x : array, shape (batch, features)
+        """
+        if not self._outputs:
+            return x
+        y = {name: self._y(output, values, x) for name, output in self._outputs.items()}
+        if not (self._masks or self._weights):
+            return x, _alone(y)
+        weights = {name: np.ones(len(x), np.float32) for name in y}
+        if self._masks:
+            for name in y:
+                if y[name] is not x:
+                    y[name], weights[name] = _mask(y[name])
+        if self._weights:
+            given = self._weights(self._column_of(values), _alone(y))
+            weights = {name: given * weight for name, weight in weights.items()}
+        return x, _alone(y), _alone(weights)
+
+    def _y(self, output: Output, values: Values, x: Any) -> Any:
+        if output == FEATURES:
+            return x
+        places = [self._places[name] for name in _targets_of(output)]
+        return np.ascontiguousarray(values[:, places[0] if isinstance(output, str) else places])
+
+    def _column_of(self, values: Values) -> Callable[[str], Values]:
+        return lambda name: values[:, self._places[name]]
+
+
+def _alone(outputs: dict[str, Any]) -> Any:
+    return outputs.get(_ALONE, outputs)
+
+
+def _mask(y: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], Values]:
+    """Return y without what is missing, and a weight for each row: 0 where anything is."""
+    absent = np.isnan(y)
+    rows = absent if y.ndim == 1 else absent.any(axis=1)
+    weights = (~rows).astype(np.float32)
+    return (np.where(absent, _MASKED, y) if rows.any() else y), weights
+
+
+class Weights:
+    """Sample weights of a batch: a target column."""
+
+    def __init__(self, column: str) -> None:
+        self.columns = (column,)
+
+    def __call__(self, column: Callable[[str], Values], y: Any) -> Values:
+        """Return the weights, float32 of shape (batch,), from columns by name and the batch's y."""
+        return np.ascontiguousarray(column(self.columns[0]))
+
+
+class _EraWeights(Weights):
+    """A weight for each era."""
+
+    def __init__(self, weights: Mapping[str, float], selection: Selection) -> None:
+        super().__init__(ERA)
+        unknown = [era for era in selection.eras if era not in weights]
+        if unknown:
+            raise EraError(
+                f"sample_weight: no weight for era {unknown[0]!r}"
+                + (f" and {len(unknown) - 1} more" if unknown[1:] else "")
+                + ", expected one for each era that takes part",
+                eras=unknown,
+            )
+        self._weights = np.zeros(len(selection.all_eras), np.float32)
+        for place, era in enumerate(selection.all_eras):
+            self._weights[place] = weights.get(era, 0)
+        _check_weights(self._weights, self._weights.shape)
+
+    def __call__(self, column: Callable[[str], Values], y: Any) -> Values:
+        weights: Values = self._weights[column(ERA).astype(np.int64)]
+        return weights
+
+
+class _ComputedWeights(Weights):
+    """What a function makes of a batch's eras and y."""
+
+    def __init__(self, function: Callable[[Any, Any], Any], selection: Selection) -> None:
+        super().__init__(ERA)
+        self._function = function
+        self._eras = np.array(selection.all_eras, object)
+
+    def __call__(self, column: Callable[[str], Values], y: Any) -> Values:
+        eras = self._eras[column(ERA).astype(np.int64)]
+        return _check_weights(np.asarray(self._function(eras, y), np.float32), eras.shape)
+
+
+def read_weights(sample_weight: SampleWeight, selection: Selection) -> Weights | None:
+    """Return what makes the sample weights of a batch.
+
+    Raises
+    ------
+    FeatureError, EraError
+        There is no such column, or a row or an era has no weight.
+    """
+    if sample_weight is None:
+        return None
+    if isinstance(sample_weight, str):
+        shards = selection.shards
+        check_known("sample_weight column", (sample_weight,), shards.targets, str(shards.folder))
+        check_complete(selection, (sample_weight,), "choose eras in which every row has a weight")
+        return Weights(sample_weight)
+    if isinstance(sample_weight, Mapping):
+        return _EraWeights(sample_weight, selection)
+    if callable(sample_weight):
+        return _ComputedWeights(sample_weight, selection)
+    raise TypeError(
+        f"sample_weight: found {sample_weight!r}, expected a column, a weight for each era, or a "
+        "function of eras and y"
+    )
+
+
+def _check_weights(weights: Values, shape: tuple[int, ...]) -> Values:
+    if weights.shape != shape:
+        raise ValueError(f"sample_weight: found shape {weights.shape}, expected {shape}")
+    if not np.isfinite(weights).all():
+        raise ValueError("sample_weight: found a weight that is no finite number")
+    return weights
+
+
+def check_complete(selection: Selection, names: Sequence[str], remedy: str) -> None:
+    """Raise an `EraError` where a row that takes part has no value in one of some target columns.
+
+    It names the column, how many rows, and the eras.
+    """
+    for name in names:
+        missing = selection.missing(name)
+        if missing:
+            eras = list(missing)
+            shown = eras[0] if len(eras) == 1 else f"{len(eras)} eras, {eras[0]} to {eras[-1]}"
+            raise EraError(
+                f"{selection.shards.folder}: {name!r} is missing in {sum(missing.values()):,} of "
+                f"{selection.rows:,} rows ({shown}); {remedy}",
+                eras=eras,
+            )

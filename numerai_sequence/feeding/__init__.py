@@ -1,0 +1,1 @@
+"""Feeding: from batches to Keras, whichever is there."""

@@ -1,0 +1,150 @@
+"""Feeding: what belongs to one call of fit, evaluate or predict, and ends with it.
+
+Two calls at once, in two threads, may be fed the same sequence: which call an adapter of Keras's
+was made in is noted with the adapter, for it is asked for batches from any thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextvars import ContextVar, Token
+from types import TracebackType
+from typing import Any, Protocol
+
+from ..batching.passes import Place, Prefetching
+from .forms import Form
+from .interrupts import held
+
+_PRESENT: ContextVar[Feeding | None] = ContextVar("PRESENT", default=None)
+_ALL: set[Feeding] = set()
+
+
+class Run(Protocol):
+    """A pass at work."""
+
+    failure: Exception | None
+    has_ended: bool
+
+    def end(self) -> None: ...
+
+
+class Feeding:
+    """One call of a model's method that is fed sequences of ours; to be entered around it.
+
+    Parameters
+    ----------
+    forms : mapping of sequences to forms, optional
+        The sequences, and the form that y of each has to have.
+    options : mapping, optional
+        What the call was given of `Prefetching`, which wins over what a sequence says.
+    trained : NumeraiSequence, optional
+        The one that ``fit`` trains on; None in ``evaluate`` and ``predict``, where the epoch is the
+        sequences' own.
+    first : Place
+        Where ``fit`` begins, as it counts epochs.
+    before : int
+        Epochs that the sequence has been through before.
+    """
+
+    def __init__(
+        self,
+        forms: Mapping[Any, Form] | None = None,
+        options: Mapping[str, Any] | None = None,
+        *,
+        trained: Any = None,
+        first: Place | None = None,
+        before: int = 0,
+    ) -> None:
+        self._forms, self._options = forms or {}, options or {}
+        self._trained, self._before = trained, before
+        epoch, batch = first or (0, 0)
+        self._first = Place(before + epoch, batch)
+        self._epoch = self._first.epoch
+        self._runs: list[Run] = []
+        self._adapters: list[Any] = []
+
+    @classmethod
+    def of(cls, adapter: Any) -> Feeding:
+        """Return the call that an adapter is made in, and note that it is; one of its own if none.
+
+        TensorFlow keeps every generator that it was ever given, and the adapter with it, which
+        shall not keep the sequence.
+        """
+        feeding = _PRESENT.get()
+        if feeding is None:
+            return cls()
+        feeding._adapters.append(adapter)
+        return feeding
+
+    def __enter__(self) -> Feeding:
+        self._token: Token[Feeding | None] = _PRESENT.set(self)
+        _ALL.add(self)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        with held():
+            _PRESENT.reset(self._token)
+            _ALL.discard(self)
+            # They would end by themselves, but only when their generators are garbage.
+            for run in self._runs:
+                run.end()
+                run.failure = None
+            for adapter in self._adapters:
+                forget(adapter, "py_dataset", "_keras_sequence")
+            # An adapter keeps its call.
+            self._forms, self._runs, self._adapters, self._trained = {}, [], [], None
+
+    def add(self, run: Run) -> None:
+        """Take a pass that begins into the call."""
+        self._runs = [old for old in self._runs if old.failure or not old.has_ended] + [run]
+
+    def has(self, sequence: Any) -> bool:
+        """Say whether the call is fed a sequence."""
+        return sequence in self._forms
+
+    def begin_epoch(self, number: int) -> None:
+        """Take note that ``fit`` has come to an epoch."""
+        if self._trained is None:  # a list of callbacks that is used again has those of old calls
+            return
+        self._epoch = self._before + number
+        self._trained.begin_epoch(self._epoch)
+
+    def place(self, sequence: Any) -> Place:
+        """Return where a pass over a sequence that begins now begins."""
+        if self._trained is None:
+            return Place(sequence.epoch)
+        is_first = sequence is self._trained and self._epoch == self._first.epoch
+        return self._first if is_first else Place(self._epoch)
+
+    def form(self, sequence: Any) -> Form:
+        """Return the form that y of a sequence has to have."""
+        return self._forms.get(sequence)
+
+    def prefetching(self, sequence: Any) -> Prefetching:
+        """Return who asks for the batches of a sequence."""
+        found: Prefetching = sequence.prefetching._replace(**self._options)
+        return found
+
+    def cause(self, error: Exception) -> Exception | None:
+        """Return how a pass failed, where TensorFlow says so in an error of its own."""
+        if not type(error).__module__.startswith("tensorflow."):
+            return None
+        failures = [run.failure for run in self._runs if run.failure]
+        return next((found for found in failures if type(found).__name__ in str(error)), None)
+
+
+def is_fed(sequence: Any) -> bool:
+    """Say whether a model's method is fed a sequence at this moment."""
+    return any(feeding.has(sequence) for feeding in list(_ALL))
+
+
+def forget(holder: Any, *names: str) -> None:
+    """Set those attributes to None that there are: Keras 3 and Keras 2 have names of their own."""
+    for name in names:
+        if getattr(holder, name, None) is not None:
+            setattr(holder, name, None)

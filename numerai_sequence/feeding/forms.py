@@ -1,0 +1,89 @@
+"""Forms: from y and weights by the names of a model's outputs to the form that the model has.
+
+Keras finds both by name where a model returns a dict. Where it returns a list, Keras 3 finds y but
+no sample weights; where it returns a single array, neither. Keras 2 has to know the names, too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from typing import Any
+
+from ..errors import FeatureError, close_matches
+
+#: The names of a list of outputs, the name of a single one, or None: leave the dict as it is.
+Form = tuple[str, ...] | str | None
+
+
+def find_form(model: Any, names: Collection[str]) -> Form:
+    """Return the form of y for a model whose outputs are given by name.
+
+    Parameters
+    ----------
+    model : Keras model
+    names : collection of str
+        Of the outputs that there is a y for.
+
+    Raises
+    ------
+    FeatureError
+        The model says what its outputs are called, and it has none of that name.
+    """
+    if any(kind.__name__ == "Sequential" for kind in type(model).__mro__):
+        return next(iter(names)) if len(names) == 1 else None  # its output has no name of its own
+    known, outputs = getattr(model, "output_names", None), _outputs_of(model)
+    if not known or outputs is None:
+        return None  # it is known only when the model runs
+    if isinstance(outputs, dict):
+        _check_names(names, list(outputs))
+        return None
+    _check_names(names, known)
+    if not isinstance(outputs, (list, tuple)):
+        return str(known[0])
+    is_flat = len(known) == len(outputs)
+    return tuple(known) if is_flat and set(names) == set(known) else None
+
+
+def arrange(batch: Any, form: Form) -> Any:
+    """Return a batch with its y and sample weights, which were dicts, in the form of the outputs.
+
+    Parameters
+    ----------
+    batch : array or tuple
+        As of `NumeraiSequence`.
+    form : Form
+        From `find_form`.
+    """
+    if form is None or not isinstance(batch, tuple):
+        return batch
+    x, *named = batch
+    if isinstance(form, str):
+        return (x, *(part[form] for part in named))
+    return (x, *(tuple(part[name] for name in form) for part in named))
+
+
+def arrays_of(batch: Any) -> Iterator[Any]:
+    """Yield the arrays of a batch: x, y and sample weights, of which the latter may be several."""
+    if isinstance(batch, (tuple, dict)):
+        for part in batch.values() if isinstance(batch, dict) else batch:
+            yield from arrays_of(part)
+    else:
+        yield batch
+
+
+def _outputs_of(model: Any) -> Any:
+    try:
+        return model.output
+    except (AttributeError, ValueError, RuntimeError):  # not built, or no functional model
+        return None
+
+
+def _check_names(names: Collection[str], known: Collection[str]) -> None:
+    unknown = sorted(set(names) - set(known))
+    if unknown:
+        expected = ", ".join(map(repr, known))
+        raise FeatureError(
+            f"target: found a model's output {unknown[0]!r}, expected of this model: {expected}"
+            f"{close_matches(unknown[0], list(known))}",
+            names=unknown,
+        )

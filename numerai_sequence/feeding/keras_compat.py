@@ -1,0 +1,293 @@
+"""Keras compat: the one place that knows which Keras is running, and what has to be done about it.
+
+Keras 3 (`keras`), its predecessor as a package of its own (`tf_keras`) and inside TensorFlow up to
+2.15 (`keras` 2) each have a ``Sequence`` that their models accept. `sequence_bases` names those of
+the Keras packages in use, and `install` changes this in each of them, for our sequences only:
+
+1. ``fit``, ``evaluate`` and ``predict`` take ``workers``, ``use_multiprocessing`` and
+   ``max_queue_size`` again, which Keras 3 moved to the sequence. They hold for that call, for the
+   validation sequence too, and win over those given to the sequence.
+2. One pass over a sequence has one enqueuer of its own, which ends with the pass. Keras 3 keeps
+   one for all passes, and hands the batches that a stopped pass had prefetched to the next pass: a
+   model then misses some rows and sees others twice. Keras 2 lets it run on into a pass that nobody
+   wants, and waits 5 seconds for it at the end of every epoch. What fails in a pass ends it, and is
+   raised as what it is: TensorFlow makes an error of its own of it.
+3. Keras 2 copies every array of floats, though it is of the type that it wants. Ours it takes.
+4. TensorFlow waits for a batch in a thread of its own, not in one of those that run the model, and
+   prefetches one, not as many as it likes.
+5. Keras finds y and weights by the names of a model's outputs, whatever form these have.
+6. TensorFlow keeps every generator that it was ever given, and with it Keras's adapter and its
+   sequence: at the end of ``fit``, ``evaluate`` or ``predict`` the adapter forgets the sequence.
+   So does a model the validation data of a fit that was interrupted, which the next would use.
+7. A Ctrl-C ends these three methods. Keras 3 catches it where it waits for the logs of a step.
+8. The epoch whose batches are read is that of ``fit``: hooks are called at other times, too. The
+   first one may begin at any of its batches.
+9. ``fit`` and the others refuse a sequence that Keras or TensorFlow would not divide among devices
+   and processes as it is meant.
+
+Every other input reaches Keras as it was given. Installing again changes nothing.
+"""
+
+from __future__ import annotations
+
+import functools
+import gc
+import importlib
+import importlib.util
+import inspect
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, suppress
+from types import ModuleType
+from typing import Any
+
+from ..batching.passes import Prefetching, check_options
+from .distribution import check_distribution
+from .enqueuers import run_pass
+from .feeding import Feeding, forget
+from .following import follow
+from .forms import Form, arrange, arrays_of, find_form
+from .interrupts import heeded
+
+OPTIONS = Prefetching._fields
+
+_INSTALLED = "_numerai_sequence_installed"
+_FEEDING = "_numerai_sequence_feeding"
+
+# By TensorFlow, between our generator and the model. It would take as many as it likes.
+_PREFETCHED = 1
+
+
+def sequence_bases() -> tuple[type, ...]:
+    """Return the ``Sequence`` classes that a sequence of ours has to inherit from."""
+    return tuple(package.utils.Sequence for package in _keras_packages())
+
+
+def callback_bases() -> tuple[type, ...]:
+    """Return the ``Callback`` classes that a callback of ours has to inherit from."""
+    return tuple(package.callbacks.Callback for package in _keras_packages())
+
+
+def _keras_packages() -> list[ModuleType]:
+    packages = [importlib.import_module("keras")]
+    # Keras 3 on JAX or torch runs without TensorFlow: do not load it for a package nobody uses.
+    wanted = "tensorflow" in sys.modules or "TF_USE_LEGACY_KERAS" in os.environ
+    if "tf_keras" in sys.modules or (wanted and importlib.util.find_spec("tf_keras")):
+        with suppress(ImportError):  # made for another TensorFlow: the user cannot use it either
+            packages.append(importlib.import_module("tf_keras"))
+    return packages
+
+
+def active_keras() -> ModuleType:
+    """Return the Keras that ``tf.keras`` is."""
+    is_legacy = os.environ.get("TF_USE_LEGACY_KERAS", "").lower() in ("1", "true")
+    return importlib.import_module("tf_keras" if is_legacy else "keras")
+
+
+def install(kind: type) -> None:
+    """Make the Keras packages in use ready for sequences of class `kind`."""
+    for package in _keras_packages():
+        if getattr(package, _INSTALLED, False):
+            continue
+        for name in ("fit", "evaluate", "predict"):
+            _give_options(package.Model, name, kind)
+        if int(package.__version__.split(".")[0]) >= 3:
+            _cure_keras_3(kind)
+        else:
+            _cure_keras_2(package, kind)
+        setattr(package, _INSTALLED, True)
+
+
+def _give_options(model: type, name: str, kind: type) -> None:
+    """Let a method of Keras's Model take `OPTIONS` where it is fed one of our sequences.
+
+    In ``model.fit(NumeraiSequence(shards), workers=4)`` Python looks ``model.fit`` up before it
+    makes the sequence, so a new attribute of the class would come too late. What is replaced is the
+    function inside: every Keras wraps these methods to shorten their tracebacks.
+    """
+    owner = next(parent for parent in model.__mro__ if name in vars(parent))
+    outer = vars(owner)[name]
+    inner = getattr(outer, "__wrapped__", None)
+    for cell in getattr(outer, "__closure__", None) or ():
+        if cell.cell_contents is inner:
+            cell.cell_contents = _with_options(inner, kind)
+            return
+    setattr(owner, name, _with_options(outer, kind))
+
+
+def _with_options(original: Callable[..., Any], kind: type) -> Callable[..., Any]:
+    signature = inspect.signature(original)
+
+    @functools.wraps(original)
+    def method(self: Any, *args: Any, **kwargs: Any) -> Any:
+        ours: list[Any] = [one for one in (*args, *kwargs.values()) if isinstance(one, kind)]
+        if not ours:
+            return original(self, *args, **kwargs)
+        options = {}
+        if isinstance(args[0] if args else kwargs.get("x"), kind):
+            options = check_options(
+                **{option: kwargs.pop(option) for option in OPTIONS if option in kwargs}
+            )
+        if kwargs.get("_use_cached_eval_dataset"):
+            options = {}  # Keras 2's fit validates with the defaults; its own options are set
+        given = signature.bind_partial(self, *args, **kwargs)
+        is_compared = original.__name__ != "predict"  # which looks at no y
+        forms = {one: _form(one, self) if is_compared else None for one in ours}
+        with heeded(), ExitStack() as stack:
+            if original.__name__ == "fit":
+                feeding = follow(given.arguments, forms, options, callback_bases())
+                stack.enter_context(feeding)
+                # Where one is interrupted, the next would use these.
+                stack.callback(forget, self, "_eval_epoch_iterator", "_eval_data_handler")
+            else:
+                feeding = stack.enter_context(Feeding(forms, options))
+            for one in ours:
+                first = feeding.place(one).batch
+                check_distribution(one, self, original.__name__, given.arguments, first)
+            try:
+                return original(*given.args, **given.kwargs)
+            except Exception as error:
+                cause = feeding.cause(error)
+                if cause is None:
+                    raise
+        # TensorFlow's error held its iterator, in a circle. One whose thread is still at work when
+        # the interpreter exits would be waited for, for ever.
+        gc.collect()
+        try:
+            raise cause
+        finally:
+            del cause  # or it would hold itself
+
+    return method
+
+
+def _form(sequence: Any, model: Any) -> Form:
+    names = sequence.target
+    return find_form(model, names) if isinstance(names, Mapping) else None
+
+
+def _cure_keras_3(kind: type) -> None:
+    module = importlib.import_module("keras.src.trainers.data_adapters.py_dataset_adapter")
+    adapter = module.PyDatasetAdapter
+    made, get_iterator = adapter.__init__, adapter._get_iterator
+    get_dataset, standardize = adapter.get_tf_dataset, adapter._standardize_batch
+
+    @functools.wraps(made)
+    def init(self: Any, x: Any, *args: Any, **kwargs: Any) -> None:
+        made(self, x, *args, **kwargs)
+        if isinstance(x, kind):
+            self.enqueuer = None  # the one for all passes; it has not been started
+            _feeding_of(self)  # while it is known
+
+    @functools.wraps(standardize)
+    def _standardize_batch(self: Any, batch: Any) -> Any:
+        form = (
+            _feeding_of(self).form(self.py_dataset) if isinstance(self.py_dataset, kind) else None
+        )
+        return standardize(self, arrange(batch, form))
+
+    @functools.wraps(get_iterator)
+    def _get_iterator(self: Any) -> Any:
+        if not isinstance(self.py_dataset, kind):
+            return get_iterator(self)
+        shuffles, feeding = self.shuffle, _feeding_of(self)
+        batches = run_pass(self.py_dataset, shuffles, module.OrderedEnqueuer, feeding)
+        return (self._standardize_batch(batch) for batch in batches)
+
+    @functools.wraps(get_dataset)
+    def get_tf_dataset(self: Any) -> Any:
+        if not isinstance(self.py_dataset, kind):
+            return get_dataset(self)
+        self.enqueuer = self.py_dataset  # anything: what prefetches by itself gets `_on_its_own`
+        try:
+            return _on_its_own(get_dataset(self)).prefetch(_PREFETCHED)
+        finally:
+            self.enqueuer = None
+
+    iterator = importlib.import_module("keras.src.trainers.epoch_iterator").EpochIterator
+    iterator._enumerate_iterator = _shortened(
+        iterator._enumerate_iterator, kind, "data_adapter", "py_dataset", "_num_batches"
+    )
+    adapter.__init__, adapter._get_iterator = init, _get_iterator
+    adapter.get_tf_dataset, adapter._standardize_batch = get_tf_dataset, _standardize_batch
+
+
+def _cure_keras_2(package: ModuleType, kind: type) -> None:
+    root = package.utils.Sequence.__module__.rsplit(".utils.", 1)[0]
+    module = importlib.import_module(f"{root}.utils.data_utils")
+    adapter = importlib.import_module(f"{root}.engine.data_adapter").KerasSequenceAdapter
+    handle, standardize = adapter._handle_multiprocessing, adapter._standardize_batch
+    get_dataset = adapter.get_dataset
+
+    @functools.wraps(handle)
+    def _handle_multiprocessing(self: Any, x: Any, *args: Any, **kwargs: Any) -> Any:
+        if not isinstance(x, kind):
+            return handle(self, x, *args, **kwargs)
+        feeding, shuffles = _feeding_of(self), self._shuffle_sequence
+        # The adapter holds the sequence, not this function.
+        return lambda: run_pass(self._keras_sequence, shuffles, module.OrderedEnqueuer, feeding)
+
+    @functools.wraps(standardize)
+    def _standardize_batch(self: Any, data: Any) -> Any:
+        if isinstance(self._keras_sequence, kind):
+            # The first call is from the adapter's constructor.
+            data = arrange(data, _feeding_of(self).form(self._keras_sequence))
+            floats = {array.dtype.name for array in arrays_of(data) if array.dtype.kind == "f"}
+            if floats <= {package.backend.floatx()}:
+                return data  # and no copy of each array, which is no longer aligned
+        return standardize(self, data)
+
+    @functools.wraps(get_dataset)
+    def _get_dataset(self: Any) -> Any:
+        dataset = get_dataset(self)
+        return _on_its_own(dataset) if isinstance(self._keras_sequence, kind) else dataset
+
+    handler = importlib.import_module(adapter.__module__).DataHandler
+    handler.steps = _shortened(
+        handler.steps, kind, "_adapter", "_keras_sequence", "_inferred_steps"
+    )
+    adapter._handle_multiprocessing = _handle_multiprocessing
+    adapter._standardize_batch, adapter.get_dataset = _standardize_batch, _get_dataset
+
+
+def _shortened(
+    method: Callable[[Any], Iterator[Any]], kind: type, adapter: str, source: str, count: str
+) -> Callable[[Any], Iterator[Any]]:
+    """Return a method that goes through an epoch's steps, without those that were trained before.
+
+    The last three are attributes: its adapter, the adapter's sequence, and the number of steps.
+    """
+
+    @functools.wraps(method)
+    def steps(self: Any) -> Iterator[Any]:
+        sequence = getattr(getattr(self, adapter), source, None)
+        if not isinstance(sequence, kind):
+            yield from method(self)
+            return
+        whole = getattr(self, count)
+        setattr(self, count, whole - _feeding_of(getattr(self, adapter)).place(sequence).batch)
+        try:
+            yield from method(self)
+        finally:
+            setattr(self, count, whole)
+
+    return steps
+
+
+def _feeding_of(adapter: Any) -> Feeding:
+    """Return the call of a model's method that an adapter was made in; first asked for in there."""
+    feeding: Feeding | None = vars(adapter).get(_FEEDING)
+    if feeding is None:
+        feeding = Feeding.of(adapter)
+        setattr(adapter, _FEEDING, feeding)
+    return feeding
+
+
+def _on_its_own(dataset: Any) -> Any:
+    """Give a TensorFlow dataset a thread of its own, which waits for batches."""
+    tensorflow = importlib.import_module("tensorflow")
+    options = tensorflow.data.Options()
+    options.autotune.enabled = False
+    options.threading.private_threadpool_size = 1
+    return dataset.with_options(options)

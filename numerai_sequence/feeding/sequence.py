@@ -1,0 +1,473 @@
+"""Sequence: turn a batch number into the arrays that Keras trains on."""
+
+from __future__ import annotations
+
+import copy
+import operator
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from ..batching.groups import GroupReader
+from ..batching.passes import (
+    READING,
+    Numbers,
+    OnePass,
+    Place,
+    Prefetching,
+    check_options,
+    shuffle_batches,
+)
+from ..batching.readers import Readers
+from ..batching.reading import Reading
+from ..batching.targets import (
+    POLICIES,
+    SampleWeight,
+    Target,
+    Targets,
+    check_complete,
+    read_target,
+    read_weights,
+    target_names,
+)
+from ..checks import one_of, whole_number
+from ..format.encoding import DTYPES, Decoder
+from ..format.feature_sets import resolve_features
+from ..ordering.ranks import Share, check_rank
+from ..reading.selection import Selection
+from ..reading.shards import PathLike, ShardSet, open_shards
+from . import keras_compat
+from .feeding import is_fed
+
+# What Keras accepts as a Sequence depends on which Keras is installed; see keras_compat.
+_BASES: Any = keras_compat.sequence_bases()
+
+# Batches held besides those in Keras's queue: by workers, prefetched by TensorFlow, in use.
+_BUFFERS_BESIDES = 16
+_REMEDY = (
+    "leave them out with missing_target='drop', give them no weight with missing_target='mask', or "
+    "choose other eras"
+)
+_BATCH_SIZES = {"rows": 1000, "era": 1}
+
+
+class NumeraiSequence(*_BASES):  # type: ignore[misc]
+    """Batches of a shard set, for ``fit``, ``evaluate`` and ``predict`` of any Keras.
+
+    ``sequence[i]`` is batch i of the present epoch; ``len(sequence)`` the batches of an epoch. Each
+    row that takes part comes once an epoch. Batches may be asked for in any order, from any thread.
+    Of several processes that train one model, each has batches of its own, told by its `rank`.
+
+    Parameters
+    ----------
+    shards : ShardSet, path, or sequence of paths
+        What `write_shards` returned, a folder, a glob, or a list of shard files.
+    batch_size : int, optional
+        Rows a batch, 1000 if not given; with ``batch_by="era"`` eras a batch, 1 if not given. The
+        last batch of an epoch holds what is left.
+    target : str, sequence of str, mapping, or None
+        One name: y has shape (batch,). A list: (batch, targets). A mapping from the names of a
+        model's outputs to these: a dict of such arrays. ``"features"``, alone or in a mapping, is x
+        itself, for an autoencoder. None: there is no y.
+    features : str or sequence of str, optional
+        The features of x: the name of a feature set, such as ``"medium"``, or a list, in this
+        order; None for all, in the set's order.
+    eras : optional
+        The eras that take part; None for all. A list; ``"0001-0574"``, ``"0575-"``, ``"::4"``, or
+        several of these with commas between; a slice of the eras in the order of time; or a
+        function of an era that says whether. See `eras.choose_eras`.
+    data_type : str or list of str, optional
+        Such as ``"train"``: the data types that take part; None for all.
+    missing_target : {"error", "drop", "mask"}
+        Where a target is missing in a row that takes part: refuse to begin; leave out the row; or
+        give it a sample weight of 0, in the outputs whose target it is (its y is 0.5 there).
+    sample_weight : str, mapping, function, or None
+        The name of a target column; a weight for each era; or a function of an array of eras, one a
+        row, and y that returns an array of shape (batch,). May be set anew between two epochs: it
+        holds from the next pass over the sequence.
+    batch_by : {"rows", "era"}
+        Batches of so many rows, or of whole eras, each in one batch.
+    shuffle : bool
+        A new order of rows, or of eras, every epoch; False reads in the order of the files, or of
+        time, of which ``fit(shuffle=True)``, Keras's default, permutes the batches.
+    seed : int
+        Of the order, together with the number of the epoch.
+    run_rows : int, optional
+        1 is an exact uniform shuffle. More: shuffle runs of this many neighbouring rows, which are
+        cheaper to read, and then the rows of each group of batches. None: 1 where they take no more
+        than 96 MiB; otherwise as many as read well, and mix the eras in a batch nearly as an exact
+        shuffle.
+    dtype : {"float32", "float16", "int8"}
+        Of x: floats 0..1 in steps of .25, or the raw int8 0..4 for a model that scales them itself.
+    drop_remainder : bool
+        Leave out the last batch of an epoch where it is smaller; with several ranks, what is left
+        over when all have as many batches.
+    rank, world_size : int
+        Which of how many processes that train one model this is, from 0: the epoch is divided among
+        them. Each has as many batches, of `batch_size`; what is left over is one smaller batch for
+        each, or, if that is fewer rows (or eras) than ranks, one row more in some ranks' last
+        batches. `seed`, `run_rows`, and what chooses rows and batches, must be the same on all.
+    memory_budget : int or str
+        What the sequence may keep in memory: mapped pages, row orders, rows of the next batches,
+        and batches' memory to be used again. Bytes, or a size such as "512MB"; "auto" is 96 MiB of
+        mapped pages besides what the others need.
+    paging : {"auto", "resident", "streaming"}
+        Whether the set is read into the page cache once, or batch by batch. "auto" decides from the
+        size of the set and the memory that the machine and its control groups have left.
+    verify : bool
+        Compare every byte of the shard files with its checksum, a share with each batch, until as
+        many batches as an epoch has were read; once, however many sequences share a `ShardSet`, and
+        on each rank, which may read copies of its own. A file that is not as it was written is an
+        error as soon as its last byte was compared.
+    workers, use_multiprocessing, max_queue_size
+        How Keras prefetches; the same options of ``fit`` win. Threads share the memory maps.
+        Processes map the files anew, and each batch is copied through a pipe.
+
+    Attributes
+    ----------
+    features : tuple of str
+        The columns of x.
+    eras : tuple of str
+        The eras that take part, in the order of time.
+    rows : int
+        The rows that take part, on all ranks together.
+    run_rows : int
+        That were asked for, or chosen.
+    paging : str
+        "resident" or "streaming".
+    paging_reason : str
+        Why.
+    epoch : int
+        Which epoch's order ``sequence[i]`` follows, from 0. In ``fit`` it is the number of the
+        epoch there, counted on where the sequence has been through some and `initial_epoch` is 0.
+
+    Raises
+    ------
+    FeatureError
+        A feature, a feature set or a target is unknown.
+    EraError
+        An era or data type is unknown, no row takes part, a target is missing, or a weight is.
+    CorruptShardError
+        A shard file is not as it was written; or, from a batch, it is changed while it is read.
+    ValueError
+        There is no such rank, or no batch for each of them; or any other argument is wrong.
+    """
+
+    def __init__(
+        self,
+        shards: ShardSet | PathLike | Iterable[PathLike],
+        batch_size: int | None = None,
+        *,
+        target: Target = "target",
+        features: str | Sequence[str] | None = None,
+        eras: Any = None,
+        data_type: str | Iterable[str] | None = None,
+        missing_target: str = "error",
+        sample_weight: SampleWeight = None,
+        batch_by: str = "rows",
+        shuffle: bool = True,
+        seed: int = 0,
+        run_rows: int | None = None,
+        dtype: str = "float32",
+        drop_remainder: bool = False,
+        rank: int = 0,
+        world_size: int = 1,
+        memory_budget: int | str = "auto",
+        paging: str = "auto",
+        verify: bool = False,
+        workers: int = 1,
+        use_multiprocessing: bool = False,
+        max_queue_size: int = 10,
+    ) -> None:
+        keras_compat.install(NumeraiSequence)
+        # Keras 3's constructor only sets these three, and Keras 2's takes nothing.
+        options = check_options(
+            workers=workers, use_multiprocessing=use_multiprocessing, max_queue_size=max_queue_size
+        )
+        self.workers: int = options["workers"]
+        self.use_multiprocessing: bool = options["use_multiprocessing"]
+        self.max_queue_size: int = options["max_queue_size"]
+        self.batch_by = one_of("batch_by", batch_by, tuple(_BATCH_SIZES))
+        size = _BATCH_SIZES[batch_by] if batch_size is None else batch_size
+        self.batch_size = whole_number("batch_size", size, least=1)
+        self.missing_target = one_of("missing_target", missing_target, POLICIES)
+        self.shuffle = shuffle
+        self.seed = whole_number("seed", seed, least=0)
+        self.dtype = one_of("dtype", dtype, DTYPES)
+        self.drop_remainder = drop_remainder
+        self.rank, self.world_size = check_rank(rank, world_size)
+        self.memory_budget = memory_budget
+        self.verify = verify
+        self.epoch = 0
+        self._is_epoch_begun = False
+        self.shards = shards if isinstance(shards, ShardSet) else open_shards(shards)
+        self.features = resolve_features(features, self.shards.manifest, str(self.shards.folder))
+        self._decode = self._make_decoder()
+        self.target = target
+        self._outputs = read_target(target, self.shards)
+        self._selection = self._select(eras, data_type)
+        self.sample_weight = sample_weight
+        self._reading = self._plan(paging)
+        self.paging, self.paging_reason = self._reading.paging, self._reading.reason
+        if run_rows is None:
+            run_rows = self._reading.best_run_rows() if shuffle else 1
+        self.run_rows = whole_number("run_rows", run_rows, least=1)
+        self._prepare()
+
+    def _make_decoder(self) -> Decoder:
+        known = self.shards.features
+        columns = None
+        if self.features != known:
+            number_of = {name: number for number, name in enumerate(known)}
+            columns = np.array([number_of[name] for name in self.features], np.int64)
+        return Decoder(self.shards.encoding, len(known), columns=columns, dtype=self.dtype)
+
+    def _select(self, eras: Any, data_type: str | Iterable[str] | None) -> Selection:
+        names = target_names(self._outputs)
+        is_dropped = self.missing_target == "drop"
+        selection = Selection(self.shards, eras, data_type, names if is_dropped else ())
+        if self.missing_target == "error":
+            check_complete(selection, names, _REMEDY)
+        return selection
+
+    def _plan(self, paging: str) -> Reading:
+        rows = self.batch_size
+        if self.batch_by == "era":
+            rows = int(np.sort(self._selection.by_era[1])[-self.batch_size :].sum())
+        most_rows = min(rows, max(1, self.rows))
+        return Reading(
+            self._selection,
+            memory_budget=self.memory_budget,
+            paging=paging,
+            batch_rows=rows,
+            batch_bytes=most_rows * len(self.features) * np.dtype(self.dtype).itemsize,
+            by_era=self.batch_by == "era",
+            shuffles=self.shuffle,
+            world_size=self.world_size,
+        )
+
+    @property
+    def eras(self) -> tuple[str, ...]:
+        return self._selection.eras
+
+    @property
+    def rows(self) -> int:
+        return self._selection.rows
+
+    @property
+    def sample_weight(self) -> SampleWeight:
+        return self._sample_weight
+
+    @sample_weight.setter
+    def sample_weight(self, sample_weight: SampleWeight) -> None:
+        weights = read_weights(sample_weight, self._selection)
+        if weights and not self._outputs:
+            raise ValueError("sample_weight: found one without a target, expected None")
+        had_weights = getattr(self, "_sample_weight", sample_weight) is not None
+        if had_weights is (weights is None) and self.missing_target != "mask" and is_fed(self):
+            raise ValueError(
+                "sample_weight: found a change from or to None during fit, expected weights from "
+                "the beginning on: Keras has asked what a batch is; begin with a weight of 1"
+            )
+        self._sample_weight = sample_weight
+        self._targets = Targets(self._outputs, weights, masks=self.missing_target == "mask")
+        self._reader: tuple[int, GroupReader, Targets] | None = None
+
+    def column(self, name: str) -> pa.ChunkedArray:
+        """Return ``id``, ``era``, ``data_type`` or a target of the rows that take part.
+
+        They are in the order of the files, which is that of the batches without `shuffle`.
+        """
+        return self._selection.column(name)
+
+    @property
+    def all_eras(self) -> tuple[str, ...]:
+        """The eras of the set, in the order of time, whether they take part or not."""
+        return self._selection.all_eras
+
+    @property
+    def era_codes(self) -> npt.NDArray[np.integer[Any]]:
+        """The place of each row's era in `all_eras`, in the order of `column`."""
+        return self._selection.era_codes
+
+    def in_order(self, batch_size: int) -> NumeraiSequence:
+        """Return a sequence of the same rows in the order of the files, of x alone; of all ranks.
+
+        Of a class that has a ``__getitem__`` of its own it keeps y, which that may expect.
+        """
+        other: NumeraiSequence = copy.copy(self)
+        if type(self).__getitem__ is NumeraiSequence.__getitem__:
+            other.target, other._outputs, other.sample_weight = None, {}, None
+        other.batch_by, other.batch_size = "rows", whole_number("batch_size", batch_size, least=1)
+        other.shuffle, other.run_rows, other.drop_remainder = False, 1, False
+        other.rank, other.world_size = 0, 1
+        other._reading = other._plan(self.paging)
+        other._prepare()
+        return other
+
+    def _prepare(self) -> None:
+        """Make what belongs to this process."""
+        by_era = self.batch_by == "era"
+        share = Share(
+            len(self.eras) if by_era else self.rows,
+            self.batch_size,
+            rank=self.rank,
+            world_size=self.world_size,
+            drop_remainder=self.drop_remainder,
+            unit="eras" if by_era else "rows",
+        )
+        self._readers = Readers(
+            self._reading,
+            share,
+            self._targets.columns,
+            seed=self.seed if self.shuffle else None,
+            run_rows=self.run_rows,
+            buffers=self.max_queue_size + _BUFFERS_BESIDES,
+        )
+        self._reader = None
+
+    def __len__(self) -> int:
+        return self._readers.orders.share.steps
+
+    def __getitem__(self, index: int) -> Any:
+        """Return batch `index` of the present epoch.
+
+        Returns
+        -------
+        x : array of the `dtype` asked for, shape (batch, features)
+        y : float32 array, shape (batch,) or (batch, targets), or a dict of them
+            Not there at all where `target` is None.
+        sample_weight : float32 array, shape (batch,), or a dict of them
+            Only with `sample_weight`, or ``missing_target="mask"``.
+
+        Raises
+        ------
+        IndexError
+            There is no such batch.
+        """
+        number, count = operator.index(index), len(self)
+        if not -count <= number < count:
+            raise IndexError(f"batch {number}, but an epoch has {count}")
+        reading = READING.get()
+        if reading is not None and reading[0] is self:
+            return self._batch(number % count, *reading[1:])
+        self._is_epoch_begun = True
+        epoch, made = self.epoch, self._reader
+        if made is None or made[0] != epoch:
+            made = epoch, *self._make_reader(epoch, range(count), self.prefetching, "first")
+            self._reader = made
+        batch = self._batch(number % count, *made[1:])
+        self.check(is_last=number % count == count - 1)
+        return batch
+
+    def on_epoch_end(self) -> None:
+        """Move on to the next epoch's order.
+
+        Keras calls this at every end of an epoch, and at other times too: only the first call after
+        ``sequence[i]`` was asked for does something, and none in ``fit``, which has its own count.
+        """
+        if self._is_epoch_begun and not is_fed(self):
+            self.begin_epoch(self.epoch + 1)
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Let ``sequence[i]`` follow the order of an epoch; ``fit`` does this by itself."""
+        self.epoch, self._is_epoch_begun = epoch, False
+
+    def indivisible(self, parts: int, batch: int | None = None) -> int | None:
+        """Return the rows of a batch that can't be cut into equal parts, as `Orders` does.
+
+        Of a class with a ``__getitem__`` of its own, which may add rows, none is known.
+        """
+        if type(self).__getitem__ is not NumeraiSequence.__getitem__:
+            return None
+        return self._readers.orders.indivisible(parts, batch)
+
+    def one_pass(
+        self,
+        *,
+        place: Place | None = None,
+        shuffle: bool = False,
+        prefetching: Prefetching | None = None,
+    ) -> OnePass:
+        """Return the batches of an epoch, whatever is done to the sequence meanwhile.
+
+        Parameters
+        ----------
+        place : Place, optional
+            Which epoch, and its first batch; the present epoch, from its beginning, if not given.
+        shuffle : bool
+            Permute the batches, where the rows are not shuffled anyway. Those that are fetched
+            together stay together.
+        prefetching : Prefetching, optional
+            Who asks for them; as the sequence says if not given.
+        """
+        epoch, first = place or Place(self.epoch)
+        numbers = np.arange(len(self), dtype=np.int32)
+        if shuffle and not self.shuffle:
+            order, rng = (
+                self._readers.orders(epoch),
+                np.random.default_rng([self.seed, epoch, 0, 0]),
+            )
+            group = order.batches_per_group
+            numbers = shuffle_batches(numbers, group, rng, order.group_offset)
+        return OnePass(self, epoch, numbers[first:], prefetching or self.prefetching)
+
+    @property
+    def prefetching(self) -> Prefetching:
+        """What `fit` uses of `workers` and its like, unless it is given others."""
+        return Prefetching(self.workers, self.use_multiprocessing, self.max_queue_size)
+
+    def _make_reader(
+        self,
+        epoch: int,
+        numbers: Numbers | range,
+        prefetching: Prefetching,
+        fetch: str = "always",
+    ) -> tuple[GroupReader, Targets]:
+        targets = self._targets
+        reader = self._readers.reader(epoch, numbers, targets.columns, prefetching, fetch)
+        return reader, targets
+
+    def _batch(self, number: int, reader: GroupReader, targets: Targets) -> Any:
+        rows = reader.size(number)
+        x = self._readers.buffers.empty((rows, len(self.features)), self.dtype)
+        out = x.view(np.uint8) if self._decode.keeps_rows else None
+        encoded, chosen, values = reader.batch(number, out)
+        if encoded is not out:
+            self._decode(encoded, x, chosen)
+        return targets(values, x)
+
+    def check(self, *, is_last: bool = False) -> None:
+        """Check the shard files as far as that is due with a batch that was read.
+
+        Parameters
+        ----------
+        is_last : bool
+            Of a pass.
+        """
+        self.shards.watch.look(now=is_last)
+        if self.verify:
+            self.shards.checker.step(len(self))
+
+    def __getstate__(self) -> dict[str, Any]:
+        made = "_readers", "_reader", "_targets"
+        return {name: value for name, value in self.__dict__.items() if name not in made}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self.sample_weight = self._sample_weight
+        self._prepare()
+
+    def __repr__(self) -> str:
+        a_batch = f"{self.batch_size:,}" + (" eras" if self.batch_by == "era" else "")
+        if self.world_size > 1:
+            a_batch += f" for rank {self.rank} of {self.world_size}"
+        return (
+            f"<NumeraiSequence of {self.shards!r}: {self.rows:,} rows of {len(self.eras):,} eras, "
+            f"{len(self):,} batches of {a_batch}, "
+            f"{len(self.features):,} features as {self.dtype}, target {self.target!r}, "
+            f"{self.paging} ({self.paging_reason}), run_rows={self.run_rows}>"
+        )

@@ -1,0 +1,1 @@
+"""Format: what is on the disk, as bytes and as JSON, and nothing of how it gets there."""

@@ -1,0 +1,216 @@
+"""Layout: the on-disk contract that the writer fulfils and the reader relies on.
+
+A shard set is a folder: ``manifest.json``, written last, and the shard files that it names. A shard
+is an uncompressed Arrow IPC file with the columns ``id``, ``era``, ``data_type``, one float32
+column a target, and ``features``: a canonical ``arrow.fixed_shape_tensor``, so that the encoded
+features of one row are neighbouring bytes (`encoding` says what they mean). Rows are permuted
+within each record batch, which holds one window of eras.
+
+A set that was refreshed has more shard files, of the eras that came later, and patches: Arrow files
+with the data types and targets of some record batches, as they are since. That is format version 2;
+a set that was never refreshed is of version 1.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import re
+import stat
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pyarrow as pa
+
+from ..checks import check_count, short
+from .encoding import ENCODINGS, row_bytes, value_dtype
+
+VERSIONS = (1, 2)
+MANIFEST = "manifest.json"
+META_COLUMNS = ("id", "era", "data_type")
+FEATURES = "features"
+
+_CHUNK_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class WriteOptions:
+    """What the user asked of the writer; the same options and sources make the same set."""
+
+    num_shards: int = 16
+    encoding: str = "packed"
+    mix_eras: int | None = None
+    features: tuple[str, ...] | None = None
+    targets: tuple[str, ...] | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_count("num_shards", self.num_shards)
+        if self.mix_eras is not None:
+            check_count("mix_eras", self.mix_eras)
+        if self.encoding not in ENCODINGS:
+            raise ValueError(f"encoding: found {short(self.encoding)}, expected one of {ENCODINGS}")
+        if isinstance(self.seed, bool) or not isinstance(self.seed, int) or self.seed < 0:
+            raise ValueError(f"seed: found {short(self.seed)}, expected an integer of at least 0")
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    """A Parquet file that rows came from; `checksum` is the SHA-256 of its bytes."""
+
+    path: str
+    bytes: int
+    mtime_ns: int
+    rows: int
+    checksum: str
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One record batch: its rows, and how many of them each era and each data type has.
+
+    `missing` says how many rows have no value of a target; a target that all have is not in it.
+    """
+
+    rows: int
+    eras: dict[str, int]
+    data_types: dict[str, int]
+    missing: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One shard file: its name in the folder, bytes, rows, SHA-256 and record batches."""
+
+    file: str
+    bytes: int
+    rows: int
+    checksum: str
+    batches: tuple[Batch, ...]
+
+
+@dataclass(frozen=True)
+class Place:
+    """A record batch of a shard file, by its number, and its rows."""
+
+    shard: str
+    batch: int
+    rows: int
+
+
+@dataclass(frozen=True)
+class Patch:
+    """A file of data types or targets, which replace those of record batches of the shard files.
+
+    It has these `columns`, and a record batch for each of the `places`, with its rows in the same
+    order.
+    """
+
+    file: str
+    bytes: int
+    checksum: str
+    columns: tuple[str, ...]
+    places: tuple[Place, ...]
+
+    @property
+    def schema(self) -> pa.Schema:
+        kinds = {"data_type": pa.string()}
+        fields = [pa.field(name, kinds.get(name, pa.float32())) for name in self.columns]
+        return pa.schema(fields, {"numerai_sequence.version": "2"})
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What is in a shard set.
+
+    Attributes
+    ----------
+    sources : tuple of SourceFile
+        Of those of a refresh, `rows` counts the rows that are in the set by them.
+    feature_sets : dict of str to tuple of int
+        The sets of features.json whose features are all in `features`, as places in it.
+    partial_sets : dict of str to (int, int)
+        The others: how many of their features are in `features`, and how many they have.
+    patches : tuple of Patch
+        A later one replaces what an earlier one has of the same place and column.
+    """
+
+    encoding: str
+    features: tuple[str, ...]
+    targets: tuple[str, ...]
+    options: WriteOptions
+    sources: tuple[SourceFile, ...]
+    shards: tuple[Shard, ...]
+    feature_sets: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    partial_sets: dict[str, tuple[int, int]] = field(default_factory=dict)
+    patches: tuple[Patch, ...] = ()
+
+    @property
+    def schema(self) -> pa.Schema:
+        return shard_schema(self.encoding, self.features, self.targets)
+
+    @property
+    def files(self) -> tuple[Shard | Patch, ...]:
+        """What is in the folder besides the manifest."""
+        return (*self.shards, *self.patches)
+
+    @property
+    def version(self) -> int:
+        """The format version that it takes to tell of this."""
+        is_refreshed = self.patches or len(self.shards) != self.options.num_shards
+        return 2 if is_refreshed else 1
+
+
+def shard_schema(encoding: str, features: tuple[str, ...], targets: tuple[str, ...]) -> pa.Schema:
+    """Return the Arrow schema of every shard of a set."""
+    values = pa.type_for_alias(value_dtype(encoding))
+    tensor = pa.fixed_shape_tensor(values, (row_bytes(encoding, len(features)),))
+    fields = [pa.field(name, pa.string()) for name in META_COLUMNS]
+    fields += [pa.field(name, pa.float32()) for name in targets]
+    fields.append(pa.field(FEATURES, tensor))
+    metadata = {
+        "numerai_sequence.version": "1",
+        "numerai_sequence.encoding": encoding,
+        "numerai_sequence.features": json.dumps(features),
+    }
+    return pa.schema(fields, metadata)
+
+
+def is_shard_name(name: str) -> bool:
+    """Say whether a shard file may have this name: a plain one, that leads nowhere else."""
+    return re.fullmatch(r"[\w-][\w.-]*\.arrow", name) is not None
+
+
+def open_regular(path: Path) -> int:
+    """Open a file for reading, whatever it has in its place, and return its descriptor.
+
+    A symbolic link is followed: only who may write to the folder can have made it.
+
+    Raises
+    ------
+    OSError
+        It is no regular file: a pipe would wait for a writer, and a device has no end.
+    """
+    binary, at_once = (getattr(os, name, 0) for name in ("O_BINARY", "O_NONBLOCK"))
+    descriptor = os.open(path, os.O_RDONLY | binary | at_once)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "no regular file", os.fspath(path))
+    return descriptor
+
+
+def file_checksum(path: Path, *, progress: Callable[[int], object] | None = None) -> str:
+    """Return the SHA-256 of a file's bytes, in hexadecimal.
+
+    `progress` is called with the number of bytes of each chunk read.
+    """
+    digest = hashlib.sha256()
+    with open(open_regular(path), "rb") as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            digest.update(chunk)
+            if progress is not None:
+                progress(len(chunk))
+    return digest.hexdigest()

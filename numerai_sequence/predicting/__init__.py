@@ -1,0 +1,1 @@
+"""Predicting: from a model to predictions, and to what Numerai runs."""

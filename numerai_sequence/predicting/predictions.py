@@ -1,0 +1,294 @@
+"""Predictions: turn a model and rows of features into one number a row, indexed by id."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory, gettempdir
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ..checks import one_of, whole_number
+from ..errors import NumeraiSequenceError, OutOfMemoryError, OutputError
+from ..extras import load_extra
+from ..feeding.sequence import NumeraiSequence
+from ..files import explained
+from ..format.encoding import DTYPES
+from ..format.feature_sets import resolve_features
+from ..format.layout import WriteOptions
+from ..reading.memory import parse_bytes
+from ..reading.shards import PathLike, ShardSet, open_shards
+from ..scoring.forward import most_rows, predict_rows
+from ..scoring.models import Floats, check_width, name_columns, run_batch
+from ..writing.columns import choose_columns
+from ..writing.source import Source
+from ..writing.writer import write
+from .uploaded import rank_in_eras
+
+if TYPE_CHECKING:
+    import pandas as pd
+else:
+    pd = load_extra("pandas", "pandas", "predictions")
+
+# What a batch may take of a budget that is given.
+_BATCH_SHARE = 8
+_META_ROWS = 1 << 20
+_MAGIC = b"PAR1"
+_REMEDY = "name those that it was trained on: features=sequence.features"
+
+
+def predict(
+    model: Any,
+    data: ShardSet | PathLike | Iterable[PathLike],
+    *,
+    features: str | Sequence[str] | None = None,
+    eras: Any = None,
+    data_type: str | Iterable[str] | None = None,
+    output: str | None = None,
+    dtype: str = "float32",
+    ranked: bool = False,
+    batch_size: int | None = None,
+    memory_budget: int | str = "auto",
+    progress: bool = True,
+) -> pd.DataFrame:
+    """Predict every row of a shard set or a Parquet file, in bounded memory.
+
+    A Parquet file's features are written as a temporary shard set first, where Python's `tempfile`
+    puts it (see ``TMPDIR``): a third of a byte a feature and row, and as much again meanwhile.
+
+    Parameters
+    ----------
+    model : Keras model
+        Of any Keras; it takes x of shape (batch, features).
+    data : ShardSet, path, or sequence of paths
+        A shard set, as `open_shards` takes it, or one Parquet file, such as ``live.parquet``:
+        targets are not needed.
+    features : str or sequence of str, optional
+        Those that the model was trained on, in the same order; None for all that the data have; of
+        a shard set also the name of a feature set.
+    eras, data_type : optional
+        Which rows of a shard set, as of `NumeraiSequence`; None for all.
+    output : str, optional
+        Which output of a model of several: the name of the output, or of one column of a wide one.
+        Nothing of the others is kept.
+    dtype : {"float32", "float16", "int8"}
+        Of x, as of `NumeraiSequence`.
+    ranked : bool
+        Replace predictions by their ranks within the era, as (rank - 0.5) / rows: in (0, 1), the
+        same for equal ones.
+    batch_size : int, optional
+        Rows a batch; None for at most 32 MB of float32.
+    memory_budget : int or str
+        As of `NumeraiSequence`.
+    progress : bool
+        Show progress bars on stderr.
+
+    Returns
+    -------
+    pandas.DataFrame
+        float32, one row a row of the data, in the order of the file or files; the index is ``id``.
+        The column is ``prediction``. Where a model has several outputs, or one of several values a
+        row, and none is chosen, there is a column a value: ``name``, or ``name_0``, ``name_1``.
+        ``frame.attrs["features"]`` is the list of features that were used.
+
+    Raises
+    ------
+    FeatureError
+        The data lack a feature, or the model takes another number of them.
+    SourceError
+        The Parquet file cannot be used, or an id is there twice.
+    OutputError, OutOfMemoryError
+        There is no room for the temporary shard set.
+    NumeraiSequenceError
+        Predictions are NaN.
+    """
+    if isinstance(data, pd.DataFrame):
+        raise TypeError("data: found a DataFrame, expected a shard set or a path of a Parquet file")
+    chosen = {"eras": eras, "data_type": data_type}
+    run = _Run(model, features, chosen, output, dtype, ranked, batch_size, memory_budget, progress)
+    if _is_parquet(data):
+        if eras is not None or data_type is not None:
+            raise ValueError("eras, data_type: found some, expected None for a Parquet file")
+        return run.predict_parquet(Path(os.fspath(data)))  # type: ignore[arg-type]
+    if isinstance(data, ShardSet):
+        return run.predict_shards(data)
+    with open_shards(data) as shards:
+        return run.predict_shards(shards)
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What `predict` was asked for, but for the data."""
+
+    model: Any
+    features: str | Sequence[str] | None
+    chosen: dict[str, Any]
+    output: str | None
+    dtype: str
+    ranked: bool
+    batch_size: int | None
+    memory_budget: int | str
+    progress: bool
+
+    def __post_init__(self) -> None:
+        # The sequence would find these, but only when a Parquet file has been written.
+        one_of("dtype", self.dtype, DTYPES)
+        if self.batch_size is not None:
+            whole_number("batch_size", self.batch_size, least=1)
+
+    def predict_shards(self, shards: ShardSet) -> pd.DataFrame:
+        where = str(shards.folder)
+        features = resolve_features(self.features, shards.manifest, where)
+        check_width(self.model, len(features), where, _REMEDY)
+        sequence = self._make_sequence(shards, features, **self.chosen)
+        names, values = predict_rows(
+            self.model, sequence, output=self.output, progress=self.progress
+        )
+        eras = sequence.column("era") if self.ranked else None
+        # A copy, or the frame would hold the files as long as it lives.
+        ids = sequence.column("id").take(pa.array(np.arange(len(values))))
+        return self._make_frame(features, names, values, ids, eras)
+
+    def predict_parquet(self, path: Path) -> pd.DataFrame:
+        if isinstance(self.features, str):
+            raise TypeError(
+                f"features: found {self.features!r}, expected a list of features for a Parquet "
+                "file, such as sequence.features"
+            )
+        with closing(Source(path)) as source:
+            features, _ = choose_columns([source], self.features, ())
+            check_width(self.model, len(features), str(path), _REMEDY)
+            meta = _read_meta(source)
+            self._try_model(source.rows, features)
+        # One era a window: the least memory, and the order does not matter.
+        options = WriteOptions(num_shards=1, mix_eras=1, features=features, targets=())
+        with _temporary_folder(path) as folder:
+            written = write(
+                path,
+                Path(folder, "shards"),
+                options,
+                overwrite=False,
+                progress=self.progress,
+                feature_set=None,
+                features_json=None,
+            )
+            with open_shards(written) as shards:
+                sequence = self._make_sequence(shards, features)
+                places = pc.index_in(sequence.column("id"), value_set=meta["id"]).to_numpy()
+                names, values = predict_rows(
+                    self.model,
+                    sequence,
+                    output=self.output,
+                    progress=self.progress,
+                    places=places,
+                )
+        return self._make_frame(features, names, values, meta["id"], meta["era"])
+
+    def _try_model(self, rows: int, features: Sequence[str]) -> None:
+        """Run the model on nothing, rather than find after a long write that it cannot be run."""
+        x = np.zeros((min(rows, self._batch_rows(rows, len(features))), len(features)), self.dtype)
+        name_columns(self.model, run_batch(self.model, x), self.output)
+
+    def _make_sequence(
+        self, shards: ShardSet, features: Sequence[str], **chosen: Any
+    ) -> NumeraiSequence:
+        if not shards.rows:
+            raise NumeraiSequenceError(f"{shards.folder}: no rows; expected at least one")
+        return NumeraiSequence(
+            shards,
+            self._batch_rows(shards.rows, len(features)),
+            target=None,
+            features=features,
+            shuffle=False,
+            dtype=self.dtype,
+            memory_budget=self.memory_budget,
+            max_queue_size=1,
+            **chosen,
+        )
+
+    def _batch_rows(self, rows: int, features: int) -> int:
+        if self.batch_size is not None:
+            return self.batch_size
+        share: float = math.inf
+        if self.memory_budget != "auto":
+            share = parse_bytes(self.memory_budget) // _BATCH_SHARE
+        batches = -(-rows // most_rows(features, within_bytes=share))
+        return -(-rows // batches)
+
+    def _make_frame(
+        self,
+        features: Sequence[str],
+        names: Sequence[str],
+        values: Floats,
+        ids: pa.ChunkedArray,
+        eras: pa.ChunkedArray | None,
+    ) -> pd.DataFrame:
+        is_nan = np.isnan(values).any(axis=1)
+        if is_nan.any():
+            first = ids[int(np.argmax(is_nan))].as_py()
+            raise NumeraiSequenceError(
+                f"predictions: {np.count_nonzero(is_nan):,} of {len(values):,} rows are NaN, "
+                f"the first is {first!r}; expected numbers: look at the model's weights"
+            )
+        if self.ranked:
+            codes = pc.index_in(eras, value_set=pc.unique(eras)).to_numpy()
+            values = rank_in_eras(values, codes)
+        frame = pd.DataFrame(values, pd.Index(ids.to_pandas(), name="id"), list(names))
+        frame.attrs["features"] = list(features)
+        return frame
+
+
+def _is_parquet(data: Any) -> bool:
+    if isinstance(data, ShardSet) or not isinstance(data, (str, os.PathLike)):
+        return False
+    path = Path(data)
+    if path.is_dir():
+        return False
+    if path.suffix.lower() == ".parquet":
+        return True
+    if not path.is_file():
+        return False
+    with open(path, "rb") as file:
+        return file.read(len(_MAGIC)) == _MAGIC
+
+
+@contextmanager
+def _temporary_folder(path: Path) -> Iterator[str]:
+    """Make a folder for the shard set of a Parquet file; an error says what it was for."""
+    with ExitStack() as stack:
+        try:
+            with explained(gettempdir()):
+                folder = stack.enter_context(TemporaryDirectory(prefix="numerai-sequence-"))
+            yield folder
+        except (OutputError, OutOfMemoryError) as error:
+            raise type(error)(
+                f"{path}: its temporary shard set cannot be written to {gettempdir()} "
+                f"({error.__cause__}); make room, or set TMPDIR to a folder on another disk",
+                **{name: getattr(error, name) for name in error.fields},
+            ) from error
+
+
+def _read_meta(source: Source) -> pa.Table:
+    """Read a file's ids and eras, in its order, and see that no id is there twice."""
+    tables = [
+        rows.select(["id", "era"])
+        for chunk in source.chunks(rows=_META_ROWS)
+        for rows in source.iter_meta(chunk, ())
+    ]
+    if not tables:
+        raise source.error("no rows; expected at least one")
+    meta = pa.concat_tables(tables)
+    first_rows = pc.index_in(meta["id"], value_set=meta["id"]).to_numpy()
+    again = np.flatnonzero(first_rows != np.arange(len(first_rows)))
+    if len(again):
+        row = int(again[0])
+        found = f"found {meta['id'][row].as_py()!r} again, which is in row {first_rows[row]}"
+        raise source.error(f"{found}; expected an id once", column="id", row=row)
+    return meta

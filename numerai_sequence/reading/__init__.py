@@ -1,0 +1,1 @@
+"""Reading: from a shard set to rows."""

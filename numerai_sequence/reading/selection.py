@@ -1,0 +1,299 @@
+"""Selection: from eras, data types and missing targets to the rows of a shard set that take part.
+
+They are numbered anew, from 0 and without gaps, in the order of the files: whoever orders or reads
+them sees a shard set that has no others. A record batch that takes part as a whole costs nothing;
+of the others each row that does costs 4 bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cached_property
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from ..errors import EraError, close_matches
+from ..format.encoding import Bytes, row_bytes
+from ..format.layout import Batch
+from ..ordering.eras import choose_eras
+from .contents import COUNTED, encode_texts, find_missing
+from .paging import Pager
+from .shards import ShardSet
+
+Rows = npt.NDArray[np.int64]
+Values = npt.NDArray[np.float32]
+
+#: Among the columns of `Selection.gather`, as the last one: the place of a row's era among all eras
+#: of the set.
+ERA = "era"
+
+
+class Selection:
+    """Rows of a shard set, numbered by their places among those that take part.
+
+    Any number of threads may use it at once. It pickles by what it was made from.
+
+    Parameters
+    ----------
+    shards : ShardSet
+    eras
+        Which eras, as `choose_eras` takes them; None for all.
+    data_types : str, iterable of str, or None
+        None for all.
+    complete : sequence of str
+        Only rows that have each of these targets.
+
+    Attributes
+    ----------
+    rows : int
+    eras : tuple of str
+        Those with a row, in the order of time.
+
+    Raises
+    ------
+    EraError
+        An era or a data type is unknown; or no row is left, though the set has some.
+    """
+
+    def __init__(
+        self,
+        shards: ShardSet,
+        eras: Any = None,
+        data_types: str | Iterable[str] | None = None,
+        complete: Sequence[str] = (),
+    ) -> None:
+        self.shards = shards
+        self.all_eras = tuple(shards.eras)
+        self._eras = None if eras is None else tuple(choose_eras(eras, self.all_eras))
+        self._data_types = None if data_types is None else _check_data_types(data_types, shards)
+        self._complete = tuple(complete)
+        # Of the eras and data types: those that are wanted, by what a record batch counts them as.
+        wanted = {"eras": self._eras, "data_types": self._data_types}
+        self._wanted = {
+            what: frozenset(names) for what, names in wanted.items() if names is not None
+        }
+        self.row_bytes = row_bytes(shards.encoding, len(shards.features))
+        self._number_rows(list(self._choose()))
+        if shards.rows and not self.rows:
+            raise EraError(
+                f"{shards.folder}: no row is of the eras and data types asked for and has the "
+                "targets asked for; choose others",
+                eras=self._eras,
+            )
+        self.eras = self._find_eras()
+
+    def __reduce__(self) -> Any:
+        return Selection, (self.shards, self._eras, self._data_types, self._complete)
+
+    def _choose(self) -> Iterator[npt.NDArray[np.uint32] | None]:
+        """Yield the numbers of the chosen rows within each record batch; None for all of them."""
+        for _, meta, batch, path in self._record_batches(lambda _, meta: self._is_cut(meta)):
+            if batch is None:
+                yield None if self._takes_some(meta) else np.empty(0, np.uint32)
+                continue
+            mask = np.ones(meta.rows, bool)
+            for name in (name for name in COUNTED if COUNTED[name] in self._wanted):
+                wanted = self._wanted[COUNTED[name]]
+                texts, places = encode_texts(batch, name, meta, path)
+                mask &= np.array([*(text in wanted for text in texts), False])[places]
+            for name in self._complete:
+                mask &= ~find_missing(batch, name, meta, path)
+            yield None if mask.all() else np.flatnonzero(mask).astype(np.uint32)
+
+    def _number_rows(self, chosen: Sequence[npt.NDArray[np.uint32] | None]) -> None:
+        spans = self.shards.spans()
+        kept = [
+            stop - start if rows is None else len(rows)
+            for (start, stop), rows in zip(spans, chosen, strict=True)
+        ]
+        self._starts = np.cumsum([0, *kept])
+        self.rows = int(self._starts[-1])
+        self.is_whole = self.rows == self.shards.rows
+        self._first_rows = np.array([start for start, _ in spans], np.int64)
+        self._is_part = np.array([rows is not None for rows in chosen], bool)
+        # The numbers of the rows in record batches that are chosen in part, one after the other.
+        parts = [np.empty(0, np.uint32) if rows is None else rows for rows in chosen]
+        self._numbers = np.concatenate([np.empty(0, np.uint32), *parts])
+        self._first_numbers = np.cumsum([0, *map(len, parts)])[:-1]
+
+    def _record_batches(
+        self, is_needed: Callable[[int, Batch], bool]
+    ) -> Iterator[tuple[int, Batch, pa.RecordBatch | None, Path]]:
+        """Yield of each record batch its number, what the manifest says, it if needed, its file."""
+        number = 0
+        paths = self.shards.paths
+        for place, shard in enumerate(self.shards.manifest.shards):
+            needed = [is_needed(number + i, batch) for i, batch in enumerate(shard.batches)]
+            batches = self.shards.batches(place) if any(needed) else [None] * len(needed)
+            for meta, batch, is_wanted in zip(shard.batches, batches, needed, strict=True):
+                yield number, meta, batch if is_wanted else None, paths[place]
+                number += 1
+            self.shards.check_whole(place)
+
+    def _takes_some(self, batch: Batch) -> bool:
+        wanted = self._wanted.items()
+        return all(not getattr(batch, what).keys().isdisjoint(names) for what, names in wanted)
+
+    def _is_cut(self, batch: Batch) -> bool:
+        """Say whether a record batch has rows of both kinds, as far as the manifest knows."""
+        if not self._takes_some(batch):
+            return False
+        wanted = self._wanted.items()
+        has_others = any(not getattr(batch, what).keys() <= names for what, names in wanted)
+        # A data type is null where the source has none, and then it is counted nowhere.
+        has_null = self._data_types is not None and sum(batch.data_types.values()) < batch.rows
+        return has_others or has_null or any(name in batch.missing for name in self._complete)
+
+    def _find_eras(self) -> tuple[str, ...]:
+        if self.is_whole or (self._data_types is None and not self._complete):
+            return self.all_eras if self._eras is None else self._eras
+        counts = np.bincount(self.era_codes, minlength=len(self.all_eras))
+        return tuple(np.array(self.all_eras, object)[counts > 0])
+
+    @cached_property
+    def era_codes(self) -> npt.NDArray[np.integer[Any]]:
+        """The place of each row's era in `all_eras`: an integer array, shape (rows,)."""
+        places = {era: place for place, era in enumerate(self.all_eras)}
+        kind: Any = np.uint16 if len(places) < 1 << 16 else np.uint32
+        codes: npt.NDArray[np.integer[Any]] = np.empty(self.rows, kind)
+        for number, meta, batch, path in self._record_batches(self._has_eras):
+            part = slice(*self._starts[number : number + 2])
+            if batch is None:
+                codes[part] = places[next(iter(meta.eras))] if part.start < part.stop else 0
+                continue
+            eras, found = encode_texts(batch, "era", meta, path)
+            lookup = np.array([places[era] for era in eras], kind)
+            codes[part] = lookup[found[self._within(number)]]
+        return codes
+
+    def _has_eras(self, number: int, batch: Batch) -> bool:
+        return len(batch.eras) > 1 and bool(self._starts[number] < self._starts[number + 1])
+
+    def _within(self, number: int) -> Any:
+        """Return which rows of a record batch are chosen, as an index."""
+        if not self._is_part[number]:
+            return slice(None)
+        first = self._first_numbers[number]
+        return self._numbers[first : first + self._starts[number + 1] - self._starts[number]]
+
+    def missing(self, target: str) -> dict[str, int]:
+        """Return how many rows of each era have no value of a target, where any have none."""
+        counts = np.zeros(len(self.all_eras), np.int64)
+        has_some = self._record_batches(lambda _, meta: target in meta.missing)
+        for number, meta, batch, path in has_some:
+            if batch is not None:
+                absent = find_missing(batch, target, meta, path)[self._within(number)]
+                codes = self.era_codes[slice(*self._starts[number : number + 2])]
+                counts += np.bincount(codes[absent], minlength=len(counts))
+        return {era: int(n) for era, n in zip(self.all_eras, counts, strict=True) if n}
+
+    def digest(self) -> str:
+        """Return the SHA-256 of which rows of the set they are."""
+        digest = hashlib.sha256()
+        for numbers in (self._first_rows, self._starts, self._is_part, self._numbers):
+            digest.update(numbers.tobytes())
+        return digest.hexdigest()
+
+    @property
+    def set_bytes(self) -> int:
+        """The bytes of the files that are the rows'."""
+        total = sum(shard.bytes for shard in self.shards.manifest.shards)
+        return total if self.is_whole else total * self.rows // self.shards.rows
+
+    @property
+    def memory_bytes(self) -> int:
+        """What is kept to find the rows."""
+        made = self.__dict__.get("era_codes"), self.__dict__.get("by_era", (None,))[0]
+        made_bytes = sum(array.nbytes for array in made if array is not None)
+        return int(self._numbers.nbytes + made_bytes)
+
+    @cached_property
+    def by_era(self) -> tuple[npt.NDArray[Any], Rows]:
+        """The rows era by era, in the order of time, and how many each has; as of `EraOrder`."""
+        counts = np.bincount(self.era_codes, minlength=len(self.all_eras))
+        rows = np.argsort(self.era_codes, kind="stable")
+        kind: Any = np.uint32 if len(rows) <= 1 << 32 else np.int64
+        return rows.astype(kind), counts[counts > 0]
+
+    @property
+    def windows(self) -> list[dict[str, int]]:
+        """How many rows of each chosen era are in each record batch."""
+        batches = [batch.eras for shard in self.shards.manifest.shards for batch in shard.batches]
+        if self._eras is None:
+            return batches
+        wanted = self._wanted["eras"]
+        chosen = [{era: n for era, n in eras.items() if era in wanted} for eras in batches]
+        return [eras for eras in chosen if eras]
+
+    def spans(self) -> list[tuple[int, int]]:
+        """Return the rows of each record batch as (start, stop)."""
+        return list(pairwise(self._starts.tolist()))
+
+    def rows_of_set(self, rows: Rows) -> Rows:
+        """Return the global numbers of rows, as of the shard set; ascending where they are."""
+        if self.is_whole:
+            return rows
+        batch = np.searchsorted(self._starts, rows, side="right") - 1
+        within = rows - self._starts[batch]
+        part = np.flatnonzero(self._is_part[batch])
+        within[part] = self._numbers[self._first_numbers[batch[part]] + within[part]]
+        found: Rows = self._first_rows[batch] + within
+        return found
+
+    def gather(
+        self,
+        rows: Rows,
+        columns: Sequence[str],
+        *,
+        encoded: Bytes | None = None,
+        values: Values | None = None,
+        pager: Pager | None = None,
+    ) -> tuple[Bytes, Values]:
+        """Copy rows out of the files, as `ShardSet.gather` does; the last column may be `ERA`."""
+        if values is None:
+            values = np.empty((len(columns), len(rows)), np.float32)
+        targets = [name for name in columns if name != ERA]
+        encoded, _ = self.shards.gather(
+            self.rows_of_set(rows),
+            targets,
+            encoded=encoded,
+            values=values[: len(targets)],
+            pager=pager,
+        )
+        if len(targets) < len(columns):
+            values[-1] = self.era_codes[rows]
+        return encoded, values.T
+
+    def extents(self, rows: Rows, columns: Sequence[str]) -> Iterator[tuple[int, Rows]]:
+        """Yield where rows are in the files, as `ShardSet.extents` does."""
+        targets = [name for name in columns if name != ERA]
+        return self.shards.extents(self.rows_of_set(rows), targets)
+
+    def column(self, name: str) -> pa.ChunkedArray:
+        """Return ``id``, ``era``, ``data_type`` or a target of the rows, in their order."""
+        column = self.shards.column(name)
+        if self.is_whole:
+            return column
+        return column.take(pa.array(self.rows_of_set(np.arange(self.rows))))
+
+
+def _check_data_types(wanted: Any, shards: ShardSet) -> tuple[str, ...]:
+    is_list = isinstance(wanted, Iterable) and not isinstance(wanted, str)
+    names = tuple(wanted) if is_list else (wanted,)
+    known = shards.data_types
+    unknown = [name for name in names if name not in known]
+    if unknown or not names:
+        found = repr(unknown[0]) if unknown else "none"
+        close = close_matches(str(found), known)
+        raise EraError(
+            f"{shards.folder}: data_type: found {found}, expected "
+            f"{' or '.join(map(repr, known)) or 'None: the set has no data types'}{close}",
+            eras=names,
+        )
+    return names

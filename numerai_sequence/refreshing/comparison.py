@@ -1,0 +1,242 @@
+"""Comparison: of rows that a set has, which data types and targets do sources now say otherwise?
+
+Each row of a source is found in the set by its era and id. What differs is kept, and becomes
+patches: of each record batch that has such rows, the columns that differ, as they are now.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ..errors import SourceError
+from ..format.layout import Batch, Manifest, Patch, Place, Shard
+from ..reading.paging import advise
+from ..reading.shards import ShardSet
+from ..writing.batches import count_missing, count_values, see_on_disk
+from ..writing.source import Source
+from ..writing.windows import Placement
+
+_REMEDY = "write the set again with 'numerai-sequence shard --overwrite'"
+
+
+class Comparison:
+    """Compares the rows of sources with those of the same eras in a set.
+
+    Memory holds a byte for each row of the set that was compared, and the rows that differ.
+
+    Parameters
+    ----------
+    shards : ShardSet
+
+    Attributes
+    ----------
+    filled, corrected : Counter
+        By target, the rows that have a value now and had none, and those that have another.
+    data_types : int
+        The rows that have another data type.
+    """
+
+    def __init__(self, shards: ShardSet) -> None:
+        self._shards = shards
+        self._places = [
+            (place, number)
+            for place, shard in enumerate(shards.manifest.shards)
+            for number in range(len(shard.batches))
+        ]
+        self._batch_of: dict[str, int] = {}
+        for batch, (place, number) in enumerate(self._places):
+            eras = shards.manifest.shards[place].batches[number].eras
+            self._batch_of |= dict.fromkeys(eras, batch)
+        self._columns = ("data_type", *shards.targets)
+        self._seen: dict[int, npt.NDArray[np.bool_]] = {}
+        # Of each record batch: rows of it that differ in a column, and what they have now.
+        self._changes: dict[int, dict[str, list[tuple[npt.NDArray[Any], pa.Array]]]] = {}
+        self.filled: Counter[str] = Counter()
+        self.corrected: Counter[str] = Counter()
+        self.data_types = 0
+
+    def add(self, source: Source, rows: pa.Table) -> None:
+        """Compare rows, as `Source.iter_meta` yields them; eras that the set lacks are left out.
+
+        Raises
+        ------
+        SourceError
+            The set lacks such a row, or has it in another era; an id is there twice; or a target
+            has no value any more.
+        """
+        batch_of = {era: self._batch_of.get(era, -1) for era in pc.unique(rows["era"]).to_pylist()}
+        placement = Placement(rows["era"], batch_of, np.zeros(len(self._places), np.int64))
+        rows = placement.arrange(rows)
+        for part in placement.parts:
+            self._compare(source, part.window, rows[part.start : part.stop])
+
+    def _compare(self, source: Source, batch: int, rows: pa.Table) -> None:
+        rows = rows.combine_chunks()
+        known = self._batch(batch)
+        found = pc.index_in(rows["id"], value_set=known["id"]).combine_chunks()
+        if found.null_count:
+            row = pc.index(found.is_null(), True).as_py()
+            raise _refused(source, rows, row, "is not in the set")
+        places = found.to_numpy().astype(np.int64)
+        self._see(source, batch, rows, places)
+        before = pa.Table.from_batches([known]).take(places)
+        is_other = pc.not_equal(before["era"], rows["era"])
+        if pc.any(is_other).as_py():
+            row = pc.index(is_other, True).as_py()
+            raise _refused(source, rows, row, f"is of era {before['era'][row]} in the set")
+        for name in self._columns:
+            differs = self._find_changes(source, name, before, rows)
+            if len(differs):
+                columns = self._changes.setdefault(batch, {})
+                newer = rows[name].combine_chunks().take(differs)
+                columns.setdefault(name, []).append((places[differs], newer))
+        place, _ = self._places[batch]
+        advise(self._shards.files[place].map, "MADV_DONTNEED")
+
+    def _batch(self, batch: int) -> pa.RecordBatch:
+        place, number = self._places[batch]
+        known = self._shards.batches(place)[number]
+        return known.select(["id", "era", *self._columns])
+
+    def _see(
+        self, source: Source, batch: int, rows: pa.Table, places: npt.NDArray[np.int64]
+    ) -> None:
+        seen = self._seen.get(batch)
+        if seen is None:
+            seen = self._seen[batch] = np.zeros(self._meta(batch).rows, bool)
+        _, firsts = np.unique(places, return_index=True)
+        again = seen[places]
+        again[np.setdiff1d(np.arange(len(places)), firsts)] = True
+        if again.any():
+            raise _refused(source, rows, int(np.argmax(again)), "is there twice")
+        seen[places] = True
+
+    def _find_changes(
+        self, source: Source, name: str, before: pa.Table, rows: pa.Table
+    ) -> npt.NDArray[np.int64]:
+        """Return which rows differ in a column, and count them."""
+        if name == "data_type":
+            old, new = before[name], rows[name]
+            # Two nulls are the same, and what compares with one of them is null.
+            same = pc.fill_null(pc.equal(old, new), False).to_numpy()
+            both = old.is_null().to_numpy() & new.is_null().to_numpy()
+            differs = np.flatnonzero(~(same | both))
+            self.data_types += len(differs)
+            return differs
+        was, now = before[name].to_numpy(), rows[name].to_numpy()
+        was_missing, is_missing = np.isnan(was), np.isnan(now)
+        differs = np.flatnonzero((was != now) & ~(was_missing & is_missing))
+        lost = differs[is_missing[differs]]
+        if len(lost):
+            what = f"has no {name} any more, which is {was[lost[0]]} in the set"
+            raise _refused(source, rows, int(lost[0]), what, column=name)
+        filled = int(was_missing[differs].sum())
+        self.filled[name] += filled
+        self.corrected[name] += len(differs) - filled
+        return differs
+
+    @property
+    def patch_bytes(self) -> int:
+        """About how many bytes the patches take."""
+        return sum(
+            self._meta(batch).rows * sum(4 if name != "data_type" else 12 for name in columns)
+            for batch, columns in self._changes.items()
+        )
+
+    def write(self, folder: Path, generation: int) -> tuple[list[Patch], dict[str, Shard]]:
+        """Write what differs as patches; return them, and the shards as they are now, by name.
+
+        There is a patch for each choice of columns that differ: those of 20 days in some eras, and
+        those of 60 days in others.
+        """
+        shards: dict[str, Shard] = {}
+        chosen: dict[tuple[str, ...], list[int]] = {}
+        for batch, changes in sorted(self._changes.items()):
+            columns = tuple(name for name in self._columns if name in changes)
+            chosen.setdefault(columns, []).append(batch)
+        patches = [
+            self._write(folder / f"patch-{number:02d}-{generation}.arrow", *what, shards)
+            for number, what in enumerate(chosen.items())
+        ]
+        return patches, shards
+
+    def _write(
+        self, path: Path, columns: tuple[str, ...], batches: list[int], shards: dict[str, Shard]
+    ) -> Patch:
+        places = []
+        for batch in batches:
+            place, number = self._places[batch]
+            shard = self._shards.manifest.shards[place]
+            places.append(Place(shard.file, number, self._meta(batch).rows))
+        patch = Patch(path.name, 0, "", columns, tuple(places))
+        with open(path, "wb") as file, pa.ipc.new_file(file, patch.schema) as writer:
+            for batch in batches:
+                newer = self._patch(batch, patch.schema)
+                writer.write_batch(newer)
+                self._count(batch, newer, shards)
+        bytes_, checksum = see_on_disk(path)
+        return replace(patch, bytes=bytes_, checksum=checksum)
+
+    def _patch(self, batch: int, schema: pa.Schema) -> pa.RecordBatch:
+        """Return columns of a record batch as they are now."""
+        known, arrays = self._batch(batch), []
+        for field in schema:
+            values = known[field.name].to_numpy(zero_copy_only=False).copy()
+            for places, newer in self._changes[batch][field.name]:
+                values[places] = newer.to_numpy(zero_copy_only=False)
+            arrays.append(pa.array(values, field.type))
+        return pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+    def _count(self, batch: int, newer: pa.RecordBatch, shards: dict[str, Shard]) -> None:
+        """Count the data types and missing targets of a record batch anew."""
+        place, number = self._places[batch]
+        shard = self._shards.manifest.shards[place]
+        batches = list(shards.get(shard.file, shard).batches)
+        counts, names = batches[number], newer.schema.names
+        targets = [name for name in names if name != "data_type"]
+        missing = {name: n for name, n in counts.missing.items() if name not in targets}
+        missing |= count_missing(newer, targets)
+        data_types = counts.data_types
+        if "data_type" in names:
+            data_types = dict(sorted(count_values(newer["data_type"]).items()))
+        batches[number] = replace(
+            counts,
+            data_types=data_types,
+            missing={name: missing[name] for name in self._shards.targets if name in missing},
+        )
+        shards[shard.file] = replace(shard, batches=tuple(batches))
+
+    def _meta(self, batch: int) -> Batch:
+        place, number = self._places[batch]
+        return self._shards.manifest.shards[place].batches[number]
+
+
+def with_patches(
+    manifest: Manifest, patches: Sequence[Patch], shards: Mapping[str, Shard]
+) -> Manifest:
+    """Return a manifest with more patches, and without those that nothing is left of."""
+    kept: list[Patch] = []
+    newer: set[tuple[Place, str]] = set()
+    for patch in reversed([*manifest.patches, *patches]):
+        has = {(place, name) for place in patch.places for name in patch.columns}
+        if not newer.issuperset(has):
+            kept.insert(0, patch)
+            newer |= has
+    now = tuple(shards.get(shard.file, shard) for shard in manifest.shards)
+    return replace(manifest, shards=now, patches=tuple(kept))
+
+
+def _refused(
+    source: Source, rows: pa.Table, row: int, what: str, column: str | None = None
+) -> SourceError:
+    found = f"id {rows['id'][row].as_py()!r} of era {rows['era'][row]} {what}"
+    return source.error(f"{found}; {_REMEDY}, or refresh it from the right file", column=column)

@@ -1,0 +1,287 @@
+"""Refresh: rows of new eras, and targets that have come since, from sources into a shard set.
+
+The eras that a set lacks become shard files beside those that are there. Of the others the data
+types and targets are compared, and what differs becomes patches. No feature that is there is
+written again, or read. The manifest that tells of all this is replaced at one instant: who has
+opened the set before keeps what was there.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ..checks import short
+from ..errors import OutputExistsError
+from ..format.encoding import row_bytes
+from ..format.layout import Manifest
+from ..format.manifest import read_manifest
+from ..ordering.eras import sort_eras
+from ..progress import progress_bar
+from ..reading.shards import ShardSet, open_shards
+from ..writing.output import Output
+from ..writing.plan import OTHER_BYTES, Plan, make_plan, name_run
+from ..writing.portions import InTurn, Work, fill_all, seal_all
+from ..writing.source import Source, open_sources
+from ..writing.steps import Steps
+from ..writing.writer import BLOCK_BYTES, count_eras, short_of_memory, watched
+from .comparison import Comparison, with_patches
+
+_AGAIN = "write the set again with 'numerai-sequence shard --overwrite'"
+
+
+@dataclass(frozen=True)
+class Refresh:
+    """What a refresh does, or would do; printed, it is the plan.
+
+    Attributes
+    ----------
+    folder : path
+        Of the set.
+    eras : tuple of str
+        Those that the set lacks, in the order of time.
+    rows : int
+        Of these eras.
+    filled, corrected : dict of str to int
+        By target, how many rows that the set has get a value, or another one.
+    data_types : int
+        How many of them get another data type.
+    bytes : int
+        That are written, about: of shard files and of patches.
+    set_bytes : int
+        Of the files of the set before.
+    """
+
+    folder: Path
+    eras: tuple[str, ...]
+    rows: int
+    filled: dict[str, int]
+    corrected: dict[str, int]
+    data_types: int
+    bytes: int
+    set_bytes: int
+
+    @property
+    def is_needed(self) -> bool:
+        """Whether there is anything to do."""
+        return bool(self.rows or self.filled or self.corrected or self.data_types)
+
+    def __str__(self) -> str:
+        if not self.is_needed:
+            return f"{self.folder}: up to date"
+        lines = [f"{self.folder}:"]
+        if self.rows:
+            first, last = self.eras[0], self.eras[-1]
+            span = f"{first}" if first == last else f"{len(self.eras):,} eras, {first} to {last}"
+            lines.append(f"  {self.rows:,} rows of new eras ({span})")
+        for what, counts in (("filled", self.filled), ("corrected", self.corrected)):
+            if counts:
+                most = max(counts, key=lambda name: counts[name])
+                lines.append(
+                    f"  {sum(counts.values()):,} values of {len(counts)} targets are {what}, "
+                    f"{counts[most]:,} of {most}"
+                )
+        if self.data_types:
+            lines.append(f"  {self.data_types:,} rows get another data type")
+        share = f"{self.bytes / self.set_bytes:.2%}" if self.set_bytes else "all"
+        lines.append(f"  about {self.bytes / 1e6:,.1f} MB are written, {share} of the set")
+        return "\n".join(lines)
+
+
+def refresh_set(
+    folder: Path,
+    sources: Any,
+    *,
+    dry_run: bool,
+    progress: bool,
+    show: Callable[[Refresh], object] | None = None,
+) -> Refresh:
+    """Refresh a shard set.
+
+    Parameters
+    ----------
+    folder : path
+        Of the set.
+    sources : path or sequence of paths
+        Each era is in one of them.
+    dry_run : bool
+        Only find out what is to be done.
+    progress : bool
+        Show progress bars on stderr.
+    show : function, optional
+        Is called with what is to be done, before it is.
+
+    Returns
+    -------
+    Refresh
+
+    Raises
+    ------
+    ManifestError, CorruptShardError
+        There is no set, or it is damaged.
+    SourceError
+        A source cannot be read, or does not fit the set; the message says why it is to be written
+        again.
+    OutputExistsError, OutputError, OutOfMemoryError
+        As of `write`. The set is as it was.
+    """
+    read_manifest(folder)
+    output = Output(folder)
+    with short_of_memory(output), ExitStack() as stack:
+        opened = open_sources(sources)
+        for source in opened:
+            stack.callback(source.close)
+        stack.enter_context(watched(opened))
+        if not dry_run:
+            output.mend()
+        shards = stack.enter_context(open_shards(folder))
+        _check_columns(shards.manifest, opened)
+        counts = [count_eras(source, progress) for source in opened]
+        _check_eras(shards, opened, counts)
+        comparison = _compare(shards, opened, progress)
+        plan = _plan_new(shards, opened, counts)
+        found = _describe(shards, counts, comparison, plan)
+        if show is not None:
+            show(found)
+        if found.is_needed and not dry_run:
+            with output.writing(2 * found.bytes) as writing:
+                if read_manifest(folder) != shards.manifest:
+                    raise OutputExistsError(
+                        f"{folder}: another process has written it meanwhile; run again",
+                        path=folder,
+                    )
+                manifest = _add_eras(shards.manifest, opened, plan, output, writing, progress)
+                patches = comparison.write(writing, output.generation())
+                output.commit(with_patches(manifest, *patches))
+        elif not dry_run:
+            output.discard()
+    return found
+
+
+def _check_columns(manifest: Manifest, sources: Sequence[Source]) -> None:
+    """Check that sources have the columns of the set, and none that it should have had."""
+    for source in sources:
+        source.check_columns(manifest.features, manifest.targets)
+        for name, chosen, known, found in (
+            ("features", manifest.options.features, manifest.features, source.features),
+            ("targets", manifest.options.targets, manifest.targets, source.targets),
+        ):
+            more = [column for column in found if column not in known]
+            if more and chosen is None:  # all were to be written
+                raise source.error(
+                    f"has {len(more)} {name} that the set lacks, such as {short(more[0])}, and a "
+                    f"row of the set has no place for them; {_AGAIN}",
+                    column=more[0],
+                )
+
+
+def _check_eras(
+    shards: ShardSet, sources: Sequence[Source], counts: Sequence[Counter[str]]
+) -> None:
+    """Check that each era is in one source, and has as many rows there as in the set."""
+    known = shards.era_rows
+    owner: dict[str, Source] = {}
+    for source, eras in zip(sources, counts, strict=True):
+        for era, rows in eras.items():
+            if era in owner:
+                raise source.error(f"era {era} is also in {owner[era].path}; leave one out")
+            owner[era] = source
+            if known.get(era, rows) != rows:
+                raise source.error(
+                    f"era {era} has {rows:,} rows, and {known[era]:,} in the set; {_AGAIN}, or "
+                    "refresh it from the right file",
+                    column="era",
+                )
+
+
+def _compare(shards: ShardSet, sources: Sequence[Source], progress: bool) -> Comparison:
+    comparison = Comparison(shards)
+    for source in sources:
+        with progress_bar(source.rows, f"comparing {source.path.name}", progress) as bar:
+            for chunk in source.chunks(rows=1 << 20):
+                for rows in source.iter_meta(chunk, shards.targets):
+                    comparison.add(source, rows)
+                    bar.update(rows.num_rows)
+    return comparison
+
+
+def _plan_new(
+    shards: ShardSet, sources: Sequence[Source], counts: Sequence[Counter[str]]
+) -> Plan | None:
+    """Plan the shard files of the eras that the set lacks; None: it lacks none."""
+    manifest, known = shards.manifest, shards.era_rows
+    new = [Counter({era: eras[era] for era in eras if era not in known}) for eras in counts]
+    if not any(new):
+        return None
+    plan = make_plan(
+        sources,
+        new,
+        manifest.features,
+        manifest.targets,
+        manifest.options,
+        block_bytes=BLOCK_BYTES,
+    )
+    skipped = tuple(sorted(set().union(*counts).intersection(known)))
+    return replace(plan, skipped=skipped)
+
+
+def _describe(
+    shards: ShardSet,
+    counts: Sequence[Counter[str]],
+    comparison: Comparison,
+    plan: Plan | None,
+) -> Refresh:
+    manifest = shards.manifest
+    eras = sort_eras(set().union(*counts).difference(shards.era_rows))
+    rows = sum(window.rows for window in plan.windows) if plan else 0
+    width = row_bytes(manifest.encoding, len(manifest.features))
+    width += OTHER_BYTES + 4 * len(manifest.targets)
+    return Refresh(
+        shards.folder,
+        tuple(eras),
+        rows,
+        {name: count for name, count in comparison.filled.items() if count},
+        {name: count for name, count in comparison.corrected.items() if count},
+        comparison.data_types,
+        rows * width + comparison.patch_bytes,
+        sum(file.bytes for file in manifest.files),
+    )
+
+
+def _add_eras(
+    manifest: Manifest,
+    sources: Sequence[Source],
+    plan: Plan | None,
+    output: Output,
+    writing: Path,
+    progress: bool,
+) -> Manifest:
+    """Write the shard files of the new eras; return the manifest that tells of them too."""
+    if plan is None:
+        files = [source.describe(source.file.checksum()) for source in sources]
+        rows = [0] * len(sources)
+        shards = manifest.shards
+    else:
+        plan, names = _name_shards(plan, output.generation())
+        options = manifest.options
+        run = name_run(sources, options, plan, names)
+        work = Work(writing.absolute(), run, names, plan, options)
+        with Steps(writing, run, len(names)) as steps:
+            portions = InTurn(work, progress=progress)
+            files = list(fill_all(portions, sources, steps))
+            shards = *manifest.shards, *seal_all(portions, work, steps)
+        rows = [sum(source_rows) for source_rows in plan.source_rows]
+    added = [replace(file, rows=count) for file, count in zip(files, rows, strict=True)]
+    return replace(manifest, sources=(*manifest.sources, *added), shards=shards)
+
+
+def _name_shards(plan: Plan, generation: int) -> tuple[Plan, tuple[str, ...]]:
+    """Return the plan with its shards numbered without gaps, and their names."""
+    shards = sorted({window.shard for window in plan.windows})
+    windows = tuple(replace(window, shard=shards.index(window.shard)) for window in plan.windows)
+    names = tuple(f"shard-{shard:02d}-{generation}.arrow" for shard in shards)
+    return replace(plan, windows=windows), names

@@ -1,0 +1,1 @@
+"""Training: the command's networks, their runs, and what is made of them."""

@@ -1,0 +1,121 @@
+"""Runs: the folder that training leaves: a model, and in run.json what it was made from."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from ..checks import as_dict, as_names, as_text
+from ..errors import ManifestError, NumeraiSequenceError
+from ..files import replaced
+
+RUN = "run.json"
+MODEL = "model.keras"
+FORMAT = "numerai_sequence.run"
+
+
+@dataclass(frozen=True)
+class Run:
+    """What is known of a trained model.
+
+    Attributes
+    ----------
+    asked : dict
+        The set and the options that it was made from: the same make the same run.
+    features : tuple of str
+        The columns of x, in order.
+    dtype : str
+        Of x.
+    output : str or None
+        The output that is a prediction; None where there is only one.
+    train, validation : tuple of str
+        Eras.
+    scores : dict
+        Summaries over the validation eras.
+    history : dict
+        The logs of each epoch.
+    versions : dict
+    """
+
+    asked: dict[str, Any]
+    features: tuple[str, ...]
+    dtype: str
+    output: str | None
+    train: tuple[str, ...]
+    validation: tuple[str, ...]
+    scores: dict[str, float]
+    history: dict[str, list[float]]
+    versions: dict[str, str]
+
+
+def write_run(run: Run, folder: Path) -> None:
+    """Write run.json, whole or not at all: the folder is then a finished run."""
+    with replaced(folder / RUN) as path:
+        path.write_text(json.dumps({"format": FORMAT, **asdict(run)}, indent=1) + "\n")
+
+
+def read_run(folder: Path) -> Run:
+    """Read run.json.
+
+    Raises
+    ------
+    ManifestError
+        It is missing, or something else.
+    """
+    path = folder / RUN
+    try:
+        document = as_dict(json.loads(path.read_bytes()))
+        if document.pop("format", None) != FORMAT:
+            raise ValueError(f"format is not {FORMAT!r}")
+        names = ("features", "train", "validation")
+        output = document["output"]
+        return Run(
+            **{
+                **document,
+                **{name: as_names(document[name]) for name in names},
+                "dtype": as_text(document["dtype"]),
+                "output": None if output is None else as_text(output),
+            }
+        )
+    except OSError as error:
+        raise ManifestError(
+            f"{path}: {error.strerror}; expected a folder that 'numerai-sequence train' wrote",
+            path=path,
+            expected=FORMAT,
+        ) from error
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        raise ManifestError(
+            f"{path}: damaged: {type(error).__name__}: {error}; train again with --overwrite",
+            path=path,
+            expected=FORMAT,
+        ) from error
+
+
+def find_run(model: Path) -> tuple[Path, Run | None]:
+    """Return the file of a model, and the run that it is of, if it is known.
+
+    Parameters
+    ----------
+    model : path
+        The folder of a run, or the file of a model, which may be in one.
+
+    Raises
+    ------
+    NumeraiSequenceError
+        There is no such file.
+    """
+    folder, path = (model, model / MODEL) if model.is_dir() else (model.parent, model)
+    run = read_run(folder) if model.is_dir() or (folder / RUN).exists() else None
+    if not path.is_file():
+        raise NumeraiSequenceError(
+            f"{path}: no such file; expected a model that Keras has saved, or the folder of a run"
+        )
+    return path, run
+
+
+def save_model(model: Any, folder: Path) -> None:
+    """Save a model into the folder of a run, whole or not at all."""
+    with replaced(folder / MODEL) as path:
+        model.save(str(path))

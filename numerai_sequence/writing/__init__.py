@@ -1,0 +1,1 @@
+"""Writing: from Parquet files to a shard set."""

@@ -1,0 +1,151 @@
+"""Parquet: read columns of one file's row groups; an error says which of them is damaged."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import CancelledError
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ..errors import SourceError, is_out_of_memory
+from ..format.layout import file_checksum
+
+_BATCH_ROWS = 1 << 16
+
+
+class Parquet:
+    """One Parquet file that is open, and watched for changes.
+
+    Attributes
+    ----------
+    path : path
+    status : os.stat_result
+        As the file was when it was opened.
+    metadata : pyarrow.parquet.FileMetaData
+    schema : pyarrow.Schema
+    names : list of str
+        Of the columns.
+
+    Raises
+    ------
+    SourceError
+        The file cannot be read.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        remedy = "expected one Parquet file; name another, or download it again"
+        with self._reading("cannot be read as Parquet", remedy=remedy):
+            # Before it is opened: what is put in its place from now on is another file.
+            self.status = os.stat(path)
+            # Made absolute, as a name such as "train:v5.parquet" passes for an address.
+            # Most writers give pages no checksum; where there is one, it costs 3% of the reading.
+            self._file = pq.ParquetFile(os.path.abspath(path), page_checksum_verification=True)
+            self.schema: pa.Schema = self._file.schema_arrow
+            self.names: list[str] = self.schema.names
+        self.metadata: Any = self._file.metadata
+
+    def close(self) -> None:
+        self._file.close()
+
+    def error(self, what: str, *, column: str | None = None, row: int | None = None) -> SourceError:
+        """Return a `SourceError` that says where."""
+        where = [str(self.path)]
+        where += [] if column is None else [f"column {column!r}"]
+        where += [] if row is None else [f"row {row}"]
+        return SourceError(f"{', '.join(where)}: {what}", path=self.path, column=column, row=row)
+
+    def read(self, groups: Sequence[int], names: Sequence[str]) -> pa.Table:
+        """Read columns of some row groups."""
+        with self._locating(groups, names):
+            table = self._file.read_row_groups(list(groups), columns=list(names))
+            self._check_rows(table.num_rows, groups)
+        return table.select(names)  # "a.b" also stands for the b of a struct a
+
+    def iterate(self, groups: Sequence[int], names: Sequence[str]) -> Iterator[pa.Table]:
+        """Read columns of some row groups, some rows at a time."""
+        rows = 0
+        with self._locating(groups, names):
+            for batch in self._file.iter_batches(
+                _BATCH_ROWS, row_groups=list(groups), columns=list(names)
+            ):
+                yield pa.Table.from_batches([batch])
+                rows += batch.num_rows
+            self._check_rows(rows, groups)
+
+    def text(self, table: pa.Table, name: str) -> pa.ChunkedArray:
+        """Return a column of strings that was read, as such; they may be no UTF-8."""
+        with self._reading("cannot be read", name):
+            return table[name].cast(pa.string())
+
+    def checksum(self, stop: threading.Event | None = None) -> str:
+        """Return the SHA-256 of the file's bytes.
+
+        Raises
+        ------
+        CancelledError
+            `stop` was set meanwhile.
+        """
+
+        def give_up(_: int) -> None:
+            if stop is not None and stop.is_set():
+                raise CancelledError
+
+        with self._reading("cannot be read"):
+            return file_checksum(self.path, progress=give_up)
+
+    def check_unchanged(self) -> None:
+        """Raise a `SourceError` where the file is not as it was when it was opened."""
+        with self._reading("is gone"):
+            now = os.stat(self.path)
+        if (now.st_size, now.st_mtime_ns) != (self.status.st_size, self.status.st_mtime_ns):
+            raise self.error("changed while it was read; wait until it is whole, then run again")
+
+    def _check_rows(self, found: int, groups: Sequence[int]) -> None:
+        # Of a column whose pages end too early, Arrow returns fewer values, and no error.
+        expected = sum(self.metadata.row_group(group).num_rows for group in groups)
+        if found != expected:
+            raise pa.ArrowInvalid(f"found {found} rows, expected {expected}")
+
+    @contextmanager
+    def _locating(self, groups: Sequence[int], names: Sequence[str]) -> Iterator[None]:
+        """Have an error of reading several columns name the first one that is damaged."""
+        try:
+            yield
+        except (OSError, pa.ArrowException) as error:
+            if not is_out_of_memory(error):
+                for group in groups:
+                    for name in names:
+                        self._try(group, name)
+            with self._reading("cannot be read"):
+                raise
+
+    def _try(self, group: int, name: str) -> None:
+        with self._reading(f"row group {group} cannot be read", name):
+            table = self._file.read_row_group(group, columns=[name])
+            self._check_rows(table.num_rows, [group])
+
+    @contextmanager
+    def _reading(
+        self, what: str, column: str | None = None, remedy: str | None = None
+    ) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, pa.ArrowException, ValueError) as error:  # a name may be no UTF-8
+            if is_out_of_memory(error):
+                raise
+            what = f"{what}: {_first_line(error)}"
+            if remedy is None and getattr(error, "errno", None) is None:
+                remedy = "download it again"
+            what += f"; {remedy}" if remedy else ""  # the system's own words may say it all
+            raise self.error(what, column=column) from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

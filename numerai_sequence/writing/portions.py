@@ -1,0 +1,199 @@
+"""Portions: what is written is done source by source, then shard by shard, here or elsewhere.
+
+No two sources, and no two shard files, need each other: each source has scratch of its own, and a
+shard file is made of what all of them have of its windows. So they may be done one after the other
+in this process, or many at a time in others that see the same files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from ..files import replaced
+from ..format.layout import Shard, SourceFile, WriteOptions
+from ..progress import progress_bar
+from ..tasks import run_all
+from .batches import Mixer, seal
+from .filler import fill_scratch, open_scratch
+from .plan import Plan
+from .scratch import Scratch
+from .source import Source
+from .steps import Steps
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a process has to know to do any portion of a run.
+
+    Attributes
+    ----------
+    folder : path
+        That is written into.
+    run : str
+        As of `Steps`.
+    names : tuple of str
+        Of the shard files.
+    plan : Plan
+    options : WriteOptions
+    """
+
+    folder: Path
+    run: str
+    names: tuple[str, ...]
+    plan: Plan
+    options: WriteOptions
+
+    def scratch(self, source: int) -> Scratch:
+        return open_scratch(self.folder, self.plan, source)
+
+    def scratches(self) -> list[Scratch]:
+        return [self.scratch(source) for source in range(len(self.plan.source_rows))]
+
+    def drop(self, shard: int) -> None:
+        """Delete the scratch of a shard file."""
+        windows = self.plan.windows_of(shard)
+        for scratch in self.scratches():
+            scratch.drop(windows)
+
+    def rows(self, shards: Sequence[int]) -> int:
+        return sum(window.rows for window in self.plan.windows if window.shard in shards)
+
+
+class Portions(Protocol):
+    """The way that portions are done."""
+
+    def fill(self, sources: Mapping[int, Source], note: Callable[[int, SourceFile], None]) -> None:
+        """Put sources into scratch; `note` is called with the number of each that is there."""
+
+    def seal(self, shards: Sequence[int], note: Callable[[int, Shard], None]) -> None:
+        """Make shard files of scratch; `note` is called with each when it is on the disk."""
+
+
+class InTurn:
+    """Portions are done in this process, one after the other.
+
+    Parameters
+    ----------
+    work : Work
+    progress : bool
+        Show progress bars on stderr.
+    """
+
+    def __init__(self, work: Work, *, progress: bool) -> None:
+        self._work = work
+        self._progress = progress
+
+    def fill(self, sources: Mapping[int, Source], note: Callable[[int, SourceFile], None]) -> None:
+        work = self._work
+        for number, source in sources.items():
+            scratch = work.scratch(number)
+            note(number, fill_scratch(source, scratch, work.plan, work.run, self._progress))
+
+    def seal(self, shards: Sequence[int], note: Callable[[int, Shard], None]) -> None:
+        work = self._work
+        mixer = Mixer(work.scratches(), work.plan, work.options, shards)
+        before: Future[None] | None = None
+        with ThreadPoolExecutor(1) as sealer, _shard_bar(work, shards, self._progress) as bar:
+            for number in shards:
+                path = work.folder / work.names[number]
+                batches = mixer.write(path, number, bar.update)
+                sealing = sealer.submit(
+                    lambda n, *file: note(n, seal(*file)), number, path, batches
+                )
+                if before:  # or scratch would wait to be dropped, and fill the disk
+                    before.result()
+                before = sealing
+            if before:
+                before.result()
+
+
+class AtOnce:
+    """Portions are the tasks of an executor, each of a source or of a shard file.
+
+    Parameters
+    ----------
+    work : Work
+        Its folder, and the sources, are where other processes find them too.
+    executor : Executor
+    progress : bool
+        Show progress bars on stderr.
+    """
+
+    def __init__(self, work: Work, executor: Executor, *, progress: bool) -> None:
+        self._work = work
+        self._executor = executor
+        self._progress = progress
+
+    def fill(self, sources: Mapping[int, Source], note: Callable[[int, SourceFile], None]) -> None:
+        numbers, rows = list(sources), sum(source.rows for source in sources.values())
+        with progress_bar(rows, f"reading {len(sources)} files", self._progress) as bar:
+
+            def note_and_show(place: int, file: SourceFile) -> None:
+                sources[numbers[place]].file.check_unchanged()  # or it is not what was counted
+                note(numbers[place], file)
+                bar.update(file.rows)
+
+            tasks = [(self._work, number, source.path) for number, source in sources.items()]
+            run_all(self._executor, _fill, tasks, note_and_show)
+
+    def seal(self, shards: Sequence[int], note: Callable[[int, Shard], None]) -> None:
+        with _shard_bar(self._work, shards, self._progress) as bar:
+
+            def note_and_show(place: int, shard: Shard) -> None:
+                note(shards[place], shard)
+                bar.update(shard.rows)
+
+            run_all(self._executor, _seal, [(self._work, n) for n in shards], note_and_show)
+
+
+def _shard_bar(work: Work, shards: Sequence[int], progress: bool) -> Any:
+    rows, left = work.rows(range(len(work.names))), work.rows(shards)
+    return progress_bar(rows, "writing shards", progress, rows - left)
+
+
+def _fill(work: Work, number: int, path: Path) -> SourceFile:
+    source = Source(path)
+    try:
+        return fill_scratch(source, work.scratch(number), work.plan, work.run, False)
+    finally:
+        source.close()
+
+
+def _seal(work: Work, number: int) -> Shard:
+    path = work.folder / work.names[number]
+    mixer = Mixer(work.scratches(), work.plan, work.options, [number])
+    with replaced(path) as beside:  # the task of a run that was killed may still be at the same
+        batches = mixer.write(beside, number, lambda rows: None)
+    return seal(path, batches)
+
+
+def fill_all(portions: Portions, sources: Sequence[Source], steps: Steps) -> tuple[SourceFile, ...]:
+    """Put all sources into scratch but for those that are noted."""
+    filled = dict(steps.done.sources)
+
+    def note(number: int, file: SourceFile) -> None:
+        filled[number] = file
+        steps.add_source(number, file)
+
+    portions.fill({n: source for n, source in enumerate(sources) if n not in filled}, note)
+    return tuple(filled[number] for number in range(len(sources)))
+
+
+def seal_all(portions: Portions, work: Work, steps: Steps) -> tuple[Shard, ...]:
+    """Make all shard files but for those that are noted."""
+    sealed = dict(steps.done.shards)
+    for number in sealed:
+        work.drop(number)  # the kill may have come before this
+
+    def note(number: int, shard: Shard) -> None:
+        sealed[number] = shard
+        steps.add_shard(number, shard)
+        work.drop(number)  # no sooner: a shard that is not noted is written again
+
+    numbers = range(len(work.names))
+    portions.seal([number for number in numbers if number not in sealed], note)
+    return tuple(sealed[number] for number in numbers)

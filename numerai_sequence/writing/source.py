@@ -1,0 +1,264 @@
+"""Source: a Parquet file's rows become columns of digits, ids, eras and targets."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.types as pt
+
+from ..errors import SourceError, close_matches
+from ..format.encoding import Bytes, to_digits
+from ..format.layout import META_COLUMNS, SourceFile
+from .parquet import Parquet
+
+FEATURE_PREFIX = "feature"
+_TARGET_PREFIX = "target"
+# The type null is what pandas makes of objects that are all None.
+_STRINGS = [pa.string(), pa.large_string(), pa.null()]
+if hasattr(pa, "string_view"):
+    _STRINGS.append(pa.string_view())  # since pyarrow 16; as polars writes them
+_FEATURE_VALUES = "one of 0, 1, 2, 3, 4 (integers) or 0, .25, .5, .75, 1 (floats)"
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Neighbouring row groups that are read together: rows `first_row` to `first_row + rows`."""
+
+    groups: tuple[int, ...]
+    first_row: int
+    rows: int
+
+
+class Source:
+    """One Parquet file, opened and found to have the columns that every Numerai file has.
+
+    Parameters
+    ----------
+    path : path
+        The ids are in a string column ``id``, or else in the file's one pandas index.
+
+    Raises
+    ------
+    SourceError
+        The file cannot be read, or lacks a column, or a column has a type that is of no use.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.file = Parquet(path)
+        self.error = self.file.error
+        self._schema, names = self.file.schema, self.file.names
+        self._types = {field.name: field.type for field in self._schema}
+        twice = [name for name in names if self._schema.get_all_field_indices(name)[1:]]
+        if twice:
+            what = "found two columns of this name, expected one; rename or leave out the other"
+            raise self.error(what, column=twice[0])
+        self.rows: int = self.file.metadata.num_rows
+        self._id = self._find_id()
+        columns = [name for name in names if name != self._id]
+        self.features = tuple(name for name in columns if name.startswith(FEATURE_PREFIX))
+        self.targets = tuple(name for name in columns if name.startswith(_TARGET_PREFIX))
+        taken = {*self.features, *META_COLUMNS, self._id}
+        self.others = tuple(name for name in names if name not in taken)
+        self._require("era", _is_string, "strings")
+        if "data_type" in names:
+            self._require("data_type", _is_string, "strings")
+
+    def close(self) -> None:
+        self.file.close()
+
+    def describe(self, checksum: str) -> SourceFile:
+        """Return what a manifest tells of the file.
+
+        Raises
+        ------
+        SourceError
+            It is not as it was when it was opened.
+        """
+        self.file.check_unchanged()
+        status = self.file.status
+        return SourceFile(str(self.path), status.st_size, status.st_mtime_ns, self.rows, checksum)
+
+    def check_columns(self, features: Iterable[str], targets: Iterable[str]) -> None:
+        """Raise a `SourceError` where one of these columns is missing or not a number."""
+        for name in features:
+            self._require(name, _is_number, _FEATURE_VALUES, " or choose others with features=")
+        for name in targets:
+            self._require(name, _is_number_or_null, "numbers", " or choose others with targets=")
+
+    def bytes_per_row(self, features: Iterable[str]) -> int:
+        """Return the bytes that one row of these columns takes when it is decoded."""
+        return sum(_value_bytes(self._types[name]) for name in features)
+
+    def chunks(self, *, rows: int) -> list[Chunk]:
+        """Cut the file into chunks of at most `rows` rows, or of one row group."""
+        chunks: list[Chunk] = []
+        groups: list[int] = []
+        first, held = 0, 0
+        for group in range(self.file.metadata.num_row_groups):
+            size = self.file.metadata.row_group(group).num_rows
+            if not size:
+                continue
+            if groups and held + size > rows:
+                chunks.append(Chunk(tuple(groups), first, held))
+                groups, first, held = [], first + held, 0
+            groups.append(group)
+            held += size
+        return [*chunks, Chunk(tuple(groups), first, held)] if held else chunks
+
+    def iter_meta(self, chunk: Chunk, targets: Sequence[str]) -> Iterator[pa.Table]:
+        """Read a chunk's ids, eras, data types and targets, some rows at a time.
+
+        Yields
+        ------
+        pyarrow.Table
+            Columns ``id``, ``era`` and ``data_type`` as strings, only the last with nulls; then
+            the targets, rounded to float32, a null being NaN.
+
+        Raises
+        ------
+        SourceError
+            Naming the file, the column and the row of the first value that cannot be kept.
+        """
+        names = [self._id, "era", *targets]
+        names += ["data_type"] if "data_type" in self._schema.names else []
+        first_row = chunk.first_row
+        for table in self.file.iterate(chunk.groups, names):
+            columns: dict[str, Any] = {
+                "id": self._strings(table, self._id, first_row, "an id"),
+                "era": self._strings(table, "era", first_row, "an era"),
+                "data_type": self._strings(table, "data_type", first_row)
+                if "data_type" in names
+                else pa.nulls(table.num_rows, pa.string()),
+            }
+            for name in targets:
+                columns[name] = self._floats(table, name, first_row)
+            yield pa.table(columns)
+            first_row += table.num_rows
+
+    def read_eras(self, chunk: Chunk) -> pa.ChunkedArray:
+        """Read a chunk's eras, as strings without nulls."""
+        return self._strings(
+            self.file.read(chunk.groups, ["era"]), "era", chunk.first_row, "an era"
+        )
+
+    def read_features(self, chunk: Chunk, names: Sequence[str]) -> pa.Table:
+        """Read columns of a chunk as they are in the file, for `digits`."""
+        return self.file.read(chunk.groups, names)
+
+    def digits(self, table: pa.Table, name: str, chunk: Chunk) -> Bytes:
+        """Return a feature's values as digits 0..4, a uint8 array of shape (chunk.rows,).
+
+        Raises
+        ------
+        SourceError
+            Naming the file, the column and the row of the first value that is none of these.
+        """
+        column = table[name]
+        if column.null_count:
+            row = pc.index(column.is_null(), True).as_py()
+            raise self._wrong_value("null", name, chunk.first_row + row)
+        values = column.to_numpy()
+        digits, invalid = to_digits(values)
+        if invalid is not None:
+            raise self._wrong_value(values[invalid], name, chunk.first_row + invalid)
+        return digits
+
+    def _wrong_value(self, found: object, column: str, row: int) -> SourceError:
+        what = f"found {found}, expected {_FEATURE_VALUES}; repair or leave out this feature"
+        return self.error(what, column=column, row=row)
+
+    def _find_id(self) -> str:
+        index = self._index_columns()
+        name = "id" if "id" in self._types else index[0] if len(index) == 1 else None
+        if not isinstance(name, str) or name not in self._types or name in META_COLUMNS[1:]:
+            what = "missing; expected row ids in a column of this name, or in the one pandas index"
+            raise self.error(f"{what}; add the column, or make the ids the index", column="id")
+        self._require(name, _is_string, "strings")
+        return name
+
+    def _index_columns(self) -> list[Any]:
+        with suppress(ValueError, TypeError, KeyError, RecursionError):
+            return list(json.loads(self._schema.metadata[b"pandas"])["index_columns"])
+        return []  # not written by pandas
+
+    def _require(self, name: str, accepted: Any, expected: str, remedy: str = "") -> None:
+        if name not in self._types:
+            close = close_matches(name, self._schema.names)
+            what = f"missing; expected {expected}{close}; add it{remedy}"
+            raise self.error(what, column=name)
+        found = self._types[name]
+        if not accepted(found):
+            what = f"found {found}, expected {expected}; convert it{remedy}"
+            raise self.error(what, column=name)
+
+    def _strings(
+        self, table: pa.Table, name: str, first_row: int, wanted: str | None = None
+    ) -> pa.ChunkedArray:
+        """Return a column as strings; with `wanted`, a null is refused."""
+        column = self.file.text(table, name)
+        if wanted and column.null_count:
+            row = first_row + pc.index(column.is_null(), True).as_py()
+            what = f"found null, expected {wanted}; fill it in, or leave out the row"
+            raise self.error(what, column=name, row=row)
+        try:
+            column.validate(full=True)
+        except pa.ArrowException as error:
+            row = first_row + _first_broken(column)
+            what = "found bytes that are no UTF-8, expected text; write the file again as UTF-8"
+            raise self.error(what, column=name, row=row) from error
+        return column
+
+    def _floats(self, table: pa.Table, name: str, first_row: int) -> pa.ChunkedArray:
+        """Return a column of numbers as float32 without nulls or infinities."""
+        values = table[name].cast(pa.float32(), safe=False).fill_null(float("nan"))
+        place = pc.index(pc.is_inf(values), True).as_py()
+        if place >= 0:
+            what = f"found {table[name][place]}, expected a number in the range of float32, or NaN"
+            what += " or null for none; repair it, or leave out this column"
+            raise self.error(what, column=name, row=first_row + place)
+        return values
+
+
+def open_sources(sources: Any) -> list[Source]:
+    """Open one Parquet path, or several."""
+    paths = [sources] if isinstance(sources, (str, os.PathLike)) else list(sources)
+    if not paths:
+        raise ValueError("sources: found none, expected at least one Parquet file")
+    return [Source(Path(path)) for path in paths]
+
+
+def _is_string(found: pa.DataType) -> bool:
+    if pt.is_dictionary(found):
+        return _is_string(found.value_type)
+    return found in _STRINGS
+
+
+def _is_number_or_null(found: pa.DataType) -> bool:
+    return _is_number(found) or bool(pt.is_null(found))
+
+
+def _is_number(found: pa.DataType) -> bool:
+    return bool(pt.is_integer(found) or pt.is_floating(found))
+
+
+def _first_broken(strings: pa.ChunkedArray) -> int:
+    """Return the row of the first string that is no UTF-8."""
+    for row, value in enumerate(strings.cast(pa.binary())):
+        try:
+            (value.as_py() or b"").decode()
+        except UnicodeDecodeError:
+            return row
+    return 0
+
+
+def _value_bytes(found: pa.DataType) -> int:
+    return max(1, int(found.bit_width) // 8)
