@@ -357,6 +357,17 @@ def test_a_damaged_patch_is_noticed(whole, folder, damage):
         shards.verify()
 
 
+def test_a_set_that_is_not_what_its_manifest_tells_of_is_not_compared_with(whole, folder):
+    path = folder / "shard-00.arrow"
+    data = path.read_bytes()
+    eras = data.index(b"0004" * 2)
+    path.write_bytes(data[:eras] + b"0008" + data[eras + 4 :])
+    before = contents(folder)
+    with pytest.raises(CorruptShardError, match="rows of each era"):
+        refresh(folder, as_of(whole, KNOWN + 1))
+    assert contents(folder) == before
+
+
 def more_features(table):
     return table.append_column("feature_new", table["feature_003"])
 

@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 
 from ..errors import SourceError
 from ..format.layout import Batch, Manifest, Patch, Place, Shard
+from ..reading.contents import check_column
 from ..reading.paging import advise
 from ..reading.shards import ShardSet
 from ..writing.batches import count_missing, count_values, see_on_disk
@@ -72,6 +73,8 @@ class Comparison:
         SourceError
             The set lacks such a row, or has it in another era; an id is there twice; or a target
             has no value any more.
+        CorruptShardError
+            A shard file does not hold what the manifest tells of.
         """
         batch_of = {era: self._batch_of.get(era, -1) for era in pc.unique(rows["era"]).to_pylist()}
         placement = Placement(rows["era"], batch_of, np.zeros(len(self._places), np.int64))
@@ -82,6 +85,8 @@ class Comparison:
     def _compare(self, source: Source, batch: int, rows: pa.Table) -> None:
         rows = rows.combine_chunks()
         known = self._batch(batch)
+        if batch not in self._seen:
+            self._check(batch, known)
         found = pc.index_in(rows["id"], value_set=known["id"]).combine_chunks()
         if found.null_count:
             row = pc.index(found.is_null(), True).as_py()
@@ -100,7 +105,15 @@ class Comparison:
                 newer = rows[name].combine_chunks().take(differs)
                 columns.setdefault(name, []).append((places[differs], newer))
         place, _ = self._places[batch]
+        self._shards.check_whole(place)
         advise(self._shards.files[place].map, "MADV_DONTNEED")
+
+    def _check(self, batch: int, known: pa.RecordBatch) -> None:
+        """See that what is compared with is what the manifest tells of; texts may lead astray."""
+        place, _ = self._places[batch]
+        for name in known.schema.names:
+            check_column(known, name, self._meta(batch), self._shards.paths[place])
+        self._seen[batch] = np.zeros(self._meta(batch).rows, bool)
 
     def _batch(self, batch: int) -> pa.RecordBatch:
         place, number = self._places[batch]
@@ -110,9 +123,7 @@ class Comparison:
     def _see(
         self, source: Source, batch: int, rows: pa.Table, places: npt.NDArray[np.int64]
     ) -> None:
-        seen = self._seen.get(batch)
-        if seen is None:
-            seen = self._seen[batch] = np.zeros(self._meta(batch).rows, bool)
+        seen = self._seen[batch]
         _, firsts = np.unique(places, return_index=True)
         again = seen[places]
         again[np.setdiff1d(np.arange(len(places)), firsts)] = True
