@@ -223,7 +223,7 @@ def shards(encoding: str, files: str | None = None, **options: Any) -> Contender
         partial(ShardBatches, **options),
         None if files else partial(prepare_shards, encoding),
         files,
-        imports=("numerai_sequence.sequence",),
+        imports=("numerai_sequence.feeding.sequence",),
         is_sequence=True,
     )
 

@@ -53,7 +53,7 @@ def fit(
 ) -> None:
     """Train for so many epochs; `options` are those of Keras's fit."""
     multiprocessing.set_start_method(method, force=True)
-    multiprocessing.set_forkserver_preload(["numerai_sequence.sequence"])
+    multiprocessing.set_forkserver_preload(["numerai_sequence.feeding.sequence"])
     module = importlib.import_module(keras)  # first: a sequence is one of all that are loaded
     sequence = numerai_sequence.NumeraiSequence(folder, BATCH_ROWS)
     if validates:

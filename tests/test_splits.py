@@ -346,6 +346,9 @@ def test_purge_of_targets_is_numerais(targets, purge):
 
 def test_splits_are_public_and_come_without_keras():
     assert {"Split", "split_eras", "walk_forward"} <= set(numerai_sequence.__all__)
-    code = "import sys, numerai_sequence.splits; print({'keras', 'tensorflow'} & set(sys.modules))"
+    code = (
+        "import sys, numerai_sequence.ordering.splits; "
+        "print({'keras', 'tensorflow'} & set(sys.modules))"
+    )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.stdout == "set()\n", result.stderr

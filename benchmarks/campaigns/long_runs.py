@@ -32,7 +32,7 @@ LIMIT_SECONDS, END_SECONDS = 900, 60
 
 # Forked from a process that has imported TensorFlow, and done nothing with it.
 PROCESSES = multiprocessing.get_context("forkserver")
-PRELOADED = ["numerai_sequence.sequence"]
+PRELOADED = ["numerai_sequence.feeding.sequence"]
 
 
 @dataclass(frozen=True)
