@@ -250,8 +250,9 @@ class ShardSet:
     ) -> pa.RecordBatch:
         """Return a record batch with the columns that patches have, by their numbers there."""
         columns = dict(zip(batch.schema.names, batch.columns, strict=True))
+        opened = {patch: self._patches[patch].batches() for patch, _ in set(newer.values())}
         for name, (patch, number) in newer.items():
-            columns[name] = self._patches[patch].batches()[number][name]
+            columns[name] = opened[patch][number][name]
         try:
             return pa.RecordBatch.from_arrays(list(columns.values()), schema=batch.schema)
         except pa.ArrowException as error:  # it looks at texts, and ends at one that leads astray
