@@ -407,12 +407,9 @@ class NumeraiSequence(*_BASES):  # type: ignore[misc]
         epoch, first = place or Place(self.epoch)
         numbers = np.arange(len(self), dtype=np.int32)
         if shuffle and not self.shuffle:
-            order, rng = (
-                self._readers.orders(epoch),
-                np.random.default_rng([self.seed, epoch, 0, 0]),
-            )
-            group = order.batches_per_group
-            numbers = shuffle_batches(numbers, group, rng, order.group_offset)
+            order = self._readers.orders(epoch)
+            rng = np.random.default_rng([self.seed, epoch, 0, 0])
+            numbers = shuffle_batches(numbers, order.batches_per_group, rng, order.group_offset)
         return OnePass(self, epoch, numbers[first:], prefetching or self.prefetching)
 
     @property

@@ -59,18 +59,18 @@ class Rows:
         self._files = files
         self._width = width
         self.starts = np.cumsum([0, *(rows for size in sizes for rows in size)])
-        # Of each record batch: the number of its file, and where its values start in it.
-        self._file_of = np.repeat(np.arange(len(sizes)), [len(size) for size in sizes])
+        # Of each column and record batch: the number of its file, and where its values start in it.
+        file_of = np.repeat(np.arange(len(sizes)), [len(size) for size in sizes])
         shards = files[: len(sizes)]
         self._starts_of = {
             name: np.concatenate([file.starts[name] for file in shards])
             for name in (shards[0].starts if shards else ())
         }
-        self._target_file_of = dict.fromkeys(self._starts_of, self._file_of)
+        self._file_of = dict.fromkeys(self._starts_of, file_of)  # all of them in the shard files
         for name, batch, file, number in patched:
-            if self._target_file_of[name] is self._file_of:
-                self._target_file_of[name] = self._file_of.copy()
-            self._target_file_of[name][batch] = file
+            if self._file_of[name] is file_of:
+                self._file_of[name] = file_of.copy()
+            self._file_of[name][batch] = file
             self._starts_of[name][batch] = files[file].starts[name][number]
 
     @property
@@ -104,7 +104,7 @@ class Rows:
                 inner = slice(*np.searchsorted(breaks, (start + 1, stop)))
                 self._read(batch, chosen, encoded[start:stop], breaks[inner] - start)
             _take(columns, chosen, pager)
-            for number in {self._file_of[batch], *(self._file(name, batch) for name in targets)}:
+            for number in {self._file(name, batch) for name in (FEATURES, *targets)}:
                 self._files[number].check_whole()
         return encoded, values.T
 
@@ -120,7 +120,7 @@ class Rows:
         return breaks if is_worth else None
 
     def _read(self, batch: int, rows: Numbers, out: Bytes, breaks: Numbers) -> None:
-        file = self._files[int(self._file_of[batch])]
+        file = self._files[self._file(FEATURES, batch)]
         firsts = [0, *breaks.tolist()]
         starts = (self._start(FEATURES, batch) + rows[firsts] * self._width).tolist()
         for start, (first, last) in zip(starts, pairwise([*firsts, len(rows)]), strict=True):
@@ -130,11 +130,8 @@ class Rows:
         """Yield where rows are in the files; see `ShardSet.extents`."""
         for batch, start, stop in self._by_batch(rows):
             chosen = rows[start:stop] - self.starts[batch]
-            number = int(self._file_of[batch])
-            yield number, _ranges(chosen, self._start(FEATURES, batch), self._width)
-            for name in targets:
-                number = self._file(name, batch)
-                yield number, _ranges(chosen, self._start(name, batch), 4)
+            for name, width in ((FEATURES, self._width), *((name, 4) for name in targets)):
+                yield self._file(name, batch), _ranges(chosen, self._start(name, batch), width)
 
     def _by_batch(self, rows: Numbers) -> Iterator[tuple[int, int, int]]:
         """Yield each record batch that holds some of the rows, and which of them."""
@@ -148,22 +145,20 @@ class Rows:
             yield first + batch, int(cuts[batch]), int(cuts[batch + 1])
 
     def _features(self, batch: int) -> Bytes:
-        file = self._files[int(self._file_of[batch])]
-        view: Bytes = file.view(
-            self._start(FEATURES, batch), (self._count(batch), self._width), np.uint8
-        )
+        view: Bytes = self._view(FEATURES, batch, (self._width,), np.uint8)
         return view
 
     def _target(self, name: str, batch: int) -> Values:
-        file = self._files[self._file(name, batch)]
-        view: Values = file.view(self._start(name, batch), (self._count(batch),), np.float32)
+        view: Values = self._view(name, batch, (), np.float32)
         return view
 
-    def _file(self, name: str, batch: int) -> int:
-        return int(self._target_file_of[name][batch])
+    def _view(self, name: str, batch: int, row_shape: tuple[int, ...], dtype: Any) -> Any:
+        rows = int(self.starts[batch + 1] - self.starts[batch])
+        file = self._files[self._file(name, batch)]
+        return file.view(self._start(name, batch), (rows, *row_shape), dtype)
 
-    def _count(self, batch: int) -> int:
-        return int(self.starts[batch + 1] - self.starts[batch])
+    def _file(self, name: str, batch: int) -> int:
+        return int(self._file_of[name][batch])
 
     def _start(self, name: str, batch: int) -> int:
         return int(self._starts_of[name][batch])
