@@ -12,6 +12,7 @@ from concurrent.futures.process import BrokenProcessPool
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from sets import contents
 from tables import numerai_table, write_source
 
 from numerai_sequence import OutputExistsError, SourceError, open_shards, write_shards
@@ -48,10 +49,6 @@ def sources(tmp_path):
 def write(sources, out, **options):
     write_shards(sources, out, **{"num_shards": SHARDS, "progress": False, **options}).close()
     return out
-
-
-def contents(folder):
-    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
 
 
 class Counted(Executor):

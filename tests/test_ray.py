@@ -12,6 +12,7 @@ import pytest
 import ray
 from ray_calls import fail, fit_fold, kill, kill_once, killed_once, sleep_for_ever, train_twice
 from readme import example
+from sets import contents
 from tables import write_source
 
 from numerai_sequence import (
@@ -50,10 +51,6 @@ def cluster():
 def write(sources, out, **options):
     write_shards(sources, out, num_shards=3, progress=False, **options).close()
     return out
-
-
-def contents(folder):
-    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from sets import contents
 from tables import write_features_json, write_source
 
 from numerai_sequence import OutputExistsError, SourceError, open_shards, write_shards
@@ -39,10 +40,6 @@ def train(tmp_path):
 def write(source, out, **options):
     write_shards(source, out, **{"num_shards": SHARDS, "progress": False, **options}).close()
     return out
-
-
-def contents(folder):
-    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
 
 
 @pytest.fixture
