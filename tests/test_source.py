@@ -433,7 +433,8 @@ class Folder:
 def test_one_path_of_any_kind_is_one_source(tmp_path, kind):
     path = write_source(tmp_path / "train.parquet", rows=60)
     for sources in (kind(path), [kind(path)], (kind(path),)):
-        [source] = open_sources(sources)
+        with open_sources(sources) as [source]:
+            pass
         assert (os.fspath(source.path), source.rows) == (str(path), 60)
 
 

@@ -26,13 +26,17 @@ from ..writing.batches import count_missing, count_values, see_on_disk
 from ..writing.source import Source
 from ..writing.windows import Placement
 
-_REMEDY = "write the set again with 'numerai-sequence shard --overwrite'"
+# What an error tells to do, where the set has no place for what a source says, or one of them is
+# not the right one.
+WRITE_AGAIN = "write the set again with 'numerai-sequence shard --overwrite'"
+NOT_THE_SAME = f"{WRITE_AGAIN}, or refresh it from the right file"
 
 
 class Comparison:
     """Compares the rows of sources with those of the same eras in a set.
 
-    Memory holds a byte for each row of the set that was compared, and the rows that differ.
+    Memory holds a byte for each row of the set that was compared, and the rows that differ; the
+    rest of the set is mapped.
 
     Parameters
     ----------
@@ -58,7 +62,8 @@ class Comparison:
             eras = shards.manifest.shards[place].batches[number].eras
             self._batch_of |= dict.fromkeys(eras, batch)
         self._columns = ("data_type", *shards.targets)
-        self._seen: dict[int, npt.NDArray[np.bool_]] = {}
+        # Of each record batch that was compared with: itself, and which of its rows were seen.
+        self._known: dict[int, tuple[pa.RecordBatch, npt.NDArray[np.bool_]]] = {}
         # Of each record batch: rows of it that differ in a column, and what they have now.
         self._changes: dict[int, dict[str, list[tuple[npt.NDArray[Any], pa.Array]]]] = {}
         self.filled: Counter[str] = Counter()
@@ -84,15 +89,13 @@ class Comparison:
 
     def _compare(self, source: Source, batch: int, rows: pa.Table) -> None:
         rows = rows.combine_chunks()
-        known = self._batch(batch)
-        if batch not in self._seen:
-            self._check(batch, known)
+        known, seen = self._open(batch)
         found = pc.index_in(rows["id"], value_set=known["id"]).combine_chunks()
         if found.null_count:
             row = pc.index(found.is_null(), True).as_py()
             raise _refused(source, rows, row, "is not in the set")
         places = found.to_numpy().astype(np.int64)
-        self._see(source, batch, rows, places)
+        _see(source, seen, rows, places)
         before = pa.Table.from_batches([known]).take(places)
         is_other = pc.not_equal(before["era"], rows["era"])
         if pc.any(is_other).as_py():
@@ -108,28 +111,16 @@ class Comparison:
         self._shards.check_whole(place)
         advise(self._shards.files[place].map, "MADV_DONTNEED")
 
-    def _check(self, batch: int, known: pa.RecordBatch) -> None:
-        """See that what is compared with is what the manifest tells of; texts may lead astray."""
-        place, _ = self._places[batch]
-        for name in known.schema.names:
-            check_column(known, name, self._meta(batch), self._shards.paths[place])
-        self._seen[batch] = np.zeros(self._meta(batch).rows, bool)
-
-    def _batch(self, batch: int) -> pa.RecordBatch:
-        place, number = self._places[batch]
-        known = self._shards.batches(place)[number]
-        return known.select(["id", "era", *self._columns])
-
-    def _see(
-        self, source: Source, batch: int, rows: pa.Table, places: npt.NDArray[np.int64]
-    ) -> None:
-        seen = self._seen[batch]
-        _, firsts = np.unique(places, return_index=True)
-        again = seen[places]
-        again[np.setdiff1d(np.arange(len(places)), firsts)] = True
-        if again.any():
-            raise _refused(source, rows, int(np.argmax(again)), "is there twice")
-        seen[places] = True
+    def _open(self, batch: int) -> tuple[pa.RecordBatch, npt.NDArray[np.bool_]]:
+        """Return a record batch that is what the manifest tells of, and which rows were seen."""
+        if batch not in self._known:
+            place, number = self._places[batch]
+            columns = ["id", "era", *self._columns]
+            known = self._shards.batches(place)[number].select(columns)
+            for name in columns:  # texts may lead astray
+                check_column(known, name, self._meta(batch), self._shards.paths[place])
+            self._known[batch] = known, np.zeros(known.num_rows, bool)
+        return self._known[batch]
 
     def _find_changes(
         self, source: Source, name: str, before: pa.Table, rows: pa.Table
@@ -199,7 +190,7 @@ class Comparison:
 
     def _patch(self, batch: int, schema: pa.Schema) -> pa.RecordBatch:
         """Return columns of a record batch as they are now."""
-        known, arrays = self._batch(batch), []
+        (known, _), arrays = self._known[batch], []
         for field in schema:
             values = known[field.name].to_numpy(zero_copy_only=False).copy()
             for places, newer in self._changes[batch][field.name]:
@@ -246,8 +237,23 @@ def with_patches(
     return replace(manifest, shards=now, patches=tuple(kept))
 
 
+def _see(
+    source: Source,
+    seen: npt.NDArray[np.bool_],
+    rows: pa.Table,
+    places: npt.NDArray[np.int64],
+) -> None:
+    """Mark the places of rows as seen, where none of them was, and each is there once."""
+    _, firsts = np.unique(places, return_index=True)
+    again = seen[places]
+    again[np.setdiff1d(np.arange(len(places)), firsts)] = True
+    if again.any():
+        raise _refused(source, rows, int(np.argmax(again)), "is there twice")
+    seen[places] = True
+
+
 def _refused(
     source: Source, rows: pa.Table, row: int, what: str, column: str | None = None
 ) -> SourceError:
     found = f"id {rows['id'][row].as_py()!r} of era {rows['era'][row]} {what}"
-    return source.error(f"{found}; {_REMEDY}, or refresh it from the right file", column=column)
+    return source.error(f"{found}; {NOT_THE_SAME}", column=column)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -28,10 +27,8 @@ from ..writing.plan import OTHER_BYTES, Plan, make_plan, name_run
 from ..writing.portions import InTurn, Work, fill_all, seal_all
 from ..writing.source import Source, open_sources
 from ..writing.steps import Steps
-from ..writing.writer import BLOCK_BYTES, count_eras, short_of_memory, watched
-from .comparison import Comparison, with_patches
-
-_AGAIN = "write the set again with 'numerai-sequence shard --overwrite'"
+from ..writing.writer import BLOCK_BYTES, count_eras, short_of_memory
+from .comparison import NOT_THE_SAME, WRITE_AGAIN, Comparison, with_patches
 
 
 @dataclass(frozen=True)
@@ -129,22 +126,21 @@ def refresh_set(
     OutputExistsError, OutputError, OutOfMemoryError
         As of `write`. The set is as it was.
     """
-    read_manifest(folder)
+    read_manifest(folder)  # or nothing is touched
     output = Output(folder)
-    with short_of_memory(output), ExitStack() as stack:
-        opened = open_sources(sources)
-        for source in opened:
-            stack.callback(source.close)
-        stack.enter_context(watched(opened))
-        if not dry_run:
-            output.mend()
-        shards = stack.enter_context(open_shards(folder))
+    if not dry_run:
+        output.tidy(keeps=True)
+    with (
+        short_of_memory(output),
+        open_shards(folder) as shards,
+        open_sources(sources) as opened,
+    ):
         _check_columns(shards.manifest, opened)
         counts = [count_eras(source, progress) for source in opened]
         _check_eras(shards, opened, counts)
         comparison = _compare(shards, opened, progress)
         plan = _plan_new(shards, opened, counts)
-        found = _describe(shards, counts, comparison, plan)
+        found = _describe(shards, comparison, plan)
         if show is not None:
             show(found)
         if found.is_needed and not dry_run:
@@ -158,7 +154,7 @@ def refresh_set(
                 patches = comparison.write(writing, output.generation())
                 output.commit(with_patches(manifest, *patches))
         elif not dry_run:
-            output.discard()
+            output.tidy(keeps=False)
     return found
 
 
@@ -174,7 +170,7 @@ def _check_columns(manifest: Manifest, sources: Sequence[Source]) -> None:
             if more and chosen is None:  # all were to be written
                 raise source.error(
                     f"has {len(more)} {name} that the set lacks, such as {short(more[0])}, and a "
-                    f"row of the set has no place for them; {_AGAIN}",
+                    f"row of the set has no place for them; {WRITE_AGAIN}",
                     column=more[0],
                 )
 
@@ -192,8 +188,7 @@ def _check_eras(
             owner[era] = source
             if known.get(era, rows) != rows:
                 raise source.error(
-                    f"era {era} has {rows:,} rows, and {known[era]:,} in the set; {_AGAIN}, or "
-                    "refresh it from the right file",
+                    f"era {era} has {rows:,} rows, and {known[era]:,} in the set; {NOT_THE_SAME}",
                     column="era",
                 )
 
@@ -229,15 +224,10 @@ def _plan_new(
     return replace(plan, skipped=skipped)
 
 
-def _describe(
-    shards: ShardSet,
-    counts: Sequence[Counter[str]],
-    comparison: Comparison,
-    plan: Plan | None,
-) -> Refresh:
-    manifest = shards.manifest
-    eras = sort_eras(set().union(*counts).difference(shards.era_rows))
-    rows = sum(window.rows for window in plan.windows) if plan else 0
+def _describe(shards: ShardSet, comparison: Comparison, plan: Plan | None) -> Refresh:
+    manifest, windows = shards.manifest, plan.windows if plan else ()
+    eras = sort_eras(era for window in windows for era in window.eras)
+    rows = sum(window.rows for window in windows)
     width = row_bytes(manifest.encoding, len(manifest.features))
     width += OTHER_BYTES + 4 * len(manifest.targets)
     return Refresh(

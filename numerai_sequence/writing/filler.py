@@ -9,7 +9,6 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,11 +24,6 @@ from .scratch import Scratch
 from .source import Chunk, Source
 from .steps import Steps
 from .windows import Placement
-
-
-def open_scratch(folder: Path, plan: Plan, source: int) -> Scratch:
-    """Return the scratch of the source of that number, in a folder of its own."""
-    return Scratch(folder / f"source-{source:05d}", plan.source_rows[source], plan.blocks)
 
 
 def fill_scratch(

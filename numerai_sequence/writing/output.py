@@ -68,27 +68,16 @@ class Output:
                 raise OutputExistsError(
                     f"{self.folder}: a file; expected a folder; choose another", path=self.folder
                 )
-            self.mend()
+            self.tidy(keeps=True)
             if not self.holds_set_of(sources, options, overwrite=overwrite):
                 return False
-            self.discard()
+            self.tidy(keeps=False)
             return True
 
-    def mend(self) -> None:
+    def tidy(self, *, keeps: bool) -> None:
         """Undo the commit of a run that was killed in it, or finish it.
 
-        Raises
-        ------
-        OutputExistsError
-            Another process writes to the folder.
-        OutputError
-        """
-        with self._explained(), claimed(self._writing) as is_there:
-            if is_there:
-                self._mend()
-
-    def discard(self) -> None:
-        """Remove what a run that was killed has left, after `mend`.
+        `keeps` says that what else the run has left stays, for one like it to go on with.
 
         Raises
         ------
@@ -98,7 +87,7 @@ class Output:
         """
         with self._explained(), claimed(self._writing) as is_there:
             if is_there:
-                self._discard()
+                self._end(keeps=keeps)
 
     def holds_set_of(
         self, sources: Sequence[Source], options: WriteOptions, *, overwrite: bool

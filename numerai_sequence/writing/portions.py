@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,7 +19,7 @@ from ..format.layout import Shard, SourceFile, WriteOptions
 from ..progress import progress_bar
 from ..tasks import run_all
 from .batches import Mixer, seal
-from .filler import fill_scratch, open_scratch
+from .filler import fill_scratch
 from .plan import Plan
 from .scratch import Scratch
 from .source import Source
@@ -48,7 +49,9 @@ class Work:
     options: WriteOptions
 
     def scratch(self, source: int) -> Scratch:
-        return open_scratch(self.folder, self.plan, source)
+        """Return the scratch of the source of that number, in a folder of its own."""
+        folder = self.folder / f"source-{source:05d}"
+        return Scratch(folder, self.plan.source_rows[source], self.plan.blocks)
 
     def scratches(self) -> list[Scratch]:
         return [self.scratch(source) for source in range(len(self.plan.source_rows))]
@@ -156,11 +159,8 @@ def _shard_bar(work: Work, shards: Sequence[int], progress: bool) -> Any:
 
 
 def _fill(work: Work, number: int, path: Path) -> SourceFile:
-    source = Source(path)
-    try:
+    with closing(Source(path)) as source:
         return fill_scratch(source, work.scratch(number), work.plan, work.run, False)
-    finally:
-        source.close()
 
 
 def _seal(work: Work, number: int) -> Shard:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -228,12 +228,23 @@ class Source:
         return values
 
 
-def open_sources(sources: Any) -> list[Source]:
-    """Open one Parquet path, or several."""
+@contextmanager
+def open_sources(sources: Any) -> Iterator[list[Source]]:
+    """Open one Parquet path, or several, and close them at the end.
+
+    Where one of them is found wrong meanwhile, and has been changed, the error says so.
+    """
     paths = [sources] if isinstance(sources, (str, os.PathLike)) else list(sources)
     if not paths:
         raise ValueError("sources: found none, expected at least one Parquet file")
-    return [Source(Path(path)) for path in paths]
+    with ExitStack() as stack:
+        opened = [stack.enter_context(closing(Source(Path(path)))) for path in paths]
+        try:
+            yield opened
+        except SourceError:
+            for source in opened:
+                source.file.check_unchanged()
+            raise
 
 
 def _is_string(found: pa.DataType) -> bool:

@@ -13,14 +13,14 @@ import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-from ..errors import OutOfMemoryError, SourceError, is_out_of_memory
+from ..errors import OutOfMemoryError, is_out_of_memory
 from ..format.feature_sets import (
     FeatureSets,
     choose_set,
@@ -83,11 +83,7 @@ def write(
     SourceError, FeatureError, OutputExistsError, OutputError, OutOfMemoryError
     """
     output = Output(out)
-    with short_of_memory(output), ExitStack() as stack:
-        opened = open_sources(sources)
-        for source in opened:
-            stack.callback(source.close)
-        stack.enter_context(watched(opened))
+    with short_of_memory(output), open_sources(sources) as opened:
         first = opened[0]
         sets = find_feature_sets(features_json, first.path)
         if feature_set is not None:
@@ -114,17 +110,6 @@ def short_of_memory(output: Output) -> Iterator[None]:
             f"{output.what_is_left()}; end other programs, or go where more memory is free",
             path=output.folder,
         ) from error
-
-
-@contextmanager
-def watched(sources: Sequence[Source]) -> Iterator[None]:
-    """Where a source is found wrong, say so if it was changed meanwhile."""
-    try:
-        yield
-    except SourceError:
-        for source in sources:
-            source.file.check_unchanged()
-        raise
 
 
 def _write_set(
