@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from collections.abc import Sequence
 from concurrent.futures import Executor
 from pathlib import Path
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from .scoring.callbacks import EraScores
     from .scoring.losses import PearsonLoss, RankCorrelationLoss
     from .tasks import RayTasks
+    from .training.runs import Run, read_run
 
 
 __all__ = [
@@ -65,6 +67,7 @@ __all__ = [
     "Refresh",
     "Resume",
     "ResumeError",
+    "Run",
     "ShardSet",
     "SourceError",
     "Split",
@@ -75,6 +78,7 @@ __all__ = [
     "export_predict",
     "open_shards",
     "predict",
+    "read_run",
     "split_eras",
     "walk_forward",
     "write_predictions",
@@ -89,9 +93,11 @@ _LAZY = {
     "RankCorrelationLoss": "scoring.losses",
     "RayTasks": "tasks",
     "Resume": "feeding.resume",
+    "Run": "training.runs",
     "connect_ranks": "feeding.connection",
     "export_predict": "predicting.export",
     "predict": "predicting.predictions",
+    "read_run": "training.runs",
     "write_predictions": "predicting.submission",
 }
 
@@ -266,6 +272,10 @@ def _names(option: str, names: Sequence[str] | None) -> tuple[str, ...] | None:
             raise TypeError(f"{option}: found {name!r} in the list, expected names of columns")
     return chosen
 
+
+if sys.modules.get("keras") or sys.modules.get("tf_keras"):
+    # A model may be loaded before `predict` is asked for, and shall know what it was fed.
+    importlib.import_module(".feeding.keras_compat", __name__).carry_inputs()
 
 if not TYPE_CHECKING:  # to which any name would be one of ours
 

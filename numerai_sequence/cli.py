@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from . import ShardSet, __version__, open_shards, write_shards
+from .batching.orders import BATCH_BY
 from .batching.targets import POLICIES
 from .errors import NumeraiSequenceError
 from .files import explained
@@ -27,6 +28,12 @@ _RAY = click.option(
     "ray_address",
     metavar="ADDRESS",
     help="Do it on the machines of a Ray cluster: its address, auto, or local to start one here.",
+)
+_BATCH_BY = click.option(
+    "--batch-by",
+    type=click.Choice(BATCH_BY),
+    help="Run the model on batches of rows, or on whole eras.  [default: as it was trained; era "
+    "where its predictions depend on the other rows of a batch]",
 )
 
 
@@ -331,15 +338,16 @@ def train(
 @click.option(
     "--features",
     metavar="NAME",
-    help="A feature set of DATA, where MODEL is not of a run.  [default: all features]",
+    help="A feature set of DATA.  [default: what MODEL was trained on; all, if it does not say]",
 )
 @click.option("--eras", metavar="ERAS", help="Of a shard set.  [default: all]")
+@_BATCH_BY
 @_QUIET
 def predict(model: str, data: str, out: str, ranked: bool, quiet: bool, **options: Any) -> None:
     """Predict each row of a shard set or a Parquet file, such as live.parquet.
 
-    MODEL is the folder of a run, which knows its features and their order, or a file that Keras has
-    saved. The file that is written is one that numerapi uploads.
+    MODEL is the folder of a run, or a file that Keras has saved. Both know the features that the
+    model was trained on, their order and their scale. numerapi uploads the file that is written.
     """
     _check_out(out, ".csv", ".parquet")
     _before_tensorflow()
@@ -352,14 +360,18 @@ def predict(model: str, data: str, out: str, ranked: bool, quiet: bool, **option
 @main.command()
 @click.argument("model", metavar="RUN")
 @click.option("--out", required=True, metavar="FILE", help="predict.pkl")
-def export(model: str, out: str) -> None:
-    """Write the predict function of a run as Numerai's model upload takes it."""
+@_BATCH_BY
+def export(model: str, out: str, batch_by: str | None) -> None:
+    """Write the predict function of a run as Numerai's model upload takes it.
+
+    RUN is the folder of a run, or a file that Keras has saved of a model that was trained on a
+    NumeraiSequence.
+    """
     _check_out(out, ".pkl")
     _before_tensorflow()
     from .training.serving import export_run
 
-    export_run(Path(model), Path(out))
-    click.echo(out)
+    click.echo(export_run(Path(model), Path(out), batch_by=batch_by))
 
 
 @main.command()

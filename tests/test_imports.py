@@ -30,12 +30,12 @@ STAGES = [
     ("batching", "orders groups reading passes readers targets"),
     (
         "feeding",
-        """messages processes interrupts forms feeding enqueuers following distribution
+        """messages processes interrupts forms model_input feeding enqueuers following distribution
         keras_compat sequence""",
     ),
-    ("scoring", "losses models forward scoring exposure picture callbacks"),
+    ("scoring", "losses models forward scoring exposure picture scored_rows callbacks"),
     ("feeding", "state identity resume connection"),
-    ("predicting", "submission uploaded predictions export"),
+    ("predicting", "submission uploaded fed predictions export"),
     ("", "synthetic"),
     ("training", "network runs"),
     ("", "__init__"),

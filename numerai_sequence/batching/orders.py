@@ -7,6 +7,9 @@ from ..ordering.order import Order, RowOrder, epoch_order
 from ..ordering.ranks import RankOrder, Share
 from ..reading.selection import Selection
 
+#: What a batch is made of.
+BATCH_BY = ("rows", "era")
+
 
 class Orders:
     """Makes the order of an epoch where it is asked for; any number of threads may ask at once.

@@ -97,6 +97,13 @@ class OnePass:
         finally:
             READING.reset(token)
 
+    def rows(self, place: int) -> npt.NDArray[np.int64]:
+        """Return which rows a batch has, by their numbers in the order of the files, ascending."""
+        rows: npt.NDArray[np.int64] = self._sequence._readers.orders(self._epoch).batch(
+            int(self._numbers[place])
+        )
+        return rows
+
     def empty(self, shape: tuple[int, ...], dtype: Any) -> npt.NDArray[Any]:
         """Return an array with anything in it, for a batch that a worker process has made."""
         array: npt.NDArray[Any] = self._sequence._readers.buffers.empty(shape, dtype)

@@ -86,7 +86,8 @@ class Reading:
     def divide(self, run_rows: int, buffers: int) -> Budget:
         """Divide the memory budget, where a consumer holds so many batches at a time."""
         rows, width = self.selection.rows, self.selection.row_bytes
-        orders = 0 if self.by_era else _ORDERS_KEPT * order_bytes(rows, run_rows)
+        is_kept = self._shuffles and not self.by_era
+        orders = _ORDERS_KEPT * order_bytes(rows, run_rows) if is_kept else 0
         return divide_budget(
             self._memory_budget,
             order_bytes=orders + self.selection.memory_bytes,

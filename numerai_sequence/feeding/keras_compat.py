@@ -24,6 +24,8 @@ the Keras packages in use, and `install` changes this in each of them, for our s
    first one may begin at any of its batches.
 9. ``fit`` and the others refuse a sequence that Keras or TensorFlow would not divide among devices
    and processes as it is meant.
+10. ``fit`` notes with the model what it was fed, and a file that ``model.save`` writes holds it.
+    What is fed to the model later is compared with that; see `model_input`.
 
 Every other input reaches Keras as it was given. Installing again changes nothing.
 """
@@ -49,6 +51,7 @@ from .feeding import Feeding, forget
 from .following import follow
 from .forms import Form, arrange, arrays_of, find_form
 from .interrupts import heeded
+from .model_input import check_inputs, note_input, read_input, write_input
 
 OPTIONS = Prefetching._fields
 
@@ -83,6 +86,14 @@ def active_keras() -> ModuleType:
     """Return the Keras that ``tf.keras`` is."""
     is_legacy = os.environ.get("TF_USE_LEGACY_KERAS", "").lower() in ("1", "true")
     return importlib.import_module("tf_keras" if is_legacy else "keras")
+
+
+def carry_inputs() -> None:
+    """Let models of the Keras packages that are loaded be saved with what they were fed."""
+    for name in ("keras", "tf_keras"):
+        model = getattr(sys.modules.get(name), "Model", None)
+        if model is not None and not hasattr(model, "load_assets"):
+            model.save_assets, model.load_assets = write_input, read_input
 
 
 def install(kind: type) -> None:
@@ -134,7 +145,12 @@ def _with_options(original: Callable[..., Any], kind: type) -> Callable[..., Any
         given = signature.bind_partial(self, *args, **kwargs)
         is_compared = original.__name__ != "predict"  # which looks at no y
         forms = {one: _form(one, self) if is_compared else None for one in ours}
+        is_trained = original.__name__ == "fit" and isinstance(given.arguments.get("x"), kind)
+        trained = given.arguments["x"] if is_trained else None
+        check_inputs(self, original.__name__, ours, trained)
         with heeded(), ExitStack() as stack:
+            if is_trained:
+                note_input(self, trained)
             if original.__name__ == "fit":
                 feeding = follow(given.arguments, forms, options, callback_bases())
                 stack.enter_context(feeding)

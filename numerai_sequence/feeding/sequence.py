@@ -12,6 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from ..batching.groups import GroupReader
+from ..batching.orders import BATCH_BY
 from ..batching.passes import (
     READING,
     Numbers,
@@ -44,6 +45,7 @@ from .feeding import is_fed
 
 # What Keras accepts as a Sequence depends on which Keras is installed; see keras_compat.
 _BASES: Any = keras_compat.sequence_bases()
+keras_compat.carry_inputs()
 
 # Batches held besides those in Keras's queue: by workers, prefetched by TensorFlow, in use.
 _BUFFERS_BESIDES = 16
@@ -190,7 +192,7 @@ class NumeraiSequence(*_BASES):  # type: ignore[misc]
         self.workers: int = options["workers"]
         self.use_multiprocessing: bool = options["use_multiprocessing"]
         self.max_queue_size: int = options["max_queue_size"]
-        self.batch_by = one_of("batch_by", batch_by, tuple(_BATCH_SIZES))
+        self.batch_by = one_of("batch_by", batch_by, BATCH_BY)
         size = _BATCH_SIZES[batch_by] if batch_size is None else batch_size
         self.batch_size = whole_number("batch_size", size, least=1)
         self.missing_target = one_of("missing_target", missing_target, POLICIES)
@@ -298,10 +300,24 @@ class NumeraiSequence(*_BASES):  # type: ignore[misc]
 
         Of a class that has a ``__getitem__`` of its own it keeps y, which that may expect.
         """
+        return self._unshuffled("rows", whole_number("batch_size", batch_size, least=1))
+
+    def in_whole_eras(self) -> NumeraiSequence:
+        """Return a sequence of the same eras in the order of time, as `in_order`, one a batch.
+
+        Of an era it has all rows of the data types asked for, also those without a target.
+        """
+        data_types = self._selection.data_types
+        return self._unshuffled("era", 1, Selection(self.shards, self.eras, data_types))
+
+    def _unshuffled(
+        self, batch_by: str, batch_size: int, selection: Selection | None = None
+    ) -> NumeraiSequence:
         other: NumeraiSequence = copy.copy(self)
+        other._selection = selection or self._selection
         if type(self).__getitem__ is NumeraiSequence.__getitem__:
             other.target, other._outputs, other.sample_weight = None, {}, None
-        other.batch_by, other.batch_size = "rows", whole_number("batch_size", batch_size, least=1)
+        other.batch_by, other.batch_size = batch_by, batch_size
         other.shuffle, other.run_rows, other.drop_remainder = False, 1, False
         other.rank, other.world_size = 0, 1
         other._reading = other._plan(self.paging)

@@ -21,14 +21,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from ..checks import one_of
 from ..errors import NumeraiSequenceError, check_known
 from ..extras import load_extra
+from ..feeding.model_input import ModelInput
 from ..files import explained, replaced
-from ..format.encoding import DTYPES, LARGEST, SCALE
+from ..format.encoding import LARGEST, SCALE
 from ..reading.shards import PathLike
-from ..scoring.models import Columns, Floats, check_width, name_columns, run_batch
+from ..scoring.models import Columns, Floats, name_columns, run_batch
 from . import uploaded
+from .fed import known_input, settle_input
 from .uploaded import Upload, make_predict
 
 if TYPE_CHECKING:
@@ -46,9 +47,11 @@ def export_predict(
     model: Any,
     path: PathLike,
     *,
-    features: Sequence[str],
+    like: Any = None,
+    features: Sequence[str] | None = None,
     output: str | None = None,
-    dtype: str = "float32",
+    dtype: str | None = None,
+    batch_by: str | None = None,
     ranked: bool = True,
 ) -> Path:
     """Write the pickle that Numerai's model upload takes.
@@ -67,12 +70,21 @@ def export_predict(
         Of Keras's own layers: Numerai does not have others. Losses and metrics do not matter.
     path : path
         ``.pkl``; what is there is replaced.
-    features : sequence of str
-        Those that the model was trained on, in the same order: ``sequence.features``.
+    like : NumeraiSequence or Run, optional
+        What the model was trained on, where the model does not remember it; as of
+        `numerai_sequence.predict`.
+    features : sequence of str, optional
+        Those that the model was trained on, in the same order: ``sequence.features``. None for
+        those that the model remembers, or of `like`.
     output : str, optional
         Which output of a model of several, as of `numerai_sequence.predict`.
-    dtype : {"float32", "float16", "int8"}
-        Of x, as of the `NumeraiSequence` that the model was trained on.
+    dtype : {"float32", "float16", "int8"}, optional
+        Of x, as of the `NumeraiSequence` that the model was trained on. None for what the model
+        remembers, or "float32".
+    batch_by : {"rows", "era"}, optional
+        "era" runs the model on one whole era at a time, and live data are one era: 7,000 rows of
+        3,555 features take 100 MB as float32, of the 4 GB that Numerai gives. None as of
+        `numerai_sequence.predict`.
     ranked : bool
         Replace predictions by their ranks within the era, in (0, 1). Without, the model itself
         has to stay within 0 and 1.
@@ -85,9 +97,11 @@ def export_predict(
     Raises
     ------
     FeatureError
-        The model takes another number of features, or one is named twice.
+        The model was trained on other features, on another order or scale of them, or takes
+        another number of them; or one is named twice.
     ValueError
-        The suffix or the dtype is another one, or the model has several values a row.
+        The features are not known, the suffix is another one, or the model has several values a
+        row.
     NumeraiSequenceError
         cloudpickle is not installed; the model has layers that are not Keras's own; its predictions
         are NaN; or those of the function are not the same.
@@ -95,38 +109,51 @@ def export_predict(
         The system does not let it be written.
     """
     path = Path(path)
-    names = _check_options(model, path, features, dtype)
+    if path.suffix != ".pkl":
+        raise ValueError(f"{path}: found suffix {path.suffix!r}, expected '.pkl'")
+    fed = input_to_export(model, like=like, features=features, dtype=dtype, batch_by=batch_by)
+    output = output if output is not None else getattr(like, "output", None)
+    names = list(fed.features or ())
     digits = np.random.default_rng(0).integers(0, LARGEST + 1, (_TRIED_ROWS, len(names)), np.int8)
-    x = digits if dtype == "int8" else (digits * SCALE).astype(dtype)
+    x = digits if fed.dtype == "int8" else (digits * SCALE).astype(fed.dtype)
     outputs = run_batch(model, x)
-    columns = name_columns(model, outputs, output)
+    columns = name_columns(model, outputs, output, rows=len(x))
     if len(columns.names) != 1:
         raise ValueError(
             f"model: {len(columns.names)} values a row, {', '.join(columns.names[:5])}; expected "
             "one; choose it with output="
         )
-    pickled = _pickle(make_predict(_make_upload(model, names, columns, dtype, ranked)))
+    pickled = _pickle(make_predict(_make_upload(model, fed, columns, ranked)))
     _try(pickled, pd.DataFrame(digits, columns=names), columns.take(outputs, len(x))[:, 0], ranked)
     with replaced(path) as temporary:
         temporary.write_bytes(pickled)
     return path
 
 
-def _check_options(model: Any, path: Path, features: Sequence[str], dtype: str) -> list[str]:
-    if path.suffix != ".pkl":
-        raise ValueError(f"{path}: found suffix {path.suffix!r}, expected '.pkl'")
+def input_to_export(
+    model: Any,
+    *,
+    like: Any,
+    features: Sequence[str] | None = None,
+    dtype: str | None = None,
+    batch_by: str | None = None,
+) -> ModelInput:
+    """Return what the function feeds the model; the options are as of `export_predict`."""
     if isinstance(features, str):
         raise TypeError(f"features: found {features!r}, expected a list of feature names")
-    one_of("dtype", dtype, DTYPES)
-    names = list(features)
+    known = known_input(model, like)
+    names = known.features if features is None else tuple(features)
+    if names is None:
+        raise ValueError(
+            "features: found none, and the model does not remember those that it was trained on; "
+            "give the training sequence or the run as like=, or features=sequence.features"
+        )
     check_known("feature", names, names, "features")
-    check_width(model, len(names), "features", "name those that it was trained on")
-    return names
+    asked = ModelInput(names, dtype, batch_by)
+    return settle_input(model, known, asked, "features", remedy="name those that it was trained on")
 
 
-def _make_upload(
-    model: Any, features: list[str], columns: Columns, dtype: str, ranked: bool
-) -> Upload:
+def _make_upload(model: Any, fed: ModelInput, columns: Columns, ranked: bool) -> Upload:
     keras = _keras_of(model)
     saved = _save(model)
     foreign = sorted(set(_find_foreign(_read_config(saved))))
@@ -136,7 +163,17 @@ def _make_upload(
             "build the model of Keras's own layers and functions"
         )
     [(key, place)] = columns.parts
-    return Upload(saved, keras.__name__, keras.__version__, features, dtype, key, place, ranked)
+    return Upload(
+        saved,
+        keras.__name__,
+        keras.__version__,
+        list(fed.features or ()),
+        str(fed.dtype),
+        key,
+        place,
+        ranked,
+        str(fed.batch_by),
+    )
 
 
 def _keras_of(model: Any) -> ModuleType:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 import os
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory, gettempdir
 from typing import TYPE_CHECKING, Any
@@ -14,22 +14,23 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from tqdm import tqdm
 
-from ..checks import one_of, whole_number
+from ..checks import whole_number
 from ..errors import NumeraiSequenceError, OutOfMemoryError, OutputError
 from ..extras import load_extra
+from ..feeding.model_input import ModelInput
 from ..feeding.sequence import NumeraiSequence
 from ..files import explained
-from ..format.encoding import DTYPES
 from ..format.feature_sets import resolve_features
 from ..format.layout import WriteOptions
-from ..reading.memory import parse_bytes
 from ..reading.shards import PathLike, ShardSet, open_shards
 from ..scoring.forward import most_rows, predict_rows
 from ..scoring.models import Floats, check_width, name_columns, run_batch
 from ..writing.columns import choose_columns
 from ..writing.source import Source
 from ..writing.writer import write
+from .fed import known_input, settle_input
 from .uploaded import rank_in_eras
 
 if TYPE_CHECKING:
@@ -37,8 +38,6 @@ if TYPE_CHECKING:
 else:
     pd = load_extra("pandas", "pandas", "predictions")
 
-# What a batch may take of a budget that is given.
-_BATCH_SHARE = 8
 _META_ROWS = 1 << 20
 _MAGIC = b"PAR1"
 _REMEDY = "name those that it was trained on: features=sequence.features"
@@ -48,13 +47,15 @@ def predict(
     model: Any,
     data: ShardSet | PathLike | Iterable[PathLike],
     *,
+    like: Any = None,
     features: str | Sequence[str] | None = None,
     eras: Any = None,
     data_type: str | Iterable[str] | None = None,
     output: str | None = None,
-    dtype: str = "float32",
+    dtype: str | None = None,
     ranked: bool = False,
     batch_size: int | None = None,
+    batch_by: str | None = None,
     memory_budget: int | str = "auto",
     progress: bool = True,
 ) -> pd.DataFrame:
@@ -63,6 +64,10 @@ def predict(
     A Parquet file's features are written as a temporary shard set first, where Python's `tempfile`
     puts it (see ``TMPDIR``): a third of a byte a feature and row, and as much again meanwhile.
 
+    A model that ``fit`` trained on a `NumeraiSequence` remembers its features, their order and
+    scale, and whether its batches were whole eras; so does a file that ``model.save`` wrote. These
+    are the defaults here. Other features or another scale are refused.
+
     Parameters
     ----------
     model : Keras model
@@ -70,21 +75,29 @@ def predict(
     data : ShardSet, path, or sequence of paths
         A shard set, as `open_shards` takes it, or one Parquet file, such as ``live.parquet``:
         targets are not needed.
+    like : NumeraiSequence or Run, optional
+        What the model was trained on, where the model does not remember it: the sequence, or what
+        `read_run` returns.
     features : str or sequence of str, optional
-        Those that the model was trained on, in the same order; None for all that the data have; of
-        a shard set also the name of a feature set.
+        Those that the model was trained on, in the same order; None for those that it remembers,
+        or for all that the data have; of a shard set also the name of a feature set.
     eras, data_type : optional
         Which rows of a shard set, as of `NumeraiSequence`; None for all.
     output : str, optional
         Which output of a model of several: the name of the output, or of one column of a wide one.
         Nothing of the others is kept.
-    dtype : {"float32", "float16", "int8"}
-        Of x, as of `NumeraiSequence`.
+    dtype : {"float32", "float16", "int8"}, optional
+        Of x, as of `NumeraiSequence`. None for what the model remembers, or "float32".
     ranked : bool
         Replace predictions by their ranks within the era, as (rank - 0.5) / rows: in (0, 1), the
         same for equal ones.
     batch_size : int, optional
         Rows a batch; None for at most 32 MB of float32.
+    batch_by : {"rows", "era"}, optional
+        "era" runs the model on one whole era at a time, as attention over rows or ranking within
+        the era needs it. An era of 7,000 rows and 3,555 features takes 100 MB as float32. None for
+        what the model remembers; otherwise the model is tried on random rows: "era" where its
+        predictions depend on the other rows of a batch.
     memory_budget : int or str
         As of `NumeraiSequence`.
     progress : bool
@@ -101,7 +114,11 @@ def predict(
     Raises
     ------
     FeatureError
-        The data lack a feature, or the model takes another number of them.
+        The data lack a feature; or the model was trained on other features, on another order or
+        scale of them, or takes another number of them.
+    ValueError
+        The model's predictions depend on which rows are in a batch of `batch_size`; or another
+        argument is wrong.
     SourceError
         The Parquet file cannot be used, or an id is there twice.
     OutputError, OutOfMemoryError
@@ -109,10 +126,14 @@ def predict(
     NumeraiSequenceError
         Predictions are NaN.
     """
-    if isinstance(data, pd.DataFrame):
-        raise TypeError("data: found a DataFrame, expected a shard set or a path of a Parquet file")
+    _check_data(data)
     chosen = {"eras": eras, "data_type": data_type}
-    run = _Run(model, features, chosen, output, dtype, ranked, batch_size, memory_budget, progress)
+    known = known_input(model, like)
+    asked = ModelInput(dtype=dtype, batch_by=batch_by)
+    output = output if output is not None else getattr(like, "output", None)
+    run = _Run(
+        model, known, features, chosen, output, asked, ranked, batch_size, memory_budget, progress
+    )
     if _is_parquet(data):
         if eras is not None or data_type is not None:
             raise ValueError("eras, data_type: found some, expected None for a Parquet file")
@@ -123,34 +144,49 @@ def predict(
         return run.predict_shards(shards)
 
 
+def _check_data(data: Any) -> None:
+    expected = "expected a shard set or a path of a Parquet file"
+    if isinstance(data, NumeraiSequence):
+        raise TypeError(
+            f"data: found a NumeraiSequence, {expected}; call predict(model, sequence.shards, "
+            "like=sequence, eras=sequence.eras)"
+        )
+    if not isinstance(data, (ShardSet, str, os.PathLike, list, tuple)):
+        raise TypeError(f"data: found a {type(data).__name__}, {expected}")
+
+
 @dataclass(frozen=True)
 class _Run:
-    """What `predict` was asked for, but for the data."""
+    """What `predict` was asked for, but for the data.
+
+    `known` is what the model was trained on, and `asked` what it is to be fed.
+    """
 
     model: Any
+    known: ModelInput
     features: str | Sequence[str] | None
     chosen: dict[str, Any]
     output: str | None
-    dtype: str
+    asked: ModelInput
     ranked: bool
     batch_size: int | None
     memory_budget: int | str
     progress: bool
 
     def __post_init__(self) -> None:
-        # The sequence would find these, but only when a Parquet file has been written.
-        one_of("dtype", self.dtype, DTYPES)
+        # The sequence would find this, but only when a Parquet file has been written.
         if self.batch_size is not None:
             whole_number("batch_size", self.batch_size, least=1)
 
     def predict_shards(self, shards: ShardSet) -> pd.DataFrame:
         where = str(shards.folder)
-        features = resolve_features(self.features, shards.manifest, where)
-        check_width(self.model, len(features), where, _REMEDY)
-        sequence = self._make_sequence(shards, features, **self.chosen)
-        names, values = predict_rows(
-            self.model, sequence, output=self.output, progress=self.progress
-        )
+        if not shards.rows:
+            raise NumeraiSequenceError(f"{where}: no rows; expected at least one")
+        wanted = self.known.features if self.features is None else self.features
+        features = resolve_features(wanted, shards.manifest, where)
+        fed = self._settle(features, where)
+        sequence = self._make_sequence(shards, fed, **self.chosen)
+        names, values = self._predict(sequence)
         eras = sequence.column("era") if self.ranked else None
         # A copy, or the frame would hold the files as long as it lives.
         ids = sequence.column("id").take(pa.array(np.arange(len(values))))
@@ -163,10 +199,12 @@ class _Run:
                 "file, such as sequence.features"
             )
         with closing(Source(path)) as source:
-            features, _ = choose_columns([source], self.features, ())
+            wanted = self.known.features if self.features is None else self.features
+            features, _ = choose_columns([source], wanted, ())
             check_width(self.model, len(features), str(path), _REMEDY)
             meta = _read_meta(source)
-            self._try_model(source.rows, features)
+            fed = self._settle(features, str(path))
+            self._try_model(source.rows, fed)
         # One era a window: the least memory, and the order does not matter.
         options = WriteOptions(num_shards=1, mix_eras=1, features=features, targets=())
         with _temporary_folder(path) as folder:
@@ -180,34 +218,42 @@ class _Run:
                 features_json=None,
             )
             with open_shards(written) as shards:
-                sequence = self._make_sequence(shards, features)
+                sequence = self._make_sequence(shards, fed)
                 places = pc.index_in(sequence.column("id"), value_set=meta["id"]).to_numpy()
-                names, values = predict_rows(
-                    self.model,
-                    sequence,
-                    output=self.output,
-                    progress=self.progress,
-                    places=places,
-                )
+                names, values = self._predict(sequence, places)
         return self._make_frame(features, names, values, meta["id"], meta["era"])
 
-    def _try_model(self, rows: int, features: Sequence[str]) -> None:
-        """Run the model on nothing, rather than find after a long write that it cannot be run."""
-        x = np.zeros((min(rows, self._batch_rows(rows, len(features))), len(features)), self.dtype)
-        name_columns(self.model, run_batch(self.model, x), self.output)
+    def _settle(self, features: Sequence[str], where: str) -> ModelInput:
+        asked = replace(self.asked, features=tuple(features))
+        return settle_input(
+            self.model, self.known, asked, where, remedy=_REMEDY, batch_size=self.batch_size
+        )
 
-    def _make_sequence(
-        self, shards: ShardSet, features: Sequence[str], **chosen: Any
-    ) -> NumeraiSequence:
-        if not shards.rows:
-            raise NumeraiSequenceError(f"{shards.folder}: no rows; expected at least one")
+    def _try_model(self, rows: int, fed: ModelInput) -> None:
+        """Run the model on nothing, rather than find after a long write that it cannot be run."""
+        features = len(fed.features or ())
+        x = np.zeros((min(rows, self._batch_rows(rows, features)), features), fed.dtype)
+        name_columns(self.model, run_batch(self.model, x), self.output, rows=len(x))
+
+    def _predict(
+        self, sequence: NumeraiSequence, places: Any = None
+    ) -> tuple[tuple[str, ...], Floats]:
+        if self.progress and sequence.batch_by == "era":
+            tqdm.write(describe_eras(sequence), file=sys.stderr)
+        return predict_rows(
+            self.model, sequence, output=self.output, progress=self.progress, places=places
+        )
+
+    def _make_sequence(self, shards: ShardSet, fed: ModelInput, **chosen: Any) -> NumeraiSequence:
+        rows = self._batch_rows(shards.rows, len(fed.features or ()))
         return NumeraiSequence(
             shards,
-            self._batch_rows(shards.rows, len(features)),
+            1 if fed.batch_by == "era" else rows,
             target=None,
-            features=features,
+            features=fed.features,
             shuffle=False,
-            dtype=self.dtype,
+            dtype=str(fed.dtype),
+            batch_by=str(fed.batch_by),
             memory_budget=self.memory_budget,
             max_queue_size=1,
             **chosen,
@@ -216,10 +262,7 @@ class _Run:
     def _batch_rows(self, rows: int, features: int) -> int:
         if self.batch_size is not None:
             return self.batch_size
-        share: float = math.inf
-        if self.memory_budget != "auto":
-            share = parse_bytes(self.memory_budget) // _BATCH_SHARE
-        batches = -(-rows // most_rows(features, within_bytes=share))
+        batches = -(-rows // most_rows(features, self.memory_budget))
         return -(-rows // batches)
 
     def _make_frame(
@@ -243,6 +286,16 @@ class _Run:
         frame = pd.DataFrame(values, pd.Index(ids.to_pandas(), name="id"), list(names))
         frame.attrs["features"] = list(features)
         return frame
+
+
+def describe_eras(sequence: NumeraiSequence) -> str:
+    """Return how many rows the largest batch of a sequence by eras has, and what they take."""
+    most = max(len(rows) for rows in map(sequence.one_pass().rows, range(len(sequence))))
+    size = most * len(sequence.features) * np.dtype(sequence.dtype).itemsize
+    return (
+        f"predicting whole eras: the largest has {most:,} rows, which take {size / 1e6:,.0f} MB as "
+        f"{sequence.dtype}"
+    )
 
 
 def _is_parquet(data: Any) -> bool:

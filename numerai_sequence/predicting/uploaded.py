@@ -41,6 +41,8 @@ class Upload:
     place : slice
         The one value of a row of that output.
     ranked : bool
+    batch_by : str
+        "era" where the model is run on one whole era at a time.
     """
 
     model: bytes
@@ -51,6 +53,7 @@ class Upload:
     key: Any
     place: slice
     ranked: bool
+    batch_by: str
 
 
 def make_predict(upload: Upload) -> Predict:
@@ -103,24 +106,38 @@ def _load(known: dict[str, Any]) -> Any:
 def _predict_rows(model: Any, frame: pd.DataFrame, known: dict[str, Any]) -> Any:
     values = np.empty(len(frame), np.float32)
     is_scaled = _is_scaled(frame, known["features"])
-    start = 0
-    for x in _cut(frame, known["features"]):
+    for places in _batches(frame, known):
+        [x] = _cut(frame.iloc[places], known["features"], len(frame))
         digits = np.where(np.isnan(x), np.float32(2), x * 4 if is_scaled else x)
         batch = digits if known["dtype"] == "int8" else digits * np.float32(0.25)
         outputs = model.predict_on_batch(np.ascontiguousarray(batch, known["dtype"]))
         output = np.asarray(outputs if known["key"] is None else outputs[known["key"]])
-        stop = start + len(x)
-        values[start:stop] = output.reshape(len(x), -1)[:, known["place"]][:, 0]
-        start = stop
+        values[places] = output.reshape(len(x), -1)[:, known["place"]][:, 0]
     wrong = np.count_nonzero(np.isnan(values))
     if wrong:
         raise ValueError(f"the model's predictions are NaN for {wrong} of {len(frame)} rows")
     return values
 
 
-def _cut(frame: pd.DataFrame, features: list[str]) -> Iterator[npt.NDArray[np.float32]]:
+def _batches(frame: pd.DataFrame, known: dict[str, Any]) -> list[npt.NDArray[np.intp]]:
+    """Return the places of the rows of each batch: whole eras, or as many rows as are bounded."""
+    places = np.arange(len(frame))
+    if known["batch_by"] == "rows":
+        rows = _most_rows(known["features"])
+        return [places[start : start + rows] for start in range(0, len(frame), rows)]
+    if "era" not in frame.columns:
+        return [places] if len(frame) else []  # live data are one era
+    grouped = frame["era"].groupby(frame["era"].to_numpy(), dropna=False)
+    codes = grouped.ngroup().to_numpy()
+    return [np.flatnonzero(codes == code) for code in np.unique(codes)]
+
+
+def _most_rows(features: list[str]) -> int:
+    return max(1, _BATCH_BYTES // (4 * len(features)))
+
+
+def _cut(frame: pd.DataFrame, features: list[str], rows: int) -> Iterator[npt.NDArray[np.float32]]:
     """Yield the features of some rows at a time, what is missing as NaN."""
-    rows = max(1, _BATCH_BYTES // (4 * len(features)))
     for start in range(0, len(frame), rows):
         part = frame.iloc[start : start + rows][features]
         yield part.to_numpy(dtype=np.float32, na_value=np.nan)
@@ -135,7 +152,7 @@ def _is_scaled(frame: pd.DataFrame, features: list[str]) -> bool:
     kinds = frame.dtypes[features]
     if any(pd.api.types.is_integer_dtype(kind) for kind in kinds):
         return False
-    return not any((x > 1).any() for x in _cut(frame, features))
+    return not any((x > 1).any() for x in _cut(frame, features, _most_rows(features)))
 
 
 def rank_in_eras(values: npt.NDArray[np.float32], eras: Any) -> npt.NDArray[np.float32]:

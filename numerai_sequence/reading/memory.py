@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ MAPPED_BYTES = 96 << 20
 _LEAST_MAPPED_BYTES = 16 << 20
 _LEAST_BUFFERS = 2
 _GROUP_BYTES = 32 << 20
+_BATCH_SHARE = 8
 # Of the memory available, the most that is taken where nobody says how much.
 _AUTO_SHARE = 0.5
 
@@ -109,7 +111,7 @@ def divide_budget(
     left = parse_bytes(budget) - order_bytes - _LEAST_MAPPED_BYTES
     if left < least:
         raise ValueError(
-            f"memory_budget: found {budget!r}, expected at least {_megabytes(needed)}: "
+            f"memory_budget: found {budget!r}, expected at least {_least_megabytes(needed)}: "
             f"{_megabytes(order_bytes)} for the row order, {_megabytes(least)} for two batches, "
             f"{_megabytes(_LEAST_MAPPED_BYTES)} of mapped pages; or make the batches smaller"
         )
@@ -118,6 +120,18 @@ def divide_budget(
     # At most half of what is left goes to batches: those that are not kept are made anew.
     kept = min(buffers, max(_LEAST_BUFFERS, left // 2 // batch_bytes))
     return Budget(_LEAST_MAPPED_BYTES + left - kept * batch_bytes, kept, holds_groups)
+
+
+def batch_share(budget: int | str, kept_bytes: int = 0) -> int:
+    """Return the bytes of a batch whose size is free, so that a budget has room for two of them.
+
+    `kept_bytes` is what is kept besides, such as the numbers of the rows.
+    """
+    if budget == "auto":
+        return sys.maxsize
+    size = parse_bytes(budget)
+    room = (size - _LEAST_MAPPED_BYTES - kept_bytes) // _LEAST_BUFFERS
+    return max(0, min(size // _BATCH_SHARE, room))
 
 
 def group_bytes(budget: int | str) -> int:
@@ -199,6 +213,11 @@ def _group_available(folder: Path, limit: str, usage: str, prefix: str) -> Itera
     # Files' pages count as used, but go when they have to.
     files = re.findall(rf"^{prefix}(?:in)?active_file (\d+)$", statistics, re.MULTILINE)
     yield max(0, allowed - used + sum(map(int, files)))
+
+
+def _least_megabytes(size: int) -> str:
+    """Return a size that is enough: rounded up."""
+    return f"{-(-size // 1_000_000):,} MB"
 
 
 def _megabytes(size: int) -> str:

@@ -54,6 +54,7 @@ class Selection:
     rows : int
     eras : tuple of str
         Those with a row, in the order of time.
+    data_types : tuple of str or None
 
     Raises
     ------
@@ -71,10 +72,10 @@ class Selection:
         self.shards = shards
         self.all_eras = tuple(shards.eras)
         self._eras = None if eras is None else tuple(choose_eras(eras, self.all_eras))
-        self._data_types = None if data_types is None else _check_data_types(data_types, shards)
+        self.data_types = None if data_types is None else _check_data_types(data_types, shards)
         self._complete = tuple(complete)
         # Of the eras and data types: those that are wanted, by what a record batch counts them as.
-        wanted = {"eras": self._eras, "data_types": self._data_types}
+        wanted = {"eras": self._eras, "data_types": self.data_types}
         self._wanted = {
             what: frozenset(names) for what, names in wanted.items() if names is not None
         }
@@ -89,7 +90,7 @@ class Selection:
         self.eras = self._find_eras()
 
     def __reduce__(self) -> Any:
-        return Selection, (self.shards, self._eras, self._data_types, self._complete)
+        return Selection, (self.shards, self._eras, self.data_types, self._complete)
 
     def _choose(self) -> Iterator[npt.NDArray[np.uint32] | None]:
         """Yield the numbers of the chosen rows within each record batch; None for all of them."""
@@ -147,11 +148,11 @@ class Selection:
         wanted = self._wanted.items()
         has_others = any(not getattr(batch, what).keys() <= names for what, names in wanted)
         # A data type is null where the source has none, and then it is counted nowhere.
-        has_null = self._data_types is not None and sum(batch.data_types.values()) < batch.rows
+        has_null = self.data_types is not None and sum(batch.data_types.values()) < batch.rows
         return has_others or has_null or any(name in batch.missing for name in self._complete)
 
     def _find_eras(self) -> tuple[str, ...]:
-        if self.is_whole or (self._data_types is None and not self._complete):
+        if self.is_whole or (self.data_types is None and not self._complete):
             return self.all_eras if self._eras is None else self._eras
         counts = np.bincount(self.era_codes, minlength=len(self.all_eras))
         return tuple(np.array(self.all_eras, object)[counts > 0])

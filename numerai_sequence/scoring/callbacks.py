@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,11 +11,14 @@ import numpy as np
 import numpy.typing as npt
 
 from ..feeding import keras_compat
+from ..feeding.model_input import input_like, input_noted, joined
 from ..feeding.sequence import NumeraiSequence
 from ..reading.shards import PathLike
 from .exposure import Exposure
-from .forward import most_rows, predict_rows
+from .forward import predict_rows
+from .models import depends_on_batch
 from .picture import draw_scores
+from .scored_rows import ScoredRows, named_models, target_of
 from .scoring import load_scorer, score_eras, summarize, write_table
 
 if TYPE_CHECKING:
@@ -40,7 +44,11 @@ class EraScores(*_BASES):  # type: ignore[misc]
     Parameters
     ----------
     validation : NumeraiSequence
-        Its rows and features. They are read in the order of the files, in batches of 32 MB.
+        Its rows and features. They are read in the order of the files, in batches of 32 MB; where
+        it has ``batch_by="era"``, the model was trained so, or its predictions depend on which
+        other rows are in a batch, in batches of one whole era, with its rows without a target.
+    like : NumeraiSequence or Run, optional
+        What the model was trained on. `validation` has to feed the same.
     target : str, optional
         The target column that predictions are compared with; that of `validation`, if it is one.
         Rows without it are not scored.
@@ -65,8 +73,11 @@ class EraScores(*_BASES):  # type: ignore[misc]
 
     Raises
     ------
-    ValueError
-        `target` has to be named.
+    TypeError
+        `validation` is no sequence.
+    FeatureError, ValueError
+        `target` has to be named, or a column is unknown; or the model was trained on other
+        features than `validation` has, or on another scale of them.
     NumeraiSequenceError
         numerai-tools is not installed; or, after an epoch, a prediction is NaN.
     """
@@ -75,6 +86,7 @@ class EraScores(*_BASES):  # type: ignore[misc]
         self,
         validation: NumeraiSequence,
         *,
+        like: Any = None,
         target: str | None = None,
         output: str | None = None,
         meta_model: str | pd.Series | None = None,
@@ -86,17 +98,23 @@ class EraScores(*_BASES):  # type: ignore[misc]
     ) -> None:
         super().__init__()
         load_scorer()  # rather miss it now than after an epoch
-        self.validation = validation
-        self._sequence = validation.in_order(most_rows(len(validation.features)))
-        self._eras = self._sequence.column("era")
-        self._target = self._column(_target_of(validation, target))
-        meta_models = {} if meta_model is None else {"meta_model": meta_model}
-        self._meta_model = self._aligned(meta_models).get("meta_model")
-        self._benchmarks = self._aligned(dict(_named(benchmarks)))
+        self.validation = _check_sequence(validation)
+        joined(input_like(like), replace(input_like(validation), batch_by=None), "validation")
+        self._compared = {
+            "target": target_of(validation, target),
+            "meta_model": meta_model,
+            "benchmarks": named_models(benchmarks),
+        }
+        is_whole = "era" in (validation.batch_by, input_like(like).batch_by)
+        self._batch_by = "era" if is_whole else "rows"
+        self._rows = self._scored_rows(self._batch_by)
         self._output, self._exposure, self._progress = output, exposure, progress
         self._csv = None if csv is None else Path(csv)
         self._png = None if png is None else Path(png)
         self.table: pd.DataFrame | None = None
+
+    def _scored_rows(self, batch_by: str) -> ScoredRows:
+        return ScoredRows(self.validation, batch_by=batch_by, **self._compared)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Score the model, and add the scores to the logs."""
@@ -117,30 +135,45 @@ class EraScores(*_BASES):  # type: ignore[misc]
             Indexed by ``era``: ``corr``; ``mmc`` and ``bmc_<name>`` where there are other models;
             ``exposure`` where it is asked for.
         """
-        exposures = None
+        self._choose_batches(model)
+        rows, exposures = self._rows, None
         if self._exposure:
-            exposures = Exposure(len(self._sequence.features), self._sequence.all_eras)
+            exposures = Exposure(len(rows.sequence.features), rows.sequence.all_eras)
         predictions = self._predict(model, exposures)
         self.table = score_eras(
-            self._eras,
+            rows.eras,
             predictions,
-            self._target,
-            meta_model=self._meta_model,
-            benchmarks=self._benchmarks,
+            rows.target,
+            meta_model=rows.meta_model,
+            benchmarks=rows.benchmarks,
         )
         if exposures:
             largest = exposures.max()
             self.table["exposure"] = [largest[era] for era in self.table.index]
         return self.table
 
+    def _choose_batches(self, model: Any) -> None:
+        """See that a model is fed what it was trained on, and whole eras where it needs them."""
+        found = replace(input_like(self.validation), batch_by=None)
+        known = joined(input_noted(model), found, "validation")
+        if self._batch_by == "rows" and (known.batch_by == "era" or self._mixes_rows(model)):
+            self._batch_by, self._rows = "era", self._scored_rows("era")
+
+    def _mixes_rows(self, model: Any) -> bool:
+        # A class with a `__getitem__` of its own may feed anything.
+        feeds_rows = type(self.validation).__getitem__ is NumeraiSequence.__getitem__
+        width, dtype = len(self.validation.features), self.validation.dtype
+        return feeds_rows and depends_on_batch(model, width, dtype)
+
     def _predict(self, model: Any, exposures: Exposure | None) -> npt.NDArray[np.float32]:
-        def watch(start: int, x: npt.NDArray[Any], values: npt.NDArray[np.float32]) -> None:
+        sequence = self._rows.sequence
+
+        def watch(rows: npt.NDArray[np.int64], x: Any, values: npt.NDArray[np.float32]) -> None:
             if exposures:
-                codes = self._sequence.era_codes[start : start + len(x)]
-                exposures.add(codes, x, values[:, 0])
+                exposures.add(sequence.era_codes[rows], _rows_of_x(x, len(rows)), values[:, 0])
 
         names, values = predict_rows(
-            model, self._sequence, output=self._output, progress=self._progress, watch=watch
+            model, sequence, output=self._output, progress=self._progress, watch=watch
         )
         if len(names) != 1:
             raise ValueError(
@@ -149,28 +182,26 @@ class EraScores(*_BASES):  # type: ignore[misc]
             )
         return values[:, 0]
 
-    def _column(self, name: str) -> npt.NDArray[np.float32]:
-        column: npt.NDArray[np.float32] = self._sequence.column(name).to_numpy()
-        return column
 
-    def _aligned(self, models: dict[str, str | pd.Series]) -> dict[str, npt.NDArray[np.float32]]:
-        """Return other models' values of the rows, NaN where they have none."""
-        is_given = any(not isinstance(model, str) for model in models.values())
-        ids = self._sequence.column("id").to_pandas() if is_given else None
-        return {
-            name: self._column(model) if isinstance(model, str) else _values_of(model, ids)
-            for name, model in models.items()
-        }
-
-
-def _values_of(model: pd.Series, ids: pd.Series) -> npt.NDArray[np.float32]:
-    values: npt.NDArray[np.float32] = model.reindex(ids).to_numpy(np.float32)
-    if np.isnan(values).all():
-        raise ValueError(
-            f"{model.name!r}: has a value for none of {len(ids):,} validation rows, such as "
-            f"{ids.iloc[0]!r}; expected a Series or frame that is indexed by id"
+def _check_sequence(validation: Any) -> NumeraiSequence:
+    if not isinstance(validation, NumeraiSequence):
+        raise TypeError(
+            f"validation: found {type(validation).__name__}, expected a NumeraiSequence, such as "
+            "NumeraiSequence(shards, eras=..., shuffle=False)"
         )
-    return values
+    return validation
+
+
+def _rows_of_x(x: Any, rows: int) -> npt.NDArray[Any]:
+    """Return x with a row for each row: a class of one's own may feed an era as a batch of one."""
+    shape = getattr(x, "shape", ())
+    if shape[:1] != (rows,) and shape[:2] != (1, rows):
+        raise ValueError(
+            f"exposure: found x of {'shape ' + str(shape) if shape else type(x).__name__}, "
+            f"expected an array of {rows} rows; leave exposure out"
+        )
+    flat: npt.NDArray[Any] = x.reshape(rows, -1)
+    return flat
 
 
 def log_scores(table: pd.DataFrame) -> dict[str, float]:
@@ -184,23 +215,3 @@ def log_scores(table: pd.DataFrame) -> dict[str, float]:
         for statistic, value in vars(summarize(table[name])).items():
             logs[f"val_{name}_{statistic}"] = value
     return logs
-
-
-def _target_of(validation: NumeraiSequence, target: str | None) -> str:
-    name = validation.target if target is None else target
-    if not isinstance(name, str):
-        raise ValueError(
-            f"target: found {name!r}, expected the name of the target column to score with, "
-            "target='target'"
-        )
-    return name
-
-
-def _named(benchmarks: Any) -> Iterable[tuple[str, Any]]:
-    if benchmarks is None:
-        return []
-    if isinstance(benchmarks, str):
-        return [(benchmarks, benchmarks)]
-    if hasattr(benchmarks, "items"):  # a frame, or a dict of columns
-        return list(benchmarks.items())
-    return [(name, name) for name in benchmarks]

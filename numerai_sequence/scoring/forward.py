@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,15 +10,23 @@ import numpy.typing as npt
 
 from ..feeding.sequence import NumeraiSequence
 from ..progress import progress_bar
+from ..reading.memory import batch_share
 from .models import Columns, Floats, name_columns, run_batch
 
 # Of one batch of x as float32: less and more are slower (of 3,555 features, 1,000 and 4,700 rows).
 _BATCH_BYTES = 32 << 20
 
+# Is called for each batch with the numbers of its rows in the order of the files, x, and the
+# predictions.
+Watch = Callable[[npt.NDArray[np.int64], npt.NDArray[Any], Floats], None]
 
-def most_rows(features: int, *, within_bytes: float = math.inf) -> int:
-    """Return how many rows of so many features to predict at a time: 32 MB of float32 at most."""
-    return max(1, int(min(_BATCH_BYTES, within_bytes)) // (4 * features))
+
+def most_rows(features: int, memory_budget: int | str = "auto", kept_bytes: int = 0) -> int:
+    """Return how many rows of so many features to predict at a time: 32 MB of float32 at most.
+
+    And no more than a memory budget has room for, besides what is kept.
+    """
+    return max(1, min(_BATCH_BYTES, batch_share(memory_budget, kept_bytes)) // (4 * features))
 
 
 def predict_rows(
@@ -29,7 +36,7 @@ def predict_rows(
     output: str | None = None,
     progress: bool = False,
     places: npt.NDArray[np.int32] | None = None,
-    watch: Callable[[int, npt.NDArray[Any], Floats], None] | None = None,
+    watch: Watch | None = None,
 ) -> tuple[tuple[str, ...], Floats]:
     """Predict the rows of a sequence, one batch after the other.
 
@@ -47,9 +54,10 @@ def predict_rows(
     progress : bool
         Show a progress bar on stderr.
     places : int32 array, shape (rows,), optional
-        Where each row's predictions go; None for the order of the files.
+        Where the predictions of each row go, by its number in the order of the files; None for
+        that order, also where batches are whole eras.
     watch : function, optional
-        Is called for each batch with the number of its first row, x, and the predictions.
+        Is called with each batch; see `Watch`.
 
     Returns
     -------
@@ -66,32 +74,28 @@ def predict_rows(
         raise ValueError("sequence: expected shuffle=False and drop_remainder=False")
     columns: Columns | None = None
     values: Floats = np.empty((0, 0), np.float32)
-    start, rows = 0, sequence.rows
-    with progress_bar(rows, "predicting", progress) as bar:
-        for x in _batches(sequence):
-            columns, part = _predict_batch(model, x, columns, output)
-            if not start:
-                values = np.empty((rows, len(columns.names)), np.float32)
-            stop = start + len(part)
-            values[slice(start, stop) if places is None else places[start:stop]] = part
+    one_pass = sequence.one_pass()
+    with progress_bar(sequence.rows, "predicting", progress) as bar:
+        for number in range(len(one_pass)):
+            rows, x = one_pass.rows(number), _x_of(one_pass[number])
+            columns, part = _predict_batch(model, x, len(rows), columns, output)
+            if not number:
+                values = np.empty((sequence.rows, len(columns.names)), np.float32)
+            values[rows if places is None else places[rows]] = part
             if watch is not None:
-                watch(start, x, part)
+                watch(rows, x, part)
             bar.update(len(part))
-            start = stop
     return columns.names if columns else (), values
 
 
 def _predict_batch(
-    model: Any, x: npt.NDArray[Any], columns: Columns | None, output: str | None
+    model: Any, x: Any, rows: int, columns: Columns | None, output: str | None
 ) -> tuple[Columns, Floats]:
     # The outputs go when this returns: an autoencoder's are as large as x.
     outputs = run_batch(model, x)
-    columns = columns or name_columns(model, outputs, output)
-    return columns, columns.take(outputs, len(x))
+    columns = columns or name_columns(model, outputs, output, rows=rows)
+    return columns, columns.take(outputs, rows)
 
 
-def _batches(sequence: NumeraiSequence) -> Iterator[npt.NDArray[Any]]:
-    one_pass = sequence.one_pass()
-    for place in range(len(one_pass)):
-        batch = one_pass[place]
-        yield batch[0] if isinstance(batch, tuple) else batch
+def _x_of(batch: Any) -> Any:
+    return batch[0] if isinstance(batch, tuple) else batch

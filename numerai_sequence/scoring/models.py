@@ -14,8 +14,10 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import FeatureError, close_matches
+from ..format.encoding import LARGEST, SCALE
 
 _PREDICTION = "prediction"
+_TRIED_ROWS = 64
 
 Floats = npt.NDArray[np.float32]
 
@@ -40,9 +42,7 @@ class Columns:
         """Return the kept values of a batch of so many rows, float32, shape (rows, columns)."""
         kept = []
         for key, places in self.parts:
-            values = _rows_of(outputs if key is None else outputs[key])
-            if len(values) != rows:
-                raise ValueError(f"model: found {len(values)} rows of output for {rows} rows of x")
+            values = _rows_of(outputs if key is None else outputs[key], rows)
             kept.append(values[:, places].astype(np.float32))
         return np.concatenate(kept, axis=1)
 
@@ -69,6 +69,66 @@ def check_width(model: Any, features: int, where: str, remedy: str) -> None:
         )
 
 
+def check_flat(model: Any) -> None:
+    """Raise a `FeatureError` where a model takes x of another form than (rows, features)."""
+    try:
+        shape = model.input_shape
+    except (AttributeError, ValueError, RuntimeError):
+        return
+    if isinstance(shape, tuple) and len(shape) != 2:
+        raise FeatureError(
+            f"model: takes x of shape {shape}, expected (rows, features); give the model an input "
+            "of two dimensions, and reshape it in the model"
+        )
+
+
+def depends_on_batch(model: Any, features: int, dtype: str) -> bool:
+    """Say whether a model's values of a row depend on which other rows are in its batch.
+
+    It is tried on random rows: as a whole and in two halves. Of a model that is random itself
+    nothing can be told, and the answer is False.
+    """
+    if not callable(model) or _batch_rows(model) is not None:
+        return False
+    digits = np.random.default_rng(0).integers(0, LARGEST + 1, (_TRIED_ROWS, features), np.int8)
+    x = digits if dtype == "int8" else (digits * SCALE).astype(dtype)
+    whole, again = _values(model, x), _values(model, x)
+    half = len(x) // 2
+    halves = np.concatenate([_values(model, x[:half]), _values(model, x[half:])])
+    tolerance = _tolerance(model) * float(np.nanmax(np.abs(whole), initial=0))
+    if not np.allclose(whole, again, rtol=0, atol=tolerance, equal_nan=True):
+        return False
+    return not np.allclose(whole, halves, rtol=0, atol=tolerance, equal_nan=True)
+
+
+def _values(model: Any, x: npt.NDArray[Any]) -> Floats:
+    """Call a model by itself: a batch of another size would be compiled anew."""
+    outputs = _as_arrays(model(x))
+    return name_columns(model, outputs, None, rows=len(x)).take(outputs, len(x))
+
+
+def _as_arrays(outputs: Any) -> Any:
+    if isinstance(outputs, dict):
+        return {name: _as_arrays(output) for name, output in outputs.items()}
+    if isinstance(outputs, (list, tuple)):
+        return [_as_arrays(output) for output in outputs]
+    return outputs.detach().cpu().numpy() if hasattr(outputs, "detach") else np.asarray(outputs)
+
+
+def _batch_rows(model: Any) -> int | None:
+    """Return how many rows each batch of a model has to have; None where that is free."""
+    try:
+        shape = model.input_shape
+    except (AttributeError, ValueError, RuntimeError):
+        return None
+    return shape[0] if isinstance(shape, tuple) and shape else None
+
+
+def _tolerance(model: Any) -> float:
+    """Return by what share of the largest value two runs of a model may differ."""
+    return 2e-2 if "16" in str(getattr(model, "compute_dtype", "")) else 1e-4
+
+
 def run_batch(model: Any, x: npt.NDArray[Any]) -> Any:
     """Return a model's outputs for x, shape (rows, features), as NumPy arrays."""
     # Keras 2, where it was compiled to run several batches at a time, does not run a single one.
@@ -78,7 +138,9 @@ def run_batch(model: Any, x: npt.NDArray[Any]) -> Any:
     return model.predict_on_batch(x)
 
 
-def name_columns(model: Any, outputs: Any, output: str | None) -> Columns:
+def name_columns(
+    model: Any, outputs: Any, output: str | None, *, rows: int | None = None
+) -> Columns:
     """Decide from a batch's outputs which columns are kept.
 
     Parameters
@@ -87,14 +149,17 @@ def name_columns(model: Any, outputs: Any, output: str | None) -> Columns:
         What `run_batch` returned.
     output : str or None
         The name of one output, or of one column of an output of several values; None for all.
+    rows : int, optional
+        Of the batch; None for as many as an output has.
 
     Raises
     ------
     ValueError
-        There is no such output, or two columns have the same name.
+        There is no such output, two columns have the same name, or an output has not a value for
+        each row.
     """
     named = _name_outputs(model, outputs)
-    widths = {name: _rows_of(values).shape[1] for name, (_, values) in named.items()}
+    widths = {name: _rows_of(values, rows).shape[1] for name, (_, values) in named.items()}
     columns = {name: _column_names(name, width) for name, width in widths.items()}
     if output is None or output in named:
         kept = [output] if output is not None else list(named)
@@ -140,9 +205,21 @@ def _find_column(wanted: str, columns: dict[str, list[str]]) -> tuple[str, int]:
     )
 
 
-def _rows_of(values: Any) -> npt.NDArray[Any]:
-    """Return an output as an array of shape (rows, values)."""
+def _rows_of(values: Any, rows: int | None = None) -> npt.NDArray[Any]:
+    """Return an output as an array of shape (rows, values).
+
+    A model of whole eras may return them as a batch of one: (1, rows, values).
+    """
     if isinstance(values, (list, tuple, dict)):
         raise TypeError("model: found an output of several arrays, expected one array an output")
     array = np.asarray(values)
-    return array.reshape(len(array), -1)
+    if not array.ndim:
+        raise ValueError("model: found a single number, expected one a row")
+    if rows is None or array.shape[:1] == (rows,):
+        return array.reshape(len(array), -1)
+    if array.shape[:2] == (1, rows):
+        return array.reshape(rows, -1)
+    raise ValueError(
+        f"model: found {len(array)} rows of output for {rows} rows of x; expected an output of "
+        f"shape ({rows}, values) or (1, {rows}, values), found {array.shape}"
+    )

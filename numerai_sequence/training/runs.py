@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,8 @@ class Run:
     history : dict
         The logs of each epoch.
     versions : dict
+    batch_by : {"rows", "era"}
+        What a batch was made of, in training.
     """
 
     asked: dict[str, Any]
@@ -48,6 +51,7 @@ class Run:
     scores: dict[str, float]
     history: dict[str, list[float]]
     versions: dict[str, str]
+    batch_by: str = "rows"
 
 
 def write_run(run: Run, folder: Path) -> None:
@@ -56,15 +60,27 @@ def write_run(run: Run, folder: Path) -> None:
         path.write_text(json.dumps({"format": FORMAT, **asdict(run)}, indent=1) + "\n")
 
 
-def read_run(folder: Path) -> Run:
-    """Read run.json.
+def read_run(folder: str | os.PathLike[str]) -> Run:
+    """Read what a run of ``numerai-sequence train`` was made from, and how it was scored.
+
+    ``predict``, ``export_predict`` and ``EraScores`` take it as ``like=``, so that the model is fed
+    as it was in training. The model itself is in the folder, as ``model.keras``.
+
+    Parameters
+    ----------
+    folder : path
+        Of the run; of a walk forward, that of one fold.
+
+    Returns
+    -------
+    Run
 
     Raises
     ------
     ManifestError
         It is missing, or something else.
     """
-    path = folder / RUN
+    path = Path(folder) / RUN
     try:
         document = as_dict(json.loads(path.read_bytes()))
         if document.pop("format", None) != FORMAT:

@@ -5,12 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ..errors import NumeraiSequenceError
-from ..feeding.keras_compat import active_keras
-from ..predicting.export import export_predict
+from ..feeding.keras_compat import active_keras, carry_inputs
+from ..feeding.model_input import input_noted
+from ..predicting.export import export_predict, input_to_export
 from ..predicting.predictions import predict
 from ..predicting.submission import write_predictions
 from .runs import Run, find_run
+
+# Of live data, about.
+_LIVE_ROWS = 7000
 
 
 def predict_file(
@@ -20,6 +26,7 @@ def predict_file(
     *,
     features: str | None,
     eras: str | None,
+    batch_by: str | None,
     ranked: bool,
     progress: bool,
 ) -> int:
@@ -34,9 +41,12 @@ def predict_file(
     out : path
         As of `write_predictions`.
     features : str, optional
-        The name of a feature set. None for those of the run, or for all, where there is no run.
+        The name of a feature set. None for those that the model was trained on, or for all, where
+        these are not known.
     eras : str, optional
         Of a shard set; None for all.
+    batch_by : {"rows", "era"}, optional
+        As of `predict`.
 
     Raises
     ------
@@ -44,27 +54,45 @@ def predict_file(
         There is no such model, or it cannot be loaded.
     """
     loaded, run = _load(model)
-    chosen: dict[str, Any] = {"features": features}
-    if run is not None:
-        chosen = {"features": features or run.features, "dtype": run.dtype, "output": run.output}
-    frame = predict(loaded, data, eras=eras, ranked=ranked, progress=progress, **chosen)
+    frame = predict(
+        loaded,
+        data,
+        like=run,
+        features=features,
+        eras=eras,
+        batch_by=batch_by,
+        ranked=ranked,
+        progress=progress,
+    )
     write_predictions(frame, out)
     return len(frame)
 
 
-def export_run(model: Path, out: Path) -> None:
-    """Write the predict function of a run's model; see `export_predict`."""
+def export_run(model: Path, out: Path, *, batch_by: str | None) -> str:
+    """Write the predict function of a run's model, and say how it runs; see `export_predict`."""
     loaded, run = _load(model)
-    if run is None:
+    if run is None and input_noted(loaded).features is None:
         raise NumeraiSequenceError(
             f"{model}: no run, so its features are not known; expected a folder that "
             "'numerai-sequence train' wrote, or call export_predict(model, path, features=...)"
         )
-    export_predict(loaded, out, features=run.features, dtype=run.dtype, output=run.output)
+    fed = input_to_export(loaded, like=run, batch_by=batch_by)
+    export_predict(
+        loaded, out, like=run, features=fed.features, dtype=fed.dtype, batch_by=fed.batch_by
+    )
+    width = len(fed.features or ())
+    if fed.batch_by == "rows":
+        return f"{out}: {width:,} features as {fed.dtype}"
+    size = width * _LIVE_ROWS * np.dtype(fed.dtype).itemsize / 1e6
+    return (
+        f"{out}: {width:,} features as {fed.dtype}, whole eras: {_LIVE_ROWS:,} rows take "
+        f"{size:,.0f} MB"
+    )
 
 
 def _load(model: Path) -> tuple[Any, Run | None]:
     path, run = find_run(model)
+    carry_inputs()
     try:
         # Its loss is of no matter, and may be one that Keras does not know.
         return active_keras().models.load_model(str(path), compile=False), run

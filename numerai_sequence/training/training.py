@@ -212,6 +212,7 @@ class _Fitter:
                 log_scores(table),
                 history,
                 _versions(),
+                training.batch_by,
             ),
             folder,
         )

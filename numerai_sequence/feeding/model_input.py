@@ -1,0 +1,202 @@
+"""Model input: what a model was fed when it was trained, which travels with it.
+
+The order of the features, their scale, and whether a batch was whole eras cannot be seen in a
+model: fed otherwise it runs, and predicts worse. So ``fit`` notes them with the model, a saved
+model holds them, and who feeds it later compares them; see `keras_compat` for how they are saved.
+"""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from ..checks import as_dict, as_names, as_text, short
+from ..errors import FeatureError
+
+_NOTE = "_numerai_sequence_input"
+_FILE = "numerai_sequence.json"
+
+
+@dataclass(frozen=True)
+class ModelInput:
+    """What a model is fed; what is None is not known.
+
+    Attributes
+    ----------
+    features : tuple of str, optional
+        The columns of x, in order.
+    dtype : str, optional
+        Of x, as of `NumeraiSequence`.
+    batch_by : str, optional
+        "rows", or "era" where a batch was whole eras.
+    """
+
+    features: tuple[str, ...] | None = None
+    dtype: str | None = None
+    batch_by: str | None = None
+
+
+def input_like(like: Any) -> ModelInput:
+    """Return what a sequence feeds, or what the model of a run was fed.
+
+    Raises
+    ------
+    TypeError
+        It is neither.
+    """
+    if like is None:
+        return ModelInput()
+    try:
+        return ModelInput(tuple(like.features), like.dtype, like.batch_by)
+    except AttributeError:
+        raise TypeError(
+            f"like: found {type(like).__name__}, expected the NumeraiSequence that the model was "
+            "trained on, or the run that read_run returns"
+        ) from None
+
+
+def note_input(model: Any, sequence: Any) -> None:
+    """Note with a model what it is trained on."""
+    setattr(model, _NOTE, input_like(sequence))
+
+
+def input_noted(model: Any) -> ModelInput:
+    """Return what is noted with a model."""
+    noted = getattr(model, _NOTE, None)
+    return noted if isinstance(noted, ModelInput) else ModelInput()
+
+
+def check_inputs(model: Any, method: str, sequences: Iterable[Any], trained: Any) -> None:
+    """Check that sequences feed a model what it is trained on, or was.
+
+    Parameters
+    ----------
+    model : Keras model
+    method : {"fit", "evaluate", "predict"}
+        Of the model's, which is to be fed them.
+    sequences : iterable of NumeraiSequence
+    trained : NumeraiSequence or None
+        The one of them that ``fit`` trains on.
+
+    Raises
+    ------
+    FeatureError
+        As of `joined`.
+
+    Warns
+    -----
+    UserWarning
+        The model was trained on something else before.
+    """
+    known = input_noted(model)
+    if trained is not None:
+        try:
+            joined(known, input_like(trained), method)
+        except FeatureError as error:
+            warnings.warn(f"{error} (it is trained on, all the same)", stacklevel=4)
+        known = input_like(trained)
+    for sequence in sequences:
+        check_scale(model, sequence.dtype, method)
+        joined(known, input_like(sequence), method)
+
+
+def default_dtype(model: Any) -> str:
+    """Return the type of x where nothing is known: int8 where a model's own input is of integers."""
+    return "int8" if _integers(model) else "float32"
+
+
+def check_scale(model: Any, dtype: str | None, what: str) -> None:
+    """Raise a `FeatureError` where a model's own input is of integers, and it is fed floats."""
+    found = _integers(model)
+    if found and dtype not in (None, "int8"):
+        raise FeatureError(
+            f"{what}: found dtype={dtype!r}, but the model's Input is of {found}, in which 0.25 "
+            "becomes 0; use dtype='int8'"
+        )
+
+
+def _integers(model: Any) -> str | None:
+    """Return the type of a model's own inputs where that is one of integers."""
+    try:
+        inputs = model.inputs or []
+    except (AttributeError, ValueError, RuntimeError):  # not built, or no functional model
+        return None
+    kinds = [str(getattr(one.dtype, "name", one.dtype)) for one in inputs]
+    return kinds[0] if kinds and all("int" in kind for kind in kinds) else None
+
+
+def write_input(model: Any, folder: str) -> None:
+    """Write what is noted with a model into a folder of what is saved of it."""
+    noted = getattr(model, _NOTE, None)
+    if isinstance(noted, ModelInput):
+        Path(folder, _FILE).write_text(json.dumps(asdict(noted)))
+
+
+def read_input(model: Any, folder: Any) -> None:
+    """Note with a model what `write_input` has written, if it has."""
+    path = Path(folder, _FILE) if folder else None
+    if path is None or not path.is_file():
+        return
+    document = as_dict(json.loads(path.read_text()))
+    note = ModelInput(
+        as_names(document["features"]), as_text(document["dtype"]), as_text(document["batch_by"])
+    )
+    setattr(model, _NOTE, note)
+
+
+def joined(known: ModelInput, asked: ModelInput, what: str) -> ModelInput:
+    """Return what is known of a model's input, and besides what is asked for.
+
+    Batches may be asked for in another way than is known: most models do not mind.
+
+    Parameters
+    ----------
+    known, asked : ModelInput
+    what : str
+        Who asks, for errors.
+
+    Raises
+    ------
+    FeatureError
+        Other features are asked for, in another order, or on another scale.
+    """
+    if None not in (known.features, asked.features):
+        _check_features(known.features or (), asked.features or (), what)
+    if None not in (known.dtype, asked.dtype) and _is_raw(known) is not _is_raw(asked):
+        raise FeatureError(
+            f"{what}: found dtype={asked.dtype!r}, but the model was trained on {known.dtype!r}, "
+            "whose values have another scale; leave dtype out, or make it the same"
+        )
+    return ModelInput(
+        asked.features if asked.features is not None else known.features,
+        asked.dtype or known.dtype,
+        asked.batch_by or known.batch_by,
+    )
+
+
+def _is_raw(model_input: ModelInput) -> bool:
+    return model_input.dtype == "int8"
+
+
+def _check_features(known: Sequence[str], asked: Sequence[str], what: str) -> None:
+    if tuple(known) == tuple(asked):
+        return
+    if sorted(known) == sorted(asked):
+        place = next(i for i, (a, b) in enumerate(zip(known, asked, strict=True)) if a != b)
+        found = f"found the model's {len(known):,} features in another order: {asked[place]!r} at "
+        found += f"place {place}, expected {known[place]!r}"
+    else:
+        missing, more = set(known) - set(asked), set(asked) - set(known)
+        found = f"found {len(asked):,} features, expected the {len(known):,} that the model was "
+        found += "trained on"
+        found += f"; {min(missing)!r} is missing" if missing else ""
+        found += f"; {min(more)!r} is not one of them" if more else ""
+    raise FeatureError(
+        f"{what}: {found}; leave features out, or give those of the sequence that the model was "
+        "trained on, in the same order",
+        names=short(tuple(asked)),
+    )

@@ -1,0 +1,95 @@
+"""Fed: from what a model was trained on and what is asked for to what it is fed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from ..batching.orders import BATCH_BY
+from ..checks import one_of
+from ..feeding.model_input import (
+    ModelInput,
+    check_scale,
+    default_dtype,
+    input_like,
+    input_noted,
+    joined,
+)
+from ..format.encoding import DTYPES
+from ..scoring.models import check_flat, check_width, depends_on_batch
+
+
+def known_input(model: Any, like: Any) -> ModelInput:
+    """Return what a model was trained on: what it remembers, and what is given as `like`.
+
+    Raises
+    ------
+    FeatureError
+        These are not the same.
+    TypeError
+        `like` is neither a sequence nor a run.
+    """
+    return joined(input_noted(model), input_like(like), "like")
+
+
+def settle_input(
+    model: Any,
+    known: ModelInput,
+    asked: ModelInput,
+    where: str,
+    *,
+    remedy: str,
+    batch_size: int | None = None,
+) -> ModelInput:
+    """Return what a model is fed, all of which is known then.
+
+    Parameters
+    ----------
+    model : Keras model
+    known : ModelInput
+        From `known_input`.
+    asked : ModelInput
+        With the features that there are.
+    where : str
+        What has these features, for errors.
+    remedy : str
+        What to do where the model takes another number of features.
+    batch_size : int, optional
+        Rows, where so many are asked for.
+
+    Raises
+    ------
+    FeatureError, ValueError
+        The model was trained on something else, or takes something else.
+    """
+    for name, value, words in (
+        ("dtype", asked.dtype, DTYPES),
+        ("batch_by", asked.batch_by, BATCH_BY),
+    ):
+        if value is not None:
+            one_of(name, value, words)
+    fed = joined(known, asked, where)
+    fed = replace(fed, dtype=fed.dtype or default_dtype(model))
+    check_scale(model, fed.dtype, where)
+    check_width(model, len(fed.features or ()), where, remedy)
+    check_flat(model)
+    return replace(fed, batch_by=_batch_by(model, fed, asked, batch_size))
+
+
+def _batch_by(model: Any, fed: ModelInput, asked: ModelInput, batch_size: int | None) -> str:
+    if batch_size is not None and asked.batch_by == "era":
+        raise ValueError(
+            f"batch_size: found {batch_size} with batch_by='era', expected None: a batch is one era"
+        )
+    if asked.batch_by is not None:
+        return asked.batch_by
+    if fed.batch_by == "era" and batch_size is None:
+        return "era"
+    if not depends_on_batch(model, len(fed.features or ()), str(fed.dtype)):
+        return "rows"
+    if batch_size is not None:
+        raise ValueError(
+            f"batch_size: found {batch_size}, but the model's predictions depend on which rows are "
+            "in a batch; leave batch_size out, and each era is a batch, or give batch_by='rows'"
+        )
+    return "era"
