@@ -105,7 +105,7 @@ def check_inputs(model: Any, method: str, sequences: Iterable[Any], trained: Any
 
 
 def default_dtype(model: Any) -> str:
-    """Return the type of x where nothing is known: int8 where a model's own input is of integers."""
+    """Return the type of x where none is known: int8 where a model's Input is of integers."""
     return "int8" if _integers(model) else "float32"
 
 

@@ -26,7 +26,7 @@ from ..format.feature_sets import resolve_features
 from ..format.layout import WriteOptions
 from ..reading.shards import PathLike, ShardSet, open_shards
 from ..scoring.forward import most_rows, predict_rows
-from ..scoring.models import Floats, check_width, name_columns, run_batch
+from ..scoring.models import Floats, name_columns, run_batch
 from ..writing.columns import choose_columns
 from ..writing.source import Source
 from ..writing.writer import write
@@ -146,13 +146,13 @@ def predict(
 
 def _check_data(data: Any) -> None:
     expected = "expected a shard set or a path of a Parquet file"
+    if isinstance(data, pd.DataFrame):
+        raise TypeError(f"data: found a DataFrame, {expected}")
     if isinstance(data, NumeraiSequence):
         raise TypeError(
             f"data: found a NumeraiSequence, {expected}; call predict(model, sequence.shards, "
             "like=sequence, eras=sequence.eras)"
         )
-    if not isinstance(data, (ShardSet, str, os.PathLike, list, tuple)):
-        raise TypeError(f"data: found a {type(data).__name__}, {expected}")
 
 
 @dataclass(frozen=True)
@@ -201,9 +201,8 @@ class _Run:
         with closing(Source(path)) as source:
             wanted = self.known.features if self.features is None else self.features
             features, _ = choose_columns([source], wanted, ())
-            check_width(self.model, len(features), str(path), _REMEDY)
-            meta = _read_meta(source)
             fed = self._settle(features, str(path))
+            meta = _read_meta(source)
             self._try_model(source.rows, fed)
         # One era a window: the least memory, and the order does not matter.
         options = WriteOptions(num_shards=1, mix_eras=1, features=features, targets=())

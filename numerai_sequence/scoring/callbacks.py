@@ -100,7 +100,7 @@ class EraScores(*_BASES):  # type: ignore[misc]
         load_scorer()  # rather miss it now than after an epoch
         self.validation = _check_sequence(validation)
         joined(input_like(like), replace(input_like(validation), batch_by=None), "validation")
-        self._compared = {
+        self._compared: dict[str, Any] = {
             "target": target_of(validation, target),
             "meta_model": meta_model,
             "benchmarks": named_models(benchmarks),
