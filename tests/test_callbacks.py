@@ -10,7 +10,13 @@ import pytest
 from networks import keras
 from numerai_tools import scoring
 
-from numerai_sequence import EraScores, NumeraiSequence, NumeraiSequenceError, write_shards
+from numerai_sequence import (
+    EraScores,
+    FeatureError,
+    NumeraiSequence,
+    NumeraiSequenceError,
+    write_shards,
+)
 from numerai_sequence.synthetic import write_parquet
 
 FEATURES = 24
@@ -244,3 +250,43 @@ def test_scoring_leaves_the_training_and_the_validation_as_they_were(shards, val
     assert validation.epoch == 0
     assert len(validation[0]) == 2
     assert len(validation[0][0]) == 500
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"target": "nope"}, FeatureError, "target column 'nope'"),
+        ({"target": "era"}, FeatureError, "target column 'era'"),
+        ({"target": "id"}, FeatureError, "target column 'id'"),
+        ({"meta_model": "targt"}, FeatureError, "meta_model column 'targt'; did you mean target"),
+        ({"benchmarks": "nope"}, FeatureError, "benchmarks column 'nope'"),
+        ({"benchmarks": ["target", "nope"]}, FeatureError, "benchmarks column 'nope'"),
+        ({"benchmarks": 3}, TypeError, "benchmarks: found 3, expected a column"),
+        ({"like": 3}, TypeError, "like: found int, expected the NumeraiSequence"),
+    ],
+    ids=str,
+)
+def test_what_is_not_there_is_an_error_of_ours(validation, options, error, message):
+    with pytest.raises(error, match=message):
+        EraScores(validation, **options)
+
+
+def test_only_sequences_with_a_target_are_scored(shards):
+    for other in (shards, "set", None):
+        with pytest.raises(TypeError, match=r"validation: found \w+, expected a NumeraiSequence"):
+            EraScores(other)
+    for target in ("features", None, ["target"], {"main": "target"}):
+        with pytest.raises(ValueError, match="expected the name of the target column to score"):
+            EraScores(NumeraiSequence(shards, target=target))
+
+
+def test_a_budget_that_the_sequence_was_accepted_with_is_kept(shards, frame):
+    model = make_model(shards)
+    expected = EraScores(NumeraiSequence(shards, 100)).score(model)
+    for budget in (17_300_000, "18MB", "30MB"):
+        validation = NumeraiSequence(shards, 100, memory_budget=budget)
+        found = EraScores(validation)
+        assert np.allclose(found.score(model), expected, atol=1e-6)
+        assert found._rows.sequence.memory_budget == budget
+    with pytest.raises(ValueError, match="memory_budget: found '17MB', expected at least 18 MB"):
+        NumeraiSequence(shards, 2000, memory_budget="17MB")

@@ -489,3 +489,8 @@ def test_a_feature_set_of_the_shard_set_is_taken_by_its_name(tmp_path):
         frame = silent(model_of(kernel), shards, features="digits")
         assert frame.attrs["features"] == FEATURES[:9][::-1]
         assert np.array_equal(frame["prediction"], numbers_of(frame))
+
+
+def test_a_sequence_is_no_data(model, shards):
+    with pytest.raises(TypeError, match=r"data: found a NumeraiSequence.*predict\(model, sequence"):
+        silent(model, NumeraiSequence(shards))
