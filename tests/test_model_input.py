@@ -6,8 +6,10 @@ import copy
 import pickle
 import subprocess
 import sys
+import warnings
 
 import numpy as np
+import pandas as pd
 import pytest
 from networks import keras
 from tables import numerai_table, row_digits
@@ -16,12 +18,14 @@ from numerai_sequence import (
     EraScores,
     FeatureError,
     NumeraiSequence,
+    NumeraiSequenceError,
     export_predict,
     predict,
     read_run,
 )
 from numerai_sequence.feeding.model_input import ModelInput, input_noted
 from numerai_sequence.training.runs import Run, write_run
+from numerai_sequence.training.serving import export_run, predict_file
 
 FEATURES = 14
 IS_3 = hasattr(keras, "ops")
@@ -188,3 +192,34 @@ def test_a_model_that_is_loaded_first_remembers(shards, source, backwards, tmp_p
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split()[-1] == backwards[0]
+
+
+def test_batches_of_rows_are_said_where_training_was_by_eras(shards):
+    model, by_era = make_model(), NumeraiSequence(shards, batch_by="era")
+    with pytest.warns(UserWarning, match="fit: found a sequence with batch_by='rows'"):
+        model.fit(by_era, validation_data=NumeraiSequence(shards), verbose=0)
+    with pytest.warns(UserWarning, match="evaluate: found a sequence with batch_by='rows'"):
+        model.evaluate(NumeraiSequence(shards), verbose=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        model.fit(by_era, validation_data=by_era, verbose=0)
+        model.evaluate(by_era, verbose=0)
+
+
+def test_the_commands_take_a_saved_model_alone(shards, source, backwards, tmp_path):
+    model, _ = fitted(shards, features=backwards)
+    path = tmp_path / "model.keras"
+    model.save(path)
+    said = export_run(path, tmp_path / "p.pkl", batch_by=None)
+    assert said == f"{tmp_path / 'p.pkl'}: 14 features as int8"
+    said = export_run(path, tmp_path / "p.pkl", batch_by="era")
+    assert said.endswith("14 features as int8, whole eras: 7,000 rows take 0 MB")
+    out = tmp_path / "p.parquet"
+    options = {"features": None, "eras": None, "batch_by": None, "ranked": False}
+    assert predict_file(path, str(source), out, progress=False, **options) == 1037
+    frame = pd.read_parquet(out)
+    assert np.allclose(frame["prediction"], expected_of(model, frame, backwards), atol=1e-5)
+    bare = make_model()
+    bare.save(path)
+    with pytest.raises(NumeraiSequenceError, match="its features are not known"):
+        export_run(path, tmp_path / "p.pkl", batch_by=None)

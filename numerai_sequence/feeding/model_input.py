@@ -90,7 +90,8 @@ def check_inputs(model: Any, method: str, sequences: Iterable[Any], trained: Any
     Warns
     -----
     UserWarning
-        The model was trained on something else before.
+        The model was trained on something else before; or it was trained on whole eras, and a
+        sequence has batches of rows.
     """
     known = input_noted(model)
     if trained is not None:
@@ -102,6 +103,13 @@ def check_inputs(model: Any, method: str, sequences: Iterable[Any], trained: Any
     for sequence in sequences:
         check_scale(model, sequence.dtype, method)
         joined(known, input_like(sequence), method)
+        if known.batch_by == "era" and sequence.batch_by != "era":
+            warnings.warn(
+                f"{method}: found a sequence with batch_by={sequence.batch_by!r}, but the model "
+                "was trained on whole eras; a loss or a model that looks at a whole era gives "
+                "other values on batches of rows; use batch_by='era'",
+                stacklevel=4,
+            )
 
 
 def default_dtype(model: Any) -> str:
