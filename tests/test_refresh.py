@@ -270,18 +270,38 @@ def without_data_type(table, rows):
 
 
 def test_data_types_may_be_missing_before_and_after(whole, tmp_path):
-    table = as_of(whole, KNOWN)
-    folder = write(without_data_type(table, slice(0, 90, 2)), tmp_path)
-    newer = without_data_type(changed(table, "data_type", slice(10, 30), "test"), slice(20, 95, 3))
+    table = without_data_type(as_of(whole, KNOWN), slice(0, 90, 2))
+    folder = write(table, tmp_path)
+    # Some of those that are missing come, some others change, and the rest stays missing.
+    newer = changed(table, "data_type", slice(10, 31), "test")
     found = refresh(folder, newer)
-    before, after = (
-        without_data_type(table, slice(0, 90, 2))["data_type"].to_pylist(),
-        newer["data_type"].to_pylist(),
-    )
-    assert found.data_types == sum(a != b for a, b in zip(before, after, strict=True)) > 0
+    before, after = table["data_type"].to_pylist(), newer["data_type"].to_pylist()
+    assert found.data_types == sum(a != b for a, b in zip(before, after, strict=True)) == 21
+    assert after.count(None) == 35
     assert rows_of(folder) == rows_of(write(newer, tmp_path / "anew"))
     with open_shards(folder) as shards:
         shards.verify()
+
+
+@pytest.mark.parametrize("is_column_there", [True, False])
+def test_data_types_that_a_set_lacks_are_filled_in(whole, tmp_path, is_column_there):
+    table = as_of(whole, KNOWN)
+    older = no_data_types(table) if is_column_there else no_column_of_data_types(table)
+    folder = write(older, tmp_path)
+    assert not refresh(folder, older).is_needed
+    assert refresh(folder, table).data_types == table.num_rows
+    assert rows_of(folder) == rows_of(write(table, tmp_path / "anew"))
+    with open_shards(folder) as shards:
+        assert shards.data_types == ["train"]
+        shards.verify()
+
+
+def test_new_eras_of_a_file_without_data_types_have_none(whole, folder):
+    newer = as_of(whole, KNOWN + 1)
+    newer = newer.filter(pc.equal(newer["era"], "0027"))
+    assert refresh(folder, no_column_of_data_types(newer)).data_types == 0
+    with open_shards(folder) as shards:
+        assert shards.column("data_type").null_count == newer.num_rows
 
 
 def test_an_older_patch_stays_for_what_the_newer_one_lacks(whole, folder):
@@ -409,6 +429,18 @@ def a_target_less(table):
     return changed(table, "target", [9], None)
 
 
+def a_data_type_less(table):
+    return without_data_type(table, [9])
+
+
+def no_data_types(table):
+    return without_data_type(table, slice(None))
+
+
+def no_column_of_data_types(table):
+    return table.drop_columns(["data_type"])
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -419,7 +451,16 @@ def a_target_less(table):
         (an_id_twice, "of era 0001 is there twice"),
         (another_era, "is of era 000[15] in the set"),
         (a_row_less, r"era 0001 has \d+ rows, and \d+ in the set"),
-        (a_target_less, "has no target any more, which is"),
+        (a_target_less, r"'target': id 'n0+9' of era 0001 has no target any more, which is 9.0 in"),
+        (
+            a_data_type_less,
+            "'data_type': id 'n0+9' of era 0001 has no data_type any more, which is",
+        ),
+        (no_data_types, "'data_type': id 'n0+' of era 0001 has no data_type any more, which is"),
+        (
+            no_column_of_data_types,
+            "has no data_type any more, which is 'train' in the set; write the",
+        ),
     ],
 )
 def test_what_does_not_fit_is_refused_with_the_reason(whole, folder, change, message):
