@@ -261,7 +261,9 @@ def _find_by_era(source: Source, known: pa.RecordBatch, rows: pa.Table) -> npt.N
         twice = find_twice(held)
         if twice is not None:
             what = f"found id {held['id'][twice[1]].as_py()!r} of era {era} twice in the set"
-            raise source.error(f"{what}; {WRITE_AGAIN}, from files that have it once", column="id")
+            raise source.error(
+                f"{what}; {WRITE_AGAIN}, from files that have it once", column=source.id_name
+            )
         found = _find(held, wanted)
         places[of_era] = np.where(found < 0, -1, there[found])
     return places

@@ -216,7 +216,7 @@ def _refused(
     else:
         what = f"found id {id_} again: era {era} is also in {one.path}, with this id in row "
         what += f"{first['row']}; expected each row in one file; leave one of the files out"
-    return other.error(what, column="id", row=second["row"])
+    return other.error(what, column=other.id_name, row=second["row"])
 
 
 def _shown(era: str) -> str:
