@@ -14,8 +14,9 @@ from tables import numerai_table, write_source
 from tampering import put
 
 from numerai_sequence import SourceError, append_shards, open_shards, write_shards
-from numerai_sequence.writing import ids
+from numerai_sequence.writing import ids, parquet
 from numerai_sequence.writing.ids import do_differ, find_twice
+from numerai_sequence.writing.source import Source
 
 ROWS, ERAS = 300, 9
 
@@ -144,6 +145,27 @@ def test_an_era_may_be_divided_among_files(table, tmp_path, monkeypatch, rows_at
     assert found.corrected == {"target": ROWS - 1}
     write_shards(save(newer, whole), tmp_path / "anew", progress=False).close()
     assert rows_of(tmp_path / "set") == rows_of(tmp_path / "anew")
+
+
+def test_no_more_is_read_than_the_rows_in_question(tmp_path, monkeypatch):
+    monkeypatch.setattr(parquet, "_BATCH_ROWS", 10)
+    sources = [
+        write_source(tmp_path / f"{part}.parquet", rows=ROWS, eras=ERAS, first_row=part * ROWS)
+        for part in range(2)
+    ]
+    more = numerai_table(5, eras=[1] * 5)
+    save(pa.concat_tables([more, pq.read_table(sources[0]).slice(5)]), sources[1])
+    read, rows = Source.iter_meta, []
+
+    def counted(*arguments):
+        for table in read(*arguments):
+            rows.append(table.num_rows)
+            yield table
+
+    monkeypatch.setattr(Source, "iter_meta", counted)
+    monkeypatch.setattr(ids, "_ROWS_AT_ONCE", 1)
+    assert refused(sources, tmp_path).row == 0
+    assert sum(rows) < ROWS / 2
 
 
 def test_live_files_of_two_rounds_are_one_set(tmp_path):

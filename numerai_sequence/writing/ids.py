@@ -53,12 +53,22 @@ def check_eras(
     """
     _check_spellings(sources, era_rows, known, folder)
     for eras in _groups(era_rows):
-        having = zip(sources, era_rows, strict=True)
-        check_ids([source for source, rows in having if any(map(rows.get, eras))], eras)
+        counts = [sum(rows[era] for era in eras) for rows in era_rows]
+        having = [number for number, count in enumerate(counts) if count]
+        check_ids([sources[n] for n in having], eras, [counts[n] for n in having])
 
 
-def check_ids(sources: Sequence[Source], eras: Sequence[str]) -> None:
+def check_ids(
+    sources: Sequence[Source], eras: Sequence[str], counts: Sequence[int] | None = None
+) -> None:
     """Check that no row of these eras is twice in the sources; memory holds these rows' ids.
+
+    Parameters
+    ----------
+    sources : sequence of Source
+    eras : sequence of str
+    counts : sequence of int, optional
+        The rows of these eras, for each source: no more are looked for.
 
     Raises
     ------
@@ -66,7 +76,8 @@ def check_ids(sources: Sequence[Source], eras: Sequence[str]) -> None:
         Naming the files, the rows, the era and the id.
     """
     rows = pa.concat_tables(
-        _read_rows(source, number, eras) for number, source in enumerate(sources)
+        _read_rows(source, number, eras, counts[number] if counts else source.rows)
+        for number, source in enumerate(sources)
     )
     found = find_twice(rows)
     if found is not None:
@@ -188,8 +199,8 @@ def _groups(era_rows: Sequence[Counter[str]]) -> Iterator[list[str]]:
         yield group
 
 
-def _read_rows(source: Source, number: int, eras: Sequence[str]) -> pa.Table:
-    """Read the ids of some eras; of each, also the source's number and the row in it."""
+def _read_rows(source: Source, number: int, eras: Sequence[str], left: int) -> pa.Table:
+    """Read so many ids of some eras; of each, also the source's number and the row in it."""
     tables, wanted = [], pa.array(eras, pa.string())
     for chunk in source.chunks(rows=_CHUNK_ROWS):
         first_row = chunk.first_row
@@ -199,6 +210,9 @@ def _read_rows(source: Source, number: int, eras: Sequence[str]) -> pa.Table:
             columns += [pa.array(np.full(len(places), number)), pa.array(first_row + places)]
             tables.append(pa.table(columns, names=["id", "era", "source", "row"]))
             first_row += rows.num_rows
+            left -= len(places)
+            if not left:  # long before the end, where the eras are in order
+                return pa.concat_tables(tables)
     return pa.concat_tables(tables)
 
 
