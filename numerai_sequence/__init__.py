@@ -12,11 +12,11 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable
 from concurrent.futures import Executor
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .checks import file_path, file_paths, in_order, short
 from .errors import (
     CorruptShardError,
     EraError,
@@ -102,15 +102,22 @@ _LAZY = {
 }
 
 
+_FOLDER = "the path of a shard set's folder"
+_PARQUET = (
+    "the path of a Parquet file, or a list of such paths; save a table as Parquet first, and give "
+    "its path"
+)
+
+
 def write_shards(
-    sources: PathLike | Sequence[PathLike],
+    sources: PathLike | Iterable[PathLike],
     out: PathLike,
     *,
     num_shards: int = 16,
     encoding: str = "packed",
     mix_eras: int | None = None,
-    features: str | Sequence[str] | None = None,
-    targets: Sequence[str] | None = None,
+    features: str | Iterable[str] | None = None,
+    targets: Iterable[str] | None = None,
     features_json: PathLike | None = None,
     seed: int = 0,
     overwrite: bool = False,
@@ -124,7 +131,7 @@ def write_shards(
 
     Parameters
     ----------
-    sources : path or sequence of paths
+    sources : path or iterable of paths
         Parquet files as Numerai gives them out: v5's int8 features, v4.1's nullable Int8, v3's
         float32; several become one set and need the same features and targets, in any order.
     out : path
@@ -136,10 +143,10 @@ def write_shards(
     mix_eras : int, optional
         Neighbouring eras of a shard whose rows are mixed once for all, so that reading runs of rows
         still shuffles well. None: as many as fit into 256 MB. 1 keeps each era together.
-    features : str or sequence of str, optional
+    features : str or iterable of str, optional
         The columns to write, in this order, or the name of a feature set ("medium"); None for all
         named ``feature...``.
-    targets : sequence of str, optional
+    targets : iterable of str, optional
         The columns to write, in this order: any of numbers, such as weights of the rows; None for
         all named ``target...``.
     features_json : path, optional
@@ -164,8 +171,9 @@ def write_shards(
     ------
     SourceError
         A source cannot be read, lacks a column, or holds a value that cannot be kept, with the
-        file, the column and the row; it is damaged, or has changed meanwhile; or
-        features.json is not what it should be.
+        file, the column and the row; it is damaged, or has changed meanwhile; a row is in two
+        sources, or twice in one; an era is spelled in two ways; or features.json is not what it
+        should be.
     FeatureError
         A feature, feature set or target asked for is unknown.
     OutputExistsError
@@ -177,20 +185,25 @@ def write_shards(
         Memory has run out; the same call goes on from there. What was there is as it was.
     WorkerError
         Ray has lost a task too often. What was there is as it was.
+    TypeError
+        An argument is of another type, such as a frame for a path, or a set, which has no order.
 
     Notes
     -----
     Every row of the sources is written, once and as it is, or nothing is:
 
-    - Ids are in a string column ``id``, or in the one pandas index. They may be there twice, or
-      empty, but not null. (`predict` wants each once.)
-    - Eras are strings, too, of any text, and also not null; ``"1"`` and ``"0001"`` are two eras,
-      and the empty one is one like the others. A data type may be null, or that column missing.
+    - Ids are in a string column ``id``, or in the one pandas index. They may be empty, but not
+      null. An id may come again in another era, but not in the same one: each row is known by its
+      era and id. (`predict` wants each id once.)
+    - Eras are strings, too, of any text, and also not null. An era that is a number has one
+      spelling: ``"1"`` and ``"0001"`` are never both there. An era may be in several sources,
+      which then have different rows of it.
+    - A data type may be null, or that column missing.
     - A feature is exactly 0, 1, 2, 3 or 4 in integers, or 0, .25, .5, .75 or 1 in floats.
     - A target is rounded to float32, whose integers are exact up to 2**24; null becomes NaN. A
       number that is infinite, in the source or as float32, is refused.
     """
-    feature_set = features if isinstance(features, str) else None
+    feature_set = str(features) if isinstance(features, str) else None
     options = WriteOptions(
         num_shards,
         encoding,
@@ -199,22 +212,25 @@ def write_shards(
         _names("targets", targets),
         seed,
     )
+    folder = file_path("out", out, _FOLDER)
     write(
-        sources,
-        Path(out),
+        file_paths("sources", sources, _PARQUET),
+        folder,
         options,
         feature_set=feature_set,
-        features_json=None if features_json is None else Path(features_json),
+        features_json=None
+        if features_json is None
+        else file_path("features_json", features_json, "the path of Numerai's features.json"),
         overwrite=overwrite,
         progress=progress,
         executor=executor,
     )
-    return open_shards(out)
+    return open_shards(folder)
 
 
 def append_shards(
     shards: ShardSet | PathLike,
-    sources: PathLike | Sequence[PathLike],
+    sources: PathLike | Iterable[PathLike],
     *,
     dry_run: bool = False,
     progress: bool = True,
@@ -231,9 +247,10 @@ def append_shards(
     ----------
     shards : ShardSet or path
         The set, all of it. It does not change; `open_shards` opens what is there afterwards.
-    sources : path or sequence of paths
-        Newer files, such as this week's validation.parquet. Each era is in one of them, with all of
-        its rows. Eras of the set that are in none of them stay as they are.
+    sources : path or iterable of paths
+        Newer files, such as this week's validation.parquet. They have all rows of each of their
+        eras, once, and spell the eras as the set does. Eras of the set that are in none of them
+        stay as they are.
     dry_run : bool
         Write nothing, and only return what would be done.
     progress : bool
@@ -248,8 +265,9 @@ def append_shards(
     ------
     SourceError
         A source has features or targets that the set lacks, other rows of an era that the set has,
-        or no value where the set has one; the set has to be written again, and the message says
-        why. Or it cannot be read, or holds a value that cannot be kept.
+        or no target or data type where the set has one; the set has to be written again, and the
+        message says why. A row is there twice, or an era is spelled in two ways. Or a source cannot
+        be read, or holds a value that cannot be kept.
     ManifestError, CorruptShardError
         There is no set, or it is damaged.
     OutputExistsError
@@ -257,20 +275,25 @@ def append_shards(
     OutputError, OutOfMemoryError
         As of `write_shards`. The set is as it was.
     """
-    folder = shards.folder if isinstance(shards, ShardSet) else Path(shards)
-    return refresh_set(folder, sources, dry_run=dry_run, progress=progress)
+    if isinstance(shards, ShardSet):
+        folder = shards.folder
+    else:
+        folder = file_path("shards", shards, f"a ShardSet, or {_FOLDER}")
+    paths = file_paths("sources", sources, _PARQUET)
+    return refresh_set(folder, paths, dry_run=dry_run, progress=progress)
 
 
-def _names(option: str, names: Sequence[str] | None) -> tuple[str, ...] | None:
+def _names(option: str, names: Iterable[str] | None) -> tuple[str, ...] | None:
     if isinstance(names, str):
         raise TypeError(f"{option}: found {names!r}, expected a list of column names")
     if names is None:
         return None
-    chosen = tuple(names)
+    chosen = in_order(option, names, "a list of column names")
+    chosen = [name.as_py() if hasattr(name, "as_py") else name for name in chosen]  # pyarrow's
     for name in chosen:
         if not isinstance(name, str):
-            raise TypeError(f"{option}: found {name!r} in the list, expected names of columns")
-    return chosen
+            raise TypeError(f"{option}: found {short(name)} in the list, expected names of columns")
+    return tuple(map(str, chosen))
 
 
 if sys.modules.get("keras") or sys.modules.get("tf_keras"):

@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections import Counter
+from collections.abc import Iterable, Mapping, Reversible, Set
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -66,18 +69,53 @@ def as_names(value: Any) -> tuple[str, ...]:
     return names
 
 
-def check_count(name: str, value: Any) -> None:
-    if as_whole(value, name) < 1:
-        raise ValueError(f"{name}: found {short(value)}, expected at least 1")
-
-
 def whole_number(name: str, value: Any, *, least: int) -> int:
     """Return an argument that is a whole number, of Python or NumPy, and at least so much."""
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-        raise TypeError(f"{name}: found {value!r}, expected a whole number")
+        raise TypeError(f"{name}: found {short(value)}, expected a whole number")
     if value < least:
-        raise ValueError(f"{name}: found {value}, expected at least {least}")
+        raise ValueError(f"{name}: found {short(int(value))}, expected at least {least}")
     return int(value)
+
+
+def file_path(name: str, value: Any, expected: str) -> Path:
+    """Return an argument that is a path."""
+    if not isinstance(value, (str, os.PathLike)):
+        raise TypeError(f"{name}: found {kind_of(value)}, expected {expected}")
+    return Path(value)
+
+
+def file_paths(name: str, value: Any, expected: str) -> list[Path]:
+    """Return an argument that is a path, or several in an order."""
+    if isinstance(value, (str, os.PathLike)):
+        return [Path(value)]
+    # A frame would be taken for the names of its columns, and an open file for its lines.
+    is_other = any(hasattr(type(value), attribute) for attribute in ("columns", "read"))
+    if is_other or isinstance(value, (bytes, Mapping)):
+        raise TypeError(f"{name}: found {kind_of(value)}, expected {expected}")
+    entries = in_order(name, value, expected)
+    for entry in entries:
+        if not isinstance(entry, (str, os.PathLike)):
+            raise TypeError(f"{name}: found {kind_of(entry)} in a list, expected {expected}")
+    return [Path(entry) for entry in entries]
+
+
+def in_order(name: str, value: Any, expected: str) -> list[Any]:
+    """Return the entries of an argument that has several, in an order that is its own."""
+    if not isinstance(value, Iterable):
+        raise TypeError(f"{name}: found {kind_of(value)}, expected {expected}")
+    if isinstance(value, Set) and not isinstance(value, Reversible):  # as a dict's keys are
+        raise TypeError(
+            f"{name}: found {kind_of(value)}, whose order differs from run to run, expected "
+            f"{expected}; pass a list, such as sorted({name})"
+        )
+    return list(value)
+
+
+def kind_of(value: object) -> str:
+    """Return the type of a value, with its article."""
+    kind = type(value).__name__
+    return f"an {kind}" if kind[0] in "aeiouAEIOU" else f"a {kind}"
 
 
 def one_of(name: str, value: Any, known: tuple[str, ...]) -> str:

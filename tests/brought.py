@@ -127,15 +127,27 @@ def _row_bytes(rows):
     return [row.tobytes() for row in np.ascontiguousarray(rows)]
 
 
+def number_of(era):
+    """The number of an era; None where it has none."""
+    digits = era.removeprefix("era")
+    is_number = digits.isascii() and digits.isdigit() and len(digits) <= 100
+    return int(digits) if is_number else None
+
+
 def in_time(eras):
     """The eras that there are, by number; those that have none come last."""
+    numbers = {era: number_of(era) for era in eras}
+    return sorted(numbers, key=lambda era: (numbers[era] is None, numbers[era] or 0, era))
 
-    def key(era):
-        digits = era.removeprefix("era")
-        is_number = digits.isascii() and digits.isdigit() and len(digits) <= 100
-        return not is_number, int(digits) if is_number else 0, era
 
-    return sorted(set(eras), key=key)
+def fault_of_rows(*brought):
+    """Why tables cannot be one set: "era" for one number in two spellings, "id" for a row twice."""
+    eras = {era for one in brought for era in one.eras}
+    numbers = [number for number in map(number_of, eras) if number is not None]
+    if len(set(numbers)) < len(numbers):
+        return "era"
+    rows = [row for one in brought for row in zip(one.eras, one.ids, strict=True)]
+    return "id" if len(set(rows)) < len(rows) else None
 
 
 def _names(prefix, least, most):
@@ -177,7 +189,7 @@ def _is_plain(name):
 @st.composite
 def tables(draw, shape, *, least_rows=1):
     """A table of this shape, with any ids, eras, values and types that are read."""
-    names = draw(st.lists(era_names, min_size=least_rows, max_size=6, unique=True))
+    names = draw(st.lists(era_names, min_size=least_rows, max_size=6, unique_by=_known_by))
     scale = draw(st.sampled_from([1, 1, 1, 1, 30]))
     sizes = [scale * draw(st.integers(1, 9)) for _ in names]
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
@@ -186,7 +198,7 @@ def tables(draw, shape, *, least_rows=1):
         rng.shuffle(eras)
     eras = [names[place] for place in eras]
     rows = len(eras)
-    ids = draw(_ids(rows, rng))
+    ids = draw(_ids(eras, rng))
     data_types = draw(_data_types(rows, rng))
     made = {
         shape.id: draw(_text_column(ids)),
@@ -213,16 +225,37 @@ def tables(draw, shape, *, least_rows=1):
     return Brought(shape, table, ids, eras, data_types or [None] * rows, digits, numbers)
 
 
+def _known_by(era):
+    number = number_of(era)
+    return era if number is None else number
+
+
 @st.composite
-def _ids(draw, rows, rng):
-    kind = draw(st.sampled_from(["numbers", "texts", "one", "shared"]))
+def _ids(draw, eras, rng):
+    """Each id once, or once in each era."""
+    rows = len(eras)
+    kind = draw(st.sampled_from(["numbers", "texts", "shared"]))
     if kind == "numbers":
         return [f"n{number:015x}" for number in rng.permutation(rows)]
-    if kind == "one":
-        return [draw(texts)] * rows
-    some = draw(st.lists(texts, min_size=1, max_size=5))
-    numbered = rng.integers(0, len(some), rows)
-    return [some[i] + (f"{row}" if kind == "texts" else "") for row, i in enumerate(numbered)]
+    some = draw(st.lists(texts, min_size=1, max_size=5, unique=True))
+    if kind == "texts":
+        return _once([some[place] for place in rng.integers(0, len(some), rows)])
+    return _once_in_each([some[place] for place in rng.integers(0, len(some), rows)], eras)
+
+
+def _once(names):
+    """The names, of which those that were there before get a number."""
+    return _once_in_each(names, [""] * len(names))
+
+
+def _once_in_each(names, eras):
+    taken, made = set(), []
+    for row, (name, era) in enumerate(zip(names, eras, strict=True)):
+        made.append(name if (name, era) not in taken else f"{name}{row}")
+        while (made[-1], era) in taken:
+            made[-1] += "'"
+        taken.add((made[-1], era))
+    return made
 
 
 @st.composite

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from brought import FLOATS, INTEGERS, texts
+from brought import FLOATS, INTEGERS, number_of, texts
+from hypothesis import assume
 from hypothesis import strategies as st
 
 from numerai_sequence import FeatureError, SourceError
@@ -149,6 +151,30 @@ def a_name_that_is_not_there(draw, brought):
     return Damage(brought.table, kind=FeatureError, names=[unknown], options=options)
 
 
+def a_row_twice(draw, brought):
+    rows = list(zip(brought.eras, range(brought.rows), strict=True))
+    pairs = [(a, b) for era, a in rows for other, b in rows[a + 1 :] if era == other]
+    assume(pairs)
+    first, second = draw(st.sampled_from(pairs))
+    name = brought.shape.id
+    return Damage(with_value(brought.table, name, second, brought.ids[first]), name, second)
+
+
+def an_era_in_two_spellings(draw, brought):
+    counts = Counter(brought.eras)
+    rows = [
+        row
+        for row, era in enumerate(brought.eras)
+        if counts[era] > 1 and number_of(era) is not None
+    ]
+    assume(rows)
+    row = draw(st.sampled_from(rows))
+    number = number_of(brought.eras[row])
+    others = {f"{number}", f"{number:07d}", f"era{number}", f"era{number:06d}"}
+    other = draw(st.sampled_from(sorted(others - {brought.eras[row]})))
+    return Damage(with_value(brought.table, "era", row, other), "era")
+
+
 @st.composite
 def damages(draw, brought):
     """Damage of any kind that there can be to a table."""
@@ -156,7 +182,7 @@ def damages(draw, brought):
         *[a_value_that_is_none_of_the_five] * 4,  # there are many
         *(a_null, bytes_that_are_no_text, a_missing_column),
         *(another_index, another_type, a_column_twice, no_rows, no_features),
-        a_name_that_is_not_there,
+        *(a_name_that_is_not_there, a_row_twice, an_era_in_two_spellings),
         *([a_number_beyond_float32] if brought.shape.targets else []),
     ]
     return draw(st.sampled_from(kinds))(draw, brought)

@@ -22,7 +22,7 @@ STAGES = [
     ("format", "layout manifest feature_sets flatbuffer ipc"),
     (
         "writing",
-        """steps claim scratch parquet source columns difference output windows plan filler
+        """steps claim scratch parquet source columns ids difference output windows plan filler
         batches portions writer""",
     ),
     ("reading", "memory guard opened checking mapped paging contents rows shards selection"),

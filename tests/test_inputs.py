@@ -17,6 +17,7 @@ from brought import (
     columns,
     count_outcome,
     examples,
+    fault_of_rows,
     feature_column,
     in_time,
     multiset,
@@ -148,6 +149,7 @@ def test_what_is_damaged_is_refused_by_file_column_and_row(data):
     options = data.draw(options_of_writing) | damage.options
     with reading_in_pieces(data.draw) as folder:
         paths = [write(folder / "it's.parquet")]
+        assume(other is None or damage.kind is FeatureError or not fault_of_rows(brought, other))
         if other:
             good = data.draw(writings(other))(folder / "good.parquet")
             paths.insert(data.draw(st.integers(0, 1)), good)
@@ -220,6 +222,11 @@ def test_two_sources_are_read_as_one_or_refused(data):
             kind = SourceError if asked is None or is_second else FeatureError
             damage = Damage(table, column, kind=kind, names=[column])
             check_refusal(refusal(paths, folder, kind, **options), damage, paths[1], paths[0])
+        elif fault := fault_of_rows(*brought):
+            error = refusal(paths, folder, SourceError, **options)
+            column = shape.id if fault == "id" else "era"
+            assert (error.path, error.column) == (paths[1], column)
+            assert str(paths[0]) in str(error)
         else:
             with write_shards(paths, folder / "set", progress=False, **options) as shards:
                 names = shards.features, shards.targets

@@ -270,18 +270,38 @@ def without_data_type(table, rows):
 
 
 def test_data_types_may_be_missing_before_and_after(whole, tmp_path):
-    table = as_of(whole, KNOWN)
-    folder = write(without_data_type(table, slice(0, 90, 2)), tmp_path)
-    newer = without_data_type(changed(table, "data_type", slice(10, 30), "test"), slice(20, 95, 3))
+    table = without_data_type(as_of(whole, KNOWN), slice(0, 90, 2))
+    folder = write(table, tmp_path)
+    # Some of those that are missing come, some others change, and the rest stays missing.
+    newer = changed(table, "data_type", slice(10, 31), "test")
     found = refresh(folder, newer)
-    before, after = (
-        without_data_type(table, slice(0, 90, 2))["data_type"].to_pylist(),
-        newer["data_type"].to_pylist(),
-    )
-    assert found.data_types == sum(a != b for a, b in zip(before, after, strict=True)) > 0
+    before, after = table["data_type"].to_pylist(), newer["data_type"].to_pylist()
+    assert found.data_types == sum(a != b for a, b in zip(before, after, strict=True)) == 21
+    assert after.count(None) == 34
     assert rows_of(folder) == rows_of(write(newer, tmp_path / "anew"))
     with open_shards(folder) as shards:
         shards.verify()
+
+
+@pytest.mark.parametrize("is_column_there", [True, False])
+def test_data_types_that_a_set_lacks_are_filled_in(whole, tmp_path, is_column_there):
+    table = as_of(whole, KNOWN)
+    older = no_data_types(table) if is_column_there else no_column_of_data_types(table)
+    folder = write(older, tmp_path)
+    assert not refresh(folder, older).is_needed
+    assert refresh(folder, table).data_types == table.num_rows
+    assert rows_of(folder) == rows_of(write(table, tmp_path / "anew"))
+    with open_shards(folder) as shards:
+        assert shards.data_types == ["train"]
+        shards.verify()
+
+
+def test_new_eras_of_a_file_without_data_types_have_none(whole, folder):
+    newer = as_of(whole, KNOWN + 1)
+    newer = newer.filter(pc.equal(newer["era"], "0027"))
+    assert refresh(folder, no_column_of_data_types(newer)).data_types == 0
+    with open_shards(folder) as shards:
+        assert shards.column("data_type").null_count == newer.num_rows
 
 
 def test_an_older_patch_stays_for_what_the_newer_one_lacks(whole, folder):
@@ -322,6 +342,59 @@ def test_parts_and_pickles_of_a_refreshed_set_are_patched_too(whole, folder):
             expected = [by_id[id_] for id_ in part.column("id").to_pylist()]
             np.testing.assert_array_equal(values, np.array(expected, np.float32))
             part.close()
+
+
+def test_a_glob_of_a_refreshed_set_is_the_set(whole, folder):
+    for era in (KNOWN + 1, KNOWN + 3):
+        refresh(folder, as_of(whole, era))
+    assert len(read_manifest(folder).patches) > 1
+    with open_shards(folder) as shards:
+        for glob in (folder / "*.arrow", f"{folder}/[ps]*"):
+            with open_shards(glob) as found:
+                assert found.paths == shards.paths  # in the order of the set, too
+                assert found.manifest == shards.manifest
+                assert found.fingerprint == shards.fingerprint
+                assert found.column("id") == shards.column("id")
+                for target in shards.targets:
+                    np.testing.assert_array_equal(found.column(target), shards.column(target))
+                assert NumeraiSequence(glob, missing_target="drop").rows > 0
+
+
+def test_some_files_of_a_refreshed_set_are_patched(whole, folder):
+    newer = as_of(whole, KNOWN + 3)
+    refresh(folder, newer)
+    by_id = dict(zip(newer["id"].to_pylist(), newer["target_b"].to_pylist(), strict=True))
+    patches = sorted(folder.glob("patch-*"))
+    with open_shards(folder) as shards:
+        paths = shards.paths
+    for files in (
+        folder / "shard-0[12].arrow",
+        folder / "*[12].arrow",  # and a patch, perhaps
+        str(paths[2]),
+        [paths[3], *patches, paths[0]],
+        [*map(str, patches), str(paths[1])],
+    ):
+        with open_shards(files) as found:
+            assert 0 < len(found) < len(paths)
+            values = found.column("target_b").to_numpy()
+            expected = [by_id[id_] for id_ in found.column("id").to_pylist()]
+            np.testing.assert_array_equal(values, np.array(expected, np.float32))
+            missing = int(np.isnan(values).sum())
+            assert found.missing.get("target_b", 0) == missing
+            found.verify()
+    with open_shards([paths[3], *patches, paths[0]]) as found:
+        assert found.paths == [paths[3], paths[0]]
+
+
+def test_patches_alone_are_no_set(whole, folder):
+    refresh(folder, as_of(whole, KNOWN + 3))
+    patches = sorted(folder.glob("patch-*"))
+    for files in (folder / "patch-*.arrow", patches, str(patches[0])):
+        with pytest.raises(ManifestError, match="a patch, expected shard files; ") as caught:
+            open_shards(files)
+        assert str(folder) in str(caught.value)
+    with pytest.raises(ManifestError, match="named twice"):
+        open_shards([folder / "shard-00.arrow", patches[0], patches[0]])
 
 
 def test_the_fingerprint_is_another(whole, folder):
@@ -409,6 +482,18 @@ def a_target_less(table):
     return changed(table, "target", [9], None)
 
 
+def a_data_type_less(table):
+    return without_data_type(table, [9])
+
+
+def no_data_types(table):
+    return without_data_type(table, slice(None))
+
+
+def no_column_of_data_types(table):
+    return table.drop_columns(["data_type"])
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -419,7 +504,16 @@ def a_target_less(table):
         (an_id_twice, "of era 0001 is there twice"),
         (another_era, "is of era 000[15] in the set"),
         (a_row_less, r"era 0001 has \d+ rows, and \d+ in the set"),
-        (a_target_less, "has no target any more, which is"),
+        (a_target_less, r"'target': id 'n0+9' of era 0001 has no target any more, which is 9.0 in"),
+        (
+            a_data_type_less,
+            "'data_type': id 'n0+9' of era 0001 has no data_type any more, which is",
+        ),
+        (no_data_types, r"'data_type': id 'n\w+' of era 000. has no data_type any more, which is"),
+        (
+            no_column_of_data_types,
+            "has no data_type any more, which is 'train' in the set; write the",
+        ),
     ],
 )
 def test_what_does_not_fit_is_refused_with_the_reason(whole, folder, change, message):

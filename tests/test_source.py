@@ -170,7 +170,7 @@ def test_an_index_that_may_be_something_else_than_ids_is_refused(tmp_path, index
     assert "the one pandas index; add the column, or make the ids the index" in str(error)
 
 
-def test_ids_that_are_there_twice_or_empty_are_kept(tmp_path):
+def test_ids_that_are_empty_or_come_again_in_other_eras_are_kept(tmp_path):
     ids = ["", "a", "a", "", "b", "a"]
     table = numerai_table(rows=6, id_is="column")
     path = save(with_column(table, "id", pa.array(ids)), tmp_path / "train.parquet")
@@ -179,13 +179,13 @@ def test_ids_that_are_there_twice_or_empty_are_kept(tmp_path):
     assert sorted(zip(*rows, strict=True)) == sorted(zip(range(6), ids, strict=True))
 
 
-def test_eras_are_the_same_only_where_they_are_spelled_alike(tmp_path):
-    eras = ["1", "0001", "era1", "", "1\0", "9" * 5000, "99999999999999999999", "X"]
+def test_eras_of_any_text_are_kept_in_the_order_of_time(tmp_path):
+    eras = ["0001", "2", "era3", "", "1\0", "9" * 5000, "99999999999999999999", "X"]
     table = numerai_table(rows=8)
     path = save(with_column(table, "era", pa.array(eras)), tmp_path / "train.parquet")
     with write_shards(path, tmp_path / "shards", num_shards=3, progress=False) as shards:
         assert shards.era_rows == dict.fromkeys(eras, 1)
-        in_time = ["0001", "1", "era1", "99999999999999999999", "", "1\0", "9" * 5000, "X"]
+        in_time = ["0001", "2", "era3", "99999999999999999999", "", "1\0", "9" * 5000, "X"]
         assert shards.eras == in_time
         for row, era in enumerate(eras):
             sequence = NumeraiSequence(shards, eras=[era])

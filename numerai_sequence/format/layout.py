@@ -23,9 +23,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 
-from ..checks import check_count, short
+from ..checks import short, whole_number
 from .encoding import ENCODINGS, row_bytes, value_dtype
 
 VERSIONS = (1, 2)
@@ -48,13 +49,20 @@ class WriteOptions:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        check_count("num_shards", self.num_shards)
+        # NumPy's numbers and strings become Python's, as JSON and the digest of a run need them.
+        self._set("num_shards", whole_number("num_shards", self.num_shards, least=1))
         if self.mix_eras is not None:
-            check_count("mix_eras", self.mix_eras)
+            self._set("mix_eras", whole_number("mix_eras", self.mix_eras, least=1))
         if self.encoding not in ENCODINGS:
             raise ValueError(f"encoding: found {short(self.encoding)}, expected one of {ENCODINGS}")
-        if isinstance(self.seed, bool) or not isinstance(self.seed, int) or self.seed < 0:
+        self._set("encoding", str(self.encoding))
+        is_whole = isinstance(self.seed, (int, np.integer)) and not isinstance(self.seed, bool)
+        if not is_whole or self.seed < 0:
             raise ValueError(f"seed: found {short(self.seed)}, expected an integer of at least 0")
+        self._set("seed", int(self.seed))
+
+    def _set(self, name: str, value: int | str) -> None:
+        object.__setattr__(self, name, value)  # for others it is frozen
 
 
 @dataclass(frozen=True)

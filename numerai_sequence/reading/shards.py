@@ -10,6 +10,7 @@ import operator
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -20,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from ..checks import digest, short
+from ..checks import digest, file_paths, short
 from ..errors import CorruptShardError, ManifestError
 from ..format.encoding import Bytes, row_bytes
 from ..format.layout import MANIFEST, META_COLUMNS, Manifest
@@ -35,6 +36,10 @@ from .paging import Pager
 from .rows import Rows
 
 _TRIES = 20
+_SHARDS = (
+    "the folder of a shard set, a glob, or a list of its shard files; write_shards makes one of "
+    "Parquet files"
+)
 
 PathLike = str | os.PathLike[str]
 
@@ -386,8 +391,11 @@ def open_shards(path: PathLike | Iterable[PathLike]) -> ShardSet:
 
     Parameters
     ----------
-    path : path or sequence of paths
-        A folder; or some of its shard files, as a list or as a glob ("shards/shard-0*.arrow").
+    path : path or iterable of paths
+        A folder; or some of its shard files, as a list in any order, or as a glob
+        ("shards/shard-0*.arrow") in the order of the set. Patches of a refresh that are among them
+        are no shard files, and left out: those of a set apply to each of its shard files that is
+        opened.
 
     Returns
     -------
@@ -399,14 +407,40 @@ def open_shards(path: PathLike | Iterable[PathLike]) -> ShardSet:
         There is no manifest, it is damaged or of another version, or does not know a file.
     CorruptShardError
         A shard file's size or schema is wrong.
+    TypeError
+        `path` is something else, such as a frame.
     """
-    if isinstance(path, (str, os.PathLike)):
-        if os.path.isdir(path) or not (os.path.isfile(path) or glob.has_magic(os.fspath(path))):
-            return _open_folder(Path(path))
-        files = [Path(file) for file in sorted(glob.glob(os.fspath(path)) or [os.fspath(path)])]
-    else:
-        files = [Path(file) for file in path]
-    return _open_files(files)
+    files = file_paths("shards", path, _SHARDS)
+    if not isinstance(path, (str, os.PathLike)):
+        return _open_files(files)
+    text = os.fspath(path)
+    if os.path.isdir(text) or not (os.path.isfile(text) or glob.has_magic(text)):
+        _check_no_parquet(files[0])
+        return _open_folder(files[0])
+    return _open_files([Path(file) for file in glob.glob(text) or [text]], is_glob=True)
+
+
+class _ParquetError(ManifestError, TypeError):
+    """A Parquet file was given for a shard set, which is as wrong as a frame."""
+
+
+def _check_no_parquet(path: Path) -> None:
+    if _is_parquet(path):
+        raise _ParquetError(
+            f"{path}: a Parquet file, expected a shard set; write one first with "
+            f"write_shards({str(path)!r}, 'shards/')",
+            path=path,
+        )
+
+
+def _is_parquet(path: Path) -> bool:
+    if path.suffix == ".parquet":
+        return not path.is_dir()
+    with suppress(OSError):
+        if path.is_file():  # a pipe would wait
+            with open(path, "rb") as file:
+                return file.read(4) == b"PAR1"
+    return False
 
 
 def _open_folder(folder: Path) -> ShardSet:
@@ -424,21 +458,33 @@ def _open_folder(folder: Path) -> ShardSet:
     return ShardSet(folder, manifest)
 
 
-def _open_files(files: list[Path]) -> ShardSet:
+def _open_files(files: list[Path], *, is_glob: bool = False) -> ShardSet:
     folders = {file.parent for file in files}
     if len(folders) != 1:
         found = "no shard file" if not folders else f"shard files of {len(folders)} folders"
         raise ManifestError(f"found {found}; expected those of one shard set", found=len(folders))
     [folder] = folders
+    _check_no_parquet(files[0])
     manifest = read_manifest(folder)
     known = {shard.file: shard for shard in manifest.shards}
     if len(set(files)) != len(files):
         raise ManifestError(f"{folder}: a shard file is named twice", path=folder)
-    for file in files:
+    patches = {patch.file for patch in manifest.patches}
+    shards = [file for file in files if file.name not in patches]
+    if not shards:
+        raise ManifestError(
+            f"{files[0]}: a patch, expected shard files; patches apply to each shard file that is "
+            f"opened: open some of these, or the folder {folder}",
+            path=files[0],
+        )
+    for file in shards:
         if file.name not in known:
             raise ManifestError(
                 f"{file}: not a shard of {folder / MANIFEST}; expected one of {len(known)} files "
                 f"such as {next(iter(known), None)}",
                 path=file,
             )
-    return ShardSet(folder, replace(manifest, shards=tuple(known[file.name] for file in files)))
+    names = [file.name for file in shards]
+    if is_glob:  # a newer file's name may sort before an older one's
+        names = [name for name in known if name in names]
+    return ShardSet(folder, replace(manifest, shards=tuple(known[name] for name in names)))

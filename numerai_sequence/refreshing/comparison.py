@@ -17,12 +17,14 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ..checks import short
 from ..errors import SourceError
 from ..format.layout import Batch, Manifest, Patch, Place, Shard
 from ..reading.contents import check_column
 from ..reading.paging import advise
 from ..reading.shards import ShardSet
 from ..writing.batches import count_missing, count_values, see_on_disk
+from ..writing.ids import do_differ, find_twice
 from ..writing.source import Source
 from ..writing.windows import Placement
 
@@ -64,6 +66,8 @@ class Comparison:
         self._columns = ("data_type", *shards.targets)
         # Of each record batch that was compared with: itself, and which of its rows were seen.
         self._known: dict[int, tuple[pa.RecordBatch, npt.NDArray[np.bool_]]] = {}
+        # The record batches of those whose eras have ids in common.
+        self._repeating: set[int] = set()
         # Of each record batch: rows of it that differ in a column, and what they have now.
         self._changes: dict[int, dict[str, list[tuple[npt.NDArray[Any], pa.Array]]]] = {}
         self.filled: Counter[str] = Counter()
@@ -76,8 +80,8 @@ class Comparison:
         Raises
         ------
         SourceError
-            The set lacks such a row, or has it in another era; an id is there twice; or a target
-            has no value any more.
+            The set lacks such a row, has it twice, or has it in another era; a row comes twice; or
+            a target or data type has no value any more.
         CorruptShardError
             A shard file does not hold what the manifest tells of.
         """
@@ -90,11 +94,12 @@ class Comparison:
     def _compare(self, source: Source, batch: int, rows: pa.Table) -> None:
         rows = rows.combine_chunks()
         known, seen = self._open(batch)
-        found = pc.index_in(rows["id"], value_set=known["id"]).combine_chunks()
-        if found.null_count:
-            row = pc.index(found.is_null(), True).as_py()
-            raise _refused(source, rows, row, "is not in the set")
-        places = found.to_numpy().astype(np.int64)
+        if batch in self._repeating:
+            places = _find_by_era(source, known, rows)
+        else:
+            places = _find(known, rows)
+        if (places < 0).any():
+            raise _refused(source, rows, int(np.argmin(places)), "is not in the set")
         _see(source, seen, rows, places)
         before = pa.Table.from_batches([known]).take(places)
         is_other = pc.not_equal(before["era"], rows["era"])
@@ -119,6 +124,8 @@ class Comparison:
             known = self._shards.batches(place)[number].select(columns)
             for name in columns:  # texts may lead astray
                 check_column(known, name, self._meta(batch), self._shards.paths[place])
+            if not do_differ(known["id"]):
+                self._repeating.add(batch)
             self._known[batch] = known, np.zeros(known.num_rows, bool)
         return self._known[batch]
 
@@ -132,6 +139,9 @@ class Comparison:
             same = pc.fill_null(pc.equal(old, new), False).to_numpy()
             both = old.is_null().to_numpy() & new.is_null().to_numpy()
             differs = np.flatnonzero(~(same | both))
+            lost = differs[new.is_null().to_numpy()[differs]]
+            if len(lost):
+                raise _lost(source, rows, int(lost[0]), name, short(old[lost[0]].as_py()))
             self.data_types += len(differs)
             return differs
         was, now = before[name].to_numpy(), rows[name].to_numpy()
@@ -139,8 +149,7 @@ class Comparison:
         differs = np.flatnonzero((was != now) & ~(was_missing & is_missing))
         lost = differs[is_missing[differs]]
         if len(lost):
-            what = f"has no {name} any more, which is {was[lost[0]]} in the set"
-            raise _refused(source, rows, int(lost[0]), what, column=name)
+            raise _lost(source, rows, int(lost[0]), name, was[lost[0]])
         filled = int(was_missing[differs].sum())
         self.filled[name] += filled
         self.corrected[name] += len(differs) - filled
@@ -237,6 +246,29 @@ def with_patches(
     return replace(manifest, shards=now, patches=tuple(kept))
 
 
+def _find(known: pa.RecordBatch, rows: pa.Table) -> npt.NDArray[np.int64]:
+    """Return the places of rows' ids in a record batch; -1 where it has none."""
+    found = pc.index_in(rows["id"], value_set=known["id"]).fill_null(-1)
+    return np.asarray(found.to_numpy(), np.int64)
+
+
+def _find_by_era(source: Source, known: pa.RecordBatch, rows: pa.Table) -> npt.NDArray[np.int64]:
+    """Return the same of a record batch whose eras have ids in common."""
+    places = np.full(rows.num_rows, -1)
+    for era in pc.unique(rows["era"]):
+        of_era, there = (np.flatnonzero(pc.equal(r["era"], era)) for r in (rows, known))
+        wanted, held = rows.take(of_era), known.take(pa.array(there))
+        twice = find_twice(held)
+        if twice is not None:
+            what = f"found id {held['id'][twice[1]].as_py()!r} of era {era} twice in the set"
+            raise source.error(
+                f"{what}; {WRITE_AGAIN}, from files that have it once", column=source.id_name
+            )
+        found = _find(held, wanted)
+        places[of_era] = np.where(found < 0, -1, there[found])
+    return places
+
+
 def _see(
     source: Source,
     seen: npt.NDArray[np.bool_],
@@ -250,6 +282,11 @@ def _see(
     if again.any():
         raise _refused(source, rows, int(np.argmax(again)), "is there twice")
     seen[places] = True
+
+
+def _lost(source: Source, rows: pa.Table, row: int, name: str, before: object) -> SourceError:
+    what = f"has no {name} any more, which is {before} in the set"
+    return _refused(source, rows, row, what, column=name)
 
 
 def _refused(

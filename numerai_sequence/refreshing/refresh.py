@@ -22,6 +22,7 @@ from ..format.manifest import read_manifest
 from ..ordering.eras import sort_eras
 from ..progress import progress_bar
 from ..reading.shards import ShardSet, open_shards
+from ..writing.ids import check_eras
 from ..writing.output import Output
 from ..writing.plan import OTHER_BYTES, Plan, make_plan, name_run
 from ..writing.portions import InTurn, Work, fill_all, seal_all
@@ -104,7 +105,7 @@ def refresh_set(
     folder : path
         Of the set.
     sources : path or sequence of paths
-        Each era is in one of them.
+        Each row is in one of them.
     dry_run : bool
         Only find out what is to be done.
     progress : bool
@@ -178,19 +179,14 @@ def _check_columns(manifest: Manifest, sources: Sequence[Source]) -> None:
 def _check_eras(
     shards: ShardSet, sources: Sequence[Source], counts: Sequence[Counter[str]]
 ) -> None:
-    """Check that each era is in one source, and has as many rows there as in the set."""
-    known = shards.era_rows
-    owner: dict[str, Source] = {}
+    """Check that each era has as many rows in the sources as in the set, and none twice."""
+    known, rows = shards.era_rows, sum(counts, Counter())
+    check_eras(sources, counts, known, shards.folder)
     for source, eras in zip(sources, counts, strict=True):
-        for era, rows in eras.items():
-            if era in owner:
-                raise source.error(f"era {era} is also in {owner[era].path}; leave one out")
-            owner[era] = source
-            if known.get(era, rows) != rows:
-                raise source.error(
-                    f"era {era} has {rows:,} rows, and {known[era]:,} in the set; {NOT_THE_SAME}",
-                    column="era",
-                )
+        for era in eras:
+            if known.get(era, rows[era]) != rows[era]:
+                what = f"era {era} has {rows[era]:,} rows, and {known[era]:,} in the set"
+                raise source.error(f"{what}; {NOT_THE_SAME}", column="era")
 
 
 def _compare(shards: ShardSet, sources: Sequence[Source], progress: bool) -> Comparison:
@@ -259,7 +255,8 @@ def _add_eras(
         plan, names = _name_shards(plan, output.generation())
         options = manifest.options
         run = name_run(sources, options, plan, names)
-        work = Work(writing.absolute(), run, names, plan, options)
+        paths = tuple(source.path for source in sources)
+        work = Work(writing.absolute(), run, names, paths, plan, options)
         with Steps(writing, run, len(names)) as steps:
             portions = InTurn(work, progress=progress)
             files = list(fill_all(portions, sources, steps))

@@ -23,6 +23,7 @@ from ..format.layout import (
     shard_schema,
 )
 from ..ordering.eras import sort_eras
+from .ids import check_window
 from .plan import Plan
 from .scratch import Scratch
 
@@ -34,6 +35,8 @@ class Mixer:
     ----------
     scratches : sequence of Scratch
         One for each source. Their rows are packed.
+    sources : sequence of path
+        For errors.
     plan : Plan
     options : WriteOptions
     shards : collection of int
@@ -43,11 +46,13 @@ class Mixer:
     def __init__(
         self,
         scratches: Sequence[Scratch],
+        sources: Sequence[Path],
         plan: Plan,
         options: WriteOptions,
         shards: Collection[int],
     ) -> None:
         self._scratches = scratches
+        self._sources = sources
         self._plan = plan
         self._options = options
         features = len(plan.features)
@@ -61,7 +66,13 @@ class Mixer:
             self._digits = np.empty((rows, features), np.int8)
 
     def write(self, path: Path, shard: int, progress: Callable[[int], object]) -> tuple[Batch, ...]:
-        """Write a shard file; `progress` is called with the rows of each record batch."""
+        """Write a shard file; `progress` is called with the rows of each record batch.
+
+        Raises
+        ------
+        SourceError
+            A row is there twice.
+        """
         batches = []
         with open(path, "wb") as file, pa.ipc.new_file(file, self._schema) as writer:
             for number in self._plan.windows_of(shard):
@@ -79,14 +90,16 @@ class Mixer:
         places = np.empty_like(order)
         places[order] = np.arange(window.rows)
         packed = self._packed[: window.rows]
-        metas, start = [], 0
-        for scratch in self._scratches:
+        metas, paths, start = [], [], 0
+        for path, scratch in zip(self._sources, self._scratches, strict=True):
             if scratch.rows[number]:
                 stop = start + scratch.rows[number]
                 scratch.read_features(number, places[start:stop], packed)
                 metas.append(scratch.read_meta(number))
+                paths.append(path)
                 start = stop
         meta = pa.concat_tables(metas).take(order).combine_chunks()
+        check_window(meta, paths)
         columns = [meta[name].chunk(0) for name in self._schema.names[:-1]]
         columns.append(_tensor(self._encode(packed), self._schema.field(FEATURES).type))
         return pa.RecordBatch.from_arrays(columns, schema=self._schema)

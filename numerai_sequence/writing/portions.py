@@ -7,7 +7,7 @@ in this process, or many at a time in others that see the same files.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
@@ -38,6 +38,7 @@ class Work:
         As of `Steps`.
     names : tuple of str
         Of the shard files.
+    sources : tuple of path
     plan : Plan
     options : WriteOptions
     """
@@ -45,6 +46,7 @@ class Work:
     folder: Path
     run: str
     names: tuple[str, ...]
+    sources: tuple[Path, ...]
     plan: Plan
     options: WriteOptions
 
@@ -55,6 +57,9 @@ class Work:
 
     def scratches(self) -> list[Scratch]:
         return [self.scratch(source) for source in range(len(self.plan.source_rows))]
+
+    def mixer(self, shards: Collection[int]) -> Mixer:
+        return Mixer(self.scratches(), self.sources, self.plan, self.options, shards)
 
     def drop(self, shard: int) -> None:
         """Delete the scratch of a shard file."""
@@ -98,7 +103,7 @@ class InTurn:
 
     def seal(self, shards: Sequence[int], note: Callable[[int, Shard], None]) -> None:
         work = self._work
-        mixer = Mixer(work.scratches(), work.plan, work.options, shards)
+        mixer = work.mixer(shards)
         before: Future[None] | None = None
         with ThreadPoolExecutor(1) as sealer, _shard_bar(work, shards, self._progress) as bar:
             for number in shards:
@@ -165,7 +170,7 @@ def _fill(work: Work, number: int, path: Path) -> SourceFile:
 
 def _seal(work: Work, number: int) -> Shard:
     path = work.folder / work.names[number]
-    mixer = Mixer(work.scratches(), work.plan, work.options, [number])
+    mixer = work.mixer([number])
     with replaced(path) as beside:  # the task of a run that was killed may still be at the same
         batches = mixer.write(beside, number, lambda rows: None)
     return seal(path, batches)

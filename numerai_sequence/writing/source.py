@@ -45,6 +45,14 @@ class Source:
     path : path
         The ids are in a string column ``id``, or else in the file's one pandas index.
 
+    Attributes
+    ----------
+    rows : int
+    id_name : str
+        Of the column of the ids.
+    features, targets, others : tuple of str
+        Of the columns: all features, all targets, and what may be a target: all numbers.
+
     Raises
     ------
     SourceError
@@ -62,11 +70,11 @@ class Source:
             what = "found two columns of this name, expected one; rename or leave out the other"
             raise self.error(what, column=twice[0])
         self.rows: int = self.file.metadata.num_rows
-        self._id = self._find_id()
-        columns = [name for name in names if name != self._id]
+        self.id_name = self._find_id()
+        columns = [name for name in names if name != self.id_name]
         self.features = tuple(name for name in columns if name.startswith(FEATURE_PREFIX))
         self.targets = tuple(name for name in columns if name.startswith(_TARGET_PREFIX))
-        taken = {*self.features, *META_COLUMNS, self._id}
+        taken = {*self.features, *META_COLUMNS, self.id_name}
         self.others = tuple(name for name in names if name not in taken)
         self._require("era", _is_string, "strings")
         if "data_type" in names:
@@ -128,12 +136,12 @@ class Source:
         SourceError
             Naming the file, the column and the row of the first value that cannot be kept.
         """
-        names = [self._id, "era", *targets]
+        names = [self.id_name, "era", *targets]
         names += ["data_type"] if "data_type" in self._schema.names else []
         first_row = chunk.first_row
         for table in self.file.iterate(chunk.groups, names):
             columns: dict[str, Any] = {
-                "id": self._strings(table, self._id, first_row, "an id"),
+                "id": self._strings(table, self.id_name, first_row, "an id"),
                 "era": self._strings(table, "era", first_row, "an era"),
                 "data_type": self._strings(table, "data_type", first_row)
                 if "data_type" in names

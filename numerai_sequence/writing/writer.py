@@ -31,6 +31,7 @@ from ..format.layout import Manifest, WriteOptions
 from ..progress import progress_bar
 from .batches import count_values
 from .columns import choose_columns
+from .ids import check_eras
 from .output import Output
 from .plan import make_plan, name_run
 from .portions import AtOnce, InTurn, Portions, Work, fill_all, seal_all
@@ -124,6 +125,7 @@ def _write_set(
     """Write a set; return False if another process has just written it."""
     features, targets = choose_columns(sources, options.features, options.targets)
     counts = [count_eras(source, progress) for source in sources]
+    check_eras(sources, counts)
     plan = make_plan(sources, counts, features, targets, options, block_bytes=BLOCK_BYTES)
     needed_bytes = plan.disk_bytes(options, at_once=executor is not None)
     with output.writing(needed_bytes) as folder:
@@ -131,7 +133,8 @@ def _write_set(
             return False
         names = output.new_names(options.num_shards)
         run = name_run(sources, options, plan, names)
-        work = Work(folder.absolute(), run, tuple(names), plan, options)
+        paths = tuple(source.path for source in sources)
+        work = Work(folder.absolute(), run, tuple(names), paths, plan, options)
         portions: Portions = InTurn(work, progress=progress)
         if executor is not None:
             portions = AtOnce(work, executor, progress=progress)
