@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -74,17 +75,49 @@ def check_count(name: str, value: Any) -> None:
 def whole_number(name: str, value: Any, *, least: int) -> int:
     """Return an argument that is a whole number, of Python or NumPy, and at least so much."""
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-        raise TypeError(f"{name}: found {value!r}, expected a whole number")
+        raise TypeError(f"{name}: found {short(value)}, expected a whole number")
     if value < least:
         raise ValueError(f"{name}: found {value}, expected at least {least}")
     return int(value)
 
 
+def true_or_false(name: str, value: Any) -> bool:
+    """Return an argument that is True or False, of Python or NumPy."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name}: found {short(value)}, expected True or False")
+    return bool(value)
+
+
 def one_of(name: str, value: Any, known: tuple[str, ...]) -> str:
     """Return an argument that is one of some words."""
-    if value not in known:
-        raise ValueError(f"{name}: found {value!r}, expected one of {known}")
+    if not isinstance(value, str) or value not in known:
+        raise ValueError(f"{name}: found {short(value)}, expected one of {known}")
     return str(value)
+
+
+def names_in_order(name: str, value: Any) -> tuple[str, ...]:
+    """Return an argument that lists names: a list, an array, an Index, a Series, any iterable.
+
+    Raises
+    ------
+    TypeError
+        It is something else, holds something else, or has no order, as a set.
+    """
+    if isinstance(value, (set, frozenset)):
+        raise TypeError(
+            f"{name}: found a {type(value).__name__}, expected a list of names: the order of a set "
+            "differs from process to process; use sorted(...)"
+        )
+    if hasattr(value, "to_pylist"):  # an Arrow array, which holds no strings of Python
+        value = value.to_pylist()
+    is_single = isinstance(value, (str, bytes, bytearray, Mapping))
+    if is_single or not isinstance(value, Iterable) or getattr(value, "ndim", 1) != 1:
+        raise TypeError(f"{name}: found {short(value)}, expected a list of names")
+    names = tuple(value)
+    for one in names:
+        if not isinstance(one, str):
+            raise TypeError(f"{name}: found {short(one)} in a list, expected names alone")
+    return tuple(map(str, names))
 
 
 def digest(value: Any) -> str:

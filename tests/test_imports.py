@@ -25,12 +25,12 @@ STAGES = [
         """steps claim scratch parquet source columns difference output windows plan filler
         batches portions writer""",
     ),
-    ("reading", "memory guard opened checking mapped paging contents rows shards selection"),
+    ("reading", "memory guard opened checking mapped paging contents values rows shards selection"),
     ("refreshing", "comparison refresh"),
     ("batching", "orders groups reading passes readers targets"),
     (
         "feeding",
-        """messages processes interrupts forms feeding enqueuers following distribution
+        """messages processes interrupts forms feeding enqueuers following distribution arguments
         keras_compat sequence""",
     ),
     ("scoring", "losses models forward scoring exposure picture callbacks"),

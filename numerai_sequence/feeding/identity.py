@@ -33,7 +33,7 @@ def identity(sequence: NumeraiSequence) -> dict[str, Any]:
         "set": sequence.shards.fingerprint,
         "rows": sequence._selection.digest(),
         "features": digest(sequence.features),
-        "target": digest(sequence._outputs),
+        "target": digest({name or "": names for name, names in sequence._outputs.items()}),
         "sample_weight": None if callable(weight) else digest(weight),
         **{name: getattr(sequence, name) for name in _ARGUMENTS},
     }
