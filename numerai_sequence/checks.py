@@ -126,6 +126,6 @@ def digest(value: Any) -> str:
 
 
 def short(value: object) -> str:
-    """Return a value as it is shown in an error: no more than 60 characters of it."""
-    text = repr(value)
+    """Return a value as it is shown in an error: in one line of no more than 60 characters."""
+    text = " ".join(repr(value).splitlines())
     return text if len(text) <= 60 else f"{text[:57]}..."

@@ -28,7 +28,7 @@ def identity(sequence: NumeraiSequence) -> dict[str, Any]:
 
     What is long is a SHA-256. Sample weights that are a function are not in it.
     """
-    weight = sequence.sample_weight
+    weight = sequence._sample_weight
     return {
         "set": sequence.shards.fingerprint,
         "rows": sequence._selection.digest(),

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import operator
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -282,7 +283,9 @@ class NumeraiSequence(Arguments, *_BASES):  # type: ignore[misc]
 
     @property
     def sample_weight(self) -> SampleWeight:
-        return self._sample_weight
+        weight = self._sample_weight
+        # What is put into it would hold for copies of the sequence, and not for itself.
+        return MappingProxyType(weight) if isinstance(weight, dict) else weight
 
     @sample_weight.setter
     def sample_weight(self, sample_weight: SampleWeight) -> None:
@@ -296,6 +299,8 @@ class NumeraiSequence(Arguments, *_BASES):  # type: ignore[misc]
                 "the beginning on: Keras has asked what a batch is; begin with a weight of 1"
             )
         self._sample_weight = sample_weight
+        if isinstance(sample_weight, Mapping):
+            self._sample_weight = dict(sample_weight)
         self._targets = Targets(self._outputs, weights, masks=self.missing_target == "mask")
         self._reader: tuple[int, GroupReader, Targets] | None = None
 
