@@ -1,9 +1,10 @@
-"""Arguments: what is wrong is refused by name, and what batches were planned with stays as it is."""
+"""Arguments: a wrong one is refused by name, and what batches were planned with stays."""
 
 from __future__ import annotations
 
 import inspect
 import pickle
+from itertools import chain
 
 import numpy as np
 import pandas as pd
@@ -87,7 +88,7 @@ def test_a_subclass_cannot_set_them_either_but_has_attributes_of_its_own(folder)
     own.before += 1
     assert (own.before, own.names, own.batch_size) == (2, ["a", "b"], 20)
     assert rows_of(own) == rows_of(sequence)
-    with pytest.raises(AttributeError, match="^seed: "):
+    with pytest.raises(AttributeError, match=r"^seed: "):
         own.seed = 3
 
 
@@ -154,7 +155,7 @@ def test_numbers_may_be_huge(folder, value):
         {"memory_budget": value},
         {"max_queue_size": value},
     ):
-        assert sorted(sum(rows_of(NumeraiSequence(folder, **options)), [])) == every
+        assert sorted(chain(*rows_of(NumeraiSequence(folder, **options)))) == every
     for options in ({"rank": 0, "world_size": value}, {"rank": value, "world_size": value + 1}):
         with pytest.raises(ValueError, match=r"world_size: found .* ranks for 207 rows"):
             NumeraiSequence(folder, **options)
@@ -172,7 +173,7 @@ def test_runs_that_are_longer_than_all_are_of_one_order(folder):
 
 @pytest.mark.parametrize("size", ["12 parsecs", "", "-5", "AUTO", b"1GB", 2.5e8, None, [1], True])
 def test_memory_budget_is_a_size(folder, size):
-    with pytest.raises(ValueError, match="memory_budget: found .*, expected 'auto', bytes, or"):
+    with pytest.raises(ValueError, match=r"memory_budget: found .*, expected 'auto', bytes, or"):
         NumeraiSequence(folder, memory_budget=size)
 
 
@@ -279,7 +280,7 @@ def test_nested_names_and_names_that_are_none_are_refused(folder):
     for name in (None, 3, ("a", "b"), b"a"):
         with pytest.raises(TypeError, match="target: found an output"):
             NumeraiSequence(folder, 20, target={name: "target", "b": "target"})
-    with pytest.raises(TypeError, match="features: found {'small': "):
+    with pytest.raises(TypeError, match=r"features: found \{'small': "):
         NumeraiSequence(folder, 20, features={"small": NAMES})
     for empty in (
         (),

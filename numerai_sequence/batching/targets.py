@@ -232,8 +232,8 @@ def read_weights(sample_weight: SampleWeight, selection: Selection) -> Weights |
     if callable(sample_weight):
         return _ComputedWeights(sample_weight, selection)
     raise TypeError(
-        f"sample_weight: found {short(sample_weight)}, expected a column, a weight for each era, or a "
-        "function of eras and y"
+        f"sample_weight: found {short(sample_weight)}, expected a column, a weight for each "
+        "era, or a function of eras and y"
     )
 
 

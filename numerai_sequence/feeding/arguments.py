@@ -6,19 +6,32 @@ from typing import Any
 
 from ..batching.passes import Prefetching, check_options
 from ..checks import short, whole_number
-
-# Another value would change what is said of a sequence, and its copies, but none of its batches.
-_FIXED = frozenset(
-    """shards batch_size target features eras data_type missing_target batch_by shuffle seed run_rows
-    dtype drop_remainder rank world_size memory_budget paging paging_reason rows verify""".split()
-)
+from ..reading.shards import ShardSet
 
 
 class Arguments:
     """Keeps the arguments that a sequence was made with, and lets nobody set them anew.
 
+    Another value would change what is said of a sequence, and its copies, but none of its batches.
     ``epoch``, ``workers``, ``use_multiprocessing`` and ``max_queue_size`` may be set at any time.
     """
+
+    shards: ShardSet
+    batch_size: int
+    features: tuple[str, ...]
+    missing_target: str
+    batch_by: str
+    shuffle: bool
+    seed: int
+    run_rows: int
+    dtype: str
+    drop_remainder: bool
+    rank: int
+    world_size: int
+    memory_budget: int | str
+    paging: str
+    paging_reason: str
+    verify: bool
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name in _FIXED:
@@ -30,6 +43,9 @@ class Arguments:
 
     def _keep(self, **arguments: Any) -> None:
         vars(self).update(arguments)
+
+
+_FIXED = {*Arguments.__annotations__, "target", "eras", "data_type", "rows"}
 
 
 def _checked(name: str, value: Any) -> Any:

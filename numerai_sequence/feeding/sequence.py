@@ -72,9 +72,9 @@ class NumeraiSequence(Arguments, *_BASES):  # type: ignore[misc]
         Rows a batch, 1000 if not given; with ``batch_by="era"`` eras a batch, 1 if not given. The
         last batch of an epoch holds what is left.
     target : str, sequence of str, mapping, or None
-        One name: y has shape (batch,). A list: (batch, targets). A mapping from the names of a
-        model's outputs to these: a dict of such arrays. ``"features"``, alone or in a mapping, is x
-        itself, for an autoencoder. None: there is no y.
+        One name: y has shape (batch,). A list, array or Index: (batch, targets). A mapping from the
+        names of a model's outputs to these: a dict of such arrays. ``"features"``, alone or in a
+        mapping, is x itself, for an autoencoder. None: there is no y.
     features : str or sequence of str, optional
         The features of x: the name of a feature set, such as ``"medium"``, or a list, in this
         order; None for all, in the set's order.
@@ -89,8 +89,8 @@ class NumeraiSequence(Arguments, *_BASES):  # type: ignore[misc]
         give it a sample weight of 0, in the outputs whose target it is (its y is 0.5 there).
     sample_weight : str, mapping, function, or None
         The name of a target column; a weight for each era; or a function of an array of eras, one a
-        row, and y that returns an array of shape (batch,). May be set anew between two epochs: it
-        holds from the next pass over the sequence.
+        row, and y, both read-only, that returns an array of shape (batch,). May be set anew between
+        two epochs: it holds from the next pass over the sequence.
     batch_by : {"rows", "era"}
         Batches of so many rows, or of whole eras, each in one batch.
     shuffle : bool
@@ -107,7 +107,7 @@ class NumeraiSequence(Arguments, *_BASES):  # type: ignore[misc]
         Of x: floats 0..1 in steps of .25, or the raw int8 0..4 for a model that scales them itself.
     drop_remainder : bool
         Leave out the last batch of an epoch where it is smaller; with several ranks, what is left
-        over when all have as many batches.
+        over when all have as many batches. A batch has to be left.
     rank, world_size : int
         Which of how many processes that train one model this is, from 0: the epoch is divided among
         them. Each has as many batches, of `batch_size`; what is left over is one smaller batch for
@@ -131,6 +131,9 @@ class NumeraiSequence(Arguments, *_BASES):  # type: ignore[misc]
 
     Attributes
     ----------
+    The arguments, too. Only `sample_weight`, `epoch`, `workers`, `use_multiprocessing` and
+    `max_queue_size` can be set; for other values of the rest, make a new sequence.
+
     features : tuple of str
         The columns of x.
     eras : tuple of str
@@ -157,24 +160,10 @@ class NumeraiSequence(Arguments, *_BASES):  # type: ignore[misc]
         A shard file is not as it was written; or, from a batch, it is changed while it is read.
     ValueError
         There is no such rank, or no batch for each of them; or any other argument is wrong.
+    TypeError
+        An argument is of a wrong type. A set of features or targets has no order.
     """
 
-    shards: ShardSet
-    batch_size: int
-    features: tuple[str, ...]
-    missing_target: str
-    batch_by: str
-    shuffle: bool
-    seed: int
-    run_rows: int
-    dtype: str
-    drop_remainder: bool
-    rank: int
-    world_size: int
-    memory_budget: int | str
-    paging: str
-    paging_reason: str
-    verify: bool
     workers: int
     use_multiprocessing: bool
     max_queue_size: int

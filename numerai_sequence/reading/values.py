@@ -7,6 +7,7 @@ each record batch of the set.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -70,10 +71,7 @@ def copy_values(name: str, parts: Sequence[Part]) -> list[pa.Array]:
 
 def _copy(column: pa.Array, name: str, part: Part) -> pa.Array:
     cuts = [0, *(np.flatnonzero(np.diff(part.rows) != 1) + 1).tolist(), len(part.rows)]
-    runs = [
-        column.slice(int(part.rows[first]), last - first)
-        for first, last in zip(cuts, cuts[1:], strict=False)
-    ]
+    runs = [column.slice(int(part.rows[first]), last - first) for first, last in pairwise(cuts)]
     for run in runs:
         check_values(run, name, part.expected, part.file.path)
     return pa.concat_arrays(runs)
