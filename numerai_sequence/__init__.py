@@ -16,7 +16,7 @@ from collections.abc import Iterable
 from concurrent.futures import Executor
 from typing import TYPE_CHECKING, Any
 
-from .checks import file_path, file_paths, in_order, short
+from .checks import file_path, file_paths, names_in_order
 from .errors import (
     CorruptShardError,
     EraError,
@@ -208,8 +208,10 @@ def write_shards(
         num_shards,
         encoding,
         mix_eras,
-        None if feature_set is not None else _names("features", features),
-        _names("targets", targets),
+        None
+        if feature_set is not None or features is None
+        else names_in_order("features", features),
+        None if targets is None else names_in_order("targets", targets),
         seed,
     )
     folder = file_path("out", out, _FOLDER)
@@ -281,19 +283,6 @@ def append_shards(
         folder = file_path("shards", shards, f"a ShardSet, or {_FOLDER}")
     paths = file_paths("sources", sources, _PARQUET)
     return refresh_set(folder, paths, dry_run=dry_run, progress=progress)
-
-
-def _names(option: str, names: Iterable[str] | None) -> tuple[str, ...] | None:
-    if isinstance(names, str):
-        raise TypeError(f"{option}: found {names!r}, expected a list of column names")
-    if names is None:
-        return None
-    chosen = in_order(option, names, "a list of column names")
-    chosen = [name.as_py() if hasattr(name, "as_py") else name for name in chosen]  # pyarrow's
-    for name in chosen:
-        if not isinstance(name, str):
-            raise TypeError(f"{option}: found {short(name)} in the list, expected names of columns")
-    return tuple(map(str, chosen))
 
 
 if sys.modules.get("keras") or sys.modules.get("tf_keras"):

@@ -118,11 +118,37 @@ def kind_of(value: object) -> str:
     return f"an {kind}" if kind[0] in "aeiouAEIOU" else f"a {kind}"
 
 
+def true_or_false(name: str, value: Any) -> bool:
+    """Return an argument that is True or False, of Python or NumPy."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name}: found {short(value)}, expected True or False")
+    return bool(value)
+
+
 def one_of(name: str, value: Any, known: tuple[str, ...]) -> str:
     """Return an argument that is one of some words."""
-    if value not in known:
-        raise ValueError(f"{name}: found {value!r}, expected one of {known}")
+    if not isinstance(value, str) or value not in known:
+        raise ValueError(f"{name}: found {short(value)}, expected one of {known}")
     return str(value)
+
+
+def names_in_order(name: str, value: Any) -> tuple[str, ...]:
+    """Return an argument that lists names: a list, an array, an Index, a Series, any iterable.
+
+    Raises
+    ------
+    TypeError
+        It is something else, holds something else, or has no order, as a set.
+    """
+    is_single = isinstance(value, (str, bytes, bytearray, Mapping))
+    if is_single or getattr(value, "ndim", 1) != 1:
+        raise TypeError(f"{name}: found {short(value)}, expected a list of column names")
+    names = in_order(name, value, "a list of column names")
+    names = [one.as_py() if hasattr(one, "as_py") else one for one in names]  # pyarrow's
+    for one in names:
+        if not isinstance(one, str):
+            raise TypeError(f"{name}: found {short(one)} in the list, expected names of columns")
+    return tuple(map(str, names))
 
 
 def digest(value: Any) -> str:
@@ -131,6 +157,6 @@ def digest(value: Any) -> str:
 
 
 def short(value: object) -> str:
-    """Return a value as it is shown in an error: no more than 60 characters of it."""
-    text = repr(value)
+    """Return a value as it is shown in an error: in one line of no more than 60 characters."""
+    text = " ".join(repr(value).splitlines())
     return text if len(text) <= 60 else f"{text[:57]}..."

@@ -337,3 +337,73 @@ def test_single_rows_of_a_resident_set_are_fetched_in_groups_as_large_as_the_bud
     assert rows("5GB", **resident) == (64 << 20) // FEATURES // BATCH * BATCH
     assert rows("5GB", run_rows=1, paging="streaming") == (1 << 14) // BATCH * BATCH
     assert rows("5GB", run_rows=8, paging="resident") == (1 << 14) // BATCH * BATCH
+
+
+class Beside(NumeraiSequence):
+    """Beside each batch it reads another one, wherever that is in the epoch."""
+
+    def other(self, number):
+        return (number * 37 + 11) % len(self)
+
+    def __getitem__(self, index):
+        beside = super().__getitem__(self.other(index))  # before the batch itself
+        return super().__getitem__(index), beside
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"run_rows": 1},
+        {"run_rows": 4},
+        {"run_rows": 4, "memory_budget": TINY},
+        {"run_rows": 4, "rank": 2, "world_size": 3},
+        {"run_rows": 4, "shuffle": False},
+        {"run_rows": 1, "rank": 1, "world_size": 3},
+        {"batch_by": "era", "batch_size": 3},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("paging", ["streaming", "resident"])
+def test_any_batch_may_be_asked_for_in_a_pass_that_begins_later(
+    monkeypatch, folders, paging, options
+):
+    """Of a group that is over, or is none of the pass: each has its own rows all the same."""
+    small_groups(monkeypatch)
+    options = {"batch_size": BATCH, "paging": paging, **options}
+    plain = NumeraiSequence(folders / "packed", **options)
+    expected = [plain[number] for number in range(len(plain))]
+    sequence = Beside(folders / "packed", **options)
+    count = len(sequence)
+    for first in {5, count // 2, count - 2, count}:
+        one_pass = sequence.one_pass(place=Place(0, first))
+        assert len(one_pass) == count - first
+        with ThreadPoolExecutor(3) as pool:
+            found = list(pool.map(one_pass.__getitem__, range(len(one_pass))))
+        assert_same([batch for batch, _ in found], expected[first:])
+        others = [sequence.other(number) for number in range(first, count)]
+        assert_same([beside for _, beside in found], [expected[number] for number in others])
+
+
+class Twice(NumeraiSequence):
+    """An epoch of it has each batch twice."""
+
+    def __len__(self):
+        return 2 * super().__len__()
+
+    def __getitem__(self, index):
+        return super().__getitem__(index // 2)
+
+
+@pytest.mark.parametrize("world_size", [1, 3])
+@pytest.mark.parametrize("run_rows", [1, 4])
+def test_a_subclass_may_have_more_batches_than_it_reads(monkeypatch, folders, run_rows, world_size):
+    small_groups(monkeypatch)
+    options = {"run_rows": run_rows, "paging": "streaming", "world_size": world_size}
+    plain = NumeraiSequence(folders / "packed", BATCH, **options)
+    expected = [plain[number // 2] for number in range(2 * len(plain))]
+    sequence = Twice(folders / "packed", BATCH, **options)
+    one_pass = sequence.one_pass()
+    assert_same([one_pass[place] for place in range(len(one_pass))], expected)
+    assert_same([sequence[number] for number in range(len(sequence))], expected)
+    with pytest.raises(IndexError, match=rf"but an epoch has {len(plain)}$"):
+        sequence[len(sequence)]

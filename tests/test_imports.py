@@ -25,13 +25,13 @@ STAGES = [
         """steps claim scratch parquet source columns ids difference output windows plan filler
         batches portions writer""",
     ),
-    ("reading", "memory guard opened checking mapped paging contents rows shards selection"),
+    ("reading", "memory guard opened checking mapped paging contents values rows shards selection"),
     ("refreshing", "comparison refresh"),
     ("batching", "orders groups reading passes readers targets"),
     (
         "feeding",
         """messages processes interrupts forms model_input feeding enqueuers following distribution
-        keras_compat sequence""",
+        arguments keras_compat sequence""",
     ),
     ("scoring", "losses models forward scoring exposure picture scored_rows callbacks"),
     ("feeding", "state identity resume connection"),

@@ -202,3 +202,29 @@ def test_killed_at_any_batch_the_weights_are_the_same_bit_for_bit(tmp_path):
     [result] = run_campaign("resuming", tmp_path, count=1)
     assert result["outcomes"] == {"same weights, bit for bit": 1}
     assert result["figures"]["kills"] >= 1
+
+
+class Blended(Noting):
+    """Adds to each batch a batch from the other end of the epoch, which may be over already."""
+
+    def __getitem__(self, index):
+        (x, y), (other, _) = super().__getitem__(index), super().__getitem__(len(self) - 1 - index)
+        rows = min(len(x), len(other))
+        return (x[:rows] + other[:rows]) / 2, y[:rows]
+
+
+def test_a_subclass_that_reads_batches_of_before_goes_on_as_if_not_stopped(
+    folder, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("numerai_sequence.batching.groups._GROUP_ROWS", 4 * BATCH)
+
+    def make():
+        options = {"seed": 4, "run_rows": 4, "paging": "streaming"}
+        return Blended(folder, BATCH, **options)
+
+    expected = train(folder, tmp_path / "whole", sequence=make(), epochs=1)[0].get_weights()
+    train(folder, tmp_path / "state", sequence=make(), epochs=1, stop=19)
+    assert read_state(tmp_path / "state").place == (0, 14)
+    model, sequence, _ = train(folder, tmp_path / "state", sequence=make(), epochs=1)
+    assert sequence.places[0] == (0, 14)
+    assert_same(model.get_weights(), expected)

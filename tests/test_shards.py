@@ -15,7 +15,13 @@ import pytest
 from tables import ragged_eras, row_digits, write_source
 from tampering import put
 
-from numerai_sequence import CorruptShardError, ManifestError, open_shards, write_shards
+from numerai_sequence import (
+    CorruptShardError,
+    FeatureError,
+    ManifestError,
+    open_shards,
+    write_shards,
+)
 from numerai_sequence.reading.mapped import Mapped
 
 ROWS, FEATURES, ERAS = 1037, 14, 23
@@ -276,8 +282,8 @@ def test_column_is_not_copied(opened):
 
 
 @pytest.mark.parametrize("name", ["features", "feature_000", "target_c", ""])
-def test_unknown_column_is_a_key_error_with_the_known_ones(opened, name):
-    with pytest.raises(KeyError, match="id, era, data_type, target, target_b"):
+def test_unknown_column_is_a_feature_error_with_the_known_ones(opened, name):
+    with pytest.raises(FeatureError, match="id, era, data_type, target, target_b"):
         opened.column(name)
 
 
@@ -430,7 +436,7 @@ def test_closed_set_gives_no_rows(folders):
 
 
 def test_with_closes_after_an_error_too(folders):
-    with pytest.raises(KeyError), open_shards(folders / "packed") as shards:
+    with pytest.raises(FeatureError), open_shards(folders / "packed") as shards:
         shards.column("nothing")
     with pytest.raises(ValueError, match="is closed"):
         shards.column("id")

@@ -205,6 +205,53 @@ def test_pickled_sequence_keeps_its_weights_and_targets(shards):
         np.testing.assert_array_equal(expected[2]["a"], found[2]["a"])
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float16", "int8"])
+@pytest.mark.parametrize("policy", ["error", "mask"])
+def test_a_function_of_weights_cannot_change_what_is_trained(shards, dtype, policy):
+    """y is shown to it, but not given: neither arrays, nor the dict of them, nor x as y."""
+    refused = []
+
+    def arrays_of(y):
+        return list(y.values()) if isinstance(y, dict) else [y]
+
+    def weigh(eras, y):
+        for array in (eras, *arrays_of(y)):
+            with pytest.raises(ValueError, match="read-only"):
+                array[0] = array[-1]
+            with pytest.raises(ValueError, match="read-only"):
+                np.copyto(array, array[::-1])
+            refused.append(array)
+        first = arrays_of(y)[0]
+        if isinstance(y, dict):
+            y.clear()
+        return first if first.ndim == 1 and dtype != "int8" else np.ones(len(eras))
+
+    options = {"dtype": dtype, "missing_target": policy}
+    for target in (
+        "target_full",
+        ["target_full", "target_weight"],
+        "features",
+        {"a": "target_full", "b": "features"},
+    ):
+        plain = NumeraiSequence(shards, BATCH, target=target, **options)
+        sequence = NumeraiSequence(shards, BATCH, target=target, sample_weight=weigh, **options)
+        refused.clear()
+        for number in range(len(sequence)):
+            x, y, weight = sequence[number]
+            expected_x, expected_y = plain[number][:2]
+            np.testing.assert_array_equal(x, expected_x)
+            assert type(y) is type(expected_y)
+            for found, expected in zip(arrays_of(y), arrays_of(expected_y), strict=True):
+                np.testing.assert_array_equal(found, expected)
+                assert found.flags.writeable
+            assert x.flags.writeable
+            assert x.ctypes.data % 64 == 0
+            assert all(part.flags.writeable for part in arrays_of(weight))
+            is_x = target == "features" or (isinstance(target, dict) and y["b"] is x)
+            assert is_x == any(np.shares_memory(x, part) for part in arrays_of(y))
+        assert len(refused) == len(sequence) * (2 + isinstance(target, dict))
+
+
 WRONG_WEIGHTS = [
     ({"0001": 1.0}, EraError, "no weight for era '0002' and 11 more"),
     ("target_wait", FeatureError, "unknown sample_weight column 'target_wait'; did you mean"),

@@ -119,7 +119,7 @@ class GroupReader:
         self._batches_of = np.bincount(groups)
         # The groups as they come, and the place of each among them.
         self._coming = groups[np.flatnonzero(np.diff(groups, prepend=-1))]
-        self._place_of = np.zeros_like(self._batches_of)
+        self._place_of = np.full_like(self._batches_of, -1)
         self._place_of[self._coming] = np.arange(len(self._coming))
         self._fetch_when = fetch if self._per_group > 1 else "never"
         self._process = os.getpid()
@@ -132,6 +132,10 @@ class GroupReader:
     def size(self, number: int) -> int:
         """Return how many rows a batch has."""
         return self._order.size(number)
+
+    def rows(self, number: int) -> Rows:
+        """Return the rows of a batch, ascending."""
+        return self._order.batch(number)
 
     def batch(self, number: int, out: Bytes | None = None) -> tuple[Bytes, Rows | None, Values]:
         """Return the encoded rows and the columns of a batch.
@@ -164,24 +168,36 @@ class GroupReader:
         # A forked worker process fetches for itself alone: no thread there reads what it waits for.
         if self._fetch_when == "never" or os.getpid() != self._process:
             return False
-        if self._fetch_when == "always" or self._group_of(number) in self._fetched:
+        group = self._group_of(number)
+        if not self._comes(group):  # a subclass may ask for any batch, and so for a group twice
+            return False
+        if self._fetch_when == "always" or group in self._fetched:
             return True
         return (number + self._offset) % self._per_group == 0
 
     def _group_of(self, number: Any) -> Any:
         return (number + self._offset) // self._per_group
 
+    def _comes(self, group: int) -> bool:
+        """Say whether any batch of a group is among those that will be asked for."""
+        return group < len(self._place_of) and bool(self._place_of[group] >= 0)
+
     def _rows_of_batch(self, number: int) -> Rows:
         if not (self._order.is_mixed or self._pager.reads_ahead):
             return self._order.batch(number)
-        in_order = self._fetch_when != "first"
-        group, *following = self._groups_from(self._group_of(number), 2 if in_order else 1)
+        place, in_order = self._group_of(number), self._fetch_when != "first"
+        if not self._comes(place):
+            return self._read_ahead(self._order.batch(number))
+        group, *following = self._groups_from(place, 2 if in_order else 1)
         wanted = group.rows[self._chosen(group, number)]
-        if in_order:
-            self._announce(group, *following)
-        else:
-            self._pager.read_ahead(self._selection.extents(wanted, self._columns))
+        if not in_order:
+            return self._read_ahead(wanted)
+        self._announce(group, *following)
         return wanted
+
+    def _read_ahead(self, rows: Rows) -> Rows:
+        self._pager.read_ahead(self._selection.extents(rows, self._columns))
+        return rows
 
     def _chosen(self, group: _Group, number: int) -> Rows:
         return np.sort(group.ranks[self._order.places(number)])

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ..checks import whole_number
+from ..checks import true_or_false, whole_number
 
 Numbers = npt.NDArray[np.int32]
 
@@ -61,7 +61,9 @@ def check_options(**options: Any) -> dict[str, Any]:
     """
     least = {"workers": 0, "max_queue_size": 1}
     return {
-        name: whole_number(name, value, least=least[name]) if name in least else bool(value)
+        name: whole_number(name, value, least=least[name])
+        if name in least
+        else true_or_false(name, value)
         for name, value in options.items()
     }
 
@@ -99,9 +101,7 @@ class OnePass:
 
     def rows(self, place: int) -> npt.NDArray[np.int64]:
         """Return which rows a batch has, by their numbers in the order of the files, ascending."""
-        rows: npt.NDArray[np.int64] = self._sequence._readers.orders(self._epoch).batch(
-            int(self._numbers[place])
-        )
+        rows: npt.NDArray[np.int64] = self._reader.rows(int(self._numbers[place]))
         return rows
 
     def empty(self, shape: tuple[int, ...], dtype: Any) -> npt.NDArray[Any]:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ..checks import names_in_order, short
 from ..errors import EraError, check_known
 from ..format.layout import FEATURES
 from ..reading.selection import ERA, Selection
@@ -15,6 +16,7 @@ from ..reading.shards import ShardSet
 
 Values = npt.NDArray[np.float32]
 Output = str | tuple[str, ...]
+Outputs = Mapping[str | None, Output]
 Target = str | Sequence[str] | Mapping[str, str | Sequence[str]] | None
 SampleWeight = str | Mapping[str, float] | Callable[[Any, Any], Any] | None
 
@@ -22,10 +24,10 @@ POLICIES = ("error", "drop", "mask")
 
 # In the place of a masked target: a number, whose weight is zero.
 _MASKED = np.float32(0.5)
-_ALONE = ""  # the name of an output that has none
+_ALONE = None  # in the place of a name, of the only output, which has none
 
 
-def read_target(target: Target, shards: ShardSet) -> dict[str, Output]:
+def read_target(target: Target, shards: ShardSet) -> Outputs:
     """Return what each output of a model is compared with, by the output's name.
 
     Parameters
@@ -37,23 +39,45 @@ def read_target(target: Target, shards: ShardSet) -> dict[str, Output]:
     ------
     FeatureError
         A target is unknown, or named twice in one output.
+    TypeError
+        It is something else, or has no order, as a set.
     """
     if target is None:
         return {}
-    if not target:
+    outputs: dict[str | None, Output]
+    if isinstance(target, Mapping):
+        outputs = {_read_name(name): _read_output(one, name) for name, one in target.items()}
+    else:
+        outputs = {_ALONE: _read_output(target)}
+    if not outputs:
         raise ValueError("target: found none, expected a name, a list of names, or None")
-    named = target if isinstance(target, Mapping) else {_ALONE: target}
-    outputs = {
-        name: output if isinstance(output, str) else tuple(output) for name, output in named.items()
-    }
-    for name, output in outputs.items():
-        if not output:
-            raise ValueError(f"target: found none for {name!r}, expected a name or a list of names")
+    for output in outputs.values():
         check_known("target", _targets_of(output), shards.targets, str(shards.folder))
     return outputs
 
 
-def target_names(outputs: Mapping[str, Output]) -> tuple[str, ...]:
+def _read_name(name: Any) -> str:
+    if not isinstance(name, str):
+        raise TypeError(f"target: found an output {short(name)}, expected an output's name")
+    return str(name)
+
+
+def _read_output(output: Any, name: str | None = _ALONE) -> Output:
+    where = "" if name is _ALONE else f" of output {short(name)}"
+    names = str(output) if isinstance(output, str) else names_in_order(f"target{where}", output)
+    if not names:
+        found = "none" if name is _ALONE else f"none for {short(name)}"
+        raise ValueError(f"target: found {found}, expected a name or a list of names")
+    return names
+
+
+def given_target(outputs: Outputs) -> Target:
+    """Return the argument that `read_target` has read; it is the caller's own."""
+    target: Target = _alone(dict(outputs)) if outputs else None
+    return target
+
+
+def target_names(outputs: Outputs) -> tuple[str, ...]:
     """Return the targets that some outputs are compared with, each once."""
     return tuple(dict.fromkeys(n for output in outputs.values() for n in _targets_of(output)))
 
@@ -82,9 +106,7 @@ class Targets:
         What a batch needs of each row, as of `Selection.gather`.
     """
 
-    def __init__(
-        self, outputs: Mapping[str, Output], weights: Weights | None, *, masks: bool
-    ) -> None:
+    def __init__(self, outputs: Outputs, weights: Weights | None, *, masks: bool) -> None:
         self._outputs, self._weights, self._masks = outputs, weights, masks
         needed = [*target_names(outputs), *(weights.columns if weights else ())]
         self.columns = tuple(sorted(dict.fromkeys(needed), key=lambda name: name == ERA))
@@ -123,8 +145,14 @@ class Targets:
         return lambda name: values[:, self._places[name]]
 
 
-def _alone(outputs: dict[str, Any]) -> Any:
+def _alone(outputs: dict[str | None, Any]) -> Any:
     return outputs.get(_ALONE, outputs)
+
+
+def _read_only(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    view = array.view()
+    view.flags.writeable = False
+    return view
 
 
 def _mask(y: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], Values]:
@@ -178,8 +206,10 @@ class _ComputedWeights(Weights):
         self._eras = np.array(selection.all_eras, object)
 
     def __call__(self, column: Callable[[str], Values], y: Any) -> Values:
-        eras = self._eras[column(ERA).astype(np.int64)]
-        return _check_weights(np.asarray(self._function(eras, y), np.float32), eras.shape)
+        eras = _read_only(self._eras[column(ERA).astype(np.int64)])
+        # A function that writes into y would change what is trained.
+        seen = _read_only(y) if not isinstance(y, dict) else {n: _read_only(y[n]) for n in y}
+        return _check_weights(np.asarray(self._function(eras, seen), np.float32), eras.shape)
 
 
 def read_weights(sample_weight: SampleWeight, selection: Selection) -> Weights | None:
@@ -202,8 +232,8 @@ def read_weights(sample_weight: SampleWeight, selection: Selection) -> Weights |
     if callable(sample_weight):
         return _ComputedWeights(sample_weight, selection)
     raise TypeError(
-        f"sample_weight: found {sample_weight!r}, expected a column, a weight for each era, or a "
-        "function of eras and y"
+        f"sample_weight: found {short(sample_weight)}, expected a column, a weight for each "
+        "era, or a function of eras and y"
     )
 
 

@@ -28,12 +28,12 @@ def identity(sequence: NumeraiSequence) -> dict[str, Any]:
 
     What is long is a SHA-256. Sample weights that are a function are not in it.
     """
-    weight = sequence.sample_weight
+    weight = sequence._sample_weight
     return {
         "set": sequence.shards.fingerprint,
         "rows": sequence._selection.digest(),
         "features": digest(sequence.features),
-        "target": digest(sequence._outputs),
+        "target": digest({name or "": names for name, names in sequence._outputs.items()}),
         "sample_weight": None if callable(weight) else digest(weight),
         **{name: getattr(sequence, name) for name in _ARGUMENTS},
     }

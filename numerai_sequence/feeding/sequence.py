@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import operator
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,6 @@ from ..batching.passes import (
     OnePass,
     Place,
     Prefetching,
-    check_options,
     shuffle_batches,
 )
 from ..batching.readers import Readers
@@ -30,17 +30,20 @@ from ..batching.targets import (
     Target,
     Targets,
     check_complete,
+    given_target,
     read_target,
     read_weights,
     target_names,
 )
-from ..checks import one_of, whole_number
+from ..checks import one_of, true_or_false, whole_number
 from ..format.encoding import DTYPES, Decoder
 from ..format.feature_sets import resolve_features
 from ..ordering.ranks import Share, check_rank
+from ..reading.memory import check_budget
 from ..reading.selection import Selection
 from ..reading.shards import PathLike, ShardSet, open_shards
 from . import keras_compat
+from .arguments import Arguments
 from .feeding import is_fed
 
 # What Keras accepts as a Sequence depends on which Keras is installed; see keras_compat.
@@ -56,7 +59,7 @@ _REMEDY = (
 _BATCH_SIZES = {"rows": 1000, "era": 1}
 
 
-class NumeraiSequence(*_BASES):  # type: ignore[misc]
+class NumeraiSequence(Arguments, *_BASES):  # type: ignore[misc]
     """Batches of a shard set, for ``fit``, ``evaluate`` and ``predict`` of any Keras.
 
     ``sequence[i]`` is batch i of the present epoch; ``len(sequence)`` the batches of an epoch. Each
@@ -71,9 +74,9 @@ class NumeraiSequence(*_BASES):  # type: ignore[misc]
         Rows a batch, 1000 if not given; with ``batch_by="era"`` eras a batch, 1 if not given. The
         last batch of an epoch holds what is left.
     target : str, sequence of str, mapping, or None
-        One name: y has shape (batch,). A list: (batch, targets). A mapping from the names of a
-        model's outputs to these: a dict of such arrays. ``"features"``, alone or in a mapping, is x
-        itself, for an autoencoder. None: there is no y.
+        One name: y has shape (batch,). A list, array or Index: (batch, targets). A mapping from the
+        names of a model's outputs to these: a dict of such arrays. ``"features"``, alone or in a
+        mapping, is x itself, for an autoencoder. None: there is no y.
     features : str or sequence of str, optional
         The features of x: the name of a feature set, such as ``"medium"``, or a list, in this
         order; None for all, in the set's order.
@@ -88,8 +91,8 @@ class NumeraiSequence(*_BASES):  # type: ignore[misc]
         give it a sample weight of 0, in the outputs whose target it is (its y is 0.5 there).
     sample_weight : str, mapping, function, or None
         The name of a target column; a weight for each era; or a function of an array of eras, one a
-        row, and y that returns an array of shape (batch,). May be set anew between two epochs: it
-        holds from the next pass over the sequence.
+        row, and y, both read-only, that returns an array of shape (batch,). May be set anew between
+        two epochs: it holds from the next pass over the sequence.
     batch_by : {"rows", "era"}
         Batches of so many rows, or of whole eras, each in one batch.
     shuffle : bool
@@ -106,7 +109,7 @@ class NumeraiSequence(*_BASES):  # type: ignore[misc]
         Of x: floats 0..1 in steps of .25, or the raw int8 0..4 for a model that scales them itself.
     drop_remainder : bool
         Leave out the last batch of an epoch where it is smaller; with several ranks, what is left
-        over when all have as many batches.
+        over when all have as many batches. A batch has to be left.
     rank, world_size : int
         Which of how many processes that train one model this is, from 0: the epoch is divided among
         them. Each has as many batches, of `batch_size`; what is left over is one smaller batch for
@@ -130,6 +133,9 @@ class NumeraiSequence(*_BASES):  # type: ignore[misc]
 
     Attributes
     ----------
+    The arguments, too. Only `sample_weight`, `epoch`, `workers`, `use_multiprocessing` and
+    `max_queue_size` can be set; for other values of the rest, make a new sequence.
+
     features : tuple of str
         The columns of x.
     eras : tuple of str
@@ -156,7 +162,14 @@ class NumeraiSequence(*_BASES):  # type: ignore[misc]
         A shard file is not as it was written; or, from a batch, it is changed while it is read.
     ValueError
         There is no such rank, or no batch for each of them; or any other argument is wrong.
+    TypeError
+        An argument is of a wrong type. A set of features or targets has no order.
     """
+
+    workers: int
+    use_multiprocessing: bool
+    max_queue_size: int
+    epoch: int
 
     def __init__(
         self,
@@ -186,37 +199,37 @@ class NumeraiSequence(*_BASES):  # type: ignore[misc]
     ) -> None:
         keras_compat.install(NumeraiSequence)
         # Keras 3's constructor only sets these three, and Keras 2's takes nothing.
-        options = check_options(
-            workers=workers, use_multiprocessing=use_multiprocessing, max_queue_size=max_queue_size
-        )
-        self.workers: int = options["workers"]
-        self.use_multiprocessing: bool = options["use_multiprocessing"]
-        self.max_queue_size: int = options["max_queue_size"]
-        self.batch_by = one_of("batch_by", batch_by, BATCH_BY)
-        size = _BATCH_SIZES[batch_by] if batch_size is None else batch_size
-        self.batch_size = whole_number("batch_size", size, least=1)
-        self.missing_target = one_of("missing_target", missing_target, POLICIES)
-        self.shuffle = shuffle
-        self.seed = whole_number("seed", seed, least=0)
-        self.dtype = one_of("dtype", dtype, DTYPES)
-        self.drop_remainder = drop_remainder
-        self.rank, self.world_size = check_rank(rank, world_size)
-        self.memory_budget = memory_budget
-        self.verify = verify
+        self.workers, self.use_multiprocessing = workers, use_multiprocessing
+        self.max_queue_size = max_queue_size
         self.epoch = 0
         self._is_epoch_begun = False
-        self.shards = shards if isinstance(shards, ShardSet) else open_shards(shards)
-        self.features = resolve_features(features, self.shards.manifest, str(self.shards.folder))
+        self._keep(batch_by=one_of("batch_by", batch_by, BATCH_BY))
+        size = _BATCH_SIZES[self.batch_by] if batch_size is None else batch_size
+        rank, world_size = check_rank(rank, world_size)
+        self._keep(
+            batch_size=whole_number("batch_size", size, least=1),
+            missing_target=one_of("missing_target", missing_target, POLICIES),
+            shuffle=true_or_false("shuffle", shuffle),
+            seed=whole_number("seed", seed, least=0),
+            dtype=one_of("dtype", dtype, DTYPES),
+            drop_remainder=true_or_false("drop_remainder", drop_remainder),
+            rank=rank,
+            world_size=world_size,
+            memory_budget=check_budget(memory_budget),
+            verify=true_or_false("verify", verify),
+            shards=_open(shards),
+        )
+        where = str(self.shards.folder)
+        self._keep(features=resolve_features(features, self.shards.manifest, where))
         self._decode = self._make_decoder()
-        self.target = target
         self._outputs = read_target(target, self.shards)
         self._selection = self._select(eras, data_type)
         self.sample_weight = sample_weight
         self._reading = self._plan(paging)
-        self.paging, self.paging_reason = self._reading.paging, self._reading.reason
+        self._keep(paging=self._reading.paging, paging_reason=self._reading.reason)
         if run_rows is None:
-            run_rows = self._reading.best_run_rows() if shuffle else 1
-        self.run_rows = whole_number("run_rows", run_rows, least=1)
+            run_rows = self._reading.best_run_rows() if self.shuffle else 1
+        self._keep(run_rows=whole_number("run_rows", run_rows, least=1))
         self._prepare()
 
     def _make_decoder(self) -> Decoder:
@@ -261,7 +274,9 @@ class NumeraiSequence(*_BASES):  # type: ignore[misc]
 
     @property
     def sample_weight(self) -> SampleWeight:
-        return self._sample_weight
+        weight = self._sample_weight
+        # What is put into it would hold for copies of the sequence, and not for itself.
+        return MappingProxyType(weight) if isinstance(weight, dict) else weight
 
     @sample_weight.setter
     def sample_weight(self, sample_weight: SampleWeight) -> None:
@@ -275,15 +290,47 @@ class NumeraiSequence(*_BASES):  # type: ignore[misc]
                 "the beginning on: Keras has asked what a batch is; begin with a weight of 1"
             )
         self._sample_weight = sample_weight
+        if isinstance(sample_weight, Mapping):
+            self._sample_weight = dict(sample_weight)
         self._targets = Targets(self._outputs, weights, masks=self.missing_target == "mask")
         self._reader: tuple[int, GroupReader, Targets] | None = None
 
-    def column(self, name: str) -> pa.ChunkedArray:
+    @property
+    def target(self) -> Target:
+        return given_target(self._outputs)
+
+    def column(self, name: str, *, batch: int | None = None) -> pa.ChunkedArray:
         """Return ``id``, ``era``, ``data_type`` or a target of the rows that take part.
 
-        They are in the order of the files, which is that of the batches without `shuffle`.
+        Parameters
+        ----------
+        name : str
+        batch : int, optional
+            The rows of ``sequence[batch]`` alone, in the order of its x. Nothing else is read. It
+            is a batch of the present epoch; in a ``__getitem__`` of a subclass, of the epoch that
+            this is asked for.
+
+        Returns
+        -------
+        pyarrow.ChunkedArray
+            Without `batch` of all rows, on all ranks, in the order of the files. That is the order
+            of the batches only with ``batch_by="rows", shuffle=False`` and one rank.
+
+        Raises
+        ------
+        FeatureError
+            There is no such column.
+        IndexError
+            There is no such batch.
         """
-        return self._selection.column(name)
+        if batch is None:
+            return self._selection.column(name)
+        number, reading = self._number(batch), READING.get()
+        if reading is not None and reading[0] is self:
+            rows = reading[1].rows(number)
+        else:
+            rows = self._readers.orders(self.epoch).batch(number)
+        return self._selection.column(name, rows)
 
     @property
     def all_eras(self) -> tuple[str, ...]:
@@ -316,10 +363,9 @@ class NumeraiSequence(*_BASES):  # type: ignore[misc]
         other: NumeraiSequence = copy.copy(self)
         other._selection = selection or self._selection
         if type(self).__getitem__ is NumeraiSequence.__getitem__:
-            other.target, other._outputs, other.sample_weight = None, {}, None
-        other.batch_by, other.batch_size = batch_by, batch_size
-        other.shuffle, other.run_rows, other.drop_remainder = False, 1, False
-        other.rank, other.world_size = 0, 1
+            other._outputs, other.sample_weight = {}, None
+        other._keep(batch_by=batch_by, batch_size=batch_size, shuffle=False, run_rows=1)
+        other._keep(drop_remainder=False, rank=0, world_size=1)
         other._reading = other._plan(self.paging)
         other._prepare()
         return other
@@ -335,6 +381,8 @@ class NumeraiSequence(*_BASES):  # type: ignore[misc]
             drop_remainder=self.drop_remainder,
             unit="eras" if by_era else "rows",
         )
+        if self.rows and not share.steps:
+            raise ValueError(self._no_batch())
         self._readers = Readers(
             self._reading,
             share,
@@ -344,6 +392,13 @@ class NumeraiSequence(*_BASES):  # type: ignore[misc]
             buffers=self.max_queue_size + _BUFFERS_BESIDES,
         )
         self._reader = None
+
+    def _no_batch(self) -> str:
+        found, unit = (len(self.eras), "eras") if self.batch_by == "era" else (self.rows, "rows")
+        return (
+            f"drop_remainder: found {found:,} {unit}, fewer than batch_size={self.batch_size:,}, "
+            "so that no batch is left; make batch_size smaller, or leave drop_remainder out"
+        )
 
     def __len__(self) -> int:
         return self._readers.orders.share.steps
@@ -364,20 +419,25 @@ class NumeraiSequence(*_BASES):  # type: ignore[misc]
         IndexError
             There is no such batch.
         """
-        number, count = operator.index(index), len(self)
-        if not -count <= number < count:
-            raise IndexError(f"batch {number}, but an epoch has {count}")
-        reading = READING.get()
+        number, reading = self._number(index), READING.get()
         if reading is not None and reading[0] is self:
-            return self._batch(number % count, *reading[1:])
+            return self._batch(number, *reading[1:])
         self._is_epoch_begun = True
         epoch, made = self.epoch, self._reader
         if made is None or made[0] != epoch:
-            made = epoch, *self._make_reader(epoch, range(count), self.prefetching, "first")
+            made = epoch, *self._make_reader(epoch, range(len(self)), self.prefetching, "first")
             self._reader = made
-        batch = self._batch(number % count, *made[1:])
-        self.check(is_last=number % count == count - 1)
+        batch = self._batch(number, *made[1:])
+        self.check(is_last=number == len(self) - 1)
         return batch
+
+    def _number(self, index: int) -> int:
+        """Return the number of a batch, which may be counted from the end."""
+        # A subclass may have more batches, which it makes of these.
+        number, count = operator.index(index), min(len(self), self._readers.orders.share.steps)
+        if not -count <= number < count:
+            raise IndexError(f"batch {number}, but an epoch has {count}")
+        return number % count
 
     def on_epoch_end(self) -> None:
         """Move on to the next epoch's order.
@@ -484,3 +544,9 @@ class NumeraiSequence(*_BASES):  # type: ignore[misc]
             f"{len(self.features):,} features as {self.dtype}, target {self.target!r}, "
             f"{self.paging} ({self.paging_reason}), run_rows={self.run_rows}>"
         )
+
+
+def _open(shards: Any) -> ShardSet:
+    if isinstance(shards, NumeraiSequence):
+        raise TypeError("shards: found a NumeraiSequence, expected a set; use sequence.shards")
+    return shards if isinstance(shards, ShardSet) else open_shards(shards)

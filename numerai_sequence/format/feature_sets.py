@@ -11,7 +11,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from ..checks import as_dict, as_names
+from ..checks import as_dict, as_names, names_in_order
 from ..errors import FeatureError, SourceError, check_known, close_matches
 from .layout import Manifest
 
@@ -45,11 +45,13 @@ def resolve_features(
     ------
     FeatureError
         A feature or a feature set is unknown, only in part there, or a feature is named twice.
+    TypeError
+        It is no list of names, or has no order, as a set.
     """
     if features is None:
         return manifest.features
     if not isinstance(features, str):
-        chosen = tuple(features)
+        chosen = names_in_order("features", features)
         if not chosen:
             raise FeatureError(f"{where}: no features asked for", names=())
         check_known("feature", chosen, manifest.features, where)

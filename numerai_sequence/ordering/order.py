@@ -81,9 +81,11 @@ class RowOrder:
         group_rows: int,
     ) -> None:
         self.group_rows, self._batch_size = group_rows, batch_size
-        self._seed, self._epoch, self._run_rows = seed, epoch, run_rows
+        self._seed, self._epoch = seed, epoch
         bounds = np.array(_joined(spans) if run_rows == 1 else spans, np.int64).reshape(-1, 2)
         lengths = bounds[:, 1] - bounds[:, 0]
+        # No run is longer than a span, and nobody shall make room for one.
+        self._run_rows = run_rows = min(run_rows, 1 + int(lengths.max(initial=1)))
         runs = lengths // run_rows
         self.count = int(lengths.sum())
         self._first_rows = bounds[:, 0]

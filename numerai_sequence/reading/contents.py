@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from ..checks import short
-from ..format.layout import FEATURES, Batch
+from ..format.layout import FEATURES, META_COLUMNS, Batch
 from .mapped import Mapped
 from .opened import corrupt
 from .paging import advise
@@ -53,6 +53,23 @@ def check_column(batch: pa.RecordBatch, name: str, expected: Batch, path: Path) 
         _check_texts(batch.column(name), name, path)
     else:
         find_missing(batch, name, expected, path)
+
+
+def check_values(values: pa.Array, name: str, expected: Batch, path: Path) -> None:
+    """Check some neighbouring values of a record batch's column, as far as they can be.
+
+    Raises
+    ------
+    CorruptShardError
+    """
+    if name not in META_COLUMNS:
+        return  # a target: any number may be one
+    _check_texts(values, name, path)
+    if name in COUNTED:
+        known = getattr(expected, COUNTED[name])
+        for text in values.unique().to_pylist():
+            if text is not None and text not in known:
+                raise corrupt(path, name, short(text), f"one of {short([*known])}")
 
 
 def encode_texts(

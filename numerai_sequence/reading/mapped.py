@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -71,8 +72,8 @@ class Mapped(Opened):
         self.read_into(start, copied)
         return copied.tobytes()
 
-    def batches(self) -> list[pa.RecordBatch]:
-        """Return the record batches, views of the file.
+    def batches(self, numbers: Iterable[int] | None = None) -> list[pa.RecordBatch]:
+        """Return the record batches, or those of some numbers, views of the file.
 
         What is in them is not checked: see `contents`.
 
@@ -84,7 +85,8 @@ class Mapped(Opened):
         # A reader is no thing for two threads at once.
         try:
             reader = pa.ipc.open_file(self._buffer)
-            return [reader.get_batch(number) for number in range(reader.num_record_batches)]
+            wanted = range(reader.num_record_batches) if numbers is None else numbers
+            return [reader.get_batch(number) for number in wanted]
         except (pa.ArrowException, OSError) as error:
             raise corrupt(self.path, "Arrow file", short(str(error)), "a whole one") from error
 

@@ -7,9 +7,12 @@ import re
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
+
+from ..checks import short
 
 MODES = ("resident", "streaming")
 
@@ -43,10 +46,10 @@ class Paging:
 
 def decide(set_bytes: int, mode: str = "auto") -> Paging:
     """Decide whether a set of so many bytes is resident or streaming; a mode given is taken."""
-    if mode in MODES:
-        return Paging(mode, "as asked for")
+    if not isinstance(mode, str) or mode not in ("auto", *MODES):
+        raise ValueError(f"paging: found {short(mode)}, expected 'auto' or one of {MODES}")
     if mode != "auto":
-        raise ValueError(f"paging: found {mode!r}, expected 'auto' or one of {MODES}")
+        return Paging(str(mode), "as asked for")
     available = available_memory()
     if available is None:
         return Paging("resident", "how much memory is available is not known here")
@@ -139,6 +142,21 @@ def group_bytes(budget: int | str) -> int:
     return _GROUP_BYTES if budget == "auto" else min(2 * _GROUP_BYTES, parse_bytes(budget) // 8)
 
 
+def check_budget(budget: int | str) -> int | str:
+    """Return a memory budget: "auto", bytes, or a size that `parse_bytes` reads.
+
+    Raises
+    ------
+    ValueError
+        It is none of these.
+    """
+    if isinstance(budget, str):
+        if budget != "auto":
+            parse_bytes(budget)
+        return str(budget)
+    return parse_bytes(budget)
+
+
 def parse_bytes(size: int | str) -> int:
     """Read a number of bytes, or a size such as "512MB", "1.5 GiB" or "13G"."""
     if isinstance(size, (int, np.integer)) and not isinstance(size, bool):
@@ -148,10 +166,11 @@ def parse_bytes(size: int | str) -> int:
     )
     if not match:
         raise ValueError(
-            f"memory_budget: found {size!r}, expected 'auto', bytes, or a size such as '512MB'"
+            f"memory_budget: found {short(size)}, expected 'auto', bytes, or a size such as '512MB'"
         )
     number, prefix, binary = match.groups()
-    return int(float(number) * (1024 if binary else 1000) ** " KMGT".index(prefix.upper() or " "))
+    unit = (1024 if binary else 1000) ** " KMGT".index(prefix.upper() or " ")
+    return int(Fraction(number) * unit)
 
 
 def available_memory() -> int | None:

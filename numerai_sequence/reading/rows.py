@@ -92,7 +92,7 @@ class Rows:
         if values is None:
             values = np.empty((len(targets), len(rows)), np.float32)
         breaks = self._breaks(rows)
-        for batch, start, stop in self._by_batch(rows):
+        for batch, start, stop in self.by_batch(rows):
             chosen = rows[start:stop] - self.starts[batch]
             columns: list[tuple[Any, Any]] = [
                 (self._target(name, batch), out[start:stop])
@@ -128,12 +128,12 @@ class Rows:
 
     def extents(self, rows: Numbers, targets: Sequence[str]) -> Iterator[tuple[int, Numbers]]:
         """Yield where rows are in the files; see `ShardSet.extents`."""
-        for batch, start, stop in self._by_batch(rows):
+        for batch, start, stop in self.by_batch(rows):
             chosen = rows[start:stop] - self.starts[batch]
             for name, width in ((FEATURES, self._width), *((name, 4) for name in targets)):
                 yield self._file(name, batch), _ranges(chosen, self._start(name, batch), width)
 
-    def _by_batch(self, rows: Numbers) -> Iterator[tuple[int, int, int]]:
+    def by_batch(self, rows: Numbers) -> Iterator[tuple[int, int, int]]:
         """Yield each record batch that holds some of the rows, and which of them."""
         if not len(rows):
             return

@@ -276,8 +276,13 @@ class Selection:
         targets = [name for name in columns if name != ERA]
         return self.shards.extents(self.rows_of_set(rows), targets)
 
-    def column(self, name: str) -> pa.ChunkedArray:
-        """Return ``id``, ``era``, ``data_type`` or a target of the rows, in their order."""
+    def column(self, name: str, rows: Rows | None = None) -> pa.ChunkedArray:
+        """Return ``id``, ``era``, ``data_type`` or a target of the rows, in their order.
+
+        Of all of them, or of some, whose numbers are ascending.
+        """
+        if rows is not None:
+            return self.shards.column(name, self.rows_of_set(rows))
         column = self.shards.column(name)
         if self.is_whole:
             return column

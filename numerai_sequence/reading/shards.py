@@ -34,6 +34,7 @@ from .mapped import Mapped
 from .opened import Opened, corrupt
 from .paging import Pager
 from .rows import Rows
+from .values import Part, check_column_name, copy_values
 
 _TRIES = 20
 _SHARDS = (
@@ -211,18 +212,27 @@ class ShardSet:
     def data_types(self) -> list[str]:
         return sorted(self._count("data_types"))
 
-    def column(self, name: str) -> pa.ChunkedArray:
+    def column(self, name: str, rows: npt.NDArray[np.int64] | None = None) -> pa.ChunkedArray:
         """Return ``id``, ``era``, ``data_type`` or a target for all rows, without copying.
+
+        Parameters
+        ----------
+        name : str
+        rows : int64 array, shape (n,), optional
+            Global row numbers, ascending: a copy of their values, for which no others are read.
 
         Raises
         ------
+        FeatureError
+            There is no such column.
         CorruptShardError
             It is not what the manifest tells of.
         """
         self._check_open()
-        if name not in (*META_COLUMNS, *self.targets):
-            raise KeyError(f"{name!r}; there are {', '.join((*META_COLUMNS, *self.targets))}")
+        check_column_name(name, (*META_COLUMNS, *self.targets), str(self.folder))
         kind = self.manifest.schema.field(name).type
+        if rows is not None:
+            return pa.chunked_array(copy_values(name, self._find(name, rows)), kind)
         chunks = []
         for place, shard in enumerate(self.manifest.shards):
             for batch, expected in zip(self.batches(place), shard.batches, strict=True):
@@ -230,6 +240,21 @@ class ShardSet:
                 chunks.append(batch.column(name))
             self.check_whole(place)
         return pa.chunked_array(chunks, kind)
+
+    def _find(self, name: str, rows: npt.NDArray[np.int64]) -> list[Part]:
+        """Return the record batches that have a column of some rows, and which rows in them."""
+        firsts = np.cumsum([0, *(len(shard.batches) for shard in self.manifest.shards)])
+        found = []
+        for batch, start, stop in self._rows.by_batch(rows):
+            place = int(np.searchsorted(firsts, batch, side="right")) - 1
+            number = batch - int(firsts[place])
+            file, expected = self._files[place], self.manifest.shards[place].batches[number]
+            newer = self._patched.get(batch, {}).get(name)
+            if newer:
+                file, number = self._patches[newer[0]], newer[1]
+            within = rows[start:stop] - self._rows.starts[batch]
+            found.append(Part(file, number, within, expected))
+        return found
 
     def batches(self, place: int) -> list[pa.RecordBatch]:
         """Return the record batches of the shard file of a place, without copying.
