@@ -106,8 +106,8 @@ def in_order(name: str, value: Any, expected: str) -> list[Any]:
         raise TypeError(f"{name}: found {kind_of(value)}, expected {expected}")
     if isinstance(value, Set) and not isinstance(value, Reversible):  # as a dict's keys are
         raise TypeError(
-            f"{name}: found {kind_of(value)}, whose order differs from run to run, expected "
-            f"{expected}; pass a list, such as sorted({name})"
+            f"{name}: found {kind_of(value)}, whose order differs from process to process, "
+            f"expected {expected}; pass a list, such as sorted(...)"
         )
     return list(value)
 

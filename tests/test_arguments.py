@@ -262,7 +262,7 @@ NO_NAMES = [
     *(3, 1.5, True, b"target", bytearray(b"target"), object(), int),
     *([3], [None], [b"target"], [["target"]], ("target", None)),
     *(np.array("target"), np.array([["target"]]), np.array([1.0]), pd.Series([1]), pd.NA),
-    *(pd.DataFrame({"target": [1]}), pa.array([1]), pa.scalar("target"), [pa.scalar("target")]),
+    *(pd.DataFrame({"target": [1]}), pa.array([1]), pa.scalar("target")),
 ]
 
 

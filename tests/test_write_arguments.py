@@ -119,16 +119,18 @@ def test_a_set_of_names_is_refused_as_it_has_no_order(source, tmp_path, option, 
     names = {"features": FEATURES, "targets": TARGETS}[option]
     with pytest.raises(TypeError) as caught:
         write_shards(source, tmp_path / "set", progress=False, **{option: kind(names)})
-    expected = f"{option}: found a {kind.__name__}, whose order differs from run to run, expected"
+    expected = (
+        f"{option}: found a {kind.__name__}, whose order differs from process to process, expected"
+    )
     assert str(caught.value).startswith(expected)
-    assert f"such as sorted({option})" in str(caught.value)
+    assert "such as sorted(...)" in str(caught.value)
     assert not (tmp_path / "set").exists()
 
 
 @pytest.mark.parametrize("option", ["features", "targets"])
 @pytest.mark.parametrize("value", [5, 1.5, True, np.float64(2), object()], ids=repr)
 def test_what_has_no_entries_is_no_list_of_names(source, tmp_path, option, value):
-    with pytest.raises(TypeError, match=f"^{option}: found an? .*, expected a list of column"):
+    with pytest.raises(TypeError, match=f"^{option}: found .*, expected a list of column"):
         write_shards(source, tmp_path / "set", progress=False, **{option: value})
 
 
@@ -201,11 +203,11 @@ def test_an_open_file_is_not_read_as_a_list_of_paths(source, tmp_path):
 
 
 def test_a_set_of_files_is_refused_as_it_has_no_order(source, tmp_path):
-    with pytest.raises(TypeError, match=r"sources: found a set, whose order .*sorted\(sources\)"):
+    with pytest.raises(TypeError, match=r"sources: found a set, whose order .*sorted"):
         write_shards({source}, tmp_path / "set", progress=False)
     with write_shards(source, tmp_path / "set", progress=False) as shards:
         paths = shards.paths
-    with pytest.raises(TypeError, match=r"shards: found a set, whose order .*sorted\(shards\)"):
+    with pytest.raises(TypeError, match=r"shards: found a set, whose order .*sorted"):
         open_shards(set(paths))
 
 
