@@ -34,7 +34,11 @@ STAGES = [
         keras_compat sequence""",
     ),
     ("scoring", "losses models forward scoring exposure picture callbacks"),
-    ("feeding", "state identity resume connection"),
+    (
+        "feeding",
+        """differences state descriptions architecture identity beginnings checkpoints resume
+        connection""",
+    ),
     ("predicting", "submission uploaded predictions export"),
     ("", "synthetic"),
     ("training", "network runs"),

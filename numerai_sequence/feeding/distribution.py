@@ -35,12 +35,39 @@ def check_distribution(
     """
     if sequence.world_size > 1:
         _check_divided_once(sequence.world_size, model)
+    else:
+        _check_undivided()
     _check_workers(model, method)
     _check_mesh(sequence)
     if method != "predict":
         is_trained = method == "fit" and arguments.get("x") is sequence
         permutes = is_trained and not sequence.shuffle and arguments.get("shuffle", True)
         _check_replicas(sequence, model, None if permutes else first)
+        if is_trained and arguments.get("validation_data") is sequence:
+            _check_replicas(sequence, model, 0)
+
+
+def _check_undivided() -> None:
+    """Check that Keras does not divide the batches of a sequence, of which ranks have their own."""
+    shares = _shares()
+    if _dividing_distribution() and shares > 1:
+        name = f"keras.distribution.{type(_keras_distribution()).__name__}"
+        raise ValueError(
+            f"world_size: found 1 under {name} with auto_shard_dataset=True, whose processes have "
+            f"{shares} different shares of the data, but would all read the same batches; use "
+            f"{name}(..., auto_shard_dataset=False), and give each process its rank= and "
+            f"world_size={shares}"
+        )
+
+
+def _shares() -> int:
+    """Return among how many processes Keras 3's distribution divides data, or copies of a model."""
+    found = _keras_distribution()
+    processes = getattr(found, "_num_processes", None) or getattr(found, "_num_process", 2)
+    mesh, name = getattr(found, "device_mesh", None), getattr(found, "batch_dim_name", None)
+    if mesh is None or name not in mesh.axis_names:
+        return int(processes)
+    return min(int(processes), int(mesh.shape[list(mesh.axis_names).index(name)]))
 
 
 def _check_divided_once(world_size: int, model: Any) -> None:
