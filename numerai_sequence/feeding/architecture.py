@@ -69,7 +69,7 @@ def describe_model(model: Any) -> Json:
         layers = config.pop("layers", None)
         if not _is_graph(layers):
             found = [_describe_layer(layer) for layer in getattr(model, "layers", ())]
-            return {"class": type_name(model), **_clean(config), "layers": found}
+            return {"class": type_name(model), "layers": found, **_clean(config)}
         return {"class": type_name(model), **_describe_graph(model, config, layers)}
 
 
@@ -90,7 +90,7 @@ def _describe_graph(model: Any, config: Json, entries: list[Any]) -> Json:
         calls = entry.get("inbound_nodes")
         made = _describe_layer(by_name[name]) if name in by_name else _clean(entry)
         found.append({**made, "calls": _clean(_placed(calls, places)) or None})
-    return {**_clean(_placed(config, places)), "layers": found}
+    return {"layers": found, **_clean(_placed(config, places))}
 
 
 def _describe_layer(layer: Any) -> Json:

@@ -8,6 +8,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ..batching.passes import Place
 from ..errors import ResumeError
 from .architecture import (
@@ -112,7 +114,7 @@ class Checkpoints:
             return
         path = self._folder / self._state.weights
         try:
-            _build(self._model, len(self._sequence.features))
+            _build(self._model, self._sequence)
         except Exception as error:
             raise _unloadable(path, error) from error
         self._describe_layers()
@@ -205,9 +207,13 @@ class Checkpoints:
                     note_left(holder, name, self._identity[name], left[name])
 
 
-def _build(model: Any, features: int) -> None:
+def _build(model: Any, sequence: Any) -> None:
+    features = len(sequence.features)
     if not model.built:
-        model.build((None, features))
+        if getattr(model.build, "_is_default", False):  # which in Keras 3 builds no layers
+            model(np.zeros((1, features), sequence.dtype))
+        else:
+            model.build((None, features))
     if not getattr(model.optimizer, "built", False):  # Keras 2 sees to it in there
         model.optimizer.build(model.trainable_variables)
 

@@ -140,7 +140,9 @@ def describe_function(function: Any, *, depth: int = 0) -> Any:
     found = {
         "function": _full_name(function),
         "encloses": inner(_enclosed(function, code)),
-        "defaults": inner([*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).items()]),
+        "defaults": inner(
+            [*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).items()]
+        ),
         "code": f"{_PYTHON}, SHA-256 {_code_digest(code)}",
     }
     return {name: value for name, value in found.items() if value}

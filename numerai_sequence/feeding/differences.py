@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any, NamedTuple
 
 from ..checks import short
@@ -41,11 +42,8 @@ def first_difference(found: Any, expected: Any, name: str = "") -> Difference | 
         pairs = [(_joined(name, key), found.get(key), expected.get(key)) for key in keys]
         return _first(pairs)
     if _holds_more(found) and _holds_more(expected):
-        pairs = [
-            (f"{name}[{i}]", *pair) for i, pair in enumerate(zip(found, expected, strict=False))
-        ]
-        counts = f"{name}: the number", len(found), len(expected)
-        return _first([*pairs, counts])
+        both = enumerate(itertools.zip_longest(found, expected))
+        return _first([(f"{name}[{place}]", *pair) for place, pair in both])
     return None if found == expected else Difference(name, found, expected)
 
 

@@ -48,26 +48,29 @@ def check_distribution(
 
 
 def _check_undivided() -> None:
-    """Check that Keras does not divide the batches of a sequence, of which ranks have their own."""
-    shares = _shares()
-    if _dividing_distribution() and shares > 1:
-        name = f"keras.distribution.{type(_keras_distribution()).__name__}"
+    """Check that Keras does not divide the batches of a sequence which has no ranks.
+
+    Keras 3.16 takes a share of the numbers of an epoch's batches in each process; ours would all
+    read the first ones. Up to 3.15 all processes read the same batches.
+    """
+    found = _dividing_distribution()
+    if found and not _divides_the_model_alone():
+        name, remedy = found
         raise ValueError(
-            f"world_size: found 1 under {name} with auto_shard_dataset=True, whose processes have "
-            f"{shares} different shares of the data, but would all read the same batches; use "
-            f"{name}(..., auto_shard_dataset=False), and give each process its rank= and "
-            f"world_size={shares}"
+            f"world_size: found 1 under {name} of several processes, which divides batches among "
+            f"them itself, so that all would read the same; {remedy}, and give each process its "
+            "rank= and the number of processes as world_size="
         )
 
 
-def _shares() -> int:
-    """Return among how many processes Keras 3's distribution divides data, or copies of a model."""
-    found = _keras_distribution()
-    processes = getattr(found, "_num_processes", None) or getattr(found, "_num_process", 2)
-    mesh, name = getattr(found, "device_mesh", None), getattr(found, "batch_dim_name", None)
-    if mesh is None or name not in mesh.axis_names:
-        return int(processes)
-    return min(int(processes), int(mesh.shape[list(mesh.axis_names).index(name)]))
+def _divides_the_model_alone() -> bool:
+    """Say whether all processes need the same data, each for a part of one model."""
+    found, keras = _keras_distribution(), sys.modules["keras"]
+    if not isinstance(found, keras.distribution.ModelParallel):
+        return False
+    mesh = found.device_mesh
+    sizes = dict(zip(mesh.axis_names, mesh.shape, strict=True))
+    return bool(sizes.get(found.batch_dim_name, 0) == 1)
 
 
 def _check_divided_once(world_size: int, model: Any) -> None:
