@@ -159,7 +159,9 @@ def test_processes_that_share_one_model_read_the_same(monkeypatch, sizes, is_ref
     monkeypatch.setattr(found, "_is_multi_process", True)
     monkeypatch.setattr(package, "distribution", lambda: found)
     if is_refused:
-        with pytest.raises(ValueError, match=r"world_size: found 1 under keras\.distribution\.Model"):
+        with pytest.raises(
+            ValueError, match=r"world_size: found 1 under keras\.distribution\.Model"
+        ):
             _check_undivided()
     else:
         _check_undivided()

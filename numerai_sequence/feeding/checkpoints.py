@@ -51,7 +51,7 @@ class Checkpoints:
     """
 
     def __init__(self, folder: Path, fit: Fit) -> None:
-        self._folder, self._model, self._sequence = folder, fit.model, fit.sequence
+        self._folder, self._given, self._sequence = folder, fit.model, fit.sequence
         self.first, self.before = fit.place, fit.before
         self._identity = run_identity(fit.sequence, fit.model, fit.arguments)
         if fit.model.built:
@@ -70,6 +70,13 @@ class Checkpoints:
     @property
     def is_resumed(self) -> bool:
         return self._state is not None
+
+    @property
+    def _model(self) -> Any:
+        """The model with its variables: while JAX trains, Keras 3 keeps them elsewhere."""
+        if hasattr(self._given, "jax_state_sync"):
+            self._given.jax_state_sync()
+        return self._given
 
     def _begin(self, state: State) -> None:
         self.first, self.before = state.place, state.before
