@@ -17,6 +17,7 @@ from keras_models import (
 from sets import write_set
 
 from numerai_sequence import EraScores, NumeraiSequence
+from numerai_sequence.feeding.distribution import _check_undivided
 
 ROWS, FEATURES = 301, 14
 
@@ -120,3 +121,47 @@ def test_distribution_of_a_single_process_is_not_refused(folder, distribution, m
     assert distribution.auto_shard_dataset
     model, _ = make_model()
     assert len(model.predict(sequence_of(folder), verbose=0)) == 150
+
+
+@pytest.mark.parametrize("method", ["fit", "evaluate", "predict"])
+def test_distribution_that_divides_batches_of_no_ranks_is_refused(folder, distribution, method):
+    model, _ = make_model()
+    ours = sequence_of(folder, 0, 1)
+    expected = r"world_size: found 1 under keras\.distribution\.DataParallel .* auto_shard_dataset"
+    with pytest.raises(ValueError, match=expected):
+        getattr(model, method)(ours, verbose=0)
+    distribution.auto_shard_dataset = False
+    getattr(model, method)(ours, verbose=0)
+
+
+def test_validation_of_no_ranks_is_refused_before_training(folder, distribution):
+    model, recorder = make_model()
+    arrays = np.zeros((2, FEATURES), np.float32)
+    with pytest.raises(ValueError, match="world_size: found 1 under"):
+        model.fit(
+            arrays,
+            arrays[:, 0],
+            validation_data=sequence_of(folder, 0, 1),
+            callbacks=[recorder],
+            verbose=0,
+        )
+    assert not recorder.fit
+
+
+@pytest.mark.parametrize(("sizes", "is_refused"), [((1, 1), False), ((2, 1), True)])
+def test_processes_that_share_one_model_read_the_same(monkeypatch, sizes, is_refused):
+    if PACKAGE != "keras" or not hasattr(keras, "distribution"):
+        pytest.skip("Keras 3's distributions")
+    package = keras.distribution
+    devices = ["cpu:0", "cpu:1"][: sizes[0] * sizes[1]]
+    mesh = package.DeviceMesh(sizes, ["batch", "model"], devices)
+    found = package.ModelParallel(layout_map=package.LayoutMap(mesh), batch_dim_name="batch")
+    monkeypatch.setattr(found, "_is_multi_process", True)
+    monkeypatch.setattr(package, "distribution", lambda: found)
+    if is_refused:
+        with pytest.raises(
+            ValueError, match=r"world_size: found 1 under keras\.distribution\.Model"
+        ):
+            _check_undivided()
+    else:
+        _check_undivided()

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+from types import MappingProxyType
+
+import numpy as np
 import pytest
 
 from numerai_sequence import NumeraiSequence
@@ -39,9 +43,31 @@ def test_what_makes_other_batches_is_in_it(shards, change, name):
     assert [key for key in one if one[key] != other[key]] == [name]
 
 
-def test_a_weight_by_function_is_not_in_it(shards):
-    computed = NumeraiSequence(shards, 4, sample_weight=lambda eras, y: y)
-    assert identity(computed)["sample_weight"] is None
+def test_a_weight_by_function_is_known_by_its_name_and_code(shards):
+    def weights(function):
+        return identity(NumeraiSequence(shards, 4, sample_weight=function))["sample_weight"]
+
+    name = f"{__name__}.test_a_weight_by_function_is_known_by_its_name_and_code.<locals>.<lambda>"
+    found = weights(lambda eras, y: y)
+    assert found["function"] == name
+    assert found == weights(lambda eras, y: y)
+    assert found != weights(lambda eras, y: y + 1)
+
+
+def test_it_is_plain_json(shards):
+    sequence = NumeraiSequence(
+        shards,
+        np.int64(4),
+        target=MappingProxyType({np.str_("a"): ["target"]}),
+        shuffle=np.True_,
+        drop_remainder=np.True_,
+    )
+    sequence.sample_weight = dict.fromkeys(sequence.eras, np.float32(0.1))
+    found = identity(sequence)
+    assert json.loads(json.dumps(found)) == found
+    assert found["target"] == {"a": ["target"]}
+    assert found["drop_remainder"] is True
+    assert set(found["sample_weight"]["eras"].values()) == {0.1}
 
 
 def test_another_batch_has_another_digest(shards):

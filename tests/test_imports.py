@@ -34,7 +34,11 @@ STAGES = [
         arguments keras_compat sequence""",
     ),
     ("scoring", "losses models forward scoring exposure picture scored_rows callbacks"),
-    ("feeding", "state identity resume connection"),
+    (
+        "feeding",
+        """differences state descriptions architecture identity beginnings checkpoints resume
+        connection""",
+    ),
     ("predicting", "submission uploaded fed predictions export"),
     ("", "synthetic"),
     ("training", "network runs"),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from contextlib import suppress
+
 import numpy as np
 import pytest
 from faults import run_campaign
@@ -179,11 +182,10 @@ def test_another_model_is_refused(folder, tmp_path):
     train(folder, tmp_path, stop=10)
     model = keras.Sequential([keras.Input((FEATURES,)), keras.layers.Dense(1)])
     model.compile("adam", "mse")
-    with pytest.raises(ResumeError, match="cannot be loaded into this model"):
+    with pytest.raises(ResumeError, match=r"model\.layers\[0\]\.units: found 1, but it was 8"):
         model.fit(make_sequence(folder), callbacks=[Resume(tmp_path)], verbose=0)
 
 
-@pytest.mark.skipif(not IS_KERAS_3, reason="tf_keras tells nobody")
 def test_another_optimizer_is_refused(folder, tmp_path):
     train(folder, tmp_path, stop=10)
     model = make_model()
@@ -228,3 +230,200 @@ def test_a_subclass_that_reads_batches_of_before_goes_on_as_if_not_stopped(
     model, sequence, _ = train(folder, tmp_path / "state", sequence=make(), epochs=1)
     assert sequence.places[0] == (0, 14)
     assert_same(model.get_weights(), expected)
+
+
+def compiled(layers=None, *, rate=0.01, loss="mse", optimizer=None):
+    if layers is None:
+        layers = [keras.layers.Dense(8, "relu"), keras.layers.Dense(1)]
+    model = keras.Sequential([keras.Input((FEATURES,)), *layers])
+    model.compile(optimizer or keras.optimizers.Adam(rate), loss)
+    return model
+
+
+def fit(model, folder, state, *others, stop=-1, every=5, epochs=2, sequence=None, **options):
+    callbacks = [Resume(state, every=every), *others, Stop(stop)]
+    sequence = sequence or NumeraiSequence(folder, BATCH)
+    with suppress(InterruptedError):
+        return model.fit(sequence, epochs=epochs, callbacks=callbacks, verbose=0, **options).history
+
+
+def power(exponent):
+    def loss(target, prediction):
+        return (target - prediction) ** exponent
+
+    return loss
+
+
+def layers_of(*middle, activation="relu"):
+    return [keras.layers.Dense(8, activation), *middle, keras.layers.Dense(1)]
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        (lambda: compiled(rate=0.1), "optimizer.learning_rate: found 0.1, but it was 0.01"),
+        (
+            lambda: compiled(layers_of(activation="tanh")),
+            "model.layers[0].activation: found 'tanh', but it was 'relu'",
+        ),
+        (
+            lambda: compiled(layers_of(keras.layers.Dropout(0.1))),
+            "model.layers[1].class: found 'Dropout', but it was 'Dense'",
+        ),
+        (lambda: compiled([*layers_of(), keras.layers.Dropout(0.1)]), "model.layers[2]: found {'c"),
+        (lambda: compiled(loss="mae"), "loss: found 'mae'"),
+        (lambda: compiled(loss=power(4)), "loss.encloses.exponent: found 4, but it was 2"),
+        (
+            lambda: compiled(optimizer=keras.optimizers.SGD(0.01)),
+            "optimizer.class: found 'SGD', but it was 'Adam'",
+        ),
+    ],
+)
+def test_what_makes_another_model_of_the_same_shapes_is_named(folder, tmp_path, other, message):
+    loss = power(2) if "encloses" in message else "mse"
+    fit(compiled(loss=loss), folder, tmp_path, stop=7)
+    model = other()
+    before = model.get_weights()
+    with pytest.raises(ResumeError, match=re.escape(message)):
+        fit(model, folder, tmp_path)
+    for found, right in zip(model.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(found, right)  # nothing is loaded
+    fit(compiled(loss=loss), folder, tmp_path)
+    assert read_state(tmp_path).place == (2, 0)
+
+
+def test_names_that_keras_makes_up_and_metrics_do_not_make_another_model(folder, tmp_path):
+    fit(compiled(), folder, tmp_path, stop=7)
+    model = compiled()
+    model.compile(keras.optimizers.Adam(0.01), "mse", metrics=["mae"])
+    assert model.layers[0].name != "dense"
+    assert len(fit(model, folder, tmp_path)["loss"]) == 2
+
+
+def test_each_fit_that_has_nothing_to_train_says_so(folder, tmp_path):
+    fit(compiled(), folder, tmp_path, epochs=1)
+    for _ in range(2):
+        with pytest.warns(UserWarning, match="nothing is left to train: 1 epochs are trained"):
+            assert not fit(compiled(), folder, tmp_path, epochs=1).get("loss")
+
+
+def test_a_folder_is_of_one_training_at_a_time(folder, tmp_path):
+    tried = []
+
+    class Second(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            with pytest.raises(ResumeError, match="another training is at work in this folder"):
+                fit(compiled(), folder, tmp_path)
+            tried.append(epoch)
+
+    fit(compiled(), folder, tmp_path, Second(), epochs=1)
+    assert tried == [0]
+    fit(compiled(), folder, tmp_path, epochs=2)
+
+
+def test_two_resumes_in_one_fit_are_refused(folder, tmp_path):
+    with pytest.raises(ValueError, match="callbacks: found 2 that decide"):
+        fit(compiled(), folder, tmp_path / "a", Resume(tmp_path / "b"))
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+def test_a_resumed_epoch_is_validated_with_all_batches_of_the_same_sequence(
+    folder, tmp_path, workers
+):
+    def run(state, stop=-1):
+        keras.utils.set_random_seed(1)
+        sequence = NumeraiSequence(folder, BATCH)
+        history = fit(
+            compiled(),
+            folder,
+            state,
+            stop=stop,
+            sequence=sequence,
+            validation_data=sequence,
+            workers=workers,
+        )
+        return history and history["val_loss"]
+
+    whole = run(tmp_path / "whole")
+    assert run(tmp_path / "state", stop=12) is None
+    assert run(tmp_path / "state") == whole
+
+
+class Weigh(keras.callbacks.Callback):
+    """Sets weights after some batches, or after the first epoch."""
+
+    def __init__(self, sequence, batches):
+        super().__init__()
+        self.sequence, self.left = sequence, batches
+
+    def set(self):
+        self.sequence.sample_weight = {
+            era: np.float32(1.1) + 3 * number for number, era in enumerate(self.sequence.eras)
+        }
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.left -= 1
+        if self.left == 0:
+            self.set()
+
+    def on_epoch_end(self, epoch, logs=None):
+        if epoch == 0 and self.left < 0:
+            self.set()
+
+
+@pytest.mark.parametrize(("after", "stop"), [(0, BATCHES + 1), (0, BATCHES + 12), (2, 12)])
+def test_sample_weights_in_force_are_saved(folder, tmp_path, after, stop):
+    def run(state, stop=-1):
+        keras.utils.set_random_seed(1)
+        sequence = NumeraiSequence(folder, BATCH)
+        sequence.sample_weight = dict.fromkeys(sequence.eras, np.float64(1))
+        model = compiled()
+        # In a process of its own the callback would count anew.
+        callback = Weigh(sequence, after if state.name != "again" else -1)
+        if state.name == "again":
+            state, callback.set = state.parent / "state", lambda: None
+        fit(model, folder, state, callback, stop=stop, sequence=sequence)
+        return model.get_weights()
+
+    whole = run(tmp_path / "whole")
+    run(tmp_path / "state", stop)
+    for found, right in zip(run(tmp_path / "again"), whole, strict=True):
+        np.testing.assert_array_equal(found, right)
+
+
+def test_sample_weights_that_a_callback_makes_a_function_are_refused(folder, tmp_path):
+    sequence = NumeraiSequence(folder, BATCH, sample_weight=lambda eras, y: np.ones(len(y)))
+    callback = Weigh(sequence, 2)
+    callback.set = lambda: setattr(sequence, "sample_weight", lambda eras, y: 2 * np.ones(len(y)))
+    with pytest.raises(ResumeError, match="sample_weight: a callback has set the function"):
+        fit(compiled(), folder, tmp_path, callback, sequence=sequence)
+    assert read_state(tmp_path) is None
+
+
+def test_a_learning_rate_that_callbacks_change_is_saved_and_does_not_make_another(folder, tmp_path):
+    def halve():
+        return keras.callbacks.ReduceLROnPlateau("loss", factor=0.5, patience=0, min_delta=1e9)
+
+    model = compiled()
+    sequence = NumeraiSequence(folder, BATCH)
+    fit(model, folder, tmp_path, halve(), stop=2 * BATCHES + 7, epochs=3, sequence=sequence)
+    assert read_state(tmp_path).learning_rate == pytest.approx(0.005)
+    seen = []
+    watch = keras.callbacks.LambdaCallback(
+        on_epoch_begin=lambda *_: seen.append(float(model.optimizer.learning_rate))
+    )
+    fit(model, folder, tmp_path, watch, epochs=3, sequence=sequence)  # the same objects
+    model = compiled()
+    fit(model, folder, tmp_path, watch, epochs=4)
+    assert seen == [pytest.approx(0.005)] * 2
+
+
+def test_numpy_values_among_the_options_are_saved(folder, tmp_path):
+    def sequence():
+        options = {"seed": np.int64(3), "run_rows": np.int32(1), "target": np.str_("target")}
+        return NumeraiSequence(
+            folder, np.int64(BATCH), drop_remainder=np.False_, shuffle=np.True_, **options
+        )
+
+    fit(compiled(), folder, tmp_path, stop=7, sequence=sequence())
+    assert len(fit(compiled(), folder, tmp_path, sequence=sequence())["loss"]) == 2

@@ -88,6 +88,11 @@ class OnePass:
         self._prefetching = prefetching
         self._reader, self._targets = sequence._make_reader(epoch, numbers, prefetching)
 
+    @property
+    def weights(self) -> Any:
+        """What makes the sample weights of these batches; None if there are none."""
+        return self._targets.weights
+
     def __len__(self) -> int:
         return len(self._numbers)
 

@@ -104,10 +104,11 @@ class Targets:
     ----------
     columns : tuple of str
         What a batch needs of each row, as of `Selection.gather`.
+    weights : Weights or None
     """
 
     def __init__(self, outputs: Outputs, weights: Weights | None, *, masks: bool) -> None:
-        self._outputs, self._weights, self._masks = outputs, weights, masks
+        self._outputs, self.weights, self._masks = outputs, weights, masks
         needed = [*target_names(outputs), *(weights.columns if weights else ())]
         self.columns = tuple(sorted(dict.fromkeys(needed), key=lambda name: name == ERA))
         self._places = {name: place for place, name in enumerate(self.columns)}
@@ -123,15 +124,15 @@ class Targets:
         if not self._outputs:
             return x
         y = {name: self._y(output, values, x) for name, output in self._outputs.items()}
-        if not (self._masks or self._weights):
+        if not (self._masks or self.weights):
             return x, _alone(y)
         weights = {name: np.ones(len(x), np.float32) for name in y}
         if self._masks:
             for name in y:
                 if y[name] is not x:
                     y[name], weights[name] = _mask(y[name])
-        if self._weights:
-            given = self._weights(self._column_of(values), _alone(y))
+        if self.weights:
+            given = self.weights(self._column_of(values), _alone(y))
             weights = {name: given * weight for name, weight in weights.items()}
         return x, _alone(y), _alone(weights)
 
@@ -169,6 +170,10 @@ class Weights:
     def __init__(self, column: str) -> None:
         self.columns = (column,)
 
+    def given(self) -> SampleWeight:
+        """Return the argument that makes these weights, as it was when it was given."""
+        return self.columns[0]
+
     def __call__(self, column: Callable[[str], Values], y: Any) -> Values:
         """Return the weights, float32 of shape (batch,), from columns by name and the batch's y."""
         return np.ascontiguousarray(column(self.columns[0]))
@@ -187,10 +192,15 @@ class _EraWeights(Weights):
                 + ", expected one for each era that takes part",
                 eras=unknown,
             )
+        self._eras, self._all_eras = selection.eras, selection.all_eras
         self._weights = np.zeros(len(selection.all_eras), np.float32)
         for place, era in enumerate(selection.all_eras):
             self._weights[place] = weights.get(era, 0)
         _check_weights(self._weights, self._weights.shape)
+
+    def given(self) -> SampleWeight:
+        all_weights = dict(zip(self._all_eras, self._weights.tolist(), strict=True))
+        return {era: all_weights[era] for era in self._eras}
 
     def __call__(self, column: Callable[[str], Values], y: Any) -> Values:
         weights: Values = self._weights[column(ERA).astype(np.int64)]
@@ -204,6 +214,9 @@ class _ComputedWeights(Weights):
         super().__init__(ERA)
         self._function = function
         self._eras = np.array(selection.all_eras, object)
+
+    def given(self) -> SampleWeight:
+        return self._function
 
     def __call__(self, column: Callable[[str], Values], y: Any) -> Values:
         eras = _read_only(self._eras[column(ERA).astype(np.int64)])

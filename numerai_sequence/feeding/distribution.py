@@ -35,12 +35,42 @@ def check_distribution(
     """
     if sequence.world_size > 1:
         _check_divided_once(sequence.world_size, model)
+    else:
+        _check_undivided()
     _check_workers(model, method)
     _check_mesh(sequence)
     if method != "predict":
         is_trained = method == "fit" and arguments.get("x") is sequence
         permutes = is_trained and not sequence.shuffle and arguments.get("shuffle", True)
         _check_replicas(sequence, model, None if permutes else first)
+        if is_trained and arguments.get("validation_data") is sequence:
+            _check_replicas(sequence, model, 0)
+
+
+def _check_undivided() -> None:
+    """Check that Keras does not divide the batches of a sequence which has no ranks.
+
+    Keras 3.16 takes a share of the numbers of an epoch's batches in each process; ours would all
+    read the first ones. Up to 3.15 all processes read the same batches.
+    """
+    found = _dividing_distribution()
+    if found and not _divides_the_model_alone():
+        name, remedy = found
+        raise ValueError(
+            f"world_size: found 1 under {name} of several processes, which divides batches among "
+            f"them itself, so that all would read the same; {remedy}, and give each process its "
+            "rank= and the number of processes as world_size="
+        )
+
+
+def _divides_the_model_alone() -> bool:
+    """Say whether all processes need the same data, each for a part of one model."""
+    found, keras = _keras_distribution(), sys.modules["keras"]
+    if not isinstance(found, keras.distribution.ModelParallel):
+        return False
+    mesh = found.device_mesh
+    sizes = dict(zip(mesh.axis_names, mesh.shape, strict=True))
+    return bool(sizes.get(found.batch_dim_name, 0) == 1)
 
 
 def _check_divided_once(world_size: int, model: Any) -> None:

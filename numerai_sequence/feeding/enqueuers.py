@@ -30,15 +30,23 @@ Batches = Generator[Any, None, None]
 class Pass(Protocol):
     """One epoch's batches as they come, whatever happens to the sequence meanwhile."""
 
+    @property
+    def weights(self) -> Any: ...
     def __len__(self) -> int: ...
     def __getitem__(self, index: int) -> Any: ...
     def empty(self, shape: tuple[int, ...], dtype: Any) -> npt.NDArray[Any]: ...
 
 
 def run_pass(
-    sequence: Any, shuffle: bool, enqueuer_kind: Callable[..., Any], feeding: Feeding
+    sequence: Any,
+    shuffle: bool,
+    enqueuer_kind: Callable[..., Any],
+    feeding: Feeding,
+    adapter: Any = None,
 ) -> Iterator[Any]:
     """Yield each batch of one pass once; what works for it ends with it, finished or not.
+
+    Of all passes of a call, those of the adapter that trains may begin in the middle of an epoch.
 
     Each is checked as `NumeraiSequence.check` does: workers leave that to who hands batches on.
     """
@@ -49,8 +57,10 @@ def run_pass(
         with held():
             # Who shuffles knows which batch comes next.
             one_pass = sequence.one_pass(
-                place=feeding.place(sequence), shuffle=shuffle, prefetching=prefetching
+                place=feeding.place(adapter, sequence), shuffle=shuffle, prefetching=prefetching
             )
+            if feeding.trains(adapter):
+                feeding.weights = one_pass.weights
             count = len(one_pass)
             made = run.batches(one_pass, prefetching, enqueuer_kind)
         with closing(made) as batches:

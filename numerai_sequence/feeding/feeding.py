@@ -44,6 +44,11 @@ class Feeding:
         Where ``fit`` begins, as it counts epochs.
     before : int
         Epochs that the sequence has been through before.
+
+    Attributes
+    ----------
+    weights : Weights or None
+        What makes the sample weights of the training pass that began last.
     """
 
     def __init__(
@@ -60,6 +65,7 @@ class Feeding:
         epoch, batch = first or (0, 0)
         self._first = Place(before + epoch, batch)
         self._epoch = self._first.epoch
+        self.weights: Any = None
         self._runs: list[Run] = []
         self._adapters: list[Any] = []
 
@@ -75,6 +81,11 @@ class Feeding:
             return cls()
         feeding._adapters.append(adapter)
         return feeding
+
+    @classmethod
+    def present(cls) -> Feeding | None:
+        """Return the call that this thread is in."""
+        return _PRESENT.get()
 
     def __enter__(self) -> Feeding:
         self._token: Token[Feeding | None] = _PRESENT.set(self)
@@ -114,12 +125,24 @@ class Feeding:
         self._epoch = self._before + number
         self._trained.begin_epoch(self._epoch)
 
-    def place(self, sequence: Any) -> Place:
-        """Return where a pass over a sequence that begins now begins."""
+    def trains(self, adapter: Any) -> bool:
+        """Say whether the batches of an adapter are trained on, not validated with.
+
+        ``fit`` makes the adapter of what it trains on before any other.
+        """
+        is_first = bool(self._adapters) and self._adapters[0] is adapter
+        return is_first and self._trained is not None
+
+    def place(self, adapter: Any, sequence: Any) -> Place:
+        """Return where a pass of an adapter over a sequence that begins now begins."""
         if self._trained is None:
             return Place(sequence.epoch)
-        is_first = sequence is self._trained and self._epoch == self._first.epoch
+        is_first = self.trains(adapter) and self._epoch == self._first.epoch
         return self._first if is_first else Place(self._epoch)
+
+    def first_batch(self, sequence: Any) -> int:
+        """Return the batch of a sequence that the call begins with."""
+        return self._first.batch if sequence is self._trained else 0
 
     def form(self, sequence: Any) -> Form:
         """Return the form that y of a sequence has to have."""

@@ -4,11 +4,35 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
-from typing import Any
+from contextlib import ExitStack
+from typing import Any, NamedTuple
 
 from ..batching.passes import Place
 from .feeding import Feeding
 from .forms import Form
+
+
+class Fit(NamedTuple):
+    """A call of ``fit``, before Keras knows of it.
+
+    Attributes
+    ----------
+    model
+    sequence : NumeraiSequence
+        What the model is trained on.
+    place : Place
+        Where ``fit`` was asked to begin.
+    before : int
+        Epochs that the sequence has been through before.
+    arguments : mapping
+        Of ``fit``, by name.
+    """
+
+    model: Any
+    sequence: Any
+    place: Place
+    before: int
+    arguments: Mapping[str, Any]
 
 
 def follow(
@@ -16,12 +40,14 @@ def follow(
     forms: Mapping[Any, Form],
     options: Mapping[str, Any],
     bases: tuple[type, ...],
+    stack: ExitStack,
 ) -> Feeding:
     """Return the feeding of a call of ``fit``, and change the call's arguments to that end.
 
-    A callback that has a method `first_place`, as `Resume`, decides where training begins. It is
-    given the sequence, the place that ``fit`` was asked to begin at, how many epochs the sequence
-    has been through before, and ``steps_per_epoch``; it returns such a place and number.
+    A callback that has a method `resumed`, as `Resume`, decides where training begins. The method
+    is given a `Fit`, and returns a context manager around the call. That yields the place where
+    training begins, as ``fit`` counts epochs; the epochs that the sequence has been through before;
+    and a callback that Keras calls after all others.
 
     Parameters
     ----------
@@ -31,6 +57,13 @@ def follow(
         As of `Feeding`.
     bases : tuple of type
         What a callback has to inherit from.
+    stack : ExitStack
+        Of the call.
+
+    Raises
+    ------
+    ValueError
+        Two callbacks would decide where training begins.
     """
     trained: Any = arguments.get("x")
     if not any(trained is one for one in forms):  # only validated with
@@ -39,18 +72,29 @@ def follow(
     # What has been through epochs is not begun anew, unless `fit` is told where it begins.
     before = 0 if place.epoch else trained.epoch
     given: Any = arguments.get("callbacks")
-    for callback in _listed(given):
-        if hasattr(callback, "first_place"):
-            steps = arguments.get("steps_per_epoch")
-            place, before = callback.first_place(trained, place, before, steps)
+    last = []
+    for callback in _resuming(given):
+        fit = Fit(arguments.get("self"), trained, place, before, arguments)
+        place, before, settling = stack.enter_context(callback.resumed(fit))
+        last.append(settling)
     arguments["initial_epoch"] = place.epoch
     feeding = Feeding(forms, options, trained=trained, first=place, before=before)
-    follower = _follower(bases)(feeding)
+    last.append(_follower(bases)(feeding))
     if hasattr(given, "callbacks"):
-        given.callbacks.append(follower)  # an old one does nothing more
+        given.callbacks.extend(last)  # old ones do nothing more
     else:
-        arguments["callbacks"] = [*_listed(given), follower]
+        arguments["callbacks"] = [*_listed(given), *last]
     return feeding
+
+
+def _resuming(callbacks: Any) -> list[Any]:
+    """Return the callback that decides where training begins, if there is one."""
+    found = [callback for callback in _listed(callbacks) if hasattr(callback, "resumed")]
+    if found[1:]:
+        raise ValueError(
+            f"callbacks: found {len(found)} that decide where training begins, expected one Resume"
+        )
+    return found
 
 
 def _listed(callbacks: Any) -> list[Any]:

@@ -1,12 +1,16 @@
-"""Identity: turn a sequence into what its batches depend on, which two sequences have to share."""
+"""Identity: turn a sequence, a model and a call of ``fit`` into JSON that two runs must share."""
 
 from __future__ import annotations
 
 import hashlib
+import itertools
+from collections.abc import Mapping
 from typing import Any
 
 from ..batching.passes import Place
-from ..checks import digest
+from ..batching.targets import Weights, given_target
+from .architecture import describe_compiled
+from .descriptions import described, type_name
 from .sequence import NumeraiSequence
 
 # The arguments that make an order, and the batches of it.
@@ -24,19 +28,72 @@ _ARGUMENTS = (
 
 
 def identity(sequence: NumeraiSequence) -> dict[str, Any]:
-    """Return what the batches of an epoch depend on, besides its number.
+    """Return what the batches of an epoch depend on, besides its number, as JSON values.
 
-    What is long is a SHA-256. Sample weights that are a function are not in it.
+    Sample weights that are a function are known by its name and code; see `descriptions`.
     """
-    weight = sequence._sample_weight
     return {
-        "set": sequence.shards.fingerprint,
-        "rows": sequence._selection.digest(),
-        "features": digest(sequence.features),
-        "target": digest({name or "": names for name, names in sequence._outputs.items()}),
-        "sample_weight": None if callable(weight) else digest(weight),
-        **{name: getattr(sequence, name) for name in _ARGUMENTS},
+        "class": _class_of(sequence),
+        "set": _describe_set(sequence),
+        "rows": _describe_rows(sequence),
+        "features": described(sequence.features),
+        "target": described(given_target(sequence._outputs)),
+        "sample_weight": describe_weights(sequence._targets.weights),
+        **{name: described(getattr(sequence, name)) for name in _ARGUMENTS},
     }
+
+
+def run_identity(
+    sequence: NumeraiSequence, model: Any, arguments: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return what a training depends on, besides the layers, which a model may not have yet.
+
+    Parameters
+    ----------
+    sequence : NumeraiSequence
+    model
+        Compiled, of any Keras.
+    arguments : mapping
+        Of ``fit``, by name.
+    """
+    permutes = None if sequence.shuffle else bool(arguments.get("shuffle", True))
+    fit = {"shuffle": permutes, "class_weight": described(arguments.get("class_weight"))}
+    return {**identity(sequence), **describe_compiled(model), "fit": fit}
+
+
+def describe_weights(weights: Weights | None) -> Any:
+    """Return what makes sample weights: a column's name, ``{"eras": {...}}``, or a function."""
+    given = weights.given() if weights else None
+    return {"eras": described(given)} if isinstance(given, Mapping) else described(given)
+
+
+def _class_of(sequence: NumeraiSequence) -> str | None:
+    """Return the name of a class that makes batches of its own; None if it does not."""
+    makes_batches = type(sequence).__getitem__ is not NumeraiSequence.__getitem__
+    return type_name(sequence) if makes_batches else None
+
+
+def _describe_set(sequence: NumeraiSequence) -> str:
+    shards = sequence.shards
+    content = f"{shards.rows:,} rows of {len(sequence.all_eras):,} eras"
+    return f"{content}, {len(shards.features):,} features, SHA-256 {shards.fingerprint}"
+
+
+def _describe_rows(sequence: NumeraiSequence) -> str:
+    spans = ", ".join(_spans(sequence.eras, sequence.all_eras))
+    return f"{sequence.rows:,} rows of {spans}, SHA-256 {sequence._selection.digest()}"
+
+
+def _spans(eras: tuple[str, ...], all_eras: tuple[str, ...]) -> list[str]:
+    """Return neighbouring eras as ``first-last``, in the order of time."""
+    spans: list[list[str]] = []
+    next_era = dict(itertools.pairwise(all_eras))
+    for era in eras:
+        if spans and next_era.get(spans[-1][-1]) == era:
+            spans[-1][1:] = [era]
+        else:
+            spans.append([era])
+    return ["-".join(span) for span in spans]
 
 
 def order_digest(sequence: NumeraiSequence, place: Place) -> str:

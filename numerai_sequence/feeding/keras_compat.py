@@ -152,14 +152,14 @@ def _with_options(original: Callable[..., Any], kind: type) -> Callable[..., Any
             if is_trained:
                 note_input(self, trained)
             if original.__name__ == "fit":
-                feeding = follow(given.arguments, forms, options, callback_bases())
+                feeding = follow(given.arguments, forms, options, callback_bases(), stack)
                 stack.enter_context(feeding)
                 # Where one is interrupted, the next would use these.
                 stack.callback(forget, self, "_eval_epoch_iterator", "_eval_data_handler")
             else:
                 feeding = stack.enter_context(Feeding(forms, options))
             for one in ours:
-                first = feeding.place(one).batch
+                first = feeding.first_batch(one)
                 check_distribution(one, self, original.__name__, given.arguments, first)
             try:
                 return original(*given.args, **given.kwargs)
@@ -208,7 +208,7 @@ def _cure_keras_3(kind: type) -> None:
         if not isinstance(self.py_dataset, kind):
             return get_iterator(self)
         shuffles, feeding = self.shuffle, _feeding_of(self)
-        batches = run_pass(self.py_dataset, shuffles, module.OrderedEnqueuer, feeding)
+        batches = run_pass(self.py_dataset, shuffles, module.OrderedEnqueuer, feeding, self)
         return (self._standardize_batch(batch) for batch in batches)
 
     @functools.wraps(get_dataset)
@@ -242,7 +242,8 @@ def _cure_keras_2(package: ModuleType, kind: type) -> None:
             return handle(self, x, *args, **kwargs)
         feeding, shuffles = _feeding_of(self), self._shuffle_sequence
         # The adapter holds the sequence, not this function.
-        return lambda: run_pass(self._keras_sequence, shuffles, module.OrderedEnqueuer, feeding)
+        enqueuer = module.OrderedEnqueuer
+        return lambda: run_pass(self._keras_sequence, shuffles, enqueuer, feeding, self)
 
     @functools.wraps(standardize)
     def _standardize_batch(self: Any, data: Any) -> Any:
@@ -277,12 +278,13 @@ def _shortened(
 
     @functools.wraps(method)
     def steps(self: Any) -> Iterator[Any]:
-        sequence = getattr(getattr(self, adapter), source, None)
+        fed = getattr(self, adapter)
+        sequence = getattr(fed, source, None)
         if not isinstance(sequence, kind):
             yield from method(self)
             return
         whole = getattr(self, count)
-        setattr(self, count, whole - _feeding_of(getattr(self, adapter)).place(sequence).batch)
+        setattr(self, count, whole - _feeding_of(fed).place(fed, sequence).batch)
         try:
             yield from method(self)
         finally:

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import os
-import tempfile
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 from ..batching.passes import Place
 from ..checks import whole_number
-from ..errors import ResumeError
 from . import keras_compat
-from .identity import identity, order_digest
-from .sequence import NumeraiSequence
-from .state import WEIGHTS, State, check_same, read_state, write_state
+from .checkpoints import Checkpoints
+from .following import Fit
+from .state import kept
 
 _BASES: Any = keras_compat.callback_bases()
 
@@ -25,11 +25,19 @@ class Resume(*_BASES):  # type: ignore[misc]
     ``model.fit(sequence, epochs=10, callbacks=[Resume("state/")])``, run again after it was killed,
     trains the batches that were not trained, in the order in which they would have come. With
     deterministic operations the weights are then those of a run that was never stopped, bit for
-    bit. A run that has finished trains nothing more, unless `epochs` is larger.
+    bit. A run that has finished trains nothing more, unless `epochs` is larger: a `UserWarning`
+    says so each time.
 
-    The weights are saved with those of the optimizer and the seeds of the layers. Metrics of the
-    epoch that was stopped are of its last batches only. What other callbacks have in mind, such as
-    the patience of `EarlyStopping`, begins anew.
+    The weights are saved with those of the optimizer, its learning rate, the seeds of the layers,
+    and the sequence's `sample_weight`, which callbacks may have changed. The state of an epoch is
+    saved after all callbacks have ended it. Metrics of the epoch that was stopped are of its last
+    batches only. What other callbacks have in mind, such as the patience of `EarlyStopping`, begins
+    anew.
+
+    A folder is for one training. The state holds what the training is of: the sequence, the layers
+    of the model, its losses and its optimizer, as they were when ``fit`` began. A function of the
+    user's is known by its name, its code and the values that it encloses, not by what it calls; a
+    layer or a model without a configuration by its class and the shapes of its weights.
 
     Parameters
     ----------
@@ -41,98 +49,98 @@ class Resume(*_BASES):  # type: ignore[misc]
     Raises
     ------
     ResumeError
-        From ``fit``: the folder is of another set, choice of rows, seed or batch size; it is
-        damaged; or the weights do not fit the model.
+        From ``fit``: the folder is of another training, which differs in what the message names; it
+        is damaged; another process or thread trains with it; the weights cannot be loaded; or a
+        callback has set `sample_weight` to a function, which cannot be saved.
+    ValueError
+        From ``fit``: it has `steps_per_epoch`, two such callbacks, or no `NumeraiSequence`.
     """
 
     def __init__(self, folder: str | os.PathLike[str], *, every: int = 1000) -> None:
         super().__init__()
         self._folder = Path(folder)
         self._every = whole_number("every", every, least=1)
-        self._state: State | None = None
-        # What is set when `fit` begins.
-        self._sequence: Any = None
-        self._identity: dict[str, Any] = {}
-        self._first, self._before = Place(0), 0
+        # While `fit` is at work.
+        self._checkpoints: Checkpoints | None = None
+        self._batches = 0
         # Of the present epoch: which it is, its first batch, and how many were saved as trained.
         self._epoch = self._left_out = self._saved = 0
 
-    def first_place(
-        self, sequence: NumeraiSequence, place: Place, before: int, steps_per_epoch: int | None
-    ) -> tuple[Place, int]:
-        """Return where training begins: where it has stopped, or where it was asked to.
-
-        ``fit`` calls this, before Keras knows of the callback; see `following.follow`.
-        """
-        if steps_per_epoch is not None:
+    @contextmanager
+    def resumed(self, fit: Fit) -> Iterator[tuple[Place, int, Any]]:
+        """Let a call of ``fit`` begin where training has stopped; see `following.follow`."""
+        steps = fit.arguments.get("steps_per_epoch")
+        if steps is not None:
             raise ValueError(
-                f"steps_per_epoch: found {steps_per_epoch}, expected None: Resume counts the "
-                "batches of whole epochs"
+                f"steps_per_epoch: found {steps}, expected None: Resume counts the batches of "
+                "whole epochs"
             )
-        self._sequence, self._identity = sequence, identity(sequence)
-        self._state = state = read_state(self._folder)
-        self._first, self._before = place, before
-        if state is not None:
-            self._first, self._before = state.place, state.before
-            order = self._order(state.place) if not sequence.rank else state.order
-            check_same(self._folder, state, self._identity, order)
-        return self._first, self._before
+        with nullcontext() if fit.sequence.rank else kept(self._folder):
+            checkpoints = Checkpoints(self._folder, fit)
+            self._checkpoints, self._batches = checkpoints, len(fit.sequence)
+            if checkpoints.is_resumed:
+                self._tell_if_finished(checkpoints.first.epoch, fit.arguments.get("epochs", 1))
+            try:
+                yield checkpoints.first, checkpoints.before, _Settling(self)
+            finally:
+                self._checkpoints = None
+                checkpoints.end()
 
-    def _order(self, place: Place) -> str:
-        """Return the SHA-256 of the rows of the batch at a place, as ``fit`` counts epochs."""
-        place = Place(self._before + place.epoch, place.batch)
-        return order_digest(self._sequence, place)
+    def _tell_if_finished(self, trained: int, epochs: int) -> None:
+        if trained < epochs:
+            return
+        text = (
+            f"{self._folder}: nothing is left to train: {trained} epochs are trained, and fit has "
+            f"epochs={epochs}; for more, make epochs larger; to begin anew, choose another folder, "
+            "or remove this one"
+        )
+        # Each time: warn() tells the same but once.
+        warnings.warn_explicit(text, UserWarning, "numerai_sequence", 0)
 
     def on_train_begin(self, logs: Any = None) -> None:
-        if self._state is None:
-            return
-        path, model = self._folder / self._state.weights, self.model
-        try:
-            if not model.built:
-                model.build((None, len(self._sequence.features)))
-            if not getattr(model.optimizer, "built", False):  # Keras 2 sees to it in there
-                model.optimizer.build(model.trainable_variables)
-            with warnings.catch_warnings():  # with which Keras leaves out an optimizer's variables
-                warnings.filterwarnings("error", message="Skipping variable loading")
-                model.load_weights(str(path))
-            for variable, seed in zip(_seeds(model), self._state.seeds, strict=True):
-                variable.assign(seed)
-        except Exception as error:
-            raise ResumeError(
-                f"{path}: cannot be loaded into this model: {error}; make the model as it was, or "
-                "remove the folder to begin anew",
-                path=path,
-            ) from error
+        if self._checkpoints is None:
+            raise ValueError("Resume: found a fit without a NumeraiSequence, expected one as x")
+        self._checkpoints.load()
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        assert self._checkpoints is not None
+        first = self._checkpoints.first
         self._epoch = epoch
-        self._left_out = self._first.batch if epoch == self._first.epoch else 0
+        self._left_out = first.batch if epoch == first.epoch else 0
         self._saved = self._left_out
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        assert self._checkpoints is not None
+        self._checkpoints.begin_epoch_after()
         trained = self._left_out + batch + 1
         # After the last one it is saved at the end of the epoch, when it has been validated.
-        if trained - self._saved >= self._every and trained < len(self._sequence):
-            self._save(Place(self._epoch, trained))
+        if trained - self._saved >= self._every and trained < self._batches:
+            self._checkpoints.save(Place(self._epoch, trained))
             self._saved = trained
 
-    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        self._save(Place(epoch + 1))
-
-    def _save(self, place: Place) -> None:
-        model = self.model
-        if self._sequence.rank:
-            # One of several processes with the same weights keeps them. But to bring them together
-            # takes all: JAX would wait for the others for ever.
-            with tempfile.TemporaryDirectory() as folder:
-                model.save_weights(str(Path(folder) / f"unused{WEIGHTS}"))
+    def _settle_batch(self, batch: int) -> None:
+        """Save again what was saved with this batch, if a callback changed something after it."""
+        trained = self._left_out + batch + 1
+        if self._checkpoints is None or self._saved != trained:
             return
-        seeds = [variable.numpy().tolist() for variable in _seeds(model)]
-        state = State(self._identity, self._order(place), place, self._before, seeds)
-        write_state(self._folder, state, model.save_weights)
+        place = Place(self._epoch, trained)
+        if self._checkpoints.has_changed(place):
+            self._checkpoints.save(place)
+
+    def _settle_epoch(self, epoch: int) -> None:
+        if self._checkpoints is not None:
+            self._checkpoints.save(Place(epoch + 1))
 
 
-def _seeds(model: Any) -> list[Any]:
-    """Return the variables of a model that are no weights: the seeds of its layers, in Keras 3."""
-    weights = {id(variable) for variable in model.weights}
-    return [variable for variable in model.variables if id(variable) not in weights]
+class _Settling(*_BASES):  # type: ignore[misc]
+    """Comes after all other callbacks, and lets a `Resume` save what they have changed."""
+
+    def __init__(self, resume: Resume) -> None:
+        super().__init__()
+        self._resume = resume
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        self._resume._settle_batch(batch)
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        self._resume._settle_epoch(epoch)

@@ -7,20 +7,28 @@ instant leaves the old state or the new one.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from ..batching.passes import Place
-from ..checks import as_count, as_dict, as_text
+from ..checks import as_count, as_dict, as_list, as_text, short
 from ..errors import ResumeError
 from ..files import explained, replaced
+from ..writing.claim import claimed
+from .differences import first_difference
 
 FILE = "state.json"
 WEIGHTS = ".weights.h5"
 FORMAT = "numerai_sequence.state"
-VERSION = 1
+VERSION = 2
+
+# Worker processes of a training that was killed end a little later than it does.
+_WAIT_SECONDS = 3
+_TICK_SECONDS = 0.1
 
 _ANEW = "to begin anew, choose another folder, or remove this one"
 
@@ -32,7 +40,7 @@ class State:
     Attributes
     ----------
     identity : dict
-        Of the sequence that it was trained on; see `identity.identity`.
+        Of the sequence, the model and the call of ``fit``; see `identity` and `architecture`.
     order : str
         The SHA-256 of the rows of the next batch: the same numbers in another version of NumPy may
         make another order.
@@ -42,6 +50,11 @@ class State:
         Epochs that the sequence had been through before: it counts on.
     seeds : list of list of int
         Of the model's random layers, which are not among its weights.
+    learning_rate : float or None
+        Of the optimizer; None where a schedule makes it.
+    sample_weight : pair
+        The weights of the epoch at `place`, and those of the epoch after it, which a callback may
+        have set meanwhile; each as `identity.describe_weights` returns it.
     """
 
     identity: dict[str, Any]
@@ -49,11 +62,44 @@ class State:
     place: Place
     before: int
     seeds: list[list[int]]
+    learning_rate: float | None = None
+    sample_weight: tuple[Any, Any] = (None, None)
 
     @property
     def weights(self) -> str:
         """The name of the file of the weights."""
         return f"epoch-{self.place.epoch}-batch-{self.place.batch}{WEIGHTS}"
+
+
+@contextmanager
+def kept(folder: Path) -> Iterator[None]:
+    """Keep a folder, which is made, for one training; on Windows nobody is kept out.
+
+    Raises
+    ------
+    ResumeError
+        Another process or thread trains with it.
+    OutputError
+        The system does not let it be made.
+    """
+    with ExitStack() as stack:
+        _claim(folder, stack)
+        yield
+
+
+def _claim(folder: Path, stack: ExitStack) -> None:
+    until = time.monotonic() + _WAIT_SECONDS
+    while True:
+        with explained(folder), suppress(BlockingIOError):
+            stack.enter_context(claimed(folder, make=True))
+            return
+        if time.monotonic() > until:
+            raise ResumeError(
+                f"{folder}: another training is at work in this folder; wait for its end, or "
+                "choose a folder for each training",
+                path=folder,
+            )
+        time.sleep(_TICK_SECONDS)
 
 
 def write_state(folder: Path, state: State, save: Callable[[str], object]) -> None:
@@ -95,18 +141,20 @@ def read_state(folder: Path) -> State | None:
     path = folder / FILE
     try:
         document = as_dict(json.loads(path.read_bytes()))
-        found = document["format"], document["version"]
-        if found != (FORMAT, VERSION):
-            raise ValueError(f"found format and version {found}, expected {(FORMAT, VERSION)}")
+        _check_version(path, document["format"], document["version"])
         state = State(
             as_dict(document["identity"]),
             as_text(document["order"]),
             Place(*map(as_count, document["place"])),
             as_count(document["before"]),
             [list(map(as_count, seed)) for seed in document["seeds"]],
+            _as_rate(document["learning_rate"]),
+            _as_pair(document["sample_weight"]),
         )
     except FileNotFoundError:
         return None
+    except ResumeError:
+        raise
     except OSError as error:
         raise ResumeError(f"{path}: {error.strerror}; {_ANEW}", path=path) from error
     except (KeyError, TypeError, ValueError, RecursionError) as error:
@@ -118,8 +166,37 @@ def read_state(folder: Path) -> State | None:
     return state
 
 
+def _check_version(path: Path, form: Any, version: Any) -> None:
+    found, expected = (form, version), (FORMAT, VERSION)
+    if found == expected:
+        return
+    why = ""
+    if form == FORMAT and isinstance(version, int):
+        why = "; upgrade numerai_sequence" if version > VERSION else "; an older version wrote it"
+    raise ResumeError(
+        f"{path}: found format and version {found}, expected {expected}{why}; or, {_ANEW}",
+        path=path,
+        found=version,
+        expected=VERSION,
+    )
+
+
+def _as_rate(value: Any) -> float | None:
+    if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float))):
+        raise TypeError(f"learning_rate: found {short(value)}, expected a number or null")
+    return None if value is None else float(value)
+
+
+def _as_pair(value: Any) -> tuple[Any, Any]:
+    first, second = as_list(value)
+    for one in (first, second):
+        if not (one is None or isinstance(one, (str, dict))):
+            raise TypeError(f"sample_weight: found {short(one)}, expected a name or weights")
+    return first, second
+
+
 def check_same(folder: Path, state: State, identity: dict[str, Any], order: str) -> None:
-    """Check that a sequence is what a state was trained on.
+    """Check that a training is the one that a state is of.
 
     Raises
     ------
@@ -127,12 +204,11 @@ def check_same(folder: Path, state: State, identity: dict[str, Any], order: str)
         Naming the first thing that differs.
     """
     now, then = {**identity, "order": order}, {**state.identity, "order": state.order}
-    for name in [*now, *(name for name in then if name not in now)]:
-        if now.get(name) != then.get(name):
-            raise ResumeError(
-                f"{folder / FILE}: {name}: found {now.get(name)!r}, but it was {then.get(name)!r} "
-                f"when training stopped; make the sequence as it was; or, {_ANEW}",
-                path=folder / FILE,
-                found=now.get(name),
-                expected=then.get(name),
-            )
+    difference = first_difference(now, then)
+    if difference is not None:
+        raise ResumeError(
+            f"{folder / FILE}: {difference} when training stopped; make it as it was; or, {_ANEW}",
+            path=folder / FILE,
+            found=difference.found,
+            expected=difference.expected,
+        )
