@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-import numpy as np
-
 from ..buffers import Buffers
 from ..ordering.ranks import Share
 from ..reading.paging import Pager
@@ -97,9 +95,6 @@ class Readers:
         prefetching : Prefetching
             Who asks for them.
         """
-        # Of a subclass that has more batches, which it makes of these.
-        numbers = np.asarray(batches, np.int32)
-        own = numbers[numbers < self.orders.share.steps]
         pager, processes = self.pager, prefetching.processes
         if processes:  # each maps the files for itself
             pager = self._make_pager(pager.budget_bytes // processes, columns)
@@ -109,7 +104,7 @@ class Readers:
             columns,
             pager=pager,
             buffers=self._group_buffers,
-            batches=own,
+            batches=batches,
             fetch=fetch if self._fetches_groups and not processes else "never",
             workers=prefetching.workers,
         )
