@@ -19,7 +19,7 @@ STAGES = [
     ("", "version errors extras checks buffers locks progress files tasks"),
     ("format", "encoding"),
     ("ordering", "eras splits order era_order ranks mixing"),
-    ("format", "layout manifest feature_sets flatbuffer ipc"),
+    ("format", "layout versions manifest feature_sets flatbuffer ipc"),
     (
         "writing",
         """steps claim scratch parquet source columns difference output windows plan filler
@@ -48,6 +48,7 @@ ORDER = [*FOLDER_OF]
 # What the writer's and the reader's side share: the format, and what is about no side at all.
 SHARED = {
     "layout": "the format",
+    "versions": "the format: which of it is known",
     "manifest": "the format: its manifest",
     "encoding": "the format: its features",
     "eras": "the order of eras' names, and how they are counted",

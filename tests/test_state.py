@@ -58,7 +58,8 @@ def test_an_old_state_outlives_weights_that_cannot_be_saved(tmp_path):
     ("change", "message"),
     [
         ({"format": "other"}, "found format and version"),
-        ({"version": 2}, r"\('numerai_sequence.state', 2\), expected"),
+        ({"version": 0}, r"damaged: .*\('numerai_sequence.state', 0\), expected"),
+        ({"version": 2}, r"version 2, expected 1; upgrade numerai_sequence"),
         ({"place": [1]}, "damaged"),
         ({"place": [1, -1]}, "damaged"),
         ({"place": [1.5, 0]}, "damaged"),

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..batching.passes import Place
-from ..checks import as_count, as_dict, as_text
+from ..checks import as_count, as_dict, as_text, short
 from ..errors import ResumeError
 from ..files import explained, replaced
 
@@ -90,14 +90,12 @@ def read_state(folder: Path) -> State | None:
     Raises
     ------
     ResumeError
-        It is damaged, or of a version that is not known; or its weights are not there.
+        It is damaged, or written by a later version of the package; or its weights are not there.
     """
     path = folder / FILE
     try:
         document = as_dict(json.loads(path.read_bytes()))
-        found = document["format"], document["version"]
-        if found != (FORMAT, VERSION):
-            raise ValueError(f"found format and version {found}, expected {(FORMAT, VERSION)}")
+        _check_version(path, document["format"], document["version"])
         state = State(
             as_dict(document["identity"]),
             as_text(document["order"]),
@@ -107,6 +105,8 @@ def read_state(folder: Path) -> State | None:
         )
     except FileNotFoundError:
         return None
+    except ResumeError:  # a ValueError too
+        raise
     except OSError as error:
         raise ResumeError(f"{path}: {error.strerror}; {_ANEW}", path=path) from error
     except (KeyError, TypeError, ValueError, RecursionError) as error:
@@ -116,6 +116,20 @@ def read_state(folder: Path) -> State | None:
     if not (folder / state.weights).is_file():
         raise ResumeError(f"{folder / state.weights}: no such file; {_ANEW}", path=path)
     return state
+
+
+def _check_version(path: Path, format_: Any, version: Any) -> None:
+    if format_ == FORMAT and type(version) is int and version > VERSION:
+        raise ResumeError(
+            f"{path}: version {short(version)}, expected {VERSION}; upgrade numerai_sequence; or, "
+            f"{_ANEW}",
+            path=path,
+            found=short(version),
+            expected=VERSION,
+        )
+    if (format_, version) != (FORMAT, VERSION):
+        found = short((format_, version))
+        raise ValueError(f"found format and version {found}, expected {(FORMAT, VERSION)}")
 
 
 def check_same(folder: Path, state: State, identity: dict[str, Any], order: str) -> None:

@@ -4,6 +4,8 @@ The text is a JSON object with a line for each key. The last one, ``checksum``, 
 the others: an edit by accident shows. One on purpose does not, and so nothing in the text is
 believed that would matter: its size and its values have bounds, its numbers have to add up, no name
 leads out of the folder. That the files hold what it tells of is for opening, and for `verify`.
+
+A later version of the package may write more: see `versions`.
 """
 
 from __future__ import annotations
@@ -26,12 +28,10 @@ from ..checks import (
     short,
 )
 from ..errors import ManifestError
-from .encoding import ENCODINGS
 from .layout import (
     FEATURES,
     MANIFEST,
     META_COLUMNS,
-    VERSIONS,
     Batch,
     Manifest,
     Patch,
@@ -42,8 +42,7 @@ from .layout import (
     is_shard_name,
     open_regular,
 )
-
-FORMAT = "numerai_sequence"
+from .versions import FORMAT, check_known, check_version
 
 # What JSON describes takes up to 40 times its bytes in memory. Of the shards of a set, what tells
 # of a record batch is a small part; the rest is names. A terabyte's manifest has 3 to 9 MB.
@@ -76,8 +75,8 @@ def read_manifest(folder: Path) -> Manifest:
     Raises
     ------
     ManifestError
-        It is missing, damaged, of a version that this package does not read, or too large to be
-        that of the shard files beside it.
+        It is missing, damaged, written by a later version of the package, or too large to be that
+        of the shard files beside it.
     """
     path = folder / MANIFEST
     text = _read(path)
@@ -86,8 +85,9 @@ def read_manifest(folder: Path) -> Manifest:
     except (ValueError, RecursionError) as error:
         raise _damaged(path, f"no JSON ({error})") from error
     try:
-        _check_version(path, document)
+        check_version(path, document)
         _check_checksum(document)
+        check_known(path, document)
         return _parse(document)
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise _damaged(path, f"{type(error).__name__}: {error}") from error
@@ -135,28 +135,6 @@ def _check_checksum(document: dict[str, Any]) -> None:
         raise ValueError("what it says is not what its checksum was made from")
 
 
-def _check_version(path: Path, document: Any) -> None:
-    if not isinstance(document, dict) or document.get("format") != FORMAT:
-        found = document.get("format") if isinstance(document, dict) else None
-        raise ManifestError(
-            f'{path}: not the manifest of a shard set; expected "format": "{FORMAT}"',
-            path=path,
-            found=None if found is None else short(found),
-            expected=FORMAT,
-        )
-    found = document.get("version")
-    if type(found) is not int or found not in VERSIONS:
-        newer = isinstance(found, int) and found > VERSIONS[-1]
-        remedy = "upgrade numerai_sequence" if newer else "write the set again"
-        expected = f"{VERSIONS[0]} to {VERSIONS[-1]}"
-        raise ManifestError(
-            f"{path}: format version {short(found)}, expected {expected}; {remedy}",
-            path=path,
-            found=short(found),
-            expected=expected,
-        )
-
-
 def _damaged(path: Path, found: str) -> ManifestError:
     return ManifestError(
         f"{path}: damaged: {found}; write the set again with overwrite=True",
@@ -192,8 +170,6 @@ def _parse(document: dict[str, Any]) -> Manifest:
 
 
 def _check_names(manifest: Manifest) -> None:
-    if manifest.encoding not in ENCODINGS:
-        raise ValueError(f"encoding {short(manifest.encoding)}, expected one of {ENCODINGS}")
     for name in (*META_COLUMNS, FEATURES):
         if name in manifest.targets:
             raise ValueError(f"target {name!r} has the name of another column")
@@ -254,10 +230,9 @@ def _part(name: str, value: Any) -> tuple[int, int]:
 
 def _options(options: Any) -> WriteOptions:
     values = dict(as_dict(options))
-    if set(values) != set(WriteOptions.__dataclass_fields__):
-        raise KeyError(f"options {short(sorted(values))}")
     for name in ("features", "targets"):
-        values[name] = None if values[name] is None else as_names(values[name])
+        if values.get(name) is not None:
+            values[name] = as_names(values[name])
     return WriteOptions(**values)
 
 

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ..checks import as_dict, as_names, as_text
+from ..checks import as_dict, as_names, as_text, short
 from ..errors import ManifestError, NumeraiSequenceError
 from ..files import replaced
 
@@ -62,13 +62,14 @@ def read_run(folder: Path) -> Run:
     Raises
     ------
     ManifestError
-        It is missing, or something else.
+        It is missing, something else, or written by a later version of the package.
     """
     path = folder / RUN
     try:
         document = as_dict(json.loads(path.read_bytes()))
         if document.pop("format", None) != FORMAT:
             raise ValueError(f"format is not {FORMAT!r}")
+        _check_known(path, document)
         names = ("features", "train", "validation")
         output = document["output"]
         return Run(
@@ -91,6 +92,20 @@ def read_run(folder: Path) -> Run:
             path=path,
             expected=FORMAT,
         ) from error
+
+
+def _check_known(path: Path, document: dict[str, Any]) -> None:
+    """Refuse what only a later version of the package knows: the model may want another x."""
+    known = tuple(Run.__dataclass_fields__)
+    for name in document:
+        if name not in known:
+            raise ManifestError(
+                f"{path}: found {short(name)}, expected one of {', '.join(known)}; "
+                "upgrade numerai_sequence",
+                path=path,
+                found=short(name),
+                expected=known,
+            )
 
 
 def find_run(model: Path) -> tuple[Path, Run | None]:
