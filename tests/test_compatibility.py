@@ -220,7 +220,7 @@ def test_a_damaged_manifest_is_damaged_whatever_its_options(copied):
     document = json.loads(path.read_text())
     document["options"]["of_the_future"] = True  # and the checksum is what it was
     path.write_text(json.dumps(document))
-    with pytest.raises(ManifestError, match="damaged: .* checksum"):
+    with pytest.raises(ManifestError, match=r"damaged: .* checksum"):
         open_shards(copied)
 
 

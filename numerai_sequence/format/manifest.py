@@ -28,6 +28,7 @@ from ..checks import (
     short,
 )
 from ..errors import ManifestError
+from ..ordering.horizon import TARGET
 from .layout import (
     FEATURES,
     MANIFEST,
@@ -60,6 +61,8 @@ def write_manifest(manifest: Manifest, path: Path) -> None:
     }
     if manifest.version == 1:
         del document["patches"]
+    if not manifest.target_alias:
+        del document["target_alias"]
     document["checksum"] = _checksum(document)
     # A line a key: with one a number, the feature sets would fill thousands.
     lines = [f"{json.dumps(key)}: {json.dumps(value)}" for key, value in document.items()]
@@ -160,6 +163,7 @@ def _parse(document: dict[str, Any]) -> Manifest:
         patches=tuple(_patch(patch) for patch in as_list(document.get("patches", []))),
         feature_sets={as_text(name): _places(name, whole[name], len(features)) for name in whole},
         partial_sets={as_text(name): _part(name, partial[name]) for name in partial},
+        target_alias=as_names(document.get("target_alias", [])),
     )
     _check_names(manifest)
     _check_sums(manifest)
@@ -173,6 +177,10 @@ def _check_names(manifest: Manifest) -> None:
     for name in (*META_COLUMNS, FEATURES):
         if name in manifest.targets:
             raise ValueError(f"target {name!r} has the name of another column")
+    if manifest.target_alias and (
+        TARGET not in manifest.targets or TARGET in manifest.target_alias
+    ):
+        raise ValueError(f"{TARGET!r} cannot equal {short(manifest.target_alias)}")
     files = [file.file for file in manifest.files]
     if len(set(files)) != len(files):
         raise ValueError("a shard file is named twice")

@@ -9,7 +9,7 @@ import glob
 import operator
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -26,12 +26,13 @@ from ..format.encoding import Bytes, row_bytes
 from ..format.layout import MANIFEST, META_COLUMNS, Manifest
 from ..format.manifest import read_manifest
 from ..ordering.eras import sort_eras
+from ..ordering.horizon import TARGET, EqualTargets
 from ..progress import progress_bar
 from .checking import Checker, FileCheck, Watch
-from .contents import check_column, check_columns
+from .contents import check_column, check_columns, read_targets
 from .mapped import Mapped
 from .opened import Opened, corrupt
-from .paging import Pager
+from .paging import Pager, advise
 from .rows import Rows
 
 _TRIES = 20
@@ -66,6 +67,10 @@ class ShardSet:
     eras : list of str
         In the order of time.
     data_types : list of str
+    target_alias : tuple of str
+        The targets that ``target`` equals in all rows, NaN for NaN. The manifest knows them, also
+        those that are not in the set; of a set that was written before it did, they are found by
+        reading targets. Numerai moves ``target``, and only these tell how far it looks ahead.
     encoding : str
     paths : list of path
         The shard files.
@@ -92,6 +97,7 @@ class ShardSet:
         self.folder = folder
         self.manifest = manifest
         self._hold(manifest, files, patches)
+        self._target_alias = manifest.target_alias or None
         self._closed = False
 
     def _hold(self, manifest: Manifest, files: list[Mapped], patches: list[Mapped]) -> None:
@@ -179,6 +185,14 @@ class ShardSet:
         return {target: counts[target] for target in self.targets if target in counts}
 
     @property
+    def target_alias(self) -> tuple[str, ...]:
+        if self._target_alias is None:
+            equal = EqualTargets(self.targets if TARGET in self.targets else ())
+            self.compare_targets(equal)
+            self._target_alias = equal.found
+        return self._target_alias
+
+    @property
     def encoding(self) -> str:
         return self.manifest.encoding
 
@@ -225,6 +239,24 @@ class ShardSet:
                 chunks.append(batch.column(name))
             self.check_whole(place)
         return pa.chunked_array(chunks, kind)
+
+    def compare_targets(self, equal: EqualTargets, *, except_eras: Collection[str] = ()) -> None:
+        """Compare ``target`` with others in all rows but those of some eras.
+
+        Raises
+        ------
+        CorruptShardError
+        """
+        self._check_open()
+        for place, shard in enumerate(self.manifest.shards):
+            if not equal.names:
+                return
+            for batch, expected in zip(self.batches(place), shard.batches, strict=True):
+                names = [TARGET, *filter(self.targets.__contains__, equal.names)]
+                path = self._files[place].path
+                equal.compare(read_targets(batch, names, expected, path, except_eras=except_eras))
+            self.check_whole(place)
+            advise(self._files[place].map, "MADV_DONTNEED")
 
     def batches(self, place: int) -> list[pa.RecordBatch]:
         """Return the record batches of the shard file of a place, without copying.

@@ -70,6 +70,7 @@ def read_run(folder: Path) -> Run:
         if document.pop("format", None) != FORMAT:
             raise ValueError(f"format is not {FORMAT!r}")
         _check_known(path, document)
+        as_dict(as_dict(document["asked"])["options"])
         names = ("features", "train", "validation")
         output = document["output"]
         return Run(

@@ -20,6 +20,7 @@ from ..feeding.keras_compat import active_keras
 from ..feeding.sequence import NumeraiSequence
 from ..files import explained
 from ..ordering.eras import choose_eras, era_number
+from ..ordering.horizon import TARGET, describe_horizon
 from ..ordering.splits import Split, purge_of, split_eras, walk_forward
 from ..progress import progress_bar
 from ..reading.shards import ShardSet
@@ -51,7 +52,7 @@ class TrainOptions:
     validation : float or str
         The share of the newest eras, or which eras; of no matter where there is a `step`.
     purge : int, optional
-        Eras; None for what the targets' names say.
+        Eras; None for what the targets need, see `purge_of`.
     step, window : int, optional
         Walk forward by `step` eras at a time, each time trained on `window` eras, or on all before.
     missing_target : {"drop", "mask", "error"}
@@ -124,7 +125,8 @@ def train(
         The system does not let the folder be written: its disk is full, for example.
     """
     load_scorer()  # rather miss it now than after the training
-    purge = purge_of(options.targets) if options.purge is None else options.purge
+    purge, why = choose_purge(shards, options)
+    click.echo(f"purge {purge}: {why}")
     splits = make_splits(shards, options, purge)
     fitter = _Fitter(shards, options, purge, overwrite, progress)
     if options.step is None:
@@ -158,6 +160,14 @@ def _run_folds(
             click.echo(f"\nFold {number + 1} of {len(splits)}")
             tables[number] = fitter.run(*fold)
     return [tables[number] for number in range(len(splits))]
+
+
+def choose_purge(shards: ShardSet, options: TrainOptions) -> tuple[int, str]:
+    """Return how many eras to purge, and why."""
+    if options.purge is not None:
+        return options.purge, "as asked for"
+    alias = shards.target_alias if TARGET in options.targets else ()
+    return purge_of(options.targets, alias=alias), describe_horizon(options.targets, alias=alias)
 
 
 def make_splits(shards: ShardSet, options: TrainOptions, purge: int) -> list[Split]:
@@ -223,13 +233,14 @@ class _Fitter:
         asked = {
             "sources": [source.checksum for source in manifest.sources],
             "options": asdict(self.options),
+            "purge": self.purge,
             "eras": split._asdict(),
         }
         described: dict[str, Any] = json.loads(json.dumps(asked))
         return described
 
     def _read(self, folder: Path, asked: dict[str, Any]) -> pd.DataFrame:
-        if read_run(folder).asked != asked:
+        if _with_defaults(read_run(folder).asked, asked) != asked:
             raise OutputExistsError(
                 f"{folder}: a run of another set, or with other options, is there; choose another "
                 "folder, or --overwrite",
@@ -304,6 +315,16 @@ class _Fitter:
         _show_cost(training.rows * epochs, time.perf_counter() - start)
         logs = {name: [float(v) for v in values] for name, values in history.history.items()}
         return model, logs
+
+
+def _with_defaults(found: dict[str, Any], asked: dict[str, Any]) -> dict[str, Any]:
+    """Return what a run was asked, with what was not asked yet when it was made.
+
+    An option that it lacks has its default. A purge that it lacks shows in its eras.
+    """
+    defaults = json.loads(json.dumps(asdict(TrainOptions())))
+    options = {**defaults, **found["options"]}
+    return {"purge": asked["purge"], **found, "options": options}
 
 
 def write_scores(table: pd.DataFrame, folder: Path, title: str) -> None:
