@@ -179,6 +179,7 @@ def test_demo_trains_and_shows_scores_and_cost(train, tmp_path, run_keras):
         sum(float(score) for _, score in scores) / 3, abs=2e-4
     )
     assert re.search(r"rows/s, peak memory [\d,]+ MB", result.stdout)
+    assert "purge 8: target_cyrusd_20 is a 20-day target" in result.stdout
     assert "8 eras purged" in result.stdout
     assert f"All of it is in {tmp_path / 'kept'}" in result.stdout
     assert (tmp_path / "kept" / "shards" / "manifest.json").exists()
