@@ -262,7 +262,8 @@ def test_same_seed_is_the_same_network(shards, tmp_path):
 def test_losses_of_whole_eras_learn(shards, tmp_path, loss):
     if not hasattr(keras, "ops"):
         pytest.skip("these losses are Keras 3's")
-    options = replace(QUICK, loss=loss, batch_size=None, epochs=8, patience=8, learning_rate=0.003)
+    learning = {"epochs": 8, "patience": 8, "learning_rate": 0.003}
+    options = replace(QUICK, purge=8, loss=loss, batch_size=None, **learning)
     table = run(shards, tmp_path, options)
     assert table["corr"].mean() > 0.05
     losses = read_run(tmp_path).history["loss"]
