@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 from faults import run_campaign
@@ -9,7 +11,7 @@ from keras_models import IS_KERAS_3, IS_TENSORFLOW, keras
 from sets import write_set
 
 from numerai_sequence import NumeraiSequence, Resume, ResumeError
-from numerai_sequence.feeding.state import read_state
+from numerai_sequence.feeding.state import FILE, read_state
 
 ROWS, FEATURES, BATCH, BATCHES, EVERY = 1037, 24, 40, 26, 7
 
@@ -166,6 +168,16 @@ def test_another_choice_is_refused(folder, tmp_path, change, name):
         change = {"features": make_sequence(folder).features[::-1]}
     with pytest.raises(ResumeError, match=f"{name}: found .*, but it was"):
         train(folder, tmp_path, sequence=make_sequence(folder, **change))
+
+
+def test_a_state_from_before_an_argument_has_its_default(folder, tmp_path, whole):
+    train(folder, tmp_path, stop=10)
+    document = json.loads((tmp_path / FILE).read_text())
+    del document["identity"]["drop_remainder"]
+    (tmp_path / FILE).write_text(json.dumps(document))
+    with pytest.raises(ResumeError, match="drop_remainder: found True, but it was False"):
+        train(folder, tmp_path, sequence=make_sequence(folder, drop_remainder=True))
+    assert_same(train(folder, tmp_path)[0].get_weights(), whole)
 
 
 def test_another_set_is_refused(folder, tmp_path):

