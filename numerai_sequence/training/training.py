@@ -126,9 +126,8 @@ def train(
     """
     load_scorer()  # rather miss it now than after the training
     purge, why = choose_purge(shards, options)
-    click.echo(f"purge {purge}: {why}")
     splits = make_splits(shards, options, purge)
-    fitter = _Fitter(shards, options, purge, overwrite, progress)
+    fitter = _Fitter(shards, options, purge, why, overwrite, progress)
     if options.step is None:
         return fitter.run(out, splits[0])
     tables = _run_folds(fitter, out, splits, executor)
@@ -146,6 +145,7 @@ def _run_folds(
     folders = [out.absolute() / f"fold-{number:02d}" for number in range(len(splits))]
     tables: dict[int, pd.DataFrame] = {}
     if executor is not None:
+        _show_purge(fitter.purge, fitter.why)
         quiet = replace(fitter, progress=False)
         folds = list(zip(folders, splits, strict=True))
         with progress_bar(len(folds), "folds", fitter.progress, unit="fold") as shown:
@@ -187,6 +187,7 @@ class _Fitter:
     shards: ShardSet
     options: TrainOptions
     purge: int
+    why: str
     overwrite: bool
     progress: bool
 
@@ -204,6 +205,7 @@ class _Fitter:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / RUN).unlink(missing_ok=True)  # unfinished from now on
         training, scores = self._open(split)
+        _show_purge(self.purge, self.why)
         _show_split(training, scores.validation, self.purge)
         model, history = self._fit(folder, training, scores)
         table = scores.score(model)
@@ -342,6 +344,10 @@ def show_scores(table: pd.DataFrame) -> None:
         f"  mean {summary.mean:.4f}, std {summary.std:.4f}, Sharpe {summary.sharpe:.2f}, "
         f"max drawdown {summary.max_drawdown:.4f}"
     )
+
+
+def _show_purge(purge: int, why: str) -> None:
+    click.echo(f"purge {purge}: {why}")
 
 
 def _show_split(training: NumeraiSequence, validation: NumeraiSequence, purge: int) -> None:
