@@ -17,6 +17,7 @@ from .batching.targets import POLICIES
 from .errors import NumeraiSequenceError
 from .files import explained
 from .format.encoding import DTYPES, ENCODINGS
+from .ordering.horizon import TARGET, describe_alias
 from .reading.memory import decide, parse_bytes
 from .refreshing.refresh import refresh_set
 from .tasks import ray_at
@@ -197,7 +198,8 @@ def verify(folder: str, quiet: bool) -> None:
 @click.option(
     "--purge",
     type=click.IntRange(min=0),
-    help="Eras between training and validation.  [default: 8 for 20-day targets, 16 for others]",
+    help="Eras between training and validation.  [default: 8 where every target is a 20-day "
+    "target, or is 'target' and equals one; else 16]",
 )
 @click.option(
     "--step",
@@ -484,6 +486,7 @@ def _describe(shards: ShardSet) -> str:
         "features": f"{len(shards.features):,}, {shards.encoding}",
         "feature sets": _describe_feature_sets(shards) or "none",
         "targets": f"{len(shards.targets)}: {', '.join(shards.targets)}",
+        **({"alias": describe_alias(shards.target_alias)} if TARGET in shards.targets else {}),
         **({"missing": f"rows without {missing}"} if missing else {}),
         "eras": f"{len(eras):,}: {eras[0]} to {eras[-1]}" if eras else "none",
         "data types": ", ".join(shards.data_types) or "none",

@@ -7,15 +7,20 @@ from pathlib import Path
 import click
 
 from . import write_shards
+from .ordering.horizon import TARGET
 from .scoring.scoring import load_scorer
 from .synthetic import write_parquet
 from .training.training import TrainOptions, train
 
 _LAYERS = (32,)
+# A 20-day target: the purge of a 60-day one leaves little of a small file's eras to train on.
+_TARGET = "target_cyrusd_20"
 
 
 def run_demo(source: Path | None, folder: Path, *, rows: int, features: int, epochs: int) -> None:
     """Shard a Parquet file, train a small network from the shards, and show its scores.
+
+    The network learns ``target_cyrusd_20``, or ``target`` where the file has no such column.
 
     Parameters
     ----------
@@ -33,7 +38,8 @@ def run_demo(source: Path | None, folder: Path, *, rows: int, features: int, epo
             write_parquet(source, rows=rows, features=features, progress=True)
     with write_shards(source, folder / "shards") as shards:
         click.echo(f"{shards!r}")
-        options = TrainOptions(epochs=epochs, layers=_LAYERS)
+        target = _TARGET if _TARGET in shards.targets else TARGET
+        options = TrainOptions(targets=(target,), epochs=epochs, layers=_LAYERS)
         table = train(shards, folder / "run", options, overwrite=True, progress=True)
     for era, score in table["corr"].items():
         click.echo(f"  {era:>6} {score:8.4f}")

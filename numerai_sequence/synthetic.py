@@ -29,6 +29,7 @@ _TARGETS = (
     "agnes alpha bravo caroline charlie claudia cyrusd delta echo ender jasper jeremy ralph rowan "
     "sam teager2b tyler victor waldo xerxes"
 )
+_EQUAL = "target_ender_60"  # to `target`
 # Every start has three letters, so that no two words are spelled the same.
 _STARTS = "bal bri cal cor dru fen gla hal jun kra lum mar nov per sil tan"
 _ENDS = "aceous adactyl agram alescent ament anoid aphone ary iate ible ical ism ite itious ous ure"
@@ -73,7 +74,8 @@ def write_parquet(
         Exactly `rows` rows, in about ``rows / 4784`` eras, growing, but at least `min_eras`.
     features, targets : int
         Numbers of columns: int8 in 0..4; up to 41 of float32 in {0, .25, .5, .75, 1}. The last is
-        `target`; the others have the same latent score, other noise, and 2% nulls.
+        `target`; the others have the same latent score, other noise, and 2% nulls. But for
+        `target_ender_60`, where it is among them: `target` equals it, as in v5.3.
     seed, first_era : int
         (`seed`, `features`) fixes names and signal: another `first_era` alone gives other rows.
     data_type : str
@@ -140,6 +142,8 @@ def _eras(
         # A row of x is a column of the file, contiguous, so that Arrow takes it without a copy.
         x = rng.integers(0, 5, size=(features, rows), dtype=np.int8)
         y = _targets(weights @ (x[columns] - 2), len(schema) - features - 3, rng)
+        if _EQUAL in schema.names:
+            y[schema.names.index(_EQUAL) - features - 2] = y[-1]
         arrays = [pa.repeat(f"{era:04d}", rows), pa.repeat(data_type, rows), *map(pa.array, x)]
         # from_pandas makes NaN null, which is how pandas, and so Numerai, writes it.
         arrays += [*(pa.array(target, from_pandas=True) for target in y), _ids(era, rows, seed)]

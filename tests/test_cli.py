@@ -179,6 +179,7 @@ def test_demo_trains_and_shows_scores_and_cost(train, tmp_path, run_keras):
         sum(float(score) for _, score in scores) / 3, abs=2e-4
     )
     assert re.search(r"rows/s, peak memory [\d,]+ MB", result.stdout)
+    assert "purge 8: target_cyrusd_20 is a 20-day target" in result.stdout
     assert "8 eras purged" in result.stdout
     assert f"All of it is in {tmp_path / 'kept'}" in result.stdout
     assert (tmp_path / "kept" / "shards" / "manifest.json").exists()
@@ -196,6 +197,7 @@ def set_and_run(tmp_path_factory, run_keras):
     result = run_keras(
         *("train", folder / "set", "--out", folder / "run", "--features", "small", "--quiet"),
         *("--epochs", 4, "--layers", "16,8", "--batch-size", 200, "--validation", "0020-"),
+        *("--purge", 8),
     )
     assert result.returncode == 0, result.stderr
     return folder, names, result
@@ -203,6 +205,7 @@ def set_and_run(tmp_path_factory, run_keras):
 
 def test_train_says_what_it_did_and_leaves_a_run(set_and_run):
     folder, names, result = set_and_run
+    assert "purge 8: as asked for" in result.stdout
     assert "rows of 11 eras, 0001 to 0011" in result.stdout
     assert "rows of 5 eras, 0020 to 0024, 8 eras purged between them" in result.stdout
     assert re.search(r"mean -?\d\.\d+, std .* Sharpe .* max drawdown", result.stdout)

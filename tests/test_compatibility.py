@@ -2,7 +2,7 @@
 
 The sets in ``fixtures`` are never written anew. Each was made once, by the version of the format
 that it is named after, with `make` or `make_refreshed` below. To add one, make it, commit it, and
-give it a line in `SHA256`.
+give it a line in `SHA256`. The set of `FUTURE` was made with `make_future`, and nobody can read it.
 """
 
 from __future__ import annotations
@@ -19,10 +19,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from networks import keras
+from sets import contents, write_set
+from tampering import edit
 
 from numerai_sequence import (
     ManifestError,
     NumeraiSequence,
+    OutputExistsError,
     append_shards,
     open_shards,
     write_shards,
@@ -31,11 +34,14 @@ from numerai_sequence import (
 FIXTURES = Path(__file__).parent / "fixtures"
 # What `LC_ALL=C sha256sum * | sha256sum` prints in the folder of each set.
 SHA256 = {
+    "future-option": "385ae905d143018aebe47a1c9163752961b5270f2b628af02380657925710bf5",
     "version-1-int8": "fe228e4c935a76a64b78458afba8b6619a4d420bfa49aa3f5c936351689a7058",
     "version-1-packed": "38a40bebfbad9111b698ac28f84b2e2d5ab7fc2bfe5ec10d4daad6bc4d0e501e",
     "version-2-int8": "8e25d3afebee99f8ba10a56b5866ccfd1cff3f365caed78a28eac9bc89565420",
     "version-2-packed": "8fba74074748a1e72a2ed12b1697cb79b890cbc2a0b57b6972cafefa6a50fdf5",
 }
+
+FUTURE = "future-option"
 
 ROWS = np.arange(30)
 ERAS = ["0001"] * 7 + ["0002"] * 6 + ["0003"] * 5 + ["0010"] * 8 + ["X"] * 4
@@ -76,7 +82,13 @@ def make_refreshed(name, encoding):
     append_shards(name, "newer.parquet")
 
 
-@pytest.fixture(params=SHA256)
+def make_future(name):
+    """A set as of a later version of the package, which has one more write option."""
+    make(name, "packed")
+    edit(Path(name), lambda document: document["options"].update(of_the_future=True))
+
+
+@pytest.fixture(params=[name for name in SHA256 if name != FUTURE])
 def folder(request):
     return FIXTURES / request.param
 
@@ -93,12 +105,15 @@ def numbers(shards):
     return np.array([IDS.index(name) for name in shards.column("id").to_pylist()])
 
 
-def test_files_are_those_that_were_committed(folder, shards):
+@pytest.mark.parametrize("name", SHA256)
+def test_files_are_those_that_were_committed(name):
+    folder = FIXTURES / name
     files = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()}
     lines = "".join(f"{files[name]}  {name}\n" for name in sorted(files))
-    assert hashlib.sha256(lines.encode()).hexdigest() == SHA256[folder.name], lines
-    for shard in shards.manifest.shards:
-        assert files[shard.file] == shard.checksum
+    assert hashlib.sha256(lines.encode()).hexdigest() == SHA256[name], lines
+
+
+def test_files_are_those_that_the_manifest_tells_of(shards):
     shards.verify()
 
 
@@ -158,6 +173,91 @@ def test_a_newer_version_says_to_upgrade(folder, tmp_path):
     with pytest.raises(ManifestError, match=r"version 99, .*; upgrade numerai_sequence") as caught:
         open_shards(tmp_path / "set")
     assert (caught.value.path, caught.value.found) == (path, "99")
+
+
+def refused(folder):
+    with pytest.raises(ManifestError) as caught:
+        open_shards(folder)
+    assert caught.value.path == folder / "manifest.json"
+    assert "damaged" not in str(caught.value)
+    assert "again" not in str(caught.value)
+    return caught.value
+
+
+def test_an_option_from_the_future_says_to_upgrade():
+    error = refused(FIXTURES / FUTURE)
+    assert "found write option 'of_the_future', expected one of num_shards, " in str(error)
+    assert str(error).endswith("; upgrade numerai_sequence")
+    assert error.found == "'of_the_future'"
+    assert "seed" in error.expected
+
+
+@pytest.fixture
+def copied(folder, tmp_path):
+    return Path(shutil.copytree(folder, tmp_path / "set"))
+
+
+@pytest.mark.parametrize("value", [None, False, 3, "keep", [], {"a": [1]}], ids=repr)
+def test_whatever_the_option_from_the_future_is(copied, value):
+    edit(copied, lambda document: document["options"].update(missing_feature=value))
+    assert "write option 'missing_feature'" in str(refused(copied))
+
+
+@pytest.mark.parametrize("places", [("manifest",), ("options",), ("manifest", "options")])
+def test_an_encoding_from_the_future_says_to_upgrade(copied, places):
+    def change(document):
+        for place in places:
+            (document if place == "manifest" else document["options"])["encoding"] = "float8"
+
+    edit(copied, change)
+    error = refused(copied)
+    assert "encoding 'float8', expected one of packed, int8; upgrade numerai_seq" in str(error)
+    assert (error.found, error.expected) == ("'float8'", ("packed", "int8"))
+
+
+def test_a_damaged_manifest_is_damaged_whatever_its_options(copied):
+    path = copied / "manifest.json"
+    document = json.loads(path.read_text())
+    document["options"]["of_the_future"] = True  # and the checksum is what it was
+    path.write_text(json.dumps(document))
+    with pytest.raises(ManifestError, match=r"damaged: .* checksum"):
+        open_shards(copied)
+
+
+def test_keys_from_the_future_that_are_no_options_are_ignored(copied):
+    def change(document):
+        for part in (document, *document["sources"], *document["shards"]):
+            part["of_the_future"] = [1]
+        for shard in document["shards"]:
+            for batch in shard["batches"]:
+                batch["of_the_future"] = {"a": 1}
+
+    with open_shards(copied) as shards:
+        before = shards.manifest
+    edit(copied, change)
+    with open_shards(copied) as shards:
+        assert shards.manifest == before
+
+
+def test_a_set_from_before_an_option_is_the_one_that_its_default_makes(tmp_path):
+    folder = write_set(tmp_path)
+    edit(folder, lambda document: document["options"].pop("seed"))
+    before = contents(folder)
+    options = {"num_shards": 3, "progress": False}
+    write_shards(tmp_path / "train.parquet", folder, **options).close()
+    assert contents(folder) == before
+    with pytest.raises(OutputExistsError, match="a set of seed=0, not 1"):
+        write_shards(tmp_path / "train.parquet", folder, seed=1, **options)
+
+
+@pytest.mark.parametrize("option", ["mix_eras", "features", "targets"])
+def test_an_option_from_before_it_was_there_has_its_default(copied, option):
+    with open_shards(copied) as shards:
+        before = shards.manifest
+    edit(copied, lambda document: document["options"].pop(option))
+    with open_shards(copied) as shards:
+        assert shards.manifest == before
+        shards.verify()
 
 
 if __name__ == "__main__":

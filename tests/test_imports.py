@@ -18,15 +18,15 @@ PACKAGE = Path(numerai_sequence.__file__).parent
 STAGES = [
     ("", "version errors extras checks buffers locks progress files tasks"),
     ("format", "encoding"),
-    ("ordering", "eras splits order era_order ranks mixing"),
-    ("format", "layout manifest feature_sets flatbuffer ipc"),
+    ("ordering", "horizon eras splits order era_order ranks mixing"),
+    ("format", "layout versions manifest feature_sets flatbuffer ipc"),
     (
         "writing",
-        """steps claim scratch parquet source columns ids difference output windows plan filler
+        """steps claim scratch parquet source alias columns ids difference output windows plan filler
         batches portions writer""",
     ),
     ("reading", "memory guard opened checking mapped paging contents values rows shards selection"),
-    ("refreshing", "comparison refresh"),
+    ("refreshing", "comparison moved refresh"),
     ("batching", "orders groups reading passes readers targets"),
     (
         "feeding",
@@ -52,8 +52,10 @@ ORDER = [*FOLDER_OF]
 # What the writer's and the reader's side share: the format, and what is about no side at all.
 SHARED = {
     "layout": "the format",
+    "versions": "the format: which of it is known",
     "manifest": "the format: its manifest",
     "encoding": "the format: its features",
+    "horizon": "the name of the alias, and how it is compared",
     "eras": "the order of eras' names, and how they are counted",
     "feature_sets": "names of features, from features.json or the manifest",
     "errors": "what users catch",

@@ -200,10 +200,33 @@ def without(document, place):
 def test_missing_key_is_damage(tmp_path):
     document = written(tmp_path)
     keys = [place for place in places(document) if place and isinstance(place[-1], str)]
-    keys = [place for place in keys if len(place) < 2 or place[-2] not in COUNTED]
-    assert len(keys) == 40
+    keys = [place for place in keys if len(place) < 2 or place[-2] not in (*COUNTED, "options")]
+    assert len(keys) == 34
     damages = [(place, without(document, place)) for place in keys]
     assert unnoticed(tmp_path, damages) == {}
+
+
+@pytest.mark.parametrize("name", WriteOptions.__dataclass_fields__)
+def test_missing_option_has_its_default(tmp_path, name):
+    for manifest in (PLAIN, dataclasses.replace(PLAIN, options=WriteOptions(1, seed=7))):
+        document = written(tmp_path, manifest)
+        del document["options"][name]
+        default = WriteOptions.__dataclass_fields__[name].default
+        (tmp_path / MANIFEST).write_text(json.dumps(signed(document)))
+        if name == "num_shards":
+            with pytest.raises(ManifestError, match="1 shards, but the options tell of 16"):
+                read_manifest(tmp_path)
+        else:
+            options = dataclasses.replace(manifest.options, **{name: default})
+            assert read_manifest(tmp_path) == dataclasses.replace(manifest, options=options)
+
+
+def test_manifest_without_options_has_their_defaults(tmp_path):
+    shards = tuple(dataclasses.replace(SHARDS[1], file=f"shard-{n:02d}.arrow") for n in range(16))
+    manifest = dataclasses.replace(PLAIN, options=WriteOptions(), shards=shards)
+    document = signed(written(tmp_path, manifest) | {"options": {}})
+    (tmp_path / MANIFEST).write_text(json.dumps(document))
+    assert read_manifest(tmp_path) == manifest
 
 
 OF_EVERY_TYPE = [None, True, -1, 1.5, "", "name", [], [1], {}, {"name": 1}]

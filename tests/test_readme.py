@@ -146,7 +146,8 @@ def test_the_notebook_runs(tmp_path, monkeypatch):
     exec("\n".join(lines), names)
     assert names["shards"].rows == 1800
     assert list(names["scores"].table.index) == [f"{era:04d}" for era in range(49, 61)]
-    assert len(names["training"].eras) == 40
+    assert len(names["training"].eras) == 32
+    assert names["shards"].target_alias == ("target_ender_60",)
     assert list(names["live"]) == ["prediction"]
     assert len(names["live"]) == 30
 

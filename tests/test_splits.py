@@ -329,8 +329,10 @@ def test_options_are_required():
 @pytest.mark.parametrize(
     ("targets", "purge"),
     [
-        (["target"], 8),
-        (["target", "target_ender_20", "target_cyrusd_20"], 8),
+        (["target"], 16),
+        (("target",), 16),
+        (["target", "target_ender_20", "target_cyrusd_20"], 16),
+        (["target_20", "target_ender_20", "target_cyrusd_20"], 8),
         (iter(["target_ender_20"]), 8),
         (["target_ender_60"], 16),
         (["target", "target_ender_60"], 16),
@@ -342,6 +344,24 @@ def test_options_are_required():
 )
 def test_purge_of_targets_is_numerais(targets, purge):
     assert purge_of(targets) == purge
+
+
+@pytest.mark.parametrize(
+    ("targets", "alias", "purge"),
+    [
+        (["target"], ["target_ender_20"], 8),
+        (["target"], ["target_ender_20", "target_cyrusd_20"], 8),
+        (["target", "target_jerome_20"], ("target_ender_20",), 8),
+        (["target"], ["target_ender_60"], 16),
+        (["target"], ["target_ender_20", "target_ender_60"], 16),
+        (["target"], ["target_ender_20", "target_own"], 16),
+        (["target"], [], 16),
+        (["target", "target_ender_60"], ["target_ender_20"], 16),
+        (["target_ender_20"], ["target_ender_60"], 8),
+    ],
+)
+def test_target_is_purged_as_what_it_equals(targets, alias, purge):
+    assert purge_of(targets, alias=alias) == purge
 
 
 def test_splits_are_public_and_come_without_keras():

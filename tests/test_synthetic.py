@@ -141,6 +141,14 @@ def test_nulls_are_in_auxiliary_targets_alone(tmp_path: Path) -> None:
     assert set(nulls.values()) == {0}
 
 
+def test_target_equals_the_target_that_it_equals_in_v5_3(tmp_path: Path) -> None:
+    table = pq.read_table(write_parquet(tmp_path / "t.parquet", rows=5_000, features=2))
+    target = table["target"].combine_chunks()
+    equal = [name for name in table.column_names if table[name].combine_chunks().equals(target)]
+    assert equal == ["target_ender_60", "target"]
+    assert table["target_ender_20"].null_count > 0
+
+
 def test_same_seed_gives_the_same_bytes(tmp_path: Path) -> None:
     common: dict[str, Any] = {"rows": 2_000, "features": 10, "targets": 3}
     first = write_parquet(tmp_path / "first", **common, seed=5)

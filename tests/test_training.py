@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from dataclasses import replace
 
@@ -12,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from disks import leave_free, small_disk
 from networks import keras
+from tampering import edit
 
 from numerai_sequence import (
     EraError,
@@ -20,13 +22,13 @@ from numerai_sequence import (
     NumeraiSequence,
     OutputError,
     OutputExistsError,
+    open_shards,
     write_shards,
 )
-from numerai_sequence.ordering.splits import purge_of
 from numerai_sequence.scoring.scoring import summarize
 from numerai_sequence.synthetic import write_parquet
 from numerai_sequence.training.runs import read_run
-from numerai_sequence.training.training import TrainOptions, make_splits, train
+from numerai_sequence.training.training import TrainOptions, choose_purge, make_splits, train
 
 FEATURES = 60
 QUICK = TrainOptions(epochs=2, layers=(8,), batch_size=500)
@@ -72,15 +74,109 @@ def test_weights_of_the_best_epoch_are_kept(shards, tmp_path):
 
 def test_split_is_purged_as_the_targets_want(shards):
     for targets, purge, last in (
-        (("target",), None, "0024"),
+        (("target",), None, "0016"),
         (("target_agnes_20",), None, "0024"),
         (("target_agnes_20", "target_agnes_60"), None, "0016"),
         (("target",), 3, "0029"),
     ):
         options = replace(QUICK, targets=targets, purge=purge)
-        [split] = make_splits(shards, options, purge_of(targets) if purge is None else purge)
+        [split] = make_splits(shards, options, choose_purge(shards, options)[0])
         assert split.train[-1] == last
         assert split.validation == [f"{era:04d}" for era in range(33, 41)]
+
+
+def with_target(shards, folder, name):
+    """The set's rows, whose `target` equals another one."""
+    table = pq.read_table(shards.manifest.sources[0].path)
+    place = table.schema.names.index("target")
+    source = folder / "train.parquet"
+    pq.write_table(table.set_column(place, "target", table[name]), source)
+    return source
+
+
+@pytest.mark.parametrize("targets", [None, ("target", "target_agnes_20")], ids=["all", "two"])
+@pytest.mark.parametrize("is_old", [False, True], ids=["new", "old"])
+@pytest.mark.parametrize(
+    ("name", "purge", "last"), [("target_agnes_20", 8, "0024"), ("target_alpha_60", 16, "0016")]
+)
+def test_target_is_purged_as_what_it_equals(
+    shards, tmp_path, capsys, name, purge, last, is_old, targets
+):
+    source = with_target(shards, tmp_path, name)
+    with write_shards(source, tmp_path / "set", targets=targets, progress=False):
+        if is_old:  # written before the manifest told of it
+            edit(tmp_path / "set", lambda document: document.pop("target_alias"))
+    knows = not is_old or targets is None or name in targets
+    with open_shards(tmp_path / "set") as found:
+        run(found[::2], tmp_path / "run", replace(QUICK, epochs=1))
+    shown = capsys.readouterr().out
+    if knows:
+        assert f"purge {purge}: target equals {name}, a {name[-2:]}-day target\n" in shown
+    else:
+        assert "purge 16: target equals no other target of the set, so its horizon" in shown
+    written = read_run(tmp_path / "run")
+    assert written.train[-1] == last
+    assert (written.asked["purge"], written.asked["options"]["purge"]) == (purge, None)
+
+
+def test_purge_and_why_are_said(shards, tmp_path, capsys):
+    for place, (options, words) in enumerate(
+        (
+            ({}, "purge 16: target equals no other target of the set, so its horizon is unknown"),
+            ({"purge": 3}, "purge 3: as asked for"),
+            ({"purge": 0}, "purge 0: as asked for"),
+            ({"targets": ("target_agnes_20",)}, "purge 8: target_agnes_20 is a 20-day target"),
+            ({"targets": ("target_agnes_60",)}, "purge 16: target_agnes_60 is a 60-day target"),
+        )
+    ):
+        run(shards, tmp_path / str(place), replace(QUICK, epochs=1, **options))
+        assert f"{words}\n" in capsys.readouterr().out
+
+
+def change_run(folder, change):
+    document = json.loads((folder / "run.json").read_text())
+    change(document)
+    (folder / "run.json").write_text(json.dumps(document))
+
+
+def test_a_run_with_another_purge_is_another_run(shards, tmp_path, capsys):
+    run(shards, tmp_path)
+    change_run(tmp_path, lambda document: document["asked"].update(purge=8))
+    with pytest.raises(OutputExistsError, match="with other options"):
+        run(shards, tmp_path)
+    change_run(tmp_path, lambda document: document["asked"].update(purge=16))
+    run(shards, tmp_path)
+    assert "is already trained" in capsys.readouterr().out
+
+
+def test_a_run_from_before_an_option_is_the_one_of_its_default(shards, tmp_path, capsys):
+    run(shards, tmp_path)
+
+    def forget(document):
+        del document["asked"]["purge"], document["asked"]["options"]["seed"]
+
+    change_run(tmp_path, forget)
+    run(shards, tmp_path)
+    assert "is already trained" in capsys.readouterr().out
+    with pytest.raises(OutputExistsError, match="with other options"):
+        run(shards, tmp_path, replace(QUICK, seed=1))
+
+
+def test_a_run_of_a_later_version_says_to_upgrade(shards, tmp_path):
+    run(shards, tmp_path)
+    change_run(tmp_path, lambda document: document.update(missing_feature="keep"))
+    with pytest.raises(ManifestError, match=r"'missing_feature'.*; upgrade nume") as caught:
+        read_run(tmp_path)
+    assert (caught.value.path, caught.value.found) == (tmp_path / "run.json", "'missing_feature'")
+    assert "damaged" not in str(caught.value)
+
+
+@pytest.mark.parametrize("asked", [None, [], {}, {"options": 3}], ids=repr)
+def test_a_run_that_was_asked_nothing_is_damaged(shards, tmp_path, asked):
+    run(shards, tmp_path)
+    change_run(tmp_path, lambda document: document.update(asked=asked))
+    with pytest.raises(ManifestError, match="damaged"):
+        run(shards, tmp_path)
 
 
 def test_walk_forward_trains_a_network_for_each_fold(shards, tmp_path, capsys):
@@ -166,7 +262,8 @@ def test_same_seed_is_the_same_network(shards, tmp_path):
 def test_losses_of_whole_eras_learn(shards, tmp_path, loss):
     if not hasattr(keras, "ops"):
         pytest.skip("these losses are Keras 3's")
-    options = replace(QUICK, loss=loss, batch_size=None, epochs=8, patience=8, learning_rate=0.003)
+    learning = {"epochs": 8, "patience": 8, "learning_rate": 0.003}
+    options = replace(QUICK, purge=8, loss=loss, batch_size=None, **learning)
     table = run(shards, tmp_path, options)
     assert table["corr"].mean() > 0.05
     losses = read_run(tmp_path).history["loss"]

@@ -76,6 +76,7 @@ def refresh(shards: ShardSet) -> None:
     plan: Refresh = append_shards(shards, ["validation.parquet"], dry_run=True, progress=False)
     assert_type(plan.eras, tuple[str, ...])
     assert_type(plan.filled, dict[str, int])
+    assert_type(plan.target_alias, tuple[str, ...] | None)
     if plan.is_needed and plan.bytes < plan.set_bytes:
         print(append_shards("shards/", Path("validation.parquet")))
 
@@ -88,6 +89,7 @@ def look() -> None:
         assert_type(shards.features, tuple[str, ...])
         assert_type(shards.targets, tuple[str, ...])
         assert_type(shards.feature_sets, dict[str, tuple[str, ...]])
+        assert_type(shards.target_alias, tuple[str, ...])
         assert_type(shards.missing, dict[str, int])
         assert_type(shards.paths, list[Path])
         assert_type(shards.rows, int)

@@ -144,6 +144,9 @@ class Manifest:
         The others: how many of their features are in `features`, and how many they have.
     patches : tuple of Patch
         A later one replaces what an earlier one has of the same place and column.
+    target_alias : tuple of str
+        The targets of the sources, be they in `targets` or not, that ``target`` equals in all rows.
+        It may be empty where nobody has looked.
     """
 
     encoding: str
@@ -155,6 +158,7 @@ class Manifest:
     feature_sets: dict[str, tuple[int, ...]] = field(default_factory=dict)
     partial_sets: dict[str, tuple[int, int]] = field(default_factory=dict)
     patches: tuple[Patch, ...] = ()
+    target_alias: tuple[str, ...] = ()
 
     @property
     def schema(self) -> pa.Schema:

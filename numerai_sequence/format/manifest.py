@@ -4,6 +4,8 @@ The text is a JSON object with a line for each key. The last one, ``checksum``, 
 the others: an edit by accident shows. One on purpose does not, and so nothing in the text is
 believed that would matter: its size and its values have bounds, its numbers have to add up, no name
 leads out of the folder. That the files hold what it tells of is for opening, and for `verify`.
+
+A later version of the package may write more: see `versions`.
 """
 
 from __future__ import annotations
@@ -26,12 +28,11 @@ from ..checks import (
     short,
 )
 from ..errors import ManifestError
-from .encoding import ENCODINGS
+from ..ordering.horizon import TARGET
 from .layout import (
     FEATURES,
     MANIFEST,
     META_COLUMNS,
-    VERSIONS,
     Batch,
     Manifest,
     Patch,
@@ -42,8 +43,7 @@ from .layout import (
     is_shard_name,
     open_regular,
 )
-
-FORMAT = "numerai_sequence"
+from .versions import FORMAT, check_known, check_version
 
 # What JSON describes takes up to 40 times its bytes in memory. Of the shards of a set, what tells
 # of a record batch is a small part; the rest is names. A terabyte's manifest has 3 to 9 MB.
@@ -61,6 +61,8 @@ def write_manifest(manifest: Manifest, path: Path) -> None:
     }
     if manifest.version == 1:
         del document["patches"]
+    if not manifest.target_alias:
+        del document["target_alias"]
     document["checksum"] = _checksum(document)
     # A line a key: with one a number, the feature sets would fill thousands.
     lines = [f"{json.dumps(key)}: {json.dumps(value)}" for key, value in document.items()]
@@ -76,8 +78,8 @@ def read_manifest(folder: Path) -> Manifest:
     Raises
     ------
     ManifestError
-        It is missing, damaged, of a version that this package does not read, or too large to be
-        that of the shard files beside it.
+        It is missing, damaged, written by a later version of the package, or too large to be that
+        of the shard files beside it.
     """
     path = folder / MANIFEST
     text = _read(path)
@@ -86,8 +88,9 @@ def read_manifest(folder: Path) -> Manifest:
     except (ValueError, RecursionError) as error:
         raise _damaged(path, f"no JSON ({error})") from error
     try:
-        _check_version(path, document)
+        check_version(path, document)
         _check_checksum(document)
+        check_known(path, document)
         return _parse(document)
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise _damaged(path, f"{type(error).__name__}: {error}") from error
@@ -135,28 +138,6 @@ def _check_checksum(document: dict[str, Any]) -> None:
         raise ValueError("what it says is not what its checksum was made from")
 
 
-def _check_version(path: Path, document: Any) -> None:
-    if not isinstance(document, dict) or document.get("format") != FORMAT:
-        found = document.get("format") if isinstance(document, dict) else None
-        raise ManifestError(
-            f'{path}: not the manifest of a shard set; expected "format": "{FORMAT}"',
-            path=path,
-            found=None if found is None else short(found),
-            expected=FORMAT,
-        )
-    found = document.get("version")
-    if type(found) is not int or found not in VERSIONS:
-        newer = isinstance(found, int) and found > VERSIONS[-1]
-        remedy = "upgrade numerai_sequence" if newer else "write the set again"
-        expected = f"{VERSIONS[0]} to {VERSIONS[-1]}"
-        raise ManifestError(
-            f"{path}: format version {short(found)}, expected {expected}; {remedy}",
-            path=path,
-            found=short(found),
-            expected=expected,
-        )
-
-
 def _damaged(path: Path, found: str) -> ManifestError:
     return ManifestError(
         f"{path}: damaged: {found}; write the set again with overwrite=True",
@@ -182,6 +163,7 @@ def _parse(document: dict[str, Any]) -> Manifest:
         patches=tuple(_patch(patch) for patch in as_list(document.get("patches", []))),
         feature_sets={as_text(name): _places(name, whole[name], len(features)) for name in whole},
         partial_sets={as_text(name): _part(name, partial[name]) for name in partial},
+        target_alias=as_names(document.get("target_alias", [])),
     )
     _check_names(manifest)
     _check_sums(manifest)
@@ -192,11 +174,13 @@ def _parse(document: dict[str, Any]) -> Manifest:
 
 
 def _check_names(manifest: Manifest) -> None:
-    if manifest.encoding not in ENCODINGS:
-        raise ValueError(f"encoding {short(manifest.encoding)}, expected one of {ENCODINGS}")
     for name in (*META_COLUMNS, FEATURES):
         if name in manifest.targets:
             raise ValueError(f"target {name!r} has the name of another column")
+    if manifest.target_alias and (
+        TARGET not in manifest.targets or TARGET in manifest.target_alias
+    ):
+        raise ValueError(f"{TARGET!r} cannot equal {short(manifest.target_alias)}")
     files = [file.file for file in manifest.files]
     if len(set(files)) != len(files):
         raise ValueError("a shard file is named twice")
@@ -254,10 +238,9 @@ def _part(name: str, value: Any) -> tuple[int, int]:
 
 def _options(options: Any) -> WriteOptions:
     values = dict(as_dict(options))
-    if set(values) != set(WriteOptions.__dataclass_fields__):
-        raise KeyError(f"options {short(sorted(values))}")
     for name in ("features", "targets"):
-        values[name] = None if values[name] is None else as_names(values[name])
+        if values.get(name) is not None:
+            values[name] = as_names(values[name])
     return WriteOptions(**values)
 
 

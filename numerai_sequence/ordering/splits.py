@@ -23,6 +23,7 @@ from .eras import (
     era_span,
     sort_eras,
 )
+from .horizon import days_ahead
 
 
 class Split(NamedTuple):
@@ -39,7 +40,9 @@ def split_eras(eras: Iterable[str | int], *, validation: float | Wanted, purge: 
     targets of neighbouring eras overlap. A model trained too near its validation has therefore
     seen a part of the answers, so Numerai leaves out, or purges, 8 eras between the two for 20-day
     targets and 16 for 60-day ones (https://docs.numer.ai/numerai-tournament/models; for purging
-    see Lopez de Prado 2018, Advances in Financial Machine Learning, chapter 7).
+    see Lopez de Prado 2018, Advances in Financial Machine Learning, chapter 7). So
+    ``target_cyrusd_20`` needs ``purge=8``, and ``target_ender_60`` needs ``purge=16``. ``target``
+    needs 16 unless `ShardSet.target_alias` shows that it equals a 20-day target.
 
     Parameters
     ----------
@@ -88,12 +91,13 @@ def walk_forward(
 
     A target looks 20 or 60 trading days ahead, which are 4 or 12 eras, so the targets of
     neighbouring eras overlap. A model trained right up to its validation has therefore seen a part
-    of the answers, so Numerai purges 8 or 16 eras (Lopez de Prado 2018, Advances in Financial
-    Machine Learning, chapter 7).
+    of the answers, so Numerai purges 8 eras for 20-day targets and 16 for 60-day ones (Lopez de
+    Prado 2018, Advances in Financial Machine Learning, chapter 7). ``target`` needs 16 unless
+    `ShardSet.target_alias` shows that it equals a 20-day target.
 
-    ``window=None, step=156, purge=8`` is how Numerai makes its benchmark models
-    (https://docs.numer.ai/numerai-tournament/models): train on 1 to 148 and validate on 157 to
-    312, train on 1 to 304 and validate on 313 to 468, and so on.
+    ``window=None, step=156`` is how Numerai makes its benchmark models
+    (https://docs.numer.ai/numerai-tournament/models). With ``purge=8``, for 20-day targets: train
+    on 1 to 148 and validate on 157 to 312, train on 1 to 304 and validate on 313 to 468, and so on.
 
     Parameters
     ----------
@@ -138,14 +142,21 @@ def walk_forward(
     ]
 
 
-def purge_of(targets: Iterable[str]) -> int:
+def purge_of(targets: Iterable[str], *, alias: Sequence[str] = ()) -> int:
     """Return how many eras Numerai purges for targets of these names.
 
-    8 where each is a 20-day target, which is ``target`` or ends in ``_20``. Otherwise 16: some are
-    60-day targets, or do not tell (https://docs.numer.ai/numerai-tournament/models).
+    8 where each is a 20-day target, and 16 otherwise: some are 60-day targets, or their names do
+    not tell (https://docs.numer.ai/numerai-tournament/models).
+
+    Parameters
+    ----------
+    targets : iterable of str
+    alias : sequence of str
+        The targets that ``target`` equals, as `ShardSet.target_alias` has them. The name ``target``
+        alone tells nothing: Numerai has moved it from 20-day targets to a 60-day one.
     """
-    names = list(targets)
-    return 8 if names and all(name == "target" or name.endswith("_20") for name in names) else 16
+    days = {days_ahead(name, alias=alias) for name in targets}
+    return 8 if days == {20} else 16
 
 
 def _numbers(eras: Iterable[str | int]) -> dict[str, int]:

@@ -6,7 +6,7 @@ and each era and data type, and what is missing, has to be there as often as it 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +107,30 @@ def find_missing(
     counted = expected.missing.get(target, 0)
     _check_same(int(missing.sum()), counted, f"rows without {short(target)}", path)
     return missing
+
+
+def read_targets(
+    batch: pa.RecordBatch,
+    targets: Sequence[str],
+    expected: Batch,
+    path: Path,
+    *,
+    except_eras: Collection[str],
+) -> dict[str, npt.NDArray[np.float32]]:
+    """Return targets of one record batch, for its rows of all eras but some.
+
+    Raises
+    ------
+    CorruptShardError
+    """
+    for name in targets:
+        check_column(batch, name, expected, path)
+    columns = {name: batch.column(name).to_numpy() for name in targets}
+    if expected.eras.keys().isdisjoint(except_eras):
+        return columns
+    eras, places = encode_texts(batch, "era", expected, path)
+    rows = np.array([era not in except_eras for era in eras])[places]
+    return {name: column[rows] for name, column in columns.items()}
 
 
 def _check_texts(column: pa.Array, name: str, path: Path) -> None:

@@ -9,7 +9,7 @@ import glob
 import operator
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from itertools import pairwise
@@ -27,12 +27,13 @@ from ..format.encoding import Bytes, row_bytes
 from ..format.layout import MANIFEST, META_COLUMNS, Manifest
 from ..format.manifest import read_manifest
 from ..ordering.eras import sort_eras
+from ..ordering.horizon import TARGET, EqualTargets
 from ..progress import progress_bar
 from .checking import Checker, FileCheck, Watch
-from .contents import check_column, check_columns
+from .contents import check_column, check_columns, read_targets
 from .mapped import Mapped
 from .opened import Opened, corrupt
-from .paging import Pager
+from .paging import Pager, advise
 from .rows import Rows
 from .values import Part, check_column_name, copy_values
 
@@ -72,6 +73,10 @@ class ShardSet:
     eras : list of str
         In the order of time.
     data_types : list of str
+    target_alias : tuple of str
+        The targets that ``target`` equals in all rows, NaN for NaN. The manifest knows them, also
+        those that are not in the set; of a set that was written before it did, they are found by
+        reading targets. Numerai moves ``target``, and only these tell how far it looks ahead.
     encoding : str
     paths : list of path
         The shard files.
@@ -98,6 +103,7 @@ class ShardSet:
         self.folder = folder
         self.manifest = manifest
         self._hold(manifest, files, patches)
+        self._target_alias = manifest.target_alias or None
         self._closed = False
 
     def _hold(self, manifest: Manifest, files: list[Mapped], patches: list[Mapped]) -> None:
@@ -185,6 +191,14 @@ class ShardSet:
         return {target: counts[target] for target in self.targets if target in counts}
 
     @property
+    def target_alias(self) -> tuple[str, ...]:
+        if self._target_alias is None:
+            equal = EqualTargets(self.targets if TARGET in self.targets else ())
+            self.compare_targets(equal)
+            self._target_alias = equal.found
+        return self._target_alias
+
+    @property
     def encoding(self) -> str:
         return self.manifest.encoding
 
@@ -255,6 +269,24 @@ class ShardSet:
             within = rows[start:stop] - self._rows.starts[batch]
             found.append(Part(file, number, within, expected))
         return found
+
+    def compare_targets(self, equal: EqualTargets, *, except_eras: Collection[str] = ()) -> None:
+        """Compare ``target`` with others in all rows but those of some eras.
+
+        Raises
+        ------
+        CorruptShardError
+        """
+        self._check_open()
+        for place, shard in enumerate(self.manifest.shards):
+            if not equal.names:
+                return
+            for batch, expected in zip(self.batches(place), shard.batches, strict=True):
+                names = [TARGET, *filter(self.targets.__contains__, equal.names)]
+                path = self._files[place].path
+                equal.compare(read_targets(batch, names, expected, path, except_eras=except_eras))
+            self.check_whole(place)
+            advise(self._files[place].map, "MADV_DONTNEED")
 
     def batches(self, place: int) -> list[pa.RecordBatch]:
         """Return the record batches of the shard file of a place, without copying.

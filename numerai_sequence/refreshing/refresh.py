@@ -20,6 +20,7 @@ from ..format.encoding import row_bytes
 from ..format.layout import Manifest
 from ..format.manifest import read_manifest
 from ..ordering.eras import sort_eras
+from ..ordering.horizon import describe_alias
 from ..progress import progress_bar
 from ..reading.shards import ShardSet, open_shards
 from ..writing.ids import check_eras
@@ -30,6 +31,7 @@ from ..writing.source import Source, open_sources
 from ..writing.steps import Steps
 from ..writing.writer import BLOCK_BYTES, count_eras, short_of_memory
 from .comparison import NOT_THE_SAME, WRITE_AGAIN, Comparison, with_patches
+from .moved import find_alias
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,8 @@ class Refresh:
         That are written, about: of shard files and of patches.
     set_bytes : int
         Of the files of the set before.
+    target_alias : tuple of str or None
+        The targets that ``target`` equals from now on; None where these stay the same.
     """
 
     folder: Path
@@ -62,10 +66,16 @@ class Refresh:
     data_types: int
     bytes: int
     set_bytes: int
+    target_alias: tuple[str, ...] | None = None
 
     @property
     def is_needed(self) -> bool:
         """Whether there is anything to do."""
+        return self._has_values or self.target_alias is not None
+
+    @property
+    def _has_values(self) -> bool:
+        """Whether there are new rows, or new values in rows that the set has."""
         return bool(self.rows or self.filled or self.corrected or self.data_types)
 
     def __str__(self) -> str:
@@ -85,6 +95,8 @@ class Refresh:
                 )
         if self.data_types:
             lines.append(f"  {self.data_types:,} rows get another data type")
+        if self.target_alias is not None:
+            lines.append(f"  {describe_alias(self.target_alias)}")
         share = f"{self.bytes / self.set_bytes:.2%}" if self.set_bytes else "all"
         lines.append(f"  about {self.bytes / 1e6:,.1f} MB are written, {share} of the set")
         return "\n".join(lines)
@@ -141,7 +153,8 @@ def refresh_set(
         _check_eras(shards, opened, counts)
         comparison = _compare(shards, opened, progress)
         plan = _plan_new(shards, opened, counts)
-        found = _describe(shards, comparison, plan)
+        alias = find_alias(shards, opened, set().union(*counts))
+        found = _describe(shards, comparison, plan, alias)
         if show is not None:
             show(found)
         if found.is_needed and not dry_run:
@@ -151,9 +164,12 @@ def refresh_set(
                         f"{folder}: another process has written it meanwhile; run again",
                         path=folder,
                     )
-                manifest = _add_eras(shards.manifest, opened, plan, output, writing, progress)
-                patches = comparison.write(writing, output.generation())
-                output.commit(with_patches(manifest, *patches))
+                manifest = replace(shards.manifest, target_alias=alias)
+                if found._has_values:
+                    manifest = _add_eras(manifest, opened, plan, output, writing, progress)
+                    patches = comparison.write(writing, output.generation())
+                    manifest = with_patches(manifest, *patches)
+                output.commit(manifest)
         elif not dry_run:
             output.tidy(keeps=False)
     return found
@@ -220,7 +236,9 @@ def _plan_new(
     return replace(plan, skipped=skipped)
 
 
-def _describe(shards: ShardSet, comparison: Comparison, plan: Plan | None) -> Refresh:
+def _describe(
+    shards: ShardSet, comparison: Comparison, plan: Plan | None, alias: tuple[str, ...]
+) -> Refresh:
     manifest, windows = shards.manifest, plan.windows if plan else ()
     eras = sort_eras(era for window in windows for era in window.eras)
     rows = sum(window.rows for window in windows)
@@ -235,6 +253,7 @@ def _describe(shards: ShardSet, comparison: Comparison, plan: Plan | None) -> Re
         comparison.data_types,
         rows * width + comparison.patch_bytes,
         sum(file.bytes for file in manifest.files),
+        None if set(alias) == set(manifest.target_alias) else alias,
     )
 
 

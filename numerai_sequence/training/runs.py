@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ..checks import as_dict, as_names, as_text
+from ..checks import as_dict, as_names, as_text, short
 from ..errors import ManifestError, NumeraiSequenceError
 from ..files import replaced
 
@@ -78,13 +78,15 @@ def read_run(folder: str | os.PathLike[str]) -> Run:
     Raises
     ------
     ManifestError
-        It is missing, or something else.
+        It is missing, something else, or written by a later version of the package.
     """
     path = Path(folder) / RUN
     try:
         document = as_dict(json.loads(path.read_bytes()))
         if document.pop("format", None) != FORMAT:
             raise ValueError(f"format is not {FORMAT!r}")
+        _check_known(path, document)
+        as_dict(as_dict(document["asked"])["options"])
         names = ("features", "train", "validation")
         output = document["output"]
         return Run(
@@ -107,6 +109,20 @@ def read_run(folder: str | os.PathLike[str]) -> Run:
             path=path,
             expected=FORMAT,
         ) from error
+
+
+def _check_known(path: Path, document: dict[str, Any]) -> None:
+    """Refuse what only a later version of the package knows: the model may want another x."""
+    known = tuple(Run.__dataclass_fields__)
+    for name in document:
+        if name not in known:
+            raise ManifestError(
+                f"{path}: found {short(name)}, expected one of {', '.join(known)}; "
+                "upgrade numerai_sequence",
+                path=path,
+                found=short(name),
+                expected=known,
+            )
 
 
 def find_run(model: Path) -> tuple[Path, Run | None]:

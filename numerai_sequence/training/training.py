@@ -20,6 +20,7 @@ from ..feeding.keras_compat import active_keras
 from ..feeding.sequence import NumeraiSequence
 from ..files import explained
 from ..ordering.eras import choose_eras, era_number
+from ..ordering.horizon import TARGET, describe_horizon
 from ..ordering.splits import Split, purge_of, split_eras, walk_forward
 from ..progress import progress_bar
 from ..reading.shards import ShardSet
@@ -51,7 +52,7 @@ class TrainOptions:
     validation : float or str
         The share of the newest eras, or which eras; of no matter where there is a `step`.
     purge : int, optional
-        Eras; None for what the targets' names say.
+        Eras; None for what the targets need, see `purge_of`.
     step, window : int, optional
         Walk forward by `step` eras at a time, each time trained on `window` eras, or on all before.
     missing_target : {"drop", "mask", "error"}
@@ -124,9 +125,9 @@ def train(
         The system does not let the folder be written: its disk is full, for example.
     """
     load_scorer()  # rather miss it now than after the training
-    purge = purge_of(options.targets) if options.purge is None else options.purge
+    purge, why = choose_purge(shards, options)
     splits = make_splits(shards, options, purge)
-    fitter = _Fitter(shards, options, purge, overwrite, progress)
+    fitter = _Fitter(shards, options, purge, why, overwrite, progress)
     if options.step is None:
         return fitter.run(out, splits[0])
     tables = _run_folds(fitter, out, splits, executor)
@@ -144,6 +145,7 @@ def _run_folds(
     folders = [out.absolute() / f"fold-{number:02d}" for number in range(len(splits))]
     tables: dict[int, pd.DataFrame] = {}
     if executor is not None:
+        _show_purge(fitter.purge, fitter.why)
         quiet = replace(fitter, progress=False)
         folds = list(zip(folders, splits, strict=True))
         with progress_bar(len(folds), "folds", fitter.progress, unit="fold") as shown:
@@ -158,6 +160,14 @@ def _run_folds(
             click.echo(f"\nFold {number + 1} of {len(splits)}")
             tables[number] = fitter.run(*fold)
     return [tables[number] for number in range(len(splits))]
+
+
+def choose_purge(shards: ShardSet, options: TrainOptions) -> tuple[int, str]:
+    """Return how many eras to purge, and why."""
+    if options.purge is not None:
+        return options.purge, "as asked for"
+    alias = shards.target_alias if TARGET in options.targets else ()
+    return purge_of(options.targets, alias=alias), describe_horizon(options.targets, alias=alias)
 
 
 def make_splits(shards: ShardSet, options: TrainOptions, purge: int) -> list[Split]:
@@ -177,6 +187,7 @@ class _Fitter:
     shards: ShardSet
     options: TrainOptions
     purge: int
+    why: str
     overwrite: bool
     progress: bool
 
@@ -194,6 +205,7 @@ class _Fitter:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / RUN).unlink(missing_ok=True)  # unfinished from now on
         training, scores = self._open(split)
+        _show_purge(self.purge, self.why)
         _show_split(training, scores.validation, self.purge)
         model, history = self._fit(folder, training, scores)
         table = scores.score(model)
@@ -224,13 +236,14 @@ class _Fitter:
         asked = {
             "sources": [source.checksum for source in manifest.sources],
             "options": asdict(self.options),
+            "purge": self.purge,
             "eras": split._asdict(),
         }
         described: dict[str, Any] = json.loads(json.dumps(asked))
         return described
 
     def _read(self, folder: Path, asked: dict[str, Any]) -> pd.DataFrame:
-        if read_run(folder).asked != asked:
+        if _with_defaults(read_run(folder).asked, asked) != asked:
             raise OutputExistsError(
                 f"{folder}: a run of another set, or with other options, is there; choose another "
                 "folder, or --overwrite",
@@ -307,6 +320,16 @@ class _Fitter:
         return model, logs
 
 
+def _with_defaults(found: dict[str, Any], asked: dict[str, Any]) -> dict[str, Any]:
+    """Return what a run was asked, with what was not asked yet when it was made.
+
+    An option that it lacks has its default. A purge that it lacks shows in its eras.
+    """
+    defaults = json.loads(json.dumps(asdict(TrainOptions())))
+    options = {**defaults, **found["options"]}
+    return {"purge": asked["purge"], **found, "options": options}
+
+
 def write_scores(table: pd.DataFrame, folder: Path, title: str) -> None:
     """Write a table of scores, and its picture, into a folder."""
     write_table(table, folder / SCORES)
@@ -322,6 +345,10 @@ def show_scores(table: pd.DataFrame) -> None:
         f"  mean {summary.mean:.4f}, std {summary.std:.4f}, Sharpe {summary.sharpe:.2f}, "
         f"max drawdown {summary.max_drawdown:.4f}"
     )
+
+
+def _show_purge(purge: int, why: str) -> None:
+    click.echo(f"purge {purge}: {why}")
 
 
 def _show_split(training: NumeraiSequence, validation: NumeraiSequence, purge: int) -> None:

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.types as pt
@@ -17,10 +19,10 @@ import pyarrow.types as pt
 from ..errors import SourceError, close_matches
 from ..format.encoding import Bytes, to_digits
 from ..format.layout import META_COLUMNS, SourceFile
+from ..ordering.horizon import TARGET
 from .parquet import Parquet
 
 FEATURE_PREFIX = "feature"
-_TARGET_PREFIX = "target"
 # The type null is what pandas makes of objects that are all None.
 _STRINGS = [pa.string(), pa.large_string(), pa.null()]
 if hasattr(pa, "string_view"):
@@ -73,7 +75,7 @@ class Source:
         self.id_name = self._find_id()
         columns = [name for name in names if name != self.id_name]
         self.features = tuple(name for name in columns if name.startswith(FEATURE_PREFIX))
-        self.targets = tuple(name for name in columns if name.startswith(_TARGET_PREFIX))
+        self.targets = tuple(name for name in columns if name.startswith(TARGET))
         taken = {*self.features, *META_COLUMNS, self.id_name}
         self.others = tuple(name for name in names if name not in taken)
         self._require("era", _is_string, "strings")
@@ -101,6 +103,10 @@ class Source:
             self._require(name, _is_number, _FEATURE_VALUES, " or choose others with features=")
         for name in targets:
             self._require(name, _is_number_or_null, "numbers", " or choose others with targets=")
+
+    def has_numbers(self, name: str) -> bool:
+        """Return whether a column is there and may be written as a target."""
+        return name in self._types and _is_number_or_null(self._types[name])
 
     def bytes_per_row(self, features: Iterable[str]) -> int:
         """Return the bytes that one row of these columns takes when it is decoded."""
@@ -151,6 +157,19 @@ class Source:
                 columns[name] = self._floats(table, name, first_row)
             yield pa.table(columns)
             first_row += table.num_rows
+
+    def iter_numbers(
+        self, chunk: Chunk, names: Sequence[str]
+    ) -> Iterator[dict[str, npt.NDArray[np.float32]]]:
+        """Read columns of numbers of a chunk, some rows at a time.
+
+        Yields
+        ------
+        dict of str to float32 array, shape (rows,)
+            As `iter_meta` rounds them; what is too large for float32 is infinite.
+        """
+        for table in self.file.iterate(chunk.groups, names):
+            yield {name: _as_float32(table[name]).to_numpy() for name in names}
 
     def read_eras(self, chunk: Chunk) -> pa.ChunkedArray:
         """Read a chunk's eras, as strings without nulls."""
@@ -227,7 +246,7 @@ class Source:
 
     def _floats(self, table: pa.Table, name: str, first_row: int) -> pa.ChunkedArray:
         """Return a column of numbers as float32 without nulls or infinities."""
-        values = table[name].cast(pa.float32(), safe=False).fill_null(float("nan"))
+        values = _as_float32(table[name])
         place = pc.index(pc.is_inf(values), True).as_py()
         if place >= 0:
             what = f"found {table[name][place]}, expected a number in the range of float32, or NaN"
@@ -253,6 +272,10 @@ def open_sources(sources: Any) -> Iterator[list[Source]]:
             for source in opened:
                 source.file.check_unchanged()
             raise
+
+
+def _as_float32(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    return column.cast(pa.float32(), safe=False).fill_null(float("nan"))
 
 
 def _is_string(found: pa.DataType) -> bool:

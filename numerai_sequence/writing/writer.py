@@ -29,6 +29,7 @@ from ..format.feature_sets import (
 )
 from ..format.layout import Manifest, WriteOptions
 from ..progress import progress_bar
+from .alias import compare_sources
 from .batches import count_values
 from .columns import choose_columns
 from .ids import check_eras
@@ -128,6 +129,7 @@ def _write_set(
     check_eras(sources, counts)
     plan = make_plan(sources, counts, features, targets, options, block_bytes=BLOCK_BYTES)
     needed_bytes = plan.disk_bytes(options, at_once=executor is not None)
+    alias = compare_sources(sources, targets).found
     with output.writing(needed_bytes) as folder:
         if output.holds_set_of(sources, options, overwrite=overwrite):
             return False
@@ -144,7 +146,9 @@ def _write_set(
                 tqdm.write(f"{output.folder}: {again}", file=sys.stderr)
             files = fill_all(portions, sources, steps)
             shards = seal_all(portions, work, steps)
-        manifest = Manifest(options.encoding, features, targets, options, files, shards)
+        manifest = Manifest(
+            options.encoding, features, targets, options, files, shards, target_alias=alias
+        )
         output.commit(with_feature_sets(manifest, feature_sets))
     return True
 

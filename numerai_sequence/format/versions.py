@@ -1,0 +1,72 @@
+"""Versions: from a manifest to the error of one that a later version of the package has written.
+
+The package may learn new write options. A set that was written before has their defaults. A format
+version, a write option or an encoding that is not known here may change what the files mean: the
+error says to upgrade. Any other key that is not known here may be ignored.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ..checks import as_dict, as_text, short
+from ..errors import ManifestError
+from .encoding import ENCODINGS
+from .layout import VERSIONS, WriteOptions
+
+FORMAT = "numerai_sequence"
+
+
+def check_version(path: Path, document: Any) -> None:
+    """Check that a JSON document is a manifest of a format version that is known.
+
+    Raises
+    ------
+    ManifestError
+    """
+    if not isinstance(document, dict) or document.get("format") != FORMAT:
+        found = document.get("format") if isinstance(document, dict) else None
+        raise ManifestError(
+            f'{path}: not the manifest of a shard set; expected "format": "{FORMAT}"',
+            path=path,
+            found=None if found is None else short(found),
+            expected=FORMAT,
+        )
+    found = document.get("version")
+    if type(found) is not int or found not in VERSIONS:
+        newer = isinstance(found, int) and found > VERSIONS[-1]
+        remedy = "upgrade numerai_sequence" if newer else "write the set again"
+        expected = f"{VERSIONS[0]} to {VERSIONS[-1]}"
+        raise ManifestError(
+            f"{path}: format version {short(found)}, expected {expected}; {remedy}",
+            path=path,
+            found=short(found),
+            expected=expected,
+        )
+
+
+def check_known(path: Path, document: dict[str, Any]) -> None:
+    """Check that the write options and encodings of a whole manifest are known.
+
+    Raises
+    ------
+    ManifestError
+    """
+    options, known = as_dict(document["options"]), tuple(WriteOptions.__dataclass_fields__)
+    for name in options:
+        if name not in known:
+            raise _newer(path, "write option", as_text(name), known)
+    for encoding in (document["encoding"], options.get("encoding", document["encoding"])):
+        if as_text(encoding) not in ENCODINGS:
+            raise _newer(path, "encoding", encoding, ENCODINGS)
+
+
+def _newer(path: Path, what: str, found: str, expected: tuple[str, ...]) -> ManifestError:
+    return ManifestError(
+        f"{path}: found {what} {short(found)}, expected one of {', '.join(expected)}; "
+        "upgrade numerai_sequence",
+        path=path,
+        found=short(found),
+        expected=expected,
+    )
