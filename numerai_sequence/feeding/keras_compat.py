@@ -140,17 +140,17 @@ def _with_options(original: Callable[..., Any], kind: type) -> Callable[..., Any
             options = check_options(
                 **{option: kwargs.pop(option) for option in OPTIONS if option in kwargs}
             )
-        if kwargs.get("_use_cached_eval_dataset"):
+        is_within_fit = bool(kwargs.get("_use_cached_eval_dataset"))
+        if is_within_fit:
             options = {}  # Keras 2's fit validates with the defaults; its own options are set
         given = signature.bind_partial(self, *args, **kwargs)
         is_compared = original.__name__ != "predict"  # which looks at no y
         forms = {one: _form(one, self) if is_compared else None for one in ours}
         is_trained = original.__name__ == "fit" and isinstance(given.arguments.get("x"), kind)
         trained = given.arguments["x"] if is_trained else None
-        check_inputs(self, original.__name__, ours, trained)
+        if not is_within_fit:
+            check_inputs(self, original.__name__, ours, trained)
         with heeded(), ExitStack() as stack:
-            if is_trained:
-                note_input(self, trained)
             if original.__name__ == "fit":
                 feeding = follow(given.arguments, forms, options, callback_bases(), stack)
                 stack.enter_context(feeding)
@@ -161,6 +161,8 @@ def _with_options(original: Callable[..., Any], kind: type) -> Callable[..., Any
             for one in ours:
                 first = feeding.first_batch(one)
                 check_distribution(one, self, original.__name__, given.arguments, first)
+            if is_trained:
+                note_input(self, trained)
             try:
                 return original(*given.args, **given.kwargs)
             except Exception as error:
