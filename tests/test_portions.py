@@ -88,7 +88,7 @@ def test_progress_counts_the_rows_of_all_sources(pool, sources, tmp_path, capsys
 
 
 def test_the_error_of_a_source_is_raised_and_nothing_left(pool, sources, tmp_path):
-    table, bad = numerai_table(rows=90, features=31), tmp_path / "bad.parquet"
+    table, bad = numerai_table(rows=90, features=31, first_row=9000), tmp_path / "bad.parquet"
     values = table["feature_017"].to_numpy().copy()
     values[44] = 7
     place = table.column_names.index("feature_017")

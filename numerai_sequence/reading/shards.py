@@ -485,7 +485,7 @@ def _check_no_parquet(path: Path) -> None:
     if _is_parquet(path):
         raise _ParquetError(
             f"{path}: a Parquet file, expected a shard set; write one first with "
-            f"write_shards({str(path)!r}, 'shards/')",
+            f"write_shards({str(path)!r}, 'shards/'), which makes a folder with a {MANIFEST}",
             path=path,
         )
 
