@@ -257,14 +257,19 @@ def test_predict_ranks_chosen_eras_of_a_set(set_and_run, tmp_path):
         np.testing.assert_allclose(np.sort(ranks), expected, atol=1e-6, err_msg=era)
 
 
-def test_predict_with_a_model_alone_takes_a_feature_set_by_name(set_and_run, tmp_path):
-    folder, _, _ = set_and_run
-    alone = tmp_path / "alone.keras"
+def test_predict_with_a_model_alone_knows_its_features_or_takes_a_set_by_name(
+    set_and_run, tmp_path
+):
+    folder, names, _ = set_and_run
+    alone, bare = tmp_path / "alone.keras", tmp_path / "bare.keras"
     alone.write_bytes((folder / "run" / "model.keras").read_bytes())
     options = folder / "set", "--out", tmp_path / "p.csv", "--quiet"
-    result = run_here("predict", alone, *options)
+    assert run_here("predict", alone, *options).returncode == 0
+    assert json.loads((tmp_path / "p.features.json").read_text()) == names[20:4:-2]
+    keras.models.clone_model(keras.models.load_model(str(alone), compile=False)).save(str(bare))
+    result = run_here("predict", bare, *options)
     assert_one_line_error(result, "found 30 features, expected 8")
-    result = run_here("predict", alone, *options, "--features", "small")
+    result = run_here("predict", bare, *options, "--features", "small")
     assert result.returncode == 0, result.stderr
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from numerai_sequence import NumeraiSequence
 from numerai_sequence.batching.passes import Place
-from numerai_sequence.feeding.identity import identity, order_digest
+from numerai_sequence.feeding.identity import identity, order_digest, with_defaults
 
 
 def test_the_same_sequence_has_the_same_identity_wherever_its_memory_is(shards):
@@ -68,6 +68,15 @@ def test_it_is_plain_json(shards):
     assert found["target"] == {"a": ["target"]}
     assert found["drop_remainder"] is True
     assert set(found["sample_weight"]["eras"].values()) == {0.1}
+
+
+def test_an_identity_from_before_an_argument_has_its_default(shards):
+    now = identity(NumeraiSequence(shards, 4, run_rows=1))
+    for name in ("drop_remainder", "missing_target", "world_size", "dtype", "shuffle", "seed"):
+        before = {key: value for key, value in now.items() if key != name}
+        assert with_defaults(before) == now
+    other = identity(NumeraiSequence(shards, 4, run_rows=1, seed=3))
+    assert with_defaults(other) == other
 
 
 def test_another_batch_has_another_digest(shards):

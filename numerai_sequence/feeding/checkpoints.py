@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 import warnings
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from .architecture import (
 from .beginnings import as_given, note_left
 from .feeding import Feeding
 from .following import Fit
-from .identity import describe_weights, order_digest, run_identity
+from .identity import describe_weights, order_digest, run_identity, with_defaults
 from .state import WEIGHTS, State, check_same, read_state, write_state
 
 
@@ -88,7 +89,8 @@ class Checkpoints:
         """Check what is known: the layers of a model that is not yet built are not."""
         order = state.order if self._sequence.rank else self._order(state.place)
         unknown = {name: state.identity.get(name) for name in ("model", "variables")}
-        check_same(self._folder, state, {**unknown, **self._identity}, order)
+        known = replace(state, identity=with_defaults(state.identity))
+        check_same(self._folder, known, {**unknown, **self._identity}, order)
 
     def _describe_layers(self) -> None:
         if "model" not in self._identity:

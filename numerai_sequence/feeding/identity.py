@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import itertools
 from collections.abc import Mapping
 from typing import Any
@@ -59,6 +60,12 @@ def run_identity(
     permutes = None if sequence.shuffle else bool(arguments.get("shuffle", True))
     fit = {"shuffle": permutes, "class_weight": described(arguments.get("class_weight"))}
     return {**identity(sequence), **describe_compiled(model), "fit": fit}
+
+
+def with_defaults(found: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an identity that may be older than an argument, with the argument's default."""
+    parameters = inspect.signature(NumeraiSequence.__init__).parameters
+    return {**{name: described(parameters[name].default) for name in _ARGUMENTS}, **found}
 
 
 def describe_weights(weights: Weights | None) -> Any:
