@@ -98,7 +98,7 @@ def check_inputs(model: Any, method: str, sequences: Iterable[Any], trained: Any
         try:
             joined(known, input_like(trained), method)
         except FeatureError as error:
-            warnings.warn(f"{error} (it is trained on, all the same)", stacklevel=4)
+            warnings.warn(f"{error}. This fit goes on with the new sequence.", stacklevel=4)
         known = input_like(trained)
     for sequence in sequences:
         check_scale(model, sequence.dtype, method)
@@ -177,7 +177,7 @@ def joined(known: ModelInput, asked: ModelInput, what: str) -> ModelInput:
     if None not in (known.dtype, asked.dtype) and _is_raw(known) is not _is_raw(asked):
         raise FeatureError(
             f"{what}: found dtype={asked.dtype!r}, but the model was trained on {known.dtype!r}, "
-            "whose values have another scale; leave dtype out, or make it the same"
+            f"whose values have another scale; use dtype={known.dtype!r}"
         )
     return ModelInput(
         asked.features if asked.features is not None else known.features,
@@ -204,7 +204,6 @@ def _check_features(known: Sequence[str], asked: Sequence[str], what: str) -> No
         found += f"; {min(missing)!r} is missing" if missing else ""
         found += f"; {min(more)!r} is not one of them" if more else ""
     raise FeatureError(
-        f"{what}: {found}; leave features out, or give those of the sequence that the model was "
-        "trained on, in the same order",
+        f"{what}: {found}; use the features of the training sequence, in the same order",
         names=short(tuple(asked)),
     )
