@@ -216,7 +216,7 @@ def verify(folder: str, quiet: bool) -> None:
     type=click.Choice(POLICIES),
     default="drop",
     show_default=True,
-    help="Leave out rows without a target, give them no weight, or refuse to train.",
+    help="Rows without a target: refuse to train, leave them out, or give them no weight.",
 )
 @click.option(
     "--epochs", type=click.IntRange(min=1), default=10, show_default=True, help="At most."

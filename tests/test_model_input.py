@@ -17,6 +17,7 @@ from tables import numerai_table, row_digits
 from numerai_sequence import (
     EraScores,
     FeatureError,
+    ManifestError,
     NumeraiSequence,
     NumeraiSequenceError,
     export_predict,
@@ -223,3 +224,58 @@ def test_the_commands_take_a_saved_model_alone(shards, source, backwards, tmp_pa
     bare.save(path)
     with pytest.raises(NumeraiSequenceError, match="its features are not known"):
         export_run(path, tmp_path / "p.pkl", batch_by=None)
+
+
+class Centred(NumeraiSequence):
+    def __getitem__(self, index):
+        x, y = super().__getitem__(index)
+        return (x - 0.5) * 4, y
+
+
+def test_batches_of_a_class_of_ones_own_are_said(shards, source, tmp_path):
+    model = make_model()
+    model.fit(Centred(shards), verbose=0)
+    model.save(tmp_path / "model.keras")
+    for one in (model, keras.models.load_model(tmp_path / "model.keras")):
+        for call in (
+            lambda one=one: predict(one, source, progress=False),
+            lambda one=one: export_predict(one, tmp_path / "p.pkl"),
+        ):
+            with pytest.warns(UserWarning, match=r"trained on batches that Centred\.__getitem__"):
+                call()
+    with pytest.warns(UserWarning, match=r"Centred\.__getitem__"):
+        predict(make_model(), shards, like=Centred(shards), progress=False)
+
+
+def test_scores_are_of_the_right_scale_and_width(shards):
+    with pytest.raises(FeatureError, match=r"validation: found dtype='float32'.*Input is of int8"):
+        scored(make_model(dtype="int8"), NumeraiSequence(shards))
+    with pytest.raises(FeatureError, match="validation: found 3 features, expected 14, which"):
+        scored(make_model(), NumeraiSequence(shards, features=shards.features[:3]))
+
+
+def test_what_nobody_has_said_is_said_to_be_guessed(shards, source, tmp_path):
+    path = tmp_path / "p.pkl"
+    for data in (shards, source):
+        with pytest.warns(UserWarning, match="fed all 14 features of the data, as float32 of 0 to"):
+            predict(make_model(), data, progress=False)
+        with pytest.warns(UserWarning, match="trained on, and is fed float32 of 0 to 1; give the"):
+            predict(make_model(), data, features=shards.features, progress=False)
+    with pytest.warns(UserWarning, match="is fed float32 of 0 to 1"):
+        export_predict(make_model(), path, features=shards.features)
+    told = {"features": shards.features, "dtype": "float32"}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        predict(make_model(), shards, progress=False, **told)
+        export_predict(make_model(), path, **told)
+        predict(fitted(shards)[0], source, progress=False)
+        predict(make_model(), source, like=NumeraiSequence(shards), progress=False)
+        predict(make_model(dtype="int8"), shards, features=shards.features, progress=False)
+
+
+def test_a_walk_forward_is_told_to_name_a_fold(tmp_path):
+    for fold in ("fold-00", "fold-01"):
+        (tmp_path / fold).mkdir()
+        write_run(Run({}, ("a",), "int8", None, (), (), {}, {}, {}), tmp_path / fold)
+    with pytest.raises(ManifestError, match=r"walk forward: name one fold, such as .*fold-01$"):
+        read_run(tmp_path)

@@ -292,6 +292,54 @@ def test_what_makes_another_model_of_the_same_shapes_is_named(folder, tmp_path, 
     assert read_state(tmp_path).place == (2, 0)
 
 
+class Own(keras.Model):
+    def __init__(self, rate, function):
+        super().__init__()
+        self.rate, self.function = rate, function
+        self.hidden, self.last = keras.layers.Dense(4), keras.layers.Dense(1)
+
+    def call(self, x):
+        return self.last(self.function(self.hidden(x))) * self.rate
+
+
+def own(rate, function):
+    model = Own(rate, function)
+    model.compile(keras.optimizers.Adam(0.01), "mse")
+    return model
+
+
+def test_attributes_of_a_model_of_ones_own_class_make_another_model(folder, tmp_path):
+    relu, tanh = keras.activations.relu, keras.activations.tanh
+    fit(own(1.0, relu), folder, tmp_path, stop=7)
+    with pytest.raises(ResumeError, match=r"model\.rate: found 5\.0, but it was 1\.0"):
+        fit(own(5.0, relu), folder, tmp_path)
+    with pytest.raises(ResumeError, match=r"model\.function: found .*tanh"):
+        fit(own(1.0, tanh), folder, tmp_path)
+    assert len(fit(own(1.0, relu), folder, tmp_path)["loss"]) == 2
+
+
+@pytest.mark.parametrize("stop", [7, 12])
+def test_a_rate_that_is_changed_each_epoch_is_changed_once(folder, tmp_path, stop):
+    def run(state, stop=-1):
+        keras.utils.set_random_seed(1)
+        scheduler = keras.callbacks.LearningRateScheduler(lambda epoch, rate: rate * 0.5)
+        model = compiled()
+        fit(model, folder, state, scheduler, stop=stop, epochs=3)
+        return model
+
+    expected = run(tmp_path / "whole").get_weights()
+    run(tmp_path / "state", stop=stop)
+    assert_same(run(tmp_path / "state").get_weights(), expected)
+
+
+def test_a_callback_that_swaps_weights_is_refused(folder, tmp_path):
+    if not hasattr(keras.callbacks, "SwapEMAWeights"):
+        pytest.skip("Keras 2 has none")
+    swap = keras.callbacks.SwapEMAWeights(swap_on_epoch=True)
+    with pytest.raises(ValueError, match=r"found SwapEMAWeights\(swap_on_epoch=True\)"):
+        fit(compiled(), folder, tmp_path, swap)
+
+
 def test_names_that_keras_makes_up_and_metrics_do_not_make_another_model(folder, tmp_path):
     fit(compiled(), folder, tmp_path, stop=7)
     model = compiled()

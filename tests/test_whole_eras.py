@@ -91,21 +91,58 @@ def small_batches(monkeypatch):
     monkeypatch.setattr(forward_module, "_BATCH_BYTES", 4 * FEATURES * 50)
 
 
+def flat(*outputs):
+    """A model of these functions of a Dense layer's values."""
+    inputs = keras.Input((FEATURES,))
+    h = keras.layers.Dense(1)(inputs)
+    made = [output(h) for output in outputs]
+    return keras.Model(inputs, made if made[1:] else made[0])
+
+
+def found(model, dtype="float32"):
+    return depends_on_batch(model, FEATURES, dtype)
+
+
 def test_what_looks_beside_its_row_is_found():
-    assert not depends_on_batch(row_model(), FEATURES, "float32")
+    assert not found(row_model())
     for mix in (centred, ranked, attended):
-        assert depends_on_batch(era_model(mix), FEATURES, "float32")
-        assert depends_on_batch(era_model(mix), FEATURES, "int8")
+        assert found(era_model(mix))
+        assert found(era_model(mix), "int8")
+    assert not found(flat(lambda h: h, lambda h: h * 1e6))
+    # A small part of the values, beside a large constant, or a large output.
+    assert found(flat(lambda h: centred(h) + 2e4))
+    assert found(flat(centred, lambda h: h * 1e6))
+    # What shows in batches of some sizes alone, or fails in small ones.
+    size = keras.layers.Lambda(lambda h: h * (ops.shape(h)[0] > 70))
+    assert found(flat(size))
+    assert found(flat(keras.layers.Lambda(lambda h: h - ops.max(h[100:101]))))
+
+
+def test_layers_that_look_beside_are_told_from_those_that_do_not():
     inputs = keras.Input((FEATURES,))
     normalized = keras.layers.BatchNormalization()
-    assert depends_on_batch(
-        keras.Model(inputs, normalized(inputs, training=True)), FEATURES, "float32"
-    )
+    in_training = keras.Model(inputs, normalized(inputs, training=True))
+    before = [np.array(weight) for weight in in_training.get_weights()]
+    assert found(in_training)
+    for weight, kept in zip(in_training.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(weight, kept)
     for layer in (normalized, keras.layers.LayerNormalization(), keras.layers.Dropout(0.5)):
-        assert not depends_on_batch(keras.Model(inputs, layer(inputs)), FEATURES, "float32")
-    # Random itself: nothing can be told.
-    noise = keras.layers.GaussianNoise(1.0)(inputs, training=True)
-    assert not depends_on_batch(keras.Model(inputs, noise), FEATURES, "float32")
+        assert not found(keras.Model(inputs, layer(inputs)))
+    # Random itself: what is far larger than the noise can be told.
+    assert not found(flat(lambda h: keras.layers.GaussianNoise(1.0)(h, training=True)))
+    assert found(flat(lambda h: keras.layers.GaussianNoise(1e-3)(centred(h), training=True)))
+
+
+def test_a_predict_step_of_ones_own_is_looked_at():
+    class Ranked(keras.Model):
+        def predict_step(self, *data):
+            outputs = super().predict_step(*data)
+            if isinstance(outputs, tuple):  # on JAX
+                return ops.cast(centred(outputs[0]), "float32"), *outputs[1:]
+            return centred(outputs)
+
+    inputs = keras.Input((FEATURES,))
+    assert found(Ranked(inputs, keras.layers.Dense(1)(inputs)))
 
 
 @pytest.mark.parametrize("mix", [centred, ranked, attended])
@@ -113,8 +150,8 @@ def test_predictions_are_of_whole_eras(shards, source, table, tmp_path, mix):
     model = era_model(mix)
     expected = by_hand(model, table)
     for data in (shards, source):
-        found = predict(model, data, progress=False)["prediction"]
-        assert np.allclose(found, expected[found.index], rtol=1e-5)
+        values = predict(model, data, progress=False)["prediction"]
+        assert np.allclose(values, expected[values.index], rtol=1e-5)
     pieces = predict(model, shards, batch_by="rows", progress=False)["prediction"]
     assert not np.allclose(pieces, expected[pieces.index], rtol=1e-3)
     export_predict(model, tmp_path / "p.pkl", features=shards.features, ranked=False)

@@ -2,17 +2,19 @@
 
 Its layers, in their order, with what makes them; its losses and their weights; its optimizer. Names
 that Keras makes up, such as ``dense_7``, differ from model to model and are left out. Of a layer or
-a model that has no configuration the class is known alone, and the shapes of its weights.
+a model that has no configuration the class is known, the shapes of its weights, and the numbers,
+texts and functions among its attributes; not what these hold in turn, and not the code of methods.
 """
 
 from __future__ import annotations
 
+import functools
 import re
 import warnings
 from collections.abc import Mapping
 from typing import Any
 
-from .descriptions import config_of, described, is_own, type_name
+from .descriptions import config_of, described, is_function, is_own, type_name
 
 # What is not about learning: where Keras found a class, and whether a layer has been built.
 _LEFT_OUT = {
@@ -25,6 +27,8 @@ _LEFT_OUT = {
     "shared_object_id",
 }
 _MADE_UP = {"InputLayer": "input", "Functional": "model"}  # by Keras 2
+
+_PLAIN = bool, int, float, str
 
 Json = dict[str, Any]
 
@@ -69,7 +73,8 @@ def describe_model(model: Any) -> Json:
         layers = config.pop("layers", None)
         if not _is_graph(layers):
             found = [_describe_layer(layer) for layer in getattr(model, "layers", ())]
-            return {"class": type_name(model), "layers": found, **_clean(config)}
+            own = _clean(_own_values(model))
+            return {"class": type_name(model), "layers": found, **own, **_clean(config)}
         return {"class": type_name(model), **_describe_graph(model, config, layers)}
 
 
@@ -113,10 +118,28 @@ def _own_functions(owner: Any, config: Json) -> Json:
     return found
 
 
+def _own_values(model: Any) -> Json:
+    """Return the numbers, texts and functions that a model of the user's own class keeps."""
+    parents = [kind for kind in type(model).__mro__ if kind.__name__ == "Model"]
+    if not parents:
+        return {}
+    known = _attributes_of(parents[-1])
+    own = {key: one for key, one in vars(model).items() if key[0] != "_" and key not in known}
+    functions = {key: described(one) for key, one in own.items() if is_function(one)}
+    return {**{key: one for key, one in own.items() if isinstance(one, _PLAIN)}, **functions}
+
+
+@functools.cache
+def _attributes_of(base: type) -> frozenset[str]:
+    """Return the attributes that Keras gives to every model."""
+    model: Any = base()
+    model.compile(loss="mse")
+    return frozenset(vars(model))
+
+
 def _plain_values(layer: Any) -> Json:
     """Return the numbers and texts that are attributes of a layer without a configuration."""
-    kinds = bool, int, float, str
-    values = {key: value for key, value in vars(layer).items() if isinstance(value, kinds)}
+    values = {key: value for key, value in vars(layer).items() if isinstance(value, _PLAIN)}
     return {key: value for key, value in values.items() if key[0] != "_" and key != "built"}
 
 

@@ -133,6 +133,11 @@ class Checkpoints:
         except Exception as error:
             raise _unloadable(path, error) from error
 
+    def restore_learning_rate(self) -> None:
+        """Set the learning rate to the one that was saved, if it is a number."""
+        if self._state is not None and self._state.learning_rate is not None:
+            set_learning_rate(self._model, self._state.learning_rate)
+
     def save(self, place: Place) -> None:
         """Save the state, which has come to a place.
 

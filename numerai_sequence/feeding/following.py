@@ -83,13 +83,13 @@ def follow(
     if hasattr(given, "callbacks"):
         given.callbacks.extend(last)  # old ones do nothing more
     else:
-        arguments["callbacks"] = [*_listed(given), *last]
+        arguments["callbacks"] = [*listed(given), *last]
     return feeding
 
 
 def _resuming(callbacks: Any) -> list[Any]:
     """Return the callback that decides where training begins, if there is one."""
-    found = [callback for callback in _listed(callbacks) if hasattr(callback, "resumed")]
+    found = [callback for callback in listed(callbacks) if hasattr(callback, "resumed")]
     if found[1:]:
         raise ValueError(
             f"callbacks: found {len(found)} that decide where training begins, expected one Resume"
@@ -97,12 +97,12 @@ def _resuming(callbacks: Any) -> list[Any]:
     return found
 
 
-def _listed(callbacks: Any) -> list[Any]:
+def listed(callbacks: Any) -> list[Any]:
     """Return what Keras takes as callbacks as a list: one, lists of them, a CallbackList, None."""
     if callbacks is None:
         return []
     if isinstance(callbacks, (list, tuple)):
-        return [one for part in callbacks for one in _listed(part)]
+        return [one for part in callbacks for one in listed(part)]
     if hasattr(callbacks, "callbacks"):
         return list(callbacks.callbacks)
     return [callbacks]

@@ -76,8 +76,7 @@ def describe_weights(weights: Weights | None) -> Any:
 
 def _class_of(sequence: NumeraiSequence) -> str | None:
     """Return the name of a class that makes batches of its own; None if it does not."""
-    makes_batches = type(sequence).__getitem__ is not NumeraiSequence.__getitem__
-    return type_name(sequence) if makes_batches else None
+    return type_name(sequence) if sequence.made_by else None
 
 
 def _describe_set(sequence: NumeraiSequence) -> str:

@@ -33,11 +33,14 @@ class ModelInput:
         Of x, as of `NumeraiSequence`.
     batch_by : str, optional
         "rows", or "era" where a batch was whole eras.
+    made_by : str, optional
+        The class of the sequence, where it makes batches of its own: x may be anything.
     """
 
     features: tuple[str, ...] | None = None
     dtype: str | None = None
     batch_by: str | None = None
+    made_by: str | None = None
 
 
 def input_like(like: Any) -> ModelInput:
@@ -51,7 +54,8 @@ def input_like(like: Any) -> ModelInput:
     if like is None:
         return ModelInput()
     try:
-        return ModelInput(tuple(like.features), like.dtype, like.batch_by)
+        made_by = getattr(like, "made_by", None)
+        return ModelInput(tuple(like.features), like.dtype, like.batch_by, made_by)
     except AttributeError:
         raise TypeError(
             f"like: found {type(like).__name__}, expected the NumeraiSequence that the model was "
@@ -150,8 +154,12 @@ def read_input(model: Any, folder: Any) -> None:
     if path is None or not path.is_file():
         return
     document = as_dict(json.loads(path.read_text()))
+    made_by = document.get("made_by")
     note = ModelInput(
-        as_names(document["features"]), as_text(document["dtype"]), as_text(document["batch_by"])
+        as_names(document["features"]),
+        as_text(document["dtype"]),
+        as_text(document["batch_by"]),
+        None if made_by is None else as_text(made_by),
     )
     setattr(model, _NOTE, note)
 
@@ -183,6 +191,7 @@ def joined(known: ModelInput, asked: ModelInput, what: str) -> ModelInput:
         asked.features if asked.features is not None else known.features,
         asked.dtype or known.dtype,
         asked.batch_by or known.batch_by,
+        asked.made_by or known.made_by,
     )
 
 

@@ -13,7 +13,7 @@ from ..batching.passes import Place
 from ..checks import whole_number
 from . import keras_compat
 from .checkpoints import Checkpoints
-from .following import Fit
+from .following import Fit, listed
 from .state import kept
 
 _BASES: Any = keras_compat.callback_bases()
@@ -75,6 +75,7 @@ class Resume(*_BASES):  # type: ignore[misc]
                 f"steps_per_epoch: found {steps}, expected None: Resume counts the batches of "
                 "whole epochs"
             )
+        _check_swaps(fit.arguments.get("callbacks"))
         with nullcontext() if fit.sequence.rank else kept(self._folder):
             checkpoints = Checkpoints(self._folder, fit)
             self._checkpoints, self._batches = checkpoints, len(fit.sequence)
@@ -118,6 +119,11 @@ class Resume(*_BASES):  # type: ignore[misc]
             self._checkpoints.save(Place(self._epoch, trained))
             self._saved = trained
 
+    def _settle_beginning(self) -> None:
+        """Set the learning rate of a resumed epoch: a callback may have changed it once more."""
+        if self._checkpoints is not None and self._left_out:
+            self._checkpoints.restore_learning_rate()
+
     def _settle_batch(self, batch: int) -> None:
         """Save again what was saved with this batch, if a callback changed something after it."""
         trained = self._left_out + batch + 1
@@ -132,12 +138,26 @@ class Resume(*_BASES):  # type: ignore[misc]
             self._checkpoints.save(Place(epoch + 1))
 
 
+def _check_swaps(callbacks: Any) -> None:
+    """Refuse a callback that puts other weights into the model at the end of an epoch."""
+    for callback in listed(callbacks):
+        if getattr(callback, "swap_on_epoch", False):
+            raise ValueError(
+                f"callbacks: found {type(callback).__name__}(swap_on_epoch=True) beside Resume, "
+                "which would save the averaged weights and train on from them; leave swap_on_epoch "
+                "out, or train without Resume"
+            )
+
+
 class _Settling(*_BASES):  # type: ignore[misc]
     """Comes after all other callbacks, and lets a `Resume` save what they have changed."""
 
     def __init__(self, resume: Resume) -> None:
         super().__init__()
         self._resume = resume
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        self._resume._settle_beginning()
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         self._resume._settle_batch(batch)

@@ -333,6 +333,12 @@ class NumeraiSequence(Arguments, *_BASES):  # type: ignore[misc]
         return self._selection.column(name, rows)
 
     @property
+    def made_by(self) -> str | None:
+        """The name of a class that has a ``__getitem__`` of its own; None for this one."""
+        is_own = type(self).__getitem__ is not NumeraiSequence.__getitem__
+        return type(self).__name__ if is_own else None
+
+    @property
     def all_eras(self) -> tuple[str, ...]:
         """The eras of the set, in the order of time, whether they take part or not."""
         return self._selection.all_eras
@@ -362,7 +368,7 @@ class NumeraiSequence(Arguments, *_BASES):  # type: ignore[misc]
     ) -> NumeraiSequence:
         other: NumeraiSequence = copy.copy(self)
         other._selection = selection or self._selection
-        if type(self).__getitem__ is NumeraiSequence.__getitem__:
+        if self.made_by is None:
             other._outputs, other.sample_weight = {}, None
         other._keep(batch_by=batch_by, batch_size=batch_size, shuffle=False, run_rows=1)
         other._keep(drop_remainder=False, rank=0, world_size=1)
@@ -457,7 +463,7 @@ class NumeraiSequence(Arguments, *_BASES):  # type: ignore[misc]
 
         Of a class with a ``__getitem__`` of its own, which may add rows, none is known.
         """
-        if type(self).__getitem__ is not NumeraiSequence.__getitem__:
+        if self.made_by is not None:
             return None
         return self._readers.orders.indivisible(parts, batch)
 

@@ -58,7 +58,7 @@ def export_predict(
 
     It holds a function ``predict(live_features, live_benchmark_models=None)`` that needs NumPy,
     pandas and Keras, but not this package. Columns may come in any order, and others are ignored;
-    features are 0..4, or 0..1 as of old; one that is missing counts as the middle, which is how
+    features are 0..4, or 0..1 as of old. A missing value (NaN) counts as the middle, which is how
     Numerai marks it. The file is tried before it is accepted.
 
     The pickle holds Python's bytecode, and the model in Keras's own format: export it with the

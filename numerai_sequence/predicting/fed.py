@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -40,6 +42,7 @@ def settle_input(
     *,
     remedy: str,
     batch_size: int | None = None,
+    is_told: bool = True,
 ) -> ModelInput:
     """Return what a model is fed, all of which is known then.
 
@@ -56,11 +59,19 @@ def settle_input(
         What to do where the model takes another number of features.
     batch_size : int, optional
         Rows, where so many are asked for.
+    is_told : bool
+        Somebody has said which features the model was trained on.
 
     Raises
     ------
     FeatureError, ValueError
         The model was trained on something else, or takes something else.
+
+    Warns
+    -----
+    UserWarning
+        The model was trained on batches that a class of the user's own made; or nobody has said
+        what it was trained on.
     """
     for name, value, words in (
         ("dtype", asked.dtype, DTYPES),
@@ -69,11 +80,31 @@ def settle_input(
         if value is not None:
             one_of(name, value, words)
     fed = joined(known, asked, where)
-    fed = replace(fed, dtype=fed.dtype or default_dtype(model))
+    guessed = [] if is_told else [f"all {len(fed.features or ()):,} features of the data"]
+    if fed.dtype is None:
+        fed = replace(fed, dtype=default_dtype(model))
+        guessed += [] if fed.dtype == "int8" else [f"{fed.dtype} of 0 to 1"]
     check_scale(model, fed.dtype, where)
     check_width(model, len(fed.features or ()), where, remedy)
     check_flat(model)
+    _warn(fed, guessed, where)
     return replace(fed, batch_by=_batch_by(model, fed, asked, batch_size))
+
+
+def _warn(fed: ModelInput, guessed: Sequence[str], where: str) -> None:
+    if fed.made_by is not None:
+        warnings.warn(
+            f"{where}: the model was trained on batches that {fed.made_by}.__getitem__ made, but "
+            "is fed those of NumeraiSequence; if they differ in x, make that change in the model",
+            stacklevel=5,
+        )
+    if guessed:
+        warnings.warn(
+            f"{where}: the model does not remember what it was trained on, and is fed "
+            f"{', as '.join(guessed)}; give the training sequence or the run as like=, or "
+            "features= and dtype=",
+            stacklevel=5,
+        )
 
 
 def _batch_by(model: Any, fed: ModelInput, asked: ModelInput, batch_size: int | None) -> str:

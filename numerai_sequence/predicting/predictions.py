@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from tqdm import tqdm
 
 from ..checks import whole_number
-from ..errors import NumeraiSequenceError, OutOfMemoryError, OutputError
+from ..errors import EraError, NumeraiSequenceError, OutOfMemoryError, OutputError
 from ..extras import load_extra
 from ..feeding.model_input import ModelInput
 from ..feeding.sequence import NumeraiSequence
@@ -116,6 +116,8 @@ def predict(
     FeatureError
         The data lack a feature; or the model was trained on other features, on another order or
         scale of them, or takes another number of them.
+    EraError
+        An era or data type is unknown; or some are chosen of a Parquet file.
     ValueError
         The model's predictions depend on which rows are in a batch of `batch_size`; or another
         argument is wrong.
@@ -134,9 +136,13 @@ def predict(
     run = _Run(
         model, known, features, chosen, output, asked, ranked, batch_size, memory_budget, progress
     )
-    if _is_parquet(data):
+    if is_parquet(data):
         if eras is not None or data_type is not None:
-            raise ValueError("eras, data_type: found some, expected None for a Parquet file")
+            raise EraError(
+                "eras, data_type: found some, expected None for a Parquet file; write it as a "
+                "shard set to choose among its rows",
+                eras=eras,
+            )
         return run.predict_parquet(Path(os.fspath(data)))  # type: ignore[arg-type]
     if isinstance(data, ShardSet):
         return run.predict_shards(data)
@@ -225,7 +231,13 @@ class _Run:
     def _settle(self, features: Sequence[str], where: str) -> ModelInput:
         asked = replace(self.asked, features=tuple(features))
         return settle_input(
-            self.model, self.known, asked, where, remedy=_REMEDY, batch_size=self.batch_size
+            self.model,
+            self.known,
+            asked,
+            where,
+            remedy=_REMEDY,
+            batch_size=self.batch_size,
+            is_told=self.features is not None or self.known.features is not None,
         )
 
     def _try_model(self, rows: int, fed: ModelInput) -> None:
@@ -297,7 +309,8 @@ def describe_eras(sequence: NumeraiSequence) -> str:
     )
 
 
-def _is_parquet(data: Any) -> bool:
+def is_parquet(data: Any) -> bool:
+    """Say whether data are a Parquet file."""
     if isinstance(data, ShardSet) or not isinstance(data, (str, os.PathLike)):
         return False
     path = Path(data)

@@ -171,6 +171,7 @@ class Selection:
             eras, found = encode_texts(batch, "era", meta, path)
             lookup = np.array([places[era] for era in eras], kind)
             codes[part] = lookup[found[self._within(number)]]
+        codes.flags.writeable = False  # weights and batches depend on it
         return codes
 
     def _has_eras(self, number: int, batch: Batch) -> bool:

@@ -178,7 +178,7 @@ def refresh_set(
 def _check_columns(manifest: Manifest, sources: Sequence[Source]) -> None:
     """Check that sources have the columns of the set, and none that it should have had."""
     for source in sources:
-        source.check_columns(manifest.features, manifest.targets)
+        source.check_columns(manifest.features, manifest.targets, WRITE_AGAIN)
         for name, chosen, known, found in (
             ("features", manifest.options.features, manifest.features, source.features),
             ("targets", manifest.options.targets, manifest.targets, source.targets),

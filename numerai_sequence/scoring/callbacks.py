@@ -11,12 +11,12 @@ import numpy as np
 import numpy.typing as npt
 
 from ..feeding import keras_compat
-from ..feeding.model_input import input_like, input_noted, joined
+from ..feeding.model_input import ModelInput, check_scale, input_like, input_noted, joined
 from ..feeding.sequence import NumeraiSequence
 from ..reading.shards import PathLike
 from .exposure import Exposure
 from .forward import predict_rows
-from .models import depends_on_batch
+from .models import check_flat, check_width, depends_on_batch
 from .picture import draw_scores
 from .scored_rows import ScoredRows, named_models, target_of
 from .scoring import load_scorer, score_eras, summarize, write_table
@@ -116,6 +116,10 @@ class EraScores(*_BASES):  # type: ignore[misc]
     def _scored_rows(self, batch_by: str) -> ScoredRows:
         return ScoredRows(self.validation, batch_by=batch_by, **self._compared)
 
+    def on_train_begin(self, logs: Any = None) -> None:
+        """See that the validation feeds the model what it is trained on."""
+        self._check_input(self.model)
+
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Score the model, and add the scores to the logs."""
         table = self.score(self.model)
@@ -152,18 +156,31 @@ class EraScores(*_BASES):  # type: ignore[misc]
             self.table["exposure"] = [largest[era] for era in self.table.index]
         return self.table
 
-    def _choose_batches(self, model: Any) -> None:
-        """See that a model is fed what it was trained on, and whole eras where it needs them."""
+    def _check_input(self, model: Any) -> ModelInput:
+        """Return what is known of a model's input; the validation has to feed the same."""
         found = replace(input_like(self.validation), batch_by=None)
         known = joined(input_noted(model), found, "validation")
+        if self._feeds_rows:
+            check_scale(model, found.dtype, "validation")
+            width = len(self.validation.features)
+            check_width(model, width, "validation", "make it of the features of the training")
+            check_flat(model)
+        return known
+
+    def _choose_batches(self, model: Any) -> None:
+        """Predict whole eras where a model was trained on them, or needs them."""
+        known = self._check_input(model)
         if self._batch_by == "rows" and (known.batch_by == "era" or self._mixes_rows(model)):
             self._batch_by, self._rows = "era", self._scored_rows("era")
 
-    def _mixes_rows(self, model: Any) -> bool:
+    @property
+    def _feeds_rows(self) -> bool:
         # A class with a `__getitem__` of its own may feed anything.
-        feeds_rows = type(self.validation).__getitem__ is NumeraiSequence.__getitem__
+        return self.validation.made_by is None
+
+    def _mixes_rows(self, model: Any) -> bool:
         width, dtype = len(self.validation.features), self.validation.dtype
-        return feeds_rows and depends_on_batch(model, width, dtype)
+        return self._feeds_rows and depends_on_batch(model, width, dtype)
 
     def _predict(self, model: Any, exposures: Exposure | None) -> npt.NDArray[np.float32]:
         sequence = self._rows.sequence

@@ -70,7 +70,9 @@ class ScoredRows:
         is_given = any(not isinstance(model, str) for model in models.values())
         ids = self.sequence.column("id").to_pandas() if is_given else None
         return {
-            name: self._column(option, model) if isinstance(model, str) else _values_of(model, ids)
+            name: self._column(option, model)
+            if isinstance(model, str)
+            else _values_of(name, model, ids)
             for name, model in models.items()
         }
 
@@ -84,12 +86,12 @@ def _ordered(validation: NumeraiSequence, batch_by: str) -> NumeraiSequence:
     )
 
 
-def _values_of(model: pd.Series, ids: pd.Series) -> Values:
+def _values_of(name: str, model: pd.Series, ids: pd.Series) -> Values:
     values: Values = model.reindex(ids).to_numpy(np.float32)
     if np.isnan(values).all():
         raise ValueError(
-            f"{model.name!r}: has a value for none of {len(ids):,} validation rows, such as "
-            f"{ids.iloc[0]!r}; expected a Series or frame that is indexed by id"
+            f"{model.name or name!r}: has a value for none of {len(ids):,} validation rows, such "
+            f"as {ids.iloc[0]!r}; expected a Series or frame that is indexed by id"
         )
     return values
 

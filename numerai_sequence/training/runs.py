@@ -98,8 +98,10 @@ def read_run(folder: str | os.PathLike[str]) -> Run:
             }
         )
     except OSError as error:
+        folds = sorted(Path(folder).glob(f"*/{RUN}"))
+        one = f"; it is a walk forward: name one fold, such as {folds[-1].parent}" if folds else ""
         raise ManifestError(
-            f"{path}: {error.strerror}; expected a folder that 'numerai-sequence train' wrote",
+            f"{path}: {error.strerror}; expected a folder that 'numerai-sequence train' wrote{one}",
             path=path,
             expected=FORMAT,
         ) from error

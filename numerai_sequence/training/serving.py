@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import NumeraiSequenceError
+from ..errors import FeatureError, NumeraiSequenceError
 from ..feeding.keras_compat import active_keras, carry_inputs
 from ..feeding.model_input import input_noted
 from ..predicting.export import export_predict, input_to_export
-from ..predicting.predictions import predict
+from ..predicting.predictions import is_parquet, predict
 from ..predicting.submission import write_predictions
 from .runs import Run, find_run
 
@@ -54,6 +54,12 @@ def predict_file(
         There is no such model, or it cannot be loaded.
     """
     loaded, run = _load(model)
+    if features is not None and is_parquet(data):
+        raise FeatureError(
+            f"{data}: found the feature set {features!r}, but a Parquet file has no feature sets; "
+            "leave --features out, or write the file as a shard set",
+            names=(features,),
+        )
     frame = predict(
         loaded,
         data,

@@ -97,12 +97,17 @@ class Source:
         status = self.file.status
         return SourceFile(str(self.path), status.st_size, status.st_mtime_ns, self.rows, checksum)
 
-    def check_columns(self, features: Iterable[str], targets: Iterable[str]) -> None:
+    def check_columns(
+        self,
+        features: Iterable[str],
+        targets: Iterable[str],
+        remedy: str = "choose others with {}=",
+    ) -> None:
         """Raise a `SourceError` where one of these columns is missing or not a number."""
         for name in features:
-            self._require(name, _is_number, _FEATURE_VALUES, " or choose others with features=")
+            self._require(name, _is_number, _FEATURE_VALUES, f", or {remedy.format('features')}")
         for name in targets:
-            self._require(name, _is_number_or_null, "numbers", " or choose others with targets=")
+            self._require(name, _is_number_or_null, "numbers", f", or {remedy.format('targets')}")
 
     def has_numbers(self, name: str) -> bool:
         """Return whether a column is there and may be written as a target."""
