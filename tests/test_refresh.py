@@ -251,6 +251,27 @@ def test_a_patch_that_nothing_is_left_of_goes(whole, folder):
     assert rows_of(folder) == rows_of(write(newer, folder.parent / "anew"))
 
 
+def test_a_set_that_was_refreshed_since_says_so_in_another_process(whole, folder):
+    newer = changed(as_of(whole, KNOWN), "target", np.arange(0, 300, 7), 0.5)
+    refresh(folder, newer)
+    with open_shards(folder) as shards:
+        pickled = pickle.dumps(shards)
+        sequence = NumeraiSequence(shards[::2], 100, target=None)
+        with pickle.loads(pickled) as again:
+            assert again.rows == shards.rows
+        refresh(folder, changed(newer, "target", np.arange(0, 1000, 7), 0.75))
+        assert len(sequence[0]) == 100
+        for what in (pickled, pickle.dumps(sequence)):
+            with pytest.raises(CorruptShardError, match=r"refreshed .* open it again with open_sh"):
+                pickle.loads(what)
+    open_shards(folder).close()
+    with open_shards(folder) as shards:
+        pickled = pickle.dumps(shards)
+        next(folder.glob("shard-*")).unlink()
+        with pytest.raises(CorruptShardError, match=r"shard-.*\.arrow: file: found No such file"):
+            pickle.loads(pickled)
+
+
 def test_a_patch_of_other_columns_stays(whole, folder):
     newer = changed(as_of(whole, KNOWN), "target", np.arange(0, 300, 7), 0.5)
     refresh(folder, newer)

@@ -38,6 +38,7 @@ from numerai_sequence import (
     Refresh,
     Resume,
     ResumeError,
+    Run,
     ShardSet,
     SourceError,
     Split,
@@ -47,6 +48,7 @@ from numerai_sequence import (
     export_predict,
     open_shards,
     predict,
+    read_run,
     split_eras,
     walk_forward,
     write_predictions,
@@ -137,8 +139,13 @@ def train(model: Any, shards: ShardSet) -> None:
     NumeraiSequence("shards/", 1, eras="0001-", target=None, batch_by="era")
     NumeraiSequence(["shards/shard-00.arrow"], eras=lambda era: era > "0001", target=["target"])
     validation = NumeraiSequence(shards, eras=folds[-1].validation)
+    run: Run = read_run("run/")
+    assert_type(run.features, tuple[str, ...])
+    assert_type(run.batch_by, str)
+    ids = sequence.column("id", batch=0)
     scores = EraScores(
         validation,
+        like=sequence,
         target="target",
         output="main",
         meta_model="meta",
@@ -155,6 +162,7 @@ def train(model: Any, shards: ShardSet) -> None:
     frame = predict(
         model,
         "live.parquet",
+        like=run,
         features=sequence.features,
         eras="0001-",
         data_type="live",
@@ -162,10 +170,12 @@ def train(model: Any, shards: ShardSet) -> None:
         dtype="int8",
         ranked=True,
         batch_size=100,
+        batch_by="rows",
         memory_budget=1 << 30,
         progress=False,
     )
     assert_type(write_predictions(frame, "predictions.csv"), Path)
+    export_predict(model, "predict.pkl", like=sequence, batch_by="era")
     export_predict(
         model, "predict.pkl", features=sequence.features, output="main", dtype="int8", ranked=True
     )
@@ -205,7 +215,7 @@ def mistakes(model: Any, shards: ShardSet) -> None:
     walk_forward(shards.eras, window=None, step="156", purge=8)  # arg-type
     Resume("state/", 100)  # call-arg
     predict(model, "live.parquet", ranked="yes")  # arg-type
-    export_predict(model, "predict.pkl")  # call-arg
+    export_predict(model, "predict.pkl", shards)  # call-arg
     numerai_sequence.write_shard("train.parquet", "shards/")  # attr-defined
 """
 

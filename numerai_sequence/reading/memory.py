@@ -116,7 +116,8 @@ def divide_budget(
         raise ValueError(
             f"memory_budget: found {budget!r}, expected at least {_least_megabytes(needed)}: "
             f"{_megabytes(order_bytes)} for the row order, {_megabytes(least)} for two batches, "
-            f"{_megabytes(_LEAST_MAPPED_BYTES)} of mapped pages; or make the batches smaller"
+            f"{_megabytes(_LEAST_MAPPED_BYTES)} of mapped pages"
+            + ("; or make the batches smaller" if left > 0 else "")
         )
     holds_groups = left - least >= group_bytes
     left -= group_bytes if holds_groups else 0

@@ -126,7 +126,20 @@ class ShardSet:
         return {"folder": self.folder.absolute(), "manifest": self.manifest}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(state["folder"], state["manifest"])  # type: ignore[misc]
+        folder, manifest = state["folder"], state["manifest"]
+        try:
+            self.__init__(folder, manifest)  # type: ignore[misc]
+        except CorruptShardError as error:
+            newer = {file.file for file in read_manifest(folder).files}
+            if newer.issuperset(file.file for file in manifest.files):
+                raise
+            raise CorruptShardError(
+                f"{folder}: the set was refreshed or written again after it was opened, and only "
+                "the process that opened it has the old one; open it again with open_shards",
+                path=error.path,
+                found=error.found,
+                expected=error.expected,
+            ) from error
 
     def close(self) -> None:
         """Let go of the files; those that are still in use go with the last who uses them."""
