@@ -170,7 +170,8 @@ def _as_arrays(outputs: Any) -> Any:
 def _as_array(tensor: Any) -> npt.NDArray[Any]:
     value = getattr(tensor, "value", tensor)  # of a variable of Keras 3
     value = value() if callable(value) else value
-    return value.detach().cpu().numpy() if hasattr(value, "detach") else np.array(value)
+    # A copy: torch changes its tensors in place.
+    return np.array(value.detach().cpu() if hasattr(value, "detach") else value)
 
 
 def run_batch(model: Any, x: npt.NDArray[Any]) -> Any:
