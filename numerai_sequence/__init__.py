@@ -16,7 +16,7 @@ from collections.abc import Iterable
 from concurrent.futures import Executor
 from typing import TYPE_CHECKING, Any
 
-from .checks import file_path, file_paths, names_in_order
+from .checks import file_path, file_paths, names_in_order, true_or_false
 from .errors import (
     CorruptShardError,
     EraError,
@@ -223,7 +223,7 @@ def write_shards(
         features_json=None
         if features_json is None
         else file_path("features_json", features_json, "the path of Numerai's features.json"),
-        overwrite=overwrite,
+        overwrite=true_or_false("overwrite", overwrite),
         progress=progress,
         executor=executor,
     )
@@ -282,7 +282,7 @@ def append_shards(
     else:
         folder = file_path("shards", shards, f"a ShardSet, or {_FOLDER}")
     paths = file_paths("sources", sources, _PARQUET)
-    return refresh_set(folder, paths, dry_run=dry_run, progress=progress)
+    return refresh_set(folder, paths, dry_run=true_or_false("dry_run", dry_run), progress=progress)
 
 
 if sys.modules.get("keras") or sys.modules.get("tf_keras"):

@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 
 from ..checks import short
 from ..errors import SourceError
-from ..ordering.eras import encode_eras, era_number, sort_eras
+from ..ordering.eras import encode_eras, sort_eras
 from .source import Source, open_sources
 
 _ROWS_AT_ONCE = 1 << 20  # of eras that are in several sources
@@ -167,10 +167,10 @@ def _check_spellings(
     known: Iterable[str],
     folder: Path | None,
 ) -> None:
-    spelled = {era_number(era): (era, f"the set {folder}") for era in known}
+    spelled = {_number(era): (era, f"the set {folder}") for era in known}
     for source, rows in zip(sources, era_rows, strict=True):
         for era in sort_eras(rows):
-            number = era_number(era)
+            number = _number(era)
             if number is None:
                 continue
             other, place = spelled.setdefault(number, (era, str(source.path)))
@@ -181,6 +181,12 @@ def _check_spellings(
                     "expected one spelling of an era; write this file again with that one",
                     column="era",
                 )
+
+
+def _number(era: str) -> int | None:
+    """Return the number of an era however it is spelled: also as 1.0, Era 1 or with spaces."""
+    match = re.fullmatch(r"\s*(?:era)?[\s_-]*\+?(\d{1,100})(?:\.0*)?\s*", era, re.IGNORECASE)
+    return int(match[1]) if match else None
 
 
 def _groups(era_rows: Sequence[Counter[str]]) -> Iterator[list[str]]:
