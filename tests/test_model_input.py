@@ -279,3 +279,14 @@ def test_a_walk_forward_is_told_to_name_a_fold(tmp_path):
         write_run(Run({}, ("a",), "int8", None, (), (), {}, {}, {}), tmp_path / fold)
     with pytest.raises(ManifestError, match=r"walk forward: name one fold, such as .*fold-01$"):
         read_run(tmp_path)
+
+
+def test_a_set_of_features_has_no_order_and_is_refused(shards, source, tmp_path):
+    names = {"features": set(shards.features), "dtype": "float32"}
+    for call in (
+        lambda: predict(make_model(), shards, progress=False, **names),
+        lambda: predict(make_model(), source, progress=False, **names),
+        lambda: export_predict(make_model(), tmp_path / "p.pkl", **names),
+    ):
+        with pytest.raises(TypeError, match="features: found a set, whose order differs"):
+            call()

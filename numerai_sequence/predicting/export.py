@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from ..checks import names_in_order
 from ..errors import NumeraiSequenceError, check_known
 from ..extras import load_extra
 from ..feeding.model_input import ModelInput
@@ -142,7 +143,7 @@ def input_to_export(
     if isinstance(features, str):
         raise TypeError(f"features: found {features!r}, expected a list of feature names")
     known = known_input(model, like)
-    names = known.features if features is None else tuple(features)
+    names = known.features if features is None else names_in_order("features", features)
     if names is None:
         raise ValueError(
             "features: found none, and the model does not remember those that it was trained on; "

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from tqdm import tqdm
 
-from ..checks import whole_number
+from ..checks import names_in_order, whole_number
 from ..errors import EraError, NumeraiSequenceError, OutOfMemoryError, OutputError
 from ..extras import load_extra
 from ..feeding.model_input import ModelInput
@@ -129,6 +129,8 @@ def predict(
         Predictions are NaN.
     """
     _check_data(data)
+    if features is not None and not isinstance(features, str):
+        features = names_in_order("features", features)
     chosen = {"eras": eras, "data_type": data_type}
     known = known_input(model, like)
     asked = ModelInput(dtype=dtype, batch_by=batch_by)
