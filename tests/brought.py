@@ -134,6 +134,18 @@ def number_of(era):
     return int(digits) if is_number else None
 
 
+def spelled_number(era):
+    """The number that an era spells in any way, as 1.0, Era 1 or +1; None where it has none."""
+    text = era.strip()
+    if text[:3].lower() == "era":
+        text = text[3:]
+        while text and (text[0].isspace() or text[0] in "_-"):
+            text = text[1:]
+    whole, _, rest = text.removeprefix("+").partition(".")
+    is_number = whole.isdecimal() and len(whole) <= 100 and not rest.strip("0")
+    return int(whole) if is_number else None
+
+
 def in_time(eras):
     """The eras that there are, by number; those that have none come last."""
     numbers = {era: number_of(era) for era in eras}
@@ -143,7 +155,7 @@ def in_time(eras):
 def fault_of_rows(*brought):
     """Why tables cannot be one set: "era" for one number in two spellings, "id" for a row twice."""
     eras = {era for one in brought for era in one.eras}
-    numbers = [number for number in map(number_of, eras) if number is not None]
+    numbers = [number for number in map(spelled_number, eras) if number is not None]
     if len(set(numbers)) < len(numbers):
         return "era"
     rows = [row for one in brought for row in zip(one.eras, one.ids, strict=True)]
@@ -226,7 +238,7 @@ def tables(draw, shape, *, least_rows=1):
 
 
 def _known_by(era):
-    number = number_of(era)
+    number = spelled_number(era)
     return era if number is None else number
 
 

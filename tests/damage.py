@@ -171,6 +171,7 @@ def an_era_in_two_spellings(draw, brought):
     row = draw(st.sampled_from(rows))
     number = number_of(brought.eras[row])
     others = {f"{number}", f"{number:07d}", f"era{number}", f"era{number:06d}"}
+    others |= {f"{number}.0", f"Era {number}", f"+{number}", f" {number}"}
     other = draw(st.sampled_from(sorted(others - {brought.eras[row]})))
     return Damage(with_value(brought.table, "era", row, other), "era")
 

@@ -314,7 +314,7 @@ def test_one_number_in_two_spellings_is_refused(tmp_path, place, one, other):
 
 
 def test_texts_that_are_no_numbers_are_eras_of_their_own(tmp_path):
-    eras = ["0001", "", "X", "eraX", "²", "era", "9" * 5000, "1\0"]
+    eras = ["0001", "", "X", "eraX", "²", "-1", "1.5", "1 0", "era", "9" * 5000, "1\0"]
     tables = [
         numerai_table(5, eras=[0] * 5, era_names=era, first_row=10 * part)
         for part, era in enumerate(eras)

@@ -185,7 +185,7 @@ def _check_spellings(
 
 def _number(era: str) -> int | None:
     """Return the number of an era however it is spelled: also as 1.0, Era 1 or with spaces."""
-    match = re.fullmatch(r"\s*(?:era)?[\s_-]*\+?(\d{1,100})(?:\.0*)?\s*", era, re.IGNORECASE)
+    match = re.fullmatch(r"\s*(?:era[\s_-]*)?\+?(\d{1,100})(?:\.0*)?\s*", era, re.IGNORECASE)
     return int(match[1]) if match else None
 
 
