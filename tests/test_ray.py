@@ -153,7 +153,7 @@ def test_the_example_of_tasks_runs(cluster, tmp_path):
     names = {"sources": [source], "fit_fold": fit_fold}
     exec(block.replace("num_cpus=4", "num_cpus=1"), names)
     eras = names["shards"].eras
-    assert names["scores"] == [(148, eras[156]), (304, eras[312])]
+    assert names["scores"] == [(140, eras[156]), (296, eras[312])]
 
 
 def test_ranks_are_for_keras_on_jax():

@@ -130,7 +130,10 @@ class ShardSet:
         try:
             self.__init__(folder, manifest)  # type: ignore[misc]
         except CorruptShardError as error:
-            newer = {file.file for file in read_manifest(folder).files}
+            try:
+                newer = {file.file for file in read_manifest(folder).files}
+            except ManifestError:  # no set any more: what is gone is the shard file
+                raise error from None
             if newer.issuperset(file.file for file in manifest.files):
                 raise
             raise CorruptShardError(
