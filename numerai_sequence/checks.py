@@ -156,6 +156,13 @@ def digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value).encode()).hexdigest()
 
 
+def reason(error: Exception) -> str:
+    """Return what is wrong with a JSON document, from the error of reading it."""
+    if isinstance(error, KeyError):
+        return f"{error} is missing"
+    return "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
+
+
 def short(value: object) -> str:
     """Return a value as it is shown in an error: in one line of no more than 60 characters."""
     text = " ".join(repr(value).splitlines())

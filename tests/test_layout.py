@@ -11,6 +11,7 @@ import pyarrow as pa
 import pytest
 
 from numerai_sequence.format.layout import (
+    MOST_SHARDS,
     Manifest,
     WriteOptions,
     file_checksum,
@@ -43,11 +44,20 @@ def test_unknown_encoding_is_refused_with_the_known_ones(encoding):
         WriteOptions(encoding=encoding)
 
 
-@pytest.mark.parametrize("seed", [-1, True, 1.5, "1", None])
-def test_seed_is_a_whole_number_from_0(seed):
+def test_seed_is_a_whole_number_from_0():
     assert WriteOptions(seed=2**64).seed == 2**64
-    with pytest.raises(ValueError, match=r"seed: found .*, expected"):
-        WriteOptions(seed=seed)
+    with pytest.raises(ValueError, match="seed: found -1, expected at least 0"):
+        WriteOptions(seed=-1)
+    for value in (True, 1.5, "1", None):
+        with pytest.raises(TypeError, match=r"seed: found .*, expected a whole number"):
+            WriteOptions(seed=value)
+
+
+@pytest.mark.parametrize("number", [MOST_SHARDS + 1, 2**40, 2**70])
+def test_so_many_shards_that_they_would_fill_the_memory_are_refused(number):
+    assert WriteOptions(num_shards=MOST_SHARDS).num_shards == 10_000
+    with pytest.raises(ValueError, match=f"num_shards: found {number}, expected at most 10,000"):
+        WriteOptions(num_shards=number)
 
 
 def test_schema_of_version_1_is_what_it_was():

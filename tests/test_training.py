@@ -171,6 +171,15 @@ def test_a_run_of_a_later_version_says_to_upgrade(shards, tmp_path):
     assert "damaged" not in str(caught.value)
 
 
+@pytest.mark.parametrize("name", ["dtype", "batch_by"])
+def test_what_a_model_is_fed_is_of_a_kind_that_is_known(shards, tmp_path, name):
+    run(shards, tmp_path)
+    for value, words in (("new", f"{name} 'new', expected one of .*; upgrade"), (3, "damaged")):
+        change_run(tmp_path, lambda document, value=value: document.update({name: value}))
+        with pytest.raises(ManifestError, match=words):
+            read_run(tmp_path)
+
+
 @pytest.mark.parametrize("asked", [None, [], {}, {"options": 3}], ids=repr)
 def test_a_run_that_was_asked_nothing_is_damaged(shards, tmp_path, asked):
     run(shards, tmp_path)

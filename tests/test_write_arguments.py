@@ -128,7 +128,7 @@ def test_a_set_of_names_is_refused_as_it_has_no_order(source, tmp_path, option, 
 
 
 @pytest.mark.parametrize("option", ["features", "targets"])
-@pytest.mark.parametrize("value", [5, 1.5, True, np.float64(2), object()], ids=repr)
+@pytest.mark.parametrize("value", [5, 1.5, True, np.float64(2), Ellipsis], ids=repr)
 def test_what_has_no_entries_is_no_list_of_names(source, tmp_path, option, value):
     with pytest.raises(TypeError, match=f"^{option}: found .*, expected a list of column"):
         write_shards(source, tmp_path / "set", progress=False, **{option: value})

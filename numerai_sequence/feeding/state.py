@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ..batching.passes import Place
-from ..checks import as_count, as_dict, as_list, as_text, short
+from ..checks import as_count, as_dict, as_list, as_text, reason, short
 from ..errors import ResumeError
 from ..files import explained, replaced
 from ..writing.claim import claimed
@@ -158,9 +158,7 @@ def read_state(folder: Path) -> State | None:
     except OSError as error:
         raise ResumeError(f"{path}: {error.strerror}; {_ANEW}", path=path) from error
     except (KeyError, TypeError, ValueError, RecursionError) as error:
-        raise ResumeError(
-            f"{path}: damaged: {type(error).__name__}: {error}; {_ANEW}", path=path
-        ) from error
+        raise ResumeError(f"{path}: damaged: {reason(error)}; {_ANEW}", path=path) from error
     if not (folder / state.weights).is_file():
         raise ResumeError(f"{folder / state.weights}: no such file; {_ANEW}", path=path)
     return state

@@ -23,7 +23,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 
 from ..checks import short, whole_number
@@ -35,6 +34,10 @@ META_COLUMNS = ("id", "era", "data_type")
 FEATURES = "features"
 
 _CHUNK_BYTES = 1 << 20
+
+
+#: Numerai has some 1,200 eras, and a file takes one at least.
+MOST_SHARDS = 10_000
 
 
 @dataclass(frozen=True)
@@ -51,15 +54,16 @@ class WriteOptions:
     def __post_init__(self) -> None:
         # NumPy's numbers and strings become Python's, as JSON and the digest of a run need them.
         self._set("num_shards", whole_number("num_shards", self.num_shards, least=1))
+        if self.num_shards > MOST_SHARDS:
+            raise ValueError(
+                f"num_shards: found {short(self.num_shards)}, expected at most {MOST_SHARDS:,}"
+            )
         if self.mix_eras is not None:
             self._set("mix_eras", whole_number("mix_eras", self.mix_eras, least=1))
         if self.encoding not in ENCODINGS:
             raise ValueError(f"encoding: found {short(self.encoding)}, expected one of {ENCODINGS}")
         self._set("encoding", str(self.encoding))
-        is_whole = isinstance(self.seed, (int, np.integer)) and not isinstance(self.seed, bool)
-        if not is_whole or self.seed < 0:
-            raise ValueError(f"seed: found {short(self.seed)}, expected an integer of at least 0")
-        self._set("seed", int(self.seed))
+        self._set("seed", whole_number("seed", self.seed, least=0))
 
     def _set(self, name: str, value: int | str) -> None:
         object.__setattr__(self, name, value)  # for others it is frozen

@@ -25,6 +25,7 @@ from ..checks import (
     as_text,
     as_whole,
     digest,
+    reason,
     short,
 )
 from ..errors import ManifestError
@@ -93,7 +94,7 @@ def read_manifest(folder: Path) -> Manifest:
         check_known(path, document)
         return _parse(document)
     except (KeyError, TypeError, ValueError, RecursionError) as error:
-        raise _damaged(path, f"{type(error).__name__}: {error}") from error
+        raise _damaged(path, reason(error)) from error
 
 
 def _read(path: Path) -> bytes:
@@ -152,14 +153,17 @@ def _parse(document: dict[str, Any]) -> Manifest:
         raise ValueError("no features")
     targets = as_names(document["targets"])
     known = frozenset(targets)
-    whole, partial = as_dict(document["feature_sets"]), as_dict(document["partial_sets"])
+    whole = as_dict(document.get("feature_sets", {}))
+    partial = as_dict(document.get("partial_sets", {}))
+    encoding = as_text(document["encoding"])
+    shards = tuple(_shard(shard, known) for shard in as_list(document["shards"]))
     manifest = Manifest(
-        encoding=as_text(document["encoding"]),
+        encoding=encoding,
         features=features,
         targets=targets,
-        options=_options(document["options"]),
+        options=_options(document["options"], encoding, len(shards)),
         sources=tuple(_source(source) for source in as_list(document["sources"])),
-        shards=tuple(_shard(shard, known) for shard in as_list(document["shards"])),
+        shards=shards,
         patches=tuple(_patch(patch) for patch in as_list(document.get("patches", []))),
         feature_sets={as_text(name): _places(name, whole[name], len(features)) for name in whole},
         partial_sets={as_text(name): _part(name, partial[name]) for name in partial},
@@ -236,8 +240,10 @@ def _part(name: str, value: Any) -> tuple[int, int]:
     return present, features
 
 
-def _options(options: Any) -> WriteOptions:
-    values = dict(as_dict(options))
+def _options(options: Any, encoding: str, shards: int) -> WriteOptions:
+    """Return the write options; one that is missing has its default, or what the set shows."""
+    values = {"encoding": encoding, **as_dict(options)}
+    values.setdefault("num_shards", min(WriteOptions.num_shards, shards))
     for name in ("features", "targets"):
         if values.get(name) is not None:
             values[name] = as_names(values[name])

@@ -35,8 +35,7 @@ def check_version(path: Path, document: Any) -> None:
         )
     found = document.get("version")
     if type(found) is not int or found not in VERSIONS:
-        newer = isinstance(found, int) and found > VERSIONS[-1]
-        remedy = "upgrade numerai_sequence" if newer else "write the set again"
+        remedy = "upgrade numerai_sequence" if _is_newer(found) else "write the set again"
         expected = f"{VERSIONS[0]} to {VERSIONS[-1]}"
         raise ManifestError(
             f"{path}: format version {short(found)}, expected {expected}; {remedy}",
@@ -44,6 +43,14 @@ def check_version(path: Path, document: Any) -> None:
             found=short(found),
             expected=expected,
         )
+
+
+def _is_newer(version: Any) -> bool:
+    """Say whether a version is above those that are known; a later one may spell it as it likes."""
+    try:
+        return not isinstance(version, bool) and float(version) > VERSIONS[-1]
+    except (TypeError, ValueError):
+        return False
 
 
 def check_known(path: Path, document: dict[str, Any]) -> None:

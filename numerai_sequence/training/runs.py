@@ -8,9 +8,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ..checks import as_dict, as_names, as_text, short
+from ..batching.orders import BATCH_BY
+from ..checks import as_dict, as_names, as_text, reason, short
 from ..errors import ManifestError, NumeraiSequenceError
 from ..files import replaced
+from ..format.encoding import DTYPES
 
 RUN = "run.json"
 MODEL = "model.keras"
@@ -95,6 +97,7 @@ def read_run(folder: str | os.PathLike[str]) -> Run:
                 **{name: as_names(document[name]) for name in names},
                 "dtype": as_text(document["dtype"]),
                 "output": None if output is None else as_text(output),
+                "batch_by": as_text(document.get("batch_by", Run.batch_by)),
             }
         )
     except OSError as error:
@@ -107,7 +110,7 @@ def read_run(folder: str | os.PathLike[str]) -> Run:
         ) from error
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise ManifestError(
-            f"{path}: damaged: {type(error).__name__}: {error}; train again with --overwrite",
+            f"{path}: damaged: {reason(error)}; train again with --overwrite",
             path=path,
             expected=FORMAT,
         ) from error
@@ -115,16 +118,21 @@ def read_run(folder: str | os.PathLike[str]) -> Run:
 
 def _check_known(path: Path, document: dict[str, Any]) -> None:
     """Refuse what only a later version of the package knows: the model may want another x."""
-    known = tuple(Run.__dataclass_fields__)
     for name in document:
-        if name not in known:
-            raise ManifestError(
-                f"{path}: found {short(name)}, expected one of {', '.join(known)}; "
-                "upgrade numerai_sequence",
-                path=path,
-                found=short(name),
-                expected=known,
-            )
+        _check_one_of(path, "key", name, tuple(Run.__dataclass_fields__))
+    _check_one_of(path, "dtype", document["dtype"], DTYPES)
+    _check_one_of(path, "batch_by", document.get("batch_by", Run.batch_by), BATCH_BY)
+
+
+def _check_one_of(path: Path, what: str, found: Any, known: tuple[str, ...]) -> None:
+    if as_text(found) not in known:
+        raise ManifestError(
+            f"{path}: found {what} {short(found)}, expected one of {', '.join(known)}; "
+            "upgrade numerai_sequence",
+            path=path,
+            found=short(found),
+            expected=known,
+        )
 
 
 def find_run(model: Path) -> tuple[Path, Run | None]:
