@@ -36,16 +36,18 @@ TESTS = Path(__file__).parent
 def cluster():
     """A Ray of this machine's, for all tests of this file."""
     paths = os.pathsep.join([str(TESTS), str(TESTS.parent)])
-    ray.init(
-        "local",
-        num_cpus=3,
-        include_dashboard=False,
-        log_to_driver=False,
-        configure_logging=False,
-        runtime_env={"env_vars": {"PYTHONPATH": paths}},
-    )
-    yield
-    ray.shutdown()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_worker_niceness", "0")  # or other tests at work leave them no time
+        ray.init(
+            "local",
+            num_cpus=3,
+            include_dashboard=False,
+            log_to_driver=False,
+            configure_logging=False,
+            runtime_env={"env_vars": {"PYTHONPATH": paths}},
+        )
+        yield
+        ray.shutdown()
 
 
 def write(sources, out, **options):
@@ -178,7 +180,7 @@ def test_the_command_starts_a_ray_of_its_own(tmp_path, sources):
         [sys.executable, "-m", "numerai_sequence", "shard", *command],
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=300,
     )
     assert done.returncode == 0, done.stderr
     assert contents(out) == whole
