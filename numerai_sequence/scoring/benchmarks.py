@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..checks import short
-from ..errors import check_known
+from ..errors import PredictionError, check_known
 from ..feeding.sequence import NumeraiSequence
 from ..ordering.eras import era_number
 from .frames import SUFFIXES, Frame, is_number, is_table, read_frame
@@ -42,7 +42,7 @@ def read_meta_model(given: Any, sequence: NumeraiSequence) -> Values | None:
 
     Raises
     ------
-    ValueError
+    PredictionError
         It has several models; and as of `read_benchmarks`.
     """
     if given is None:
@@ -51,9 +51,9 @@ def read_meta_model(given: Any, sequence: NumeraiSequence) -> Values | None:
     if META_MODEL in found:
         found = {META_MODEL: found[META_MODEL]}
     if len(found) != 1:
-        raise ValueError(
-            f"meta_model: found {len(found)} models, {_listed(list(found))}; expected one: choose "
-            f"its column, such as frame[{next(iter(found))!r}]"
+        raise PredictionError(
+            f"meta_model: found {_listed(list(found)) or 'no model'}; expected one model: choose "
+            "its column, such as frame['numerai_meta_model']"
         )
     return _Rows(sequence).fill("meta_model", next(iter(found.values())))
 
@@ -73,7 +73,7 @@ def read_benchmarks(given: Any, sequence: NumeraiSequence) -> dict[str, Values]:
     ------
     FeatureError, SourceError, TypeError
         The column or the file is not there; or it is something else.
-    ValueError
+    PredictionError
         An id is there twice, a value is infinite, there is no model, or ids are not those of the
         set.
     """
@@ -88,6 +88,8 @@ def several(given: Any) -> Any:
     """Return several models as a list or a dict of one's own, and a table or path as it is."""
     if isinstance(given, Mapping):
         return dict(given)
+    if isinstance(given, pa.RecordBatchReader):
+        return given.read_all()
     is_one = isinstance(given, (str, bytes, os.PathLike)) or is_table(given)
     if is_one or hasattr(given, "read") or not isinstance(given, Iterable):
         return given
@@ -113,9 +115,7 @@ def _models_in(option: str, given: Any, sequence: NumeraiSequence) -> dict[str, 
 def _one_in(option: str, name: Any, given: Any, sequence: NumeraiSequence) -> list[_Source]:
     found = _read(f"{option}[{name!r}]", given, sequence)
     if len(found) != 1:
-        raise ValueError(
-            f"{option}[{name!r}]: found {len(found)} models, {_listed(list(found))}; expected one"
-        )
+        raise PredictionError(f"{option}[{name!r}]: found {_listed(list(found))}; expected one")
     return list(found.values())
 
 
@@ -125,7 +125,8 @@ def _read(option: str, given: Any, sequence: NumeraiSequence) -> dict[str, _Sour
         return {given: given}
     if not isinstance(given, (str, os.PathLike)) and not is_table(given):
         raise TypeError(f"{option}: found {short(given)}, {_EXPECTED}")
-    frame = read_frame(option, given, _EXPECTED)
+    unnamed = "meta_model" if option == "meta_model" else "benchmark"
+    frame = read_frame(option, given, _EXPECTED, unnamed=unnamed)
     return {name: (frame, name) for name in _models_of(option, frame)}
 
 
@@ -134,7 +135,7 @@ def _is_column(option: str, name: str, sequence: NumeraiSequence) -> bool:
     is_path = name.lower().endswith(SUFFIXES)
     if name in shards.targets:
         if is_path and Path(name).exists():
-            raise ValueError(
+            raise PredictionError(
                 f"{option}: {name!r} is a column of the set and a file; pass "
                 f"pathlib.Path({name!r}) for the file, or rename it"
             )
@@ -150,7 +151,7 @@ def _models_of(option: str, frame: Frame) -> list[str]:
     if not models and not any(name.startswith("feature") for name in numbers):
         models = numbers  # who passes targets alone means them
     if not models:
-        raise ValueError(
+        raise PredictionError(
             f"{frame.where or option}: found no model among the columns "
             f"{_listed(list(frame.types))}; expected a column of numbers for each model"
         )
@@ -180,7 +181,9 @@ class _Rows:
         for source in sources:
             part = self._values(source)
             if values is not None and (~np.isnan(values) & ~np.isnan(part)).any():
-                raise ValueError(f"{name!r}: rows have values from two of {len(sources)} sources")
+                raise PredictionError(
+                    f"{name!r}: rows have values from two of {len(sources)} sources"
+                )
             values = part if values is None else np.where(np.isnan(values), part, values)
         assert values is not None
         return values
@@ -194,7 +197,7 @@ class _Rows:
             self._places[id(frame)] = self._place(frame, name)
         places, numbers = self._places[id(frame)], frame.numbers(name)
         if np.isinf(numbers).any():
-            raise ValueError(
+            raise PredictionError(
                 f"{_where(frame, name)}: {np.isinf(numbers).sum():,} of {len(numbers):,} values "
                 "are infinite; expected finite numbers, or NaN where there is none"
             )
@@ -208,7 +211,7 @@ class _Rows:
         if self._ids is None:
             self._ids = self._sequence.column("id").cast(pa.large_string())
         if not frame.has_ids:
-            raise ValueError(self._no_value(where) + f"; found {_ids_found(frame)}, {_IDS}")
+            raise PredictionError(self._no_value(where) + f"; found {_ids_found(frame)}, {_IDS}")
         _check_once(where, frame.ids)
         known = frame.ids.combine_chunks()
         found = pc.fill_null(pc.index_in(self._ids, value_set=known, skip_nulls=True), -1)
@@ -223,12 +226,14 @@ class _Rows:
             theirs = {era_number(str(era)) for era in pc.unique(frame.column("era")).to_pylist()}
             ours = {era_number(era) for era in self._sequence.eras}
             is_apart = not theirs & (ours - {None})
+        elif not len(frame.ids):
+            is_apart = True
         else:
             # Ids do not say of which era they are. Those of another kind are taken for a mistake.
             is_apart = _kind_of_id(frame.ids) == _kind_of_id(self._ids)
         if not is_apart:
             found = f"; found ids such as {_first(frame.ids)!r}"
-            raise ValueError(self._no_value(where) + f"{found}, {_IDS}")
+            raise PredictionError(self._no_value(where) + f"{found}, {_IDS}")
 
     def _no_value(self, where: str) -> str:
         example = f", such as {_first(self._ids)!r}" if len(self._ids) else ""
@@ -255,9 +260,9 @@ def _check_once(where: str, ids: pa.ChunkedArray) -> None:
     counts = pc.value_counts(ids.drop_null())
     twice = counts.filter(pc.greater(counts.field("counts"), 1))
     first = twice[0].as_py()
-    raise ValueError(
-        f"{where}: id {first['values']!r} is there {first['counts']} times, and {len(twice):,} ids "
-        "more than once; expected each id once"
+    raise PredictionError(
+        f"{where}: id {first['values']!r} is there {first['counts']} times ({len(twice):,} such "
+        "ids); expected each id once"
     )
 
 

@@ -16,7 +16,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from ..checks import kind_of
-from ..errors import SourceError
+from ..errors import PredictionError, SourceError
 
 SUFFIXES = (".parquet", ".csv")
 
@@ -64,17 +64,19 @@ class Frame:
         return values
 
 
-def read_frame(option: str, given: Any, expected: str) -> Frame:
+def read_frame(option: str, given: Any, expected: str, *, unnamed: str) -> Frame:
     """Return the frame that an argument is, or that the file is whose path it is.
 
     Parameters
     ----------
     option : str
-        The name of the argument; also that of the column of a Series without a name.
+        The name of the argument.
     given : path, pandas.DataFrame, pandas.Series, polars.DataFrame, pyarrow.Table
         Ids are its index, or the column ``id``. A path ends in ``.parquet`` or ``.csv``.
     expected : str
         What else it may be, for the error.
+    unnamed : str
+        The name of the column of a Series without a name.
 
     Raises
     ------
@@ -84,12 +86,12 @@ def read_frame(option: str, given: Any, expected: str) -> Frame:
         It is something else.
     """
     if isinstance(given, (str, os.PathLike)):
-        return _read_file(Path(given))
+        return _read_file(given)
     if _is_series(given):
-        given = given.to_frame(option if given.name is None else given.name)
+        given = given.to_frame(unnamed if given.name is None else given.name)
     if hasattr(given, "iloc") and hasattr(given, "columns"):
         return _read_pandas(option, given)
-    if hasattr(given, "__arrow_c_stream__") or hasattr(given, "__arrow_c_array__"):
+    if is_table(given):
         try:
             return _read_arrow(pa.table(given))
         except (pa.ArrowException, TypeError) as error:
@@ -100,7 +102,7 @@ def read_frame(option: str, given: Any, expected: str) -> Frame:
 def is_table(given: Any) -> bool:
     """Say whether an argument is a frame, a Series or a table, of whichever package."""
     is_frame = hasattr(given, "iloc") and hasattr(given, "columns")
-    is_arrow = hasattr(given, "__arrow_c_stream__") or hasattr(given, "schema")
+    is_arrow = hasattr(given, "__arrow_c_stream__") or isinstance(given, pa.RecordBatch)
     return is_frame or is_arrow or _is_series(given)
 
 
@@ -114,11 +116,14 @@ def is_number(kind: pa.DataType) -> bool:
     return bool(types.is_floating(kind) or types.is_integer(kind) or types.is_decimal(kind))
 
 
-def _read_file(path: Path) -> Frame:
+def _read_file(given: Any) -> Frame:
+    path = Path(given)
+    if "://" in str(given):
+        raise SourceError(f"{given}: expected a file on this machine; download it", path=given)
     if path.suffix.lower() not in SUFFIXES:
         raise SourceError(f"{path}: expected a file that ends in .parquet or .csv", path=path)
     if not path.is_file():
-        found = "a folder" if path.is_dir() else "no such file on this machine"
+        found = "a folder" if path.is_dir() else "no such file"
         raise SourceError(f"{path}: {found}, expected a .parquet or .csv file", path=path)
     return _read_parquet(path) if path.suffix.lower() == ".parquet" else _read_csv(path)
 
@@ -212,4 +217,4 @@ def _as_text(ids: Any) -> pa.ChunkedArray:
 def _check_names(where: str, names: list[str]) -> None:
     if len(set(names)) != len(names):
         twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"{where}: column {twice!r} is there twice; expected each once")
+        raise PredictionError(f"{where}: column {twice!r} is there twice; expected each once")
