@@ -138,7 +138,6 @@ REFUSED = {
     "above": (lambda f: valued(f, 1.0000001), r"1 of 500 .* outside 0 to 1, .*ranked=True.*--rank"),
     "below": (lambda f: valued(f, -1e-9), r"1 of 500 .* outside 0 to 1, such as -1e-09"),
     "infinite": (lambda f: valued(f, np.inf), "outside 0 to 1, such as inf"),
-    "all the same": (lambda f: f * 0 + 0.5, "all 500 predictions are 0.5, which Numerai refuses"),
     "two columns": (lambda f: f.assign(other=0.5), "2 columns, prediction, other; .* output="),
     "an era": (lambda f: f.assign(era="X"), "2 columns, prediction, era"),
     "no column": (lambda f: f[[]], "0 columns"),
@@ -167,3 +166,12 @@ def test_one_row_and_both_ends_are_taken(tmp_path):
     write_predictions(frame[:1], tmp_path / "one.csv")
     assert (tmp_path / "two.csv").read_text() == "id,prediction\na,0.0\nb,1.0\n"
     assert (tmp_path / "one.csv").read_text() == "id,prediction\na,0.0\n"
+
+
+def test_predictions_that_are_all_the_same_are_written_with_a_warning(frame, tmp_path):
+    with pytest.warns(
+        UserWarning, match=r"all 500 predictions are 0\.5; Numerai refuses"
+    ) as caught:
+        write_predictions(frame * 0 + 0.5, tmp_path / "live.csv")
+    assert caught[0].filename == __file__
+    assert pd.read_csv(tmp_path / "live.csv")["prediction"].eq(0.5).all()

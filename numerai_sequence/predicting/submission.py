@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,8 +28,8 @@ _EXPECTED = "expected a frame or Series of predictions with ids as its index or 
 def write_predictions(frame: pd.DataFrame, path: PathLike) -> Path:
     """Write predictions as CSV or Parquet, whole or not at all.
 
-    They are checked by Numerai's rules first: each text id once, and a number from 0 to 1 for each,
-    which are not all the same.
+    They are checked by Numerai's rules first: each id is there once and is text, and each has a
+    number from 0 to 1. Where all numbers are the same, a warning says so.
 
     Parameters
     ----------
@@ -147,9 +148,7 @@ def _check_values(values: npt.NDArray[np.floating[Any]]) -> None:
             f"frame: {wrong.sum():,} of {len(values):,} predictions are outside 0 to 1, such as "
             f"{values[wrong][0]:g}; rank them: predict(..., ranked=True), or --rank of the command"
         )
-    # As numerai-tools sees it: the standard deviation of a submission is not zero.
+    # As numerai-tools sees it. They are numbers all the same, of an untrained model for example.
     if len(values) > 1 and np.isclose(values.astype(np.float64).std(ddof=1), 0):
-        raise PredictionError(
-            f"frame: all {len(values):,} predictions are {values[0]:g}, which Numerai refuses; see "
-            "whether the model has learned anything"
-        )
+        text = f"frame: all {len(values):,} predictions are {values[0]:g}; Numerai refuses that"
+        warnings.warn(text, stacklevel=4)
