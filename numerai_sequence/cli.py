@@ -336,7 +336,12 @@ def train(
 @click.argument("model", metavar="MODEL")
 @click.argument("data", metavar="DATA")
 @click.option("--out", required=True, metavar="FILE", help="predictions.csv, or .parquet.")
-@click.option("--rank", "ranked", is_flag=True, help="Rank within each era, as 0..1.")
+@click.option(
+    "--rank",
+    "ranked",
+    is_flag=True,
+    help="Rank within each era, as 0..1. Numerai refuses what is outside.",
+)
 @click.option(
     "--features",
     metavar="NAME",

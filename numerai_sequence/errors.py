@@ -107,6 +107,10 @@ class FeatureError(NumeraiSequenceError, ValueError):
     names: Any
 
 
+class PredictionError(NumeraiSequenceError, ValueError):
+    """Predictions, of ours or of other models, that cannot be used; caught as one of its bases."""
+
+
 class ResumeError(NumeraiSequenceError, ValueError):
     """Training cannot go on where it has stopped: `path`, `found`, `expected`."""
 

@@ -273,6 +273,18 @@ def test_predict_with_a_model_alone_knows_its_features_or_takes_a_set_by_name(
     assert result.returncode == 0, result.stderr
 
 
+def test_predict_names_the_option_that_makes_predictions_a_submission(set_and_run, tmp_path):
+    folder, _, _ = set_and_run
+    model = keras.models.load_model(str(folder / "run" / "model.keras"), compile=False)
+    kernel, bias = model.layers[-1].get_weights()
+    model.layers[-1].set_weights([kernel, bias + 5])
+    model.save(str(tmp_path / "high.keras"))
+    command = "predict", tmp_path / "high.keras", folder / "set", "--out", tmp_path / "p.csv"
+    assert_one_line_error(run_here(*command, "--quiet"), "outside 0 to 1", "--rank")
+    assert not (tmp_path / "p.csv").exists()
+    assert run_here(*command, "--quiet", "--rank").returncode == 0
+
+
 def test_export_writes_a_function_that_gives_the_same_predictions(set_and_run, tmp_path):
     folder, _, _ = set_and_run
     result = run_here("export", folder / "run", "--out", tmp_path / "predict.pkl")

@@ -33,7 +33,11 @@ STAGES = [
         """messages processes interrupts forms model_input feeding enqueuers following distribution
         arguments keras_compat sequence""",
     ),
-    ("scoring", "losses models forward scoring exposure picture scored_rows callbacks"),
+    (
+        "scoring",
+        """losses models forward scoring exposure picture frames benchmarks scored_rows
+        callbacks""",
+    ),
     (
         "feeding",
         """differences state descriptions architecture identity beginnings checkpoints resume

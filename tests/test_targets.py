@@ -5,12 +5,14 @@ from __future__ import annotations
 import pickle
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from tables import numerai_table, row_numbers
 
 from numerai_sequence import EraError, FeatureError, NumeraiSequence, write_shards
+from numerai_sequence.feeding.identity import describe_weights
 
 ROWS, FEATURES, BATCH = 520, 10, 40
 TARGETS = ("target", "target_late", "target_full", "target_weight")
@@ -252,7 +254,83 @@ def test_a_function_of_weights_cannot_change_what_is_trained(shards, dtype, poli
         assert len(refused) == len(sequence) * (2 + isinstance(target, dict))
 
 
+SPELLINGS = {
+    "text": lambda era: era,
+    "digits": lambda era: str(int(era)),
+    "legacy": lambda era: f"era{int(era)}",
+    "int": int,
+    "NumPy": lambda era: np.int32(era),
+    "NumPy text": np.str_,
+    "Arrow": lambda era: pa.scalar(era),
+}
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS)
+@pytest.mark.parametrize("is_series", [False, True])
+def test_weights_of_eras_in_any_spelling(shards, spelling, is_series):
+    weights = {SPELLINGS[spelling](era): 1 / int(era) for era in shards.eras}
+    if is_series:
+        weights = pd.Series(weights.values(), index=pd.Index([*weights], name="era"))
+    options = {"target": "target_full", "shuffle": False}
+    sequence = NumeraiSequence(shards, BATCH, sample_weight=weights, **options)
+    expected = {era: np.float32(1 / int(era)) for era in shards.eras}
+    right = NumeraiSequence(shards, BATCH, sample_weight=expected, **options)
+    for one in (sequence, pickle.loads(pickle.dumps(sequence))):
+        assert describe_weights(one._targets.weights) == describe_weights(right._targets.weights)
+        np.testing.assert_array_equal(one[1][2], right[1][2])
+
+
+def test_weights_of_ranges_of_eras(shards, eras):
+    weights = {"-0005": 0.5, "0006-": 2.0}
+    sequence = NumeraiSequence(shards, BATCH, target="target_full", sample_weight=weights)
+    for x, _, weight in batches(sequence):
+        late = np.array([eras[number] > "0005" for number in row_numbers(x)])
+        np.testing.assert_array_equal(weight, np.where(late, 2, 0.5))
+
+
+@pytest.mark.parametrize("kind", ["Float32", "int8", "object"])
+def test_a_series_may_be_set_between_epochs_and_later_changes_change_nothing(shards, kind):
+    sequence = NumeraiSequence(
+        shards, BATCH, target="target_full", sample_weight=dict.fromkeys(shards.eras, 1.0)
+    )
+    weights = pd.Series(3, index=[*shards.eras, "9999"], dtype=kind)
+    sequence.sample_weight = weights
+    weights[:] = 9
+    assert set(sequence[0][2]) == {3.0}
+    assert dict(sequence.sample_weight)[shards.eras[0]] == 3
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        list,
+        tuple,
+        pd.Index,
+        pd.Series,
+        np.array,
+        pa.array,
+        lambda names: dict.fromkeys(names).keys(),
+    ],
+)
+def test_targets_are_any_sequence_of_names(shards, make):
+    names = ["target_weight", "target_full"]
+    sequence = NumeraiSequence(shards, BATCH, target=make(names))
+    assert sequence.target == tuple(names)
+    x, y = sequence[0]
+    np.testing.assert_array_equal(y[:, 1], row_numbers(x) + 1)
+    assert NumeraiSequence(shards, BATCH, target={"a": make(names)})[0][1]["a"].shape[1] == 2
+
+
 WRONG_WEIGHTS = [
+    (pd.Series(np.ones(13)), ValueError, "a Series whose index is 0 to 12, expected one"),
+    (pd.Series(1.0, ["0001", "0001"]), ValueError, "'0001' is twice in the index"),
+    (pd.Series(1.0, ["n01", "n02"]), EraError, "found weights of 'n01', which is no era"),
+    ({"0001": 1.0, 1: 2.0}, EraError, "sample_weight: '0001' and 1 both mean '0001'"),
+    ({"-0007": 1.0, "0007-": 2.0}, EraError, "both mean '0007'"),
+    ({1.0: 1.0}, TypeError, "sample_weight: found 1.0, expected names"),
+    ({"0001-": None}, ValueError, "None is no finite number"),
+    ({"0001-": "1.0"}, TypeError, "sample_weight: found '1.0', expected a number"),
+    (pd.DataFrame({"weight": np.ones(2)}, ["0001", "0002"]), TypeError, "expected a column, a we"),
     ({"0001": 1.0}, EraError, "no weight for era '0002' and 11 more"),
     ("target_wait", FeatureError, "unknown sample_weight column 'target_wait'; did you mean"),
     (dict.fromkeys(map("{:04d}".format, range(1, 14)), np.nan), ValueError, "no finite number"),

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from ..checks import names_in_order, short
 from ..errors import EraError, check_known
 from ..format.layout import FEATURES
+from ..ordering.eras import spelled_eras
 from ..reading.selection import ERA, Selection
 from ..reading.shards import ShardSet
 
@@ -18,7 +19,8 @@ Values = npt.NDArray[np.float32]
 Output = str | tuple[str, ...]
 Outputs = Mapping[str | None, Output]
 Target = str | Sequence[str] | Mapping[str, str | Sequence[str]] | None
-SampleWeight = str | Mapping[str, float] | Callable[[Any, Any], Any] | None
+# A Series of pandas has the weights of eras, too; its type is known where pandas is.
+SampleWeight = str | Mapping[Any, float] | Callable[[Any, Any], Any] | Any | None
 
 POLICIES = ("error", "drop", "mask")
 
@@ -182,20 +184,19 @@ class Weights:
 class _EraWeights(Weights):
     """A weight for each era."""
 
-    def __init__(self, weights: Mapping[str, float], selection: Selection) -> None:
+    def __init__(self, weights: Mapping[Any, Any], selection: Selection) -> None:
         super().__init__(ERA)
-        unknown = [era for era in selection.eras if era not in weights]
+        by_era = _by_era(weights, selection.all_eras)
+        unknown = [era for era in selection.eras if era not in by_era]
         if unknown:
             raise EraError(
                 f"sample_weight: no weight for era {unknown[0]!r}"
                 + (f" and {len(unknown) - 1} more" if unknown[1:] else "")
-                + ", expected one for each era that takes part",
+                + _expected_keys(weights, by_era),
                 eras=unknown,
             )
         self._eras, self._all_eras = selection.eras, selection.all_eras
-        self._weights = np.zeros(len(selection.all_eras), np.float32)
-        for place, era in enumerate(selection.all_eras):
-            self._weights[place] = weights.get(era, 0)
+        self._weights = np.array([by_era.get(era, 0) for era in self._all_eras], np.float32)
         _check_weights(self._weights, self._weights.shape)
 
     def given(self) -> SampleWeight:
@@ -205,6 +206,60 @@ class _EraWeights(Weights):
     def __call__(self, column: Callable[[str], Values], y: Any) -> Values:
         weights: Values = self._weights[column(ERA).astype(np.int64)]
         return weights
+
+
+def _by_era(weights: Mapping[Any, Any], known: Sequence[str]) -> dict[str, float]:
+    """Return the weights by the names that the set has for eras; those of no era are left out."""
+    try:
+        found = spelled_eras(list(weights), known)
+    except (EraError, TypeError) as error:
+        data = {"eras": error.eras} if isinstance(error, EraError) else {}
+        raise type(error)(f"sample_weight: {str(error).removeprefix('eras: ')}", **data) from error
+    pairs = zip(found, weights.values(), strict=True)
+    return {era: _as_weight(weight) for eras, weight in pairs for era in eras}
+
+
+def _as_weight(weight: Any) -> float:
+    weight = weight.as_py() if hasattr(weight, "as_py") else weight  # pyarrow's
+    if isinstance(weight, (str, bytes)):
+        raise TypeError(f"sample_weight: found {short(weight)}, expected a number for each era")
+    try:
+        return float(weight)
+    except (TypeError, ValueError) as error:  # as None, and pandas's NA
+        raise ValueError(f"sample_weight: {short(weight)} is no finite number") from error
+
+
+def _expected_keys(weights: Mapping[Any, Any], by_era: Mapping[str, float]) -> str:
+    if by_era or not weights:
+        return ", expected one for each era that takes part"
+    return (
+        f"; found weights of {short(next(iter(weights)))}, which is no era; expected one for each "
+        "era. A weight for each row is a target column of the set, or a function"
+    )
+
+
+def read_weights_by_era(sample_weight: Any) -> dict[Any, Any] | None:
+    """Return a copy of a mapping or Series of weights by era; None where it is neither.
+
+    Raises
+    ------
+    ValueError
+        The Series has an index that pandas made, or one that has an era twice.
+    """
+    if isinstance(sample_weight, Mapping):
+        return dict(sample_weight)
+    index = getattr(sample_weight, "index", None)
+    if not hasattr(sample_weight, "to_frame") or index is None:
+        return None
+    if len(index) and list(index) == list(range(len(index))):
+        raise ValueError(
+            f"sample_weight: found a Series whose index is 0 to {len(index) - 1}, expected "
+            "one that is indexed by era, such as pandas.Series(1.0, index=sequence.eras)"
+        )
+    if not index.is_unique:
+        twice = index[index.duplicated()][0]
+        raise ValueError(f"sample_weight: {twice!r} is twice in the index, expected each era once")
+    return dict(sample_weight.items())
 
 
 class _ComputedWeights(Weights):
@@ -240,8 +295,9 @@ def read_weights(sample_weight: SampleWeight, selection: Selection) -> Weights |
         check_known("sample_weight column", (sample_weight,), shards.targets, str(shards.folder))
         check_complete(selection, (sample_weight,), "choose eras in which every row has a weight")
         return Weights(sample_weight)
-    if isinstance(sample_weight, Mapping):
-        return _EraWeights(sample_weight, selection)
+    by_era = read_weights_by_era(sample_weight)
+    if by_era is not None:
+        return _EraWeights(by_era, selection)
     if callable(sample_weight):
         return _ComputedWeights(sample_weight, selection)
     raise TypeError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import operator
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -33,6 +33,7 @@ from ..batching.targets import (
     given_target,
     read_target,
     read_weights,
+    read_weights_by_era,
     target_names,
 )
 from ..checks import one_of, true_or_false, whole_number
@@ -89,8 +90,9 @@ class NumeraiSequence(Arguments, *_BASES):  # type: ignore[misc]
     missing_target : {"error", "drop", "mask"}
         Where a target is missing in a row that takes part: refuse to begin; leave out the row; or
         give it a sample weight of 0, in the outputs whose target it is (its y is 0.5 there).
-    sample_weight : str, mapping, function, or None
-        The name of a target column; a weight for each era; or a function of an array of eras, one a
+    sample_weight : str, mapping, pandas.Series, function, or None
+        The name of a target column; a weight for each era, a range of eras too, in the spellings of
+        `eras`: ``{"0001-0500": 0.5, "0501-": 1}``; or a function of an array of eras, one a
         row, and y, both read-only, that returns an array of shape (batch,). May be set anew between
         two epochs: it holds from the next pass over the sequence.
     batch_by : {"rows", "era"}
@@ -289,9 +291,8 @@ class NumeraiSequence(Arguments, *_BASES):  # type: ignore[misc]
                 "sample_weight: found a change from or to None during fit, expected weights from "
                 "the beginning on: Keras has asked what a batch is; begin with a weight of 1"
             )
-        self._sample_weight = sample_weight
-        if isinstance(sample_weight, Mapping):
-            self._sample_weight = dict(sample_weight)
+        by_era = read_weights_by_era(sample_weight)
+        self._sample_weight = sample_weight if by_era is None else by_era
         self._targets = Targets(self._outputs, weights, masks=self.missing_target == "mask")
         self._reader: tuple[int, GroupReader, Targets] | None = None
 

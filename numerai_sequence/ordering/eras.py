@@ -156,6 +156,37 @@ def era_name(entry: Any) -> str | int:
     return int(entry)
 
 
+def spelled_eras(names: Sequence[Any], known: Iterable[str]) -> list[list[str]]:
+    """Return for each name, number or range of eras the known eras that it means, if any.
+
+    Parameters
+    ----------
+    names : sequence of str or int
+        Each as `choose_eras` takes it: ``"0001"``, ``"era1"``, 1 or ``"0001-0574"``.
+    known : iterable of str
+
+    Raises
+    ------
+    EraError
+        Two names mean the same era.
+    TypeError
+        A name is no str and no whole number.
+    """
+    known = sort_eras(known)
+    spellings = _spellings(known)
+    means: dict[str, Any] = {}
+    found = [_meant(era_name(name), known, spellings) for name in names]
+    for name, eras in zip(names, found, strict=True):
+        for era in eras:
+            if era in means:
+                raise EraError(
+                    f"eras: {means[era]!r} and {name!r} both mean {era!r}; name each era once",
+                    eras=[era],
+                )
+            means[era] = name
+    return found
+
+
 def era_span(eras: Sequence[str]) -> str:
     """Return how many eras there are and which are the first and the last, for a message."""
     ends = f" ({eras[0]} to {eras[-1]})" if eras else ""
@@ -217,11 +248,7 @@ def _some(eras: Iterable[str], what: str, known: list[str]) -> set[str]:
 
 
 def _named(names: Sequence[str | int], known: list[str]) -> set[str]:
-    spellings: dict[str | int, list[str]] = {}
-    for era in known:
-        spellings[era] = [era]
-        if (number := era_number(era)) is not None:
-            spellings.setdefault(number, []).append(era)
+    spellings = _spellings(known)
     found = [spellings.get(name) or spellings.get(_number(name), []) for name in names]
     missing = [name for name, eras in zip(names, found, strict=True) if not eras]
     if missing:
@@ -231,6 +258,23 @@ def _named(names: Sequence[str | int], known: list[str]) -> set[str]:
     if twice:
         raise EraError(f"eras: {twice[0]!r} is named twice; name each era once", eras=twice)
     return set(counts)
+
+
+def _spellings(known: Iterable[str]) -> dict[str | int, list[str]]:
+    """Return the eras that a name or a number means."""
+    spellings: dict[str | int, list[str]] = {}
+    for era in known:
+        spellings[era] = [era]
+        if (number := era_number(era)) is not None:
+            spellings.setdefault(number, []).append(era)
+    return spellings
+
+
+def _meant(name: str | int, known: list[str], spellings: dict[str | int, list[str]]) -> list[str]:
+    eras = spellings.get(name) or spellings.get(_number(name), [])
+    if eras or not isinstance(name, str):
+        return eras
+    return _part(name, known) if _RANGE.fullmatch(name) or _SLICE.fullmatch(name) else []
 
 
 def _number(name: str | int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -10,15 +11,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from ..checks import short
 from ..feeding import keras_compat
 from ..feeding.model_input import ModelInput, check_scale, input_like, input_noted, joined
 from ..feeding.sequence import NumeraiSequence
 from ..reading.shards import PathLike
+from .benchmarks import several
 from .exposure import Exposure
 from .forward import predict_rows
 from .models import check_flat, check_width, depends_on_batch
 from .picture import draw_scores
-from .scored_rows import ScoredRows, named_models, target_of
+from .scored_rows import ScoredRows, target_of
 from .scoring import load_scorer, score_eras, summarize, write_table
 
 if TYPE_CHECKING:
@@ -54,13 +57,20 @@ class EraScores(*_BASES):  # type: ignore[misc]
         Rows without it are not scored.
     output : str, optional
         Which output of a model of several.
-    meta_model : str or pandas.Series, optional
-        Numerai's meta model: a column of the shard set, or values indexed by ``id``. Rows that
-        have none do not count.
-    benchmarks : str, list of str, or pandas.DataFrame, optional
-        Other models, as `meta_model`; the frame is indexed by ``id``.
+    meta_model : str, path, pandas.Series, pandas.DataFrame, or table, optional
+        Numerai's meta model: a column of the shard set; or ``meta_model.parquet`` as it is, by its
+        path or as a frame of pandas, polars or pyarrow: ids are the index or the column ``id``, and
+        the model is ``numerai_meta_model`` or the one column of numbers. Rows that have none do not
+        count. In an era without any the score is NaN, which one warning says.
+    benchmarks : as `meta_model`, or a list or dict of such, optional
+        Other models, one for each column of numbers: ``validation_benchmark_models.parquet`` as it
+        is, or names of columns of the set. Columns that are no model are left out. Files of a list
+        may have the same models in other rows; a dict names a model itself.
     exposure : bool
         Score the exposure to features, too.
+    prefix : str
+        What comes after ``val_`` in the names of the logs, where one ``fit`` has two `EraScores`:
+        ``prefix="recent_"`` logs ``val_recent_corr_mean``. A ``_`` at its end may be left out.
     csv, png : path, optional
         Where to write the table and the picture of the newest scores.
     progress : bool
@@ -77,7 +87,10 @@ class EraScores(*_BASES):  # type: ignore[misc]
         `validation` is no sequence.
     FeatureError, ValueError
         `target` has to be named, or a column is unknown; or the model was trained on other
-        features than `validation` has, or on another scale of them.
+        features than `validation` has, or on another scale of them. Or another model has an id
+        twice, an infinite value, or other ids; or two of a ``fit`` have the same `prefix`.
+    SourceError
+        A file of other models cannot be read.
     NumeraiSequenceError
         numerai-tools is not installed; or, after an epoch, a prediction is NaN.
     """
@@ -89,9 +102,10 @@ class EraScores(*_BASES):  # type: ignore[misc]
         like: Any = None,
         target: str | None = None,
         output: str | None = None,
-        meta_model: str | pd.Series | None = None,
-        benchmarks: str | Iterable[str] | pd.DataFrame | None = None,
+        meta_model: PathLike | pd.DataFrame | None = None,
+        benchmarks: PathLike | Iterable[Any] | pd.DataFrame | None = None,
         exposure: bool = False,
+        prefix: str = "",
         csv: PathLike | None = None,
         png: PathLike | None = None,
         progress: bool = False,
@@ -102,12 +116,16 @@ class EraScores(*_BASES):  # type: ignore[misc]
         joined(input_like(like), replace(input_like(validation), batch_by=None), "validation")
         self._compared: dict[str, Any] = {
             "target": target_of(validation, target),
-            "meta_model": meta_model,
-            "benchmarks": named_models(benchmarks),
+            "meta_model": several(meta_model),
+            "benchmarks": several(benchmarks),
         }
         is_whole = "era" in (validation.batch_by, input_like(like).batch_by)
         self._batch_by = "era" if is_whole else "rows"
+        self._prefix = read_prefix(prefix)
         self._rows = self._scored_rows(self._batch_by)
+        if lacking := self._rows.without_values():
+            text = f"{lacking}: their scores are NaN, and the means are of the other eras"
+            warnings.warn(text, stacklevel=2)
         self._output, self._exposure, self._progress = output, exposure, progress
         self._csv = None if csv is None else Path(csv)
         self._png = None if png is None else Path(png)
@@ -117,14 +135,25 @@ class EraScores(*_BASES):  # type: ignore[misc]
         return ScoredRows(self.validation, batch_by=batch_by, **self._compared)
 
     def on_train_begin(self, logs: Any = None) -> None:
-        """See that the validation feeds the model what it is trained on."""
+        """See that the validation feeds the model what it is trained on.
+
+        And that no other of its kind logs by the same names: callbacks of one ``fit`` share `logs`.
+        """
         self._check_input(self.model)
+        if logs is not None:
+            name = f"val_{self._prefix}corr"
+            if name in logs:
+                raise ValueError(
+                    f"callbacks: two EraScores log {name}_mean and the rest by the same names; "
+                    "give one of them a prefix=, such as prefix='recent_'"
+                )
+            logs[name] = True
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Score the model, and add the scores to the logs."""
         table = self.score(self.model)
         if logs is not None:
-            logs.update(log_scores(table))
+            logs.update(log_scores(table, prefix=self._prefix))
         if self._csv:
             write_table(table, self._csv)
         if self._png:
@@ -221,14 +250,21 @@ def _rows_of_x(x: Any, rows: int) -> npt.NDArray[Any]:
     return flat
 
 
-def log_scores(table: pd.DataFrame) -> dict[str, float]:
+def read_prefix(prefix: Any) -> str:
+    """Return what the names of logs have behind ``val_``: nothing, or what ends in ``_``."""
+    if not isinstance(prefix, str):
+        raise TypeError(f"prefix: found {short(prefix)}, expected a str such as 'recent_'")
+    return f"{prefix}_" if prefix and not prefix.endswith("_") else str(prefix)
+
+
+def log_scores(table: pd.DataFrame, *, prefix: str = "") -> dict[str, float]:
     """Return the logs of a table of scores, by name; see `EraScores`."""
-    logs = {}
+    logs, start = {}, f"val_{prefix}"
     for name in table.columns:
         if name == "exposure":
-            logs["val_exposure_mean"] = float(table[name].mean())
-            logs["val_exposure_max"] = float(table[name].max())
+            logs[f"{start}exposure_mean"] = float(table[name].mean())
+            logs[f"{start}exposure_max"] = float(table[name].max())
             continue
         for statistic, value in vars(summarize(table[name])).items():
-            logs[f"val_{name}_{statistic}"] = value
+            logs[f"{start}{name}_{statistic}"] = value
     return logs

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ..errors import check_known
 from ..feeding.sequence import NumeraiSequence
+from ..ordering.eras import era_codes, era_span
+from .benchmarks import read_benchmarks, read_meta_model
 from .forward import most_rows
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 Values = npt.NDArray[np.float32]
 
@@ -28,9 +26,8 @@ class ScoredRows:
         How they are predicted: 32 MB at a time, or an era at a time.
     target : str
         A target column.
-    meta_model : str, pandas.Series or None
-    benchmarks : mapping of str to str or pandas.Series
-        Other models by name: columns of the set, or values indexed by id.
+    meta_model, benchmarks
+        As of `benchmarks.read_benchmarks`.
 
     Attributes
     ----------
@@ -47,15 +44,14 @@ class ScoredRows:
         *,
         batch_by: str,
         target: str,
-        meta_model: str | pd.Series | None,
-        benchmarks: Mapping[str, str | pd.Series],
+        meta_model: Any,
+        benchmarks: Any,
     ) -> None:
         self.sequence = _ordered(validation, batch_by)
         self.eras = self.sequence.column("era")
         self.target = self._column("target", target)
-        others = {} if meta_model is None else {"meta_model": meta_model}
-        self.meta_model = self._aligned("meta_model", others).get("meta_model")
-        self.benchmarks = self._aligned("benchmarks", benchmarks)
+        self.meta_model = read_meta_model(meta_model, self.sequence)
+        self.benchmarks = read_benchmarks(benchmarks, self.sequence)
 
     def _column(self, option: str, name: str) -> Values:
         shards = self.sequence.shards
@@ -63,18 +59,26 @@ class ScoredRows:
         column: Values = self.sequence.column(name).to_numpy()
         return column
 
-    def _aligned(
-        self, option: str, models: Mapping[str, str | pd.Series]
-    ) -> dict[str, npt.NDArray[np.float32]]:
-        """Return other models' values of the rows, NaN where they have none."""
-        is_given = any(not isinstance(model, str) for model in models.values())
-        ids = self.sequence.column("id").to_pandas() if is_given else None
-        return {
-            name: self._column(option, model)
-            if isinstance(model, str)
-            else _values_of(name, model, ids)
-            for name, model in models.items()
-        }
+    def without_values(self) -> str | None:
+        """Say which other models have no value in which eras; None where each has one in each."""
+        names, codes = era_codes(self.eras)
+        models = {f"benchmark {name!r}": values for name, values in self.benchmarks.items()}
+        if self.meta_model is not None:
+            models["meta_model"] = self.meta_model
+        lacking: dict[tuple[str, ...], list[str]] = {}
+        for model, values in models.items():
+            has_value = np.bincount(codes[~np.isnan(values)], minlength=len(names)) > 0
+            eras = tuple(era for era, has in zip(names, has_value, strict=True) if not has)
+            lacking.setdefault(eras, []).append(model)
+        lacking.pop((), None)
+        found = [_lacks(models, eras, len(names)) for eras, models in lacking.items()]
+        return "; ".join(found) or None
+
+
+def _lacks(models: list[str], eras: tuple[str, ...], all_eras: int) -> str:
+    shown = models[-1] if len(models) == 1 else f"{models[0]} and {len(models) - 1} more"
+    verb = "has" if len(models) == 1 else "have"
+    return f"{shown} {verb} no value in {era_span(eras)} of {all_eras:,}"
 
 
 def _ordered(validation: NumeraiSequence, batch_by: str) -> NumeraiSequence:
@@ -84,32 +88,6 @@ def _ordered(validation: NumeraiSequence, batch_by: str) -> NumeraiSequence:
     return validation.in_order(
         most_rows(len(validation.features), validation.memory_budget, kept_bytes)
     )
-
-
-def _values_of(name: str, model: pd.Series, ids: pd.Series) -> Values:
-    values: Values = model.reindex(ids).to_numpy(np.float32)
-    if np.isnan(values).all():
-        raise ValueError(
-            f"{model.name or name!r}: has a value for none of {len(ids):,} validation rows, such "
-            f"as {ids.iloc[0]!r}; expected a Series or frame that is indexed by id"
-        )
-    return values
-
-
-def named_models(benchmarks: Any) -> dict[str, Any]:
-    """Return what is given as other models by name: one column, some, or a frame of them."""
-    if benchmarks is None:
-        return {}
-    if isinstance(benchmarks, str):
-        return {benchmarks: benchmarks}
-    if hasattr(benchmarks, "items"):  # a frame, or a dict of columns
-        return dict(benchmarks.items())
-    if not isinstance(benchmarks, Iterable):
-        raise TypeError(
-            f"benchmarks: found {benchmarks!r}, expected a column, a list of them, or a frame "
-            "that is indexed by id"
-        )
-    return {name: name for name in benchmarks}
 
 
 def target_of(validation: NumeraiSequence, target: Any) -> str:
