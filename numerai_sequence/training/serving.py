@@ -10,7 +10,7 @@ import numpy as np
 from ..errors import FeatureError, NumeraiSequenceError
 from ..feeding.keras_compat import active_keras, carry_inputs
 from ..feeding.model_input import input_noted
-from ..predicting.export import export_predict, input_to_export
+from ..predicting.export import export_predict, input_to_export, runs_where
 from ..predicting.predictions import is_parquet, predict
 from ..predicting.submission import write_predictions
 from .runs import Run, find_run
@@ -87,13 +87,11 @@ def export_run(model: Path, out: Path, *, batch_by: str | None) -> str:
         loaded, out, like=run, features=fed.features, dtype=fed.dtype, batch_by=fed.batch_by
     )
     width = len(fed.features or ())
-    if fed.batch_by == "rows":
-        return f"{out}: {width:,} features as {fed.dtype}"
-    size = width * _LIVE_ROWS * np.dtype(fed.dtype).itemsize / 1e6
-    return (
-        f"{out}: {width:,} features as {fed.dtype}, whole eras: {_LIVE_ROWS:,} rows take "
-        f"{size:,.0f} MB"
-    )
+    said = f"{out}: {width:,} features as {fed.dtype}"
+    if fed.batch_by == "era":
+        size = width * _LIVE_ROWS * np.dtype(fed.dtype).itemsize / 1e6
+        said += f", whole eras: {_LIVE_ROWS:,} rows take {size:,.0f} MB"
+    return f"{said}\n{out}: {runs_where(loaded)}"
 
 
 def _load(model: Path) -> tuple[Any, Run | None]:

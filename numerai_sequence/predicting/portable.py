@@ -1,0 +1,161 @@
+"""Portable: turn the config that Keras saves of a model into one that each Keras of Numerai reads.
+
+Numerai's images have Keras 3.10 to 3.13, and a Keras refuses a key of a config that it does not
+know. So keys that Keras 3.10 lacks are left out where they have their default, and are an error
+where they do not. ``keras_3_10.json`` holds what it has: "module": {"class": "key key ..."}.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import json
+from functools import cache
+from importlib import resources
+from types import ModuleType
+from typing import Any
+
+from ..errors import NumeraiSequenceError
+
+PACKAGES = ("keras", "tf_keras")
+# What matters in training alone: weights replace what was drawn, and there is no loss.
+_TRAINING = ("_initializer", "_regularizer", "_constraint")
+_SAVED = {"build_config", "compile_config"}
+# They run what another library made, such as a function of JAX.
+_WRAPPERS = {"FlaxLayer", "JaxLayer", "TFSMLayer", "TorchModuleWrapper"}
+_MISSING = object()
+
+
+def keras_of(model: Any) -> ModuleType:
+    """Return the Keras package that a model is made of.
+
+    Raises
+    ------
+    TypeError
+        It is no Keras model.
+    """
+    for parent in type(model).__mro__:
+        package = parent.__module__.split(".")[0]
+        if package in PACKAGES:
+            return importlib.import_module(package)
+    raise TypeError(f"model: found {type(model).__name__}, expected a Keras model")
+
+
+def is_keras_2(keras: ModuleType) -> bool:
+    """Say whether it is tf_keras, or the Keras of TensorFlow 2.15 and before."""
+    return str(keras.__version__).startswith("2.")
+
+
+def portable_config(config: dict[str, Any], keras: ModuleType) -> dict[str, Any]:
+    """Return a model's config without what it does not need, or what Keras 3.10 does not have.
+
+    Parameters
+    ----------
+    config : dict
+        As Keras saves it.
+    keras : module
+        The Keras that saved it. The config of a Keras 2 is for a Keras 2.
+
+    Raises
+    ------
+    NumeraiSequenceError
+        The model has a layer, function or argument that is not Keras's own, or that Keras 3.10
+        does not have.
+    """
+    found: dict[str, Any] = _portable(config, keras)
+    return found
+
+
+def _portable(value: Any, keras: ModuleType) -> Any:
+    if isinstance(value, list):
+        return [_portable(one, keras) for one in value]
+    if not isinstance(value, dict):
+        return value
+    if isinstance(value.get("class_name"), str) and "config" in value:
+        value = _portable_object(value, keras)
+    return {name: _portable(one, keras) for name, one in value.items()}
+
+
+def _portable_object(saved: dict[str, Any], keras: ModuleType) -> dict[str, Any]:
+    """Return a saved object, whose class and keys are known then."""
+    _check_own(saved)
+    saved = {name: value for name, value in saved.items() if name not in _SAVED}
+    if not isinstance(saved["config"], dict) or saved["class_name"].startswith("__"):
+        return saved
+    config = {
+        name: value for name, value in saved["config"].items() if not name.endswith(_TRAINING)
+    }
+    if not is_keras_2(keras):
+        _check_activations(config, keras)
+        config = _known(saved, config, keras)
+    return saved | {"config": config}
+
+
+def _check_own(saved: dict[str, Any]) -> None:
+    """Raise where an object is of a user's class or function, or holds Python's bytecode."""
+    module, registered = saved.get("module", ""), saved.get("registered_name")
+    kind, config = saved["class_name"], saved["config"]
+    if kind == "__lambda__":
+        raise NumeraiSequenceError(
+            "model: a lambda holds the bytecode of one Python, and Numerai's may be another; build "
+            "the model of keras.ops or of Keras's own layers"
+        )
+    foreign = kind if kind in _WRAPPERS else None
+    if registered and (module is None or module.split(".")[0] not in (*PACKAGES, "builtins")):
+        foreign = registered
+    if kind == "function" and isinstance(config, str) and ">" in config:
+        foreign = config
+    if foreign:
+        raise NumeraiSequenceError(
+            f"model: {foreign!r} is not Keras's own, and Numerai does not have it; "
+            "build the model of Keras's own layers and functions"
+        )
+
+
+def _check_activations(config: dict[str, Any], keras: ModuleType) -> None:
+    for key, value in config.items():
+        if key.endswith("activation") and isinstance(value, str):
+            _check_has(value not in _oldest()["keras.activations"], f"activation {value!r}", keras)
+
+
+def _known(saved: dict[str, Any], config: dict[str, Any], keras: ModuleType) -> dict[str, Any]:
+    """Return the keys that Keras 3.10 knows of a class; the others have their defaults."""
+    module, kind = saved.get("module"), saved["class_name"]
+    classes = _oldest().get(str(module), {})
+    _check_has(kind not in classes, kind, keras)
+    names = {*classes[kind].split(), *classes.get("*", "").split()}
+    more = {name: value for name, value in config.items() if name not in names}
+    for name in [*more]:
+        # A name that an operation cannot be given is of no use.
+        is_default = name == "name" or _default(str(module), kind, name) == _plain(more[name])
+        _check_has(not is_default, f"{kind}({name}={more[name]!r})", keras)
+    return {name: value for name, value in config.items() if name in names}
+
+
+def _check_has(is_missing: bool, what: str, keras: ModuleType) -> None:
+    if is_missing:
+        raise NumeraiSequenceError(
+            f"model: {what} is of Keras {keras.__version__}, and Keras 3.10, which Numerai also "
+            "runs, does not have it; build the model without it"
+        )
+
+
+def _default(module: str, kind: str, name: str) -> Any:
+    """Return the default of an argument of a class, whichever of its parents takes it."""
+    for parent in getattr(importlib.import_module(module), kind).__mro__:
+        parameters = inspect.signature(parent.__init__).parameters
+        if name in parameters:
+            return _plain(parameters[name].default)
+    return _MISSING
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+@cache
+def _oldest() -> dict[str, dict[str, str]]:
+    """Return the keys of the classes of Keras 3.10, by module and class."""
+    text = resources.files(__package__).joinpath("keras_3_10.json").read_text(encoding="utf-8")
+    found: dict[str, dict[str, str]] = json.loads(text)
+    return found
