@@ -142,7 +142,7 @@ def int8_input():
 def embedding():
     i = inputs(dtype="int8")
     x = L.Flatten()(L.Embedding(5, 3, embeddings_regularizer="l2")(i))
-    y = L.CategoryEncoding(5, output_mode="multi_hot")(i)
+    y = L.CategoryEncoding(5, output_mode="multi_hot")(ops.cast(i, "int32"))
     return trained(keras.Model(i, value(L.Concatenate()([x, y]))), "int8"), {"dtype": "int8"}
 
 
@@ -198,8 +198,18 @@ def nested():
     i = inputs()
     block = keras.Sequential([L.Dense(14, "relu"), L.BatchNormalization()], name="block")
     j = keras.Input((14,))
-    inner = keras.Model(j, L.Dense(14, "tanh")(block(j)), name="inner")
-    return trained(keras.Model(i, value(inner(block(inner(i)))))), {}
+    inner = keras.Model(j, L.Dense(14, "tanh")(L.Normalization(mean=0.1, variance=2.0)(j)))
+    return trained(keras.Model(i, value(inner(block(block(inner(i))))))), {}
+
+
+@kind
+def subclass_with_its_own_training():
+    class Own(keras.Model):
+        def train_step(self, *data):
+            raise NotImplementedError
+
+    i = inputs()
+    return trained(Own(i, {"b": value(L.Dense(8, "relu")(i))})), {}
 
 
 @kind
@@ -277,6 +287,6 @@ def discretization():
 @kind
 def einsum_dense():
     i = inputs()
-    x = L.EinsumDense("abc,cd->abd", output_shape=(None, 3), bias_axes="d")(L.Reshape((2, 7))(i))
+    x = L.EinsumDense("abc,cd->abd", output_shape=(2, 3), bias_axes="d")(L.Reshape((2, 7))(i))
     x = L.SpectralNormalization(L.Dense(4))(L.Flatten()(L.Permute((2, 1))(x)))
     return trained(keras.Model(i, value(L.Dot(1)([x, x])))), {}

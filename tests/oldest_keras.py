@@ -84,7 +84,8 @@ def table():
     assert issubclass(keras.dtype_policies.FloatDTypePolicy, policy)
     for module in modules("keras.src.ops"):
         own = {
-            name: arguments(kind)
+            # Its dtype was of no use where an operation does not name it, and is gone since.
+            name: arguments(kind) - {"dtype"} | set(inspect.signature(kind).parameters)
             for name, kind in vars(module).items()
             if inspect.isclass(kind)
             and issubclass(kind, Operation)

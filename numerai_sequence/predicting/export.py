@@ -30,7 +30,7 @@ from ..reading.shards import PathLike
 from ..scoring.models import Columns, Floats, name_columns, run_batch
 from . import uploaded
 from .fed import known_input, settle_input
-from .portable import is_keras_2, keras_of, portable_config
+from .portable import as_plain, is_keras_2, keras_of, portable_config
 from .uploaded import trial_digits, trial_input
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ _UNPICKLED = "exec(compile(source, __name__ + '.py', 'exec'), globals()) or make
 _Weight = tuple[str, tuple[int, ...], bytes]
 # Of the largest prediction: what two runs of the same model may differ by.
 _TOLERANCE = 1e-4
+_OTHER_VALUES = "the function that was to be uploaded predicts other values than the model"
 
 
 @dataclass(frozen=True)
@@ -213,6 +214,7 @@ def _make_upload(
     model: Any, fed: ModelInput, columns: Columns, expected: Floats, ranked: bool
 ) -> Upload:
     keras = keras_of(model)
+    model = as_plain(model)
     config = portable_config(_read_config(_save(model)), keras)
     [(key, place)] = columns.parts
     return Upload(
@@ -278,16 +280,19 @@ def _try(pickled: bytes, rows: pd.DataFrame, expected: Floats, ranked: bool) -> 
         try:
             found = predict(features.assign(era="X"))["prediction"].to_numpy()
         except RuntimeError as error:
-            reason = str(error.__cause__ or error).partition("\n")[0]
             raise NumeraiSequenceError(
-                f"model: cannot be loaded again once it is saved: {reason}"
+                f"model: cannot be loaded again once it is saved: {_reason(error)}"
             ) from error
-        except ValueError:
-            found = None
-        if found is None or not _agree(found, expected, ranked):
-            raise NumeraiSequenceError(
-                "the function that was to be uploaded predicts other values than the model"
-            )
+        except ValueError as error:
+            raise NumeraiSequenceError(_OTHER_VALUES) from error
+        if not _agree(found, expected, ranked):
+            raise NumeraiSequenceError(_OTHER_VALUES)
+
+
+def _reason(error: BaseException) -> str:
+    """Return the line of Keras's error that says what is wrong."""
+    lines = str(error.__cause__ or error).strip().rpartition("Exception encountered: ")[2]
+    return lines.partition("\n")[0][:300]
 
 
 def _agree(found: npt.NDArray[Any], expected: Floats, ranked: bool) -> bool:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import json
+from contextlib import suppress
 from functools import cache
 from importlib import resources
 from types import ModuleType
@@ -21,9 +22,14 @@ PACKAGES = ("keras", "tf_keras")
 # What matters in training alone: weights replace what was drawn, and there is no loss.
 _TRAINING = ("_initializer", "_regularizer", "_constraint")
 _SAVED = {"build_config", "compile_config"}
+_PREDICTING = {"__call__", "call", "predict_on_batch", "predict_step", "make_predict_function"}
 # They run what another library made, such as a function of JAX.
 _WRAPPERS = {"FlaxLayer", "JaxLayer", "TFSMLayer", "TorchModuleWrapper"}
 _MISSING = object()
+_LAMBDA = (
+    "model: a lambda holds the bytecode of one Python, and Numerai's may be another; build the model "
+    "of keras.ops or of Keras's own layers"
+)
 
 
 def keras_of(model: Any) -> ModuleType:
@@ -39,6 +45,17 @@ def keras_of(model: Any) -> ModuleType:
         if package in PACKAGES:
             return importlib.import_module(package)
     raise TypeError(f"model: found {type(model).__name__}, expected a Keras model")
+
+
+def as_plain(model: Any) -> Any:
+    """Return a model of Keras's own class, where a subclass changes nothing but training."""
+    own = [kind for kind in type(model).__mro__ if kind.__module__.split(".")[0] not in PACKAGES]
+    if own[:-1] and not any(_PREDICTING & set(vars(kind)) for kind in own[:-1]):
+        with suppress(AttributeError, RuntimeError, TypeError, ValueError):  # no graph of layers
+            is_chain = isinstance(model, keras_of(model).Sequential)
+            ends = (*model.inputs, *model.outputs) if is_chain else (model.input, model.output)
+            return keras_of(model).Model(*ends)
+    return model
 
 
 def is_keras_2(keras: ModuleType) -> bool:
@@ -96,10 +113,7 @@ def _check_own(saved: dict[str, Any]) -> None:
     module, registered = saved.get("module", ""), saved.get("registered_name")
     kind, config = saved["class_name"], saved["config"]
     if kind == "__lambda__":
-        raise NumeraiSequenceError(
-            "model: a lambda holds the bytecode of one Python, and Numerai's may be another; build "
-            "the model of keras.ops or of Keras's own layers"
-        )
+        raise NumeraiSequenceError(_LAMBDA)
     foreign = kind if kind in _WRAPPERS else None
     if registered and (module is None or module.split(".")[0] not in (*PACKAGES, "builtins")):
         foreign = registered
@@ -114,7 +128,11 @@ def _check_own(saved: dict[str, Any]) -> None:
 
 def _check_activations(config: dict[str, Any], keras: ModuleType) -> None:
     for key, value in config.items():
-        if key.endswith("activation") and isinstance(value, str):
+        if not key.endswith("activation"):
+            continue
+        if isinstance(value, dict) and "class_name" not in value:
+            raise NumeraiSequenceError(_LAMBDA)
+        if isinstance(value, str):
             _check_has(value not in _oldest()["keras.activations"], f"activation {value!r}", keras)
 
 
@@ -123,12 +141,17 @@ def _known(saved: dict[str, Any], config: dict[str, Any], keras: ModuleType) -> 
     module, kind = saved.get("module"), saved["class_name"]
     classes = _oldest().get(str(module), {})
     _check_has(kind not in classes, kind, keras)
+    if "vocabulary" in config and config["vocabulary"] is None:
+        raise NumeraiSequenceError(
+            f"model: {kind} {config.get('name')!r} has learnt its vocabulary with adapt, which its "
+            "config does not hold; give it vocabulary="
+        )
     names = {*classes[kind].split(), *classes.get("*", "").split()}
     more = {name: value for name, value in config.items() if name not in names}
     for name in [*more]:
         # A name that an operation cannot be given is of no use.
         is_default = name == "name" or _default(str(module), kind, name) == _plain(more[name])
-        _check_has(not is_default, f"{kind}({name}={more[name]!r})", keras)
+        _check_has(not is_default, f"{kind}({name}={str(more[name])[:40]})", keras)
     return {name: value for name, value in config.items() if name in names}
 
 
