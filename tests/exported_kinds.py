@@ -7,6 +7,7 @@ options of ``export_predict`` that it needs. They are for Keras 3.
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 from networks import keras
 
 FEATURES = [f"feature_{number:03d}" for number in range(14)]
@@ -18,6 +19,26 @@ ops = getattr(keras, "ops", None)
 def kind(make):
     KINDS[make.__name__] = make
     return make
+
+
+def live_frame(rows):
+    """Return live data as Numerai gives them out."""
+    digits = np.random.default_rng(9).integers(0, 5, (rows, len(FEATURES)), np.int8)
+    ids = pd.Index([f"n{number:05d}" for number in range(rows)], name="id")
+    return pd.DataFrame(digits, columns=FEATURES, index=ids).assign(era="X")
+
+
+def predicted(model, live, options):
+    """Return the values of the output that the options of ``export_predict`` name."""
+    digits = live[FEATURES].to_numpy()
+    x = digits if options.get("dtype") == "int8" else (digits / 4).astype(np.float32)
+    found = model.predict_on_batch(x)
+    if isinstance(found, dict):
+        name, _, place = options.get("output", "b_0").partition("_")
+        return np.asarray(found[name])[:, int(place or 0)]
+    if isinstance(found, list):
+        found = found[model.output_names.index(options["output"]) if found[1:] else 0]
+    return np.asarray(found).reshape(-1)
 
 
 def inputs(**options):
@@ -35,8 +56,7 @@ def trained(model, dtype="float32"):
     model(x[:8])
     rng = np.random.default_rng(2)
     for weight in model.trainable_weights:
-        old = np.asarray(ops.convert_to_numpy(ops.cast(weight, "float32")))
-        weight.assign((old + rng.normal(0, 0.3, old.shape)).astype(np.float32))
+        weight.assign(rng.normal(0, 0.5, weight.shape).astype(np.float32))
     for _ in range(3):
         model(x, training=True)
     return model
@@ -70,7 +90,9 @@ def batch_normalization():
 def dropout():
     i = inputs()
     x = L.GaussianNoise(0.1)(L.Dropout(0.5, seed=3)(L.Dense(8, "selu")(L.GaussianDropout(0.1)(i))))
-    return trained(keras.Model(i, value(L.AlphaDropout(0.1)(L.SpatialDropout1D(0.1)(x[:, None]))[:, 0]))), {}
+    return trained(
+        keras.Model(i, value(L.AlphaDropout(0.1)(L.SpatialDropout1D(0.1)(x[:, None]))[:, 0]))
+    ), {}
 
 
 @kind

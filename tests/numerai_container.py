@@ -1,8 +1,8 @@
-"""Numerai's container: run each pickle of a folder as https://github.com/numerai/numerai-predict does.
+"""Numerai's container: run each pickle of a folder as numerai-predict does.
 
 ``python numerai_container.py FOLDER`` reads ``live.parquet``, ``benchmarks.parquet`` and each
 ``NAME.pkl`` there, and writes ``NAME.csv``, or what is wrong to ``NAME.error``. It runs with the
-Python of the container, without this package.
+Python of the container, without this package. See https://github.com/numerai/numerai-predict.
 """
 
 import inspect

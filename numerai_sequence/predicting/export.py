@@ -172,7 +172,9 @@ def export_predict(
         )
     expected = columns.take(outputs, len(x))[:, 0]
     if not np.isfinite(expected).all():
-        raise NumeraiSequenceError("model: its predictions are NaN or infinite; look at its weights")
+        raise NumeraiSequenceError(
+            "model: its predictions are NaN or infinite; look at its weights"
+        )
     pickled = _pickle(_make_upload(model, fed, columns, expected, ranked))
     _try(pickled, pd.DataFrame(trial_digits(len(names)), columns=names), expected, ranked)
     with replaced(path) as temporary:

@@ -25,10 +25,12 @@ _SAVED = {"build_config", "compile_config"}
 _PREDICTING = {"__call__", "call", "predict_on_batch", "predict_step", "make_predict_function"}
 # They run what another library made, such as a function of JAX.
 _WRAPPERS = {"FlaxLayer", "JaxLayer", "TFSMLayer", "TorchModuleWrapper"}
+# Of tf_keras 2.21; each is False by default.
+_NEW_IN_KERAS_2 = {"optional", "robust_masking", "softmax_robust_masking"}
 _MISSING = object()
 _LAMBDA = (
-    "model: a lambda holds the bytecode of one Python, and Numerai's may be another; build the model "
-    "of keras.ops or of Keras's own layers"
+    "model: a lambda holds the bytecode of one Python, and Numerai's may be another; build the "
+    "model of keras.ops or of Keras's own layers"
 )
 
 
@@ -95,20 +97,21 @@ def _portable(value: Any, keras: ModuleType) -> Any:
 
 def _portable_object(saved: dict[str, Any], keras: ModuleType) -> dict[str, Any]:
     """Return a saved object, whose class and keys are known then."""
-    _check_own(saved)
+    _check_own(saved, keras)
     saved = {name: value for name, value in saved.items() if name not in _SAVED}
     if not isinstance(saved["config"], dict) or saved["class_name"].startswith("__"):
         return saved
     config = {
         name: value for name, value in saved["config"].items() if not name.endswith(_TRAINING)
     }
-    if not is_keras_2(keras):
-        _check_activations(config, keras)
-        config = _known(saved, config, keras)
+    if is_keras_2(keras):
+        return saved | {"config": _known_of_keras_2(saved["class_name"], config, keras)}
+    _check_activations(config, keras)
+    config = _known(saved, config, keras)
     return saved | {"config": config}
 
 
-def _check_own(saved: dict[str, Any]) -> None:
+def _check_own(saved: dict[str, Any], keras: ModuleType) -> None:
     """Raise where an object is of a user's class or function, or holds Python's bytecode."""
     module, registered = saved.get("module", ""), saved.get("registered_name")
     kind, config = saved["class_name"], saved["config"]
@@ -117,8 +120,12 @@ def _check_own(saved: dict[str, Any]) -> None:
     foreign = kind if kind in _WRAPPERS else None
     if registered and (module is None or module.split(".")[0] not in (*PACKAGES, "builtins")):
         foreign = registered
-    if kind == "function" and isinstance(config, str) and ">" in config:
-        foreign = config
+    if kind == "function" and isinstance(config, str):
+        # Keras finds what is registered by its bare name too.
+        ours = keras.saving.get_custom_objects()
+        foreign = next(
+            (name for name in ours if name.split(">")[-1] == config.split(">")[-1]), None
+        )
     if foreign:
         raise NumeraiSequenceError(
             f"model: {foreign!r} is not Keras's own, and Numerai does not have it; "
@@ -155,11 +162,18 @@ def _known(saved: dict[str, Any], config: dict[str, Any], keras: ModuleType) -> 
     return {name: value for name, value in config.items() if name in names}
 
 
-def _check_has(is_missing: bool, what: str, keras: ModuleType) -> None:
+def _known_of_keras_2(kind: str, config: dict[str, Any], keras: ModuleType) -> dict[str, Any]:
+    """Return the keys that tf_keras 2.19, which Numerai has, knows of a class."""
+    for name in _NEW_IN_KERAS_2 & set(config):
+        _check_has(bool(config[name]), f"{kind}({name}={config[name]})", keras, "tf_keras 2.19")
+    return {name: value for name, value in config.items() if name not in _NEW_IN_KERAS_2}
+
+
+def _check_has(is_missing: bool, what: str, keras: ModuleType, oldest: str = "Keras 3.10") -> None:
     if is_missing:
         raise NumeraiSequenceError(
-            f"model: {what} is of Keras {keras.__version__}, and Keras 3.10, which Numerai also "
-            "runs, does not have it; build the model without it"
+            f"model: {what} is of Keras {keras.__version__}, and {oldest}, which Numerai also runs, "
+            "does not have it; build the model without it"
         )
 
 
