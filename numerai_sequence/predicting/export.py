@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory, gettempdir
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -205,9 +206,9 @@ def input_to_export(
     return settle_input(model, known, asked, "features", remedy="name those that it was trained on")
 
 
-def runs_where(model: Any) -> str:
-    """Say which Keras and which of Numerai's images an exported model needs."""
-    if is_keras_2(keras_of(model)):
+def runs_where(keras: ModuleType) -> str:
+    """Say which Keras and which of Numerai's images an exported model of a Keras needs."""
+    if is_keras_2(keras):
         return "for tf_keras: choose one of Numerai's images of Python 3.10 to 3.12, which have it"
     return "for Keras 3.10 or newer and Python 3.10 to 3.13: any of Numerai's images"
 

@@ -172,8 +172,8 @@ def _known_of_keras_2(kind: str, config: dict[str, Any], keras: ModuleType) -> d
 def _check_has(is_missing: bool, what: str, keras: ModuleType, oldest: str = "Keras 3.10") -> None:
     if is_missing:
         raise NumeraiSequenceError(
-            f"model: {what} is of Keras {keras.__version__}, and {oldest}, which Numerai also runs, "
-            "does not have it; build the model without it"
+            f"model: {what} is of Keras {keras.__version__}, and {oldest}, which Numerai also "
+            "runs, does not have it; build the model without it"
         )
 
 

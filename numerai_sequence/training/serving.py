@@ -87,11 +87,18 @@ def export_run(model: Path, out: Path, *, batch_by: str | None) -> str:
         loaded, out, like=run, features=fed.features, dtype=fed.dtype, batch_by=fed.batch_by
     )
     width = len(fed.features or ())
-    said = f"{out}: {width:,} features as {fed.dtype}"
-    if fed.batch_by == "era":
-        size = width * _LIVE_ROWS * np.dtype(fed.dtype).itemsize / 1e6
-        said += f", whole eras: {_LIVE_ROWS:,} rows take {size:,.0f} MB"
-    return f"{said}\n{out}: {runs_where(loaded)}"
+    if fed.batch_by == "rows":
+        return f"{out}: {width:,} features as {fed.dtype}"
+    size = width * _LIVE_ROWS * np.dtype(fed.dtype).itemsize / 1e6
+    return (
+        f"{out}: {width:,} features as {fed.dtype}, whole eras: {_LIVE_ROWS:,} rows take "
+        f"{size:,.0f} MB"
+    )
+
+
+def exported_for() -> str:
+    """Say which of Numerai's images run what `export_run` writes."""
+    return runs_where(active_keras())
 
 
 def _load(model: Path) -> tuple[Any, Run | None]:
