@@ -376,9 +376,10 @@ def export(model: str, out: str, batch_by: str | None) -> None:
     """
     _check_out(out, ".pkl")
     _before_tensorflow()
-    from .training.serving import export_run
+    from .training.serving import export_run, exported_for
 
     click.echo(export_run(Path(model), Path(out), batch_by=batch_by))
+    click.echo(f"{out}: {exported_for()}")
 
 
 @main.command()

@@ -289,6 +289,8 @@ def test_export_writes_a_function_that_gives_the_same_predictions(set_and_run, t
     folder, _, _ = set_and_run
     result = run_here("export", folder / "run", "--out", tmp_path / "predict.pkl")
     assert result.returncode == 0, result.stderr
+    needs = "for tf_keras" if keras.__version__.startswith("2.") else "for Keras 3.10 or newer and"
+    assert result.stdout.splitlines()[1].startswith(f"{tmp_path / 'predict.pkl'}: {needs}")
     frame = pd.read_parquet(folder / "train.parquet")
     frame = frame[frame["era"] == "0021"]
     found = pickle.loads((tmp_path / "predict.pkl").read_bytes())(frame)

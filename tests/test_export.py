@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import os
 import pickle
-import pickletools
 
 import numpy as np
 import pandas as pd
@@ -14,7 +13,6 @@ from networks import keras, model_of, row_kernel, row_model
 from tables import numerai_table
 
 from numerai_sequence import FeatureError, NumeraiSequenceError
-from numerai_sequence.predicting import uploaded
 from numerai_sequence.predicting.export import export_predict
 
 FEATURES = [f"feature_{number:03d}" for number in range(14)]
@@ -78,19 +76,6 @@ def test_numerai_runs_it_without_this_package(tmp_path, forked):
     assert list(found.index) == list(live.index)
     assert list(found.columns) == ["prediction"]
     assert np.allclose(found["prediction"], (expected - 0.5) / len(x), atol=2e-3)
-
-
-def test_the_pickle_names_nothing_of_this_package(tmp_path):
-    export(tmp_path)
-    strings, named = [], set()
-    for code, argument, _ in pickletools.genops((tmp_path / "model.pkl").read_bytes()):
-        if isinstance(argument, str):
-            strings.append(argument)
-        assert code.name != "GLOBAL"
-        if code.name == "STACK_GLOBAL":
-            named.add(strings[-2].split(".")[0])
-    assert "cloudpickle" in named
-    assert "numerai_sequence" not in named
 
 
 def test_small_whole_numbers_are_not_taken_for_scaled_ones(raw):
@@ -178,22 +163,23 @@ def test_equal_predictions_have_the_same_rank(tmp_path):
 
 
 def test_rows_go_through_the_model_in_batches(tmp_path, monkeypatch):
-    monkeypatch.setattr(uploaded, "_BATCH_BYTES", 14 * 4 * 100)
     function = export(tmp_path, ranked=False)
-    sizes = []
-    load_model = keras.models.load_model
+    function.__globals__["_BATCH_BYTES"] = 14 * 4 * 100
+    sizes, built = [], []
+    build = function.__globals__["_build"]
 
-    def load(*arguments, **options):
-        model = load_model(*arguments, **options)
+    def count(*arguments):
+        model = build(*arguments)
         predict_on_batch = model.predict_on_batch
         model.predict_on_batch = lambda x: sizes.append(len(x)) or predict_on_batch(x)
+        built.append(model)
         return model
 
-    monkeypatch.setattr(keras.models, "load_model", load)
-    for _ in range(2):  # the model is loaded once
+    function.__globals__["_build"] = count
+    for _ in range(2):  # the model is loaded once, and tried on 64 rows
         assert function(live_frame())["prediction"].tolist() == list(range(1037))
-        monkeypatch.setattr(keras.models, "load_model", None)
-    assert sizes == [*[100] * 10, 37] * 2
+    assert len(built) == 1
+    assert sizes == [64, *[100] * 10, 37, *[100] * 10, 37]
     assert function(live_frame("float32"))["prediction"].tolist() == list(range(1037))
 
 

@@ -43,7 +43,7 @@ STAGES = [
         """differences state descriptions architecture identity beginnings checkpoints resume
         connection""",
     ),
-    ("predicting", "submission uploaded fed predictions export"),
+    ("predicting", "submission uploaded fed predictions portable export"),
     ("", "synthetic"),
     ("training", "network runs"),
     ("", "__init__"),

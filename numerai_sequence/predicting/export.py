@@ -7,12 +7,13 @@ one frame back whose first column has no NaN and is within 0 and 1.
 
 from __future__ import annotations
 
-import importlib
+import inspect
 import io
 import json
 import pickle
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory, gettempdir
 from types import ModuleType
@@ -26,22 +27,67 @@ from ..errors import NumeraiSequenceError, check_known
 from ..extras import load_extra
 from ..feeding.model_input import ModelInput
 from ..files import explained, replaced
-from ..format.encoding import LARGEST, SCALE
 from ..reading.shards import PathLike
 from ..scoring.models import Columns, Floats, name_columns, run_batch
 from . import uploaded
 from .fed import known_input, settle_input
-from .uploaded import Upload, make_predict
+from .portable import as_plain, is_keras_2, keras_of, portable_config
+from .uploaded import trial_digits, trial_input
 
 if TYPE_CHECKING:
     import pandas as pd
 else:
     pd = load_extra("pandas", "pandas", "uploads")
 
-_KERAS = ("keras", "tf_keras")
-_TRIED_ROWS = 64
+# What is evaluated where the file is unpickled; the second part is what it returns.
+_UNPICKLED = "exec(compile(source, __name__ + '.py', 'exec'), globals()) or make_predict(known)"
+_Weight = tuple[str, tuple[int, ...], bytes]
 # Of the largest prediction: what two runs of the same model may differ by.
 _TOLERANCE = 1e-4
+_OTHER_VALUES = "the function that was to be uploaded predicts other values than the model"
+
+
+@dataclass(frozen=True)
+class Upload:
+    """What the function knows: only what the standard library has, for NumPy's arrays vary.
+
+    Attributes
+    ----------
+    config : str
+        Of the model, as JSON.
+    weights : list of (str, tuple of int, bytes)
+        The dtype, shape and values of each, in the order of ``model.weights``.
+    package, version : str
+        The Keras that the model is of.
+    features : list of str
+        The columns of x.
+    dtype : str
+        Of x: floats 0..1, or int8 0..4.
+    key
+        Of the output among those that the model returns; None where that is the output.
+    place : int
+        Of the one value of a row of that output.
+    ranked : bool
+    batch_by : str
+        "era" where the model is run on one whole era at a time.
+    expected : list of float
+        What the model predicts for `trial_input`.
+    precision : str
+        "half" where a layer computes with fewer bits than float32, or "full".
+    """
+
+    config: str
+    weights: list[_Weight]
+    package: str
+    version: str
+    features: list[str]
+    dtype: str
+    key: Any
+    place: int
+    ranked: bool
+    batch_by: str
+    expected: list[float]
+    precision: str
 
 
 def export_predict(
@@ -62,13 +108,15 @@ def export_predict(
     features are 0..4, or 0..1 as of old. A missing value (NaN) counts as the middle, which is how
     Numerai marks it. The file is tried before it is accepted.
 
-    The pickle holds Python's bytecode, and the model in Keras's own format: export it with the
-    Python, Keras and cloudpickle versions that Numerai will run it with.
+    The file holds source text and data, and no bytecode: it runs on Python 3.10 to 3.13 with Keras
+    3.10 or newer, which all images of Numerai's have. A model of tf_keras or TensorFlow 2.15 needs
+    an image with tf_keras (Python 3.10 to 3.12).
 
     Parameters
     ----------
     model : Keras model
-        Of Keras's own layers: Numerai does not have others. Losses and metrics do not matter.
+        Of Keras's own layers, as Keras 3.10 has them: Numerai does not have others. Losses,
+        metrics, initializers, regularizers and constraints do not matter.
     path : path
         ``.pkl``; what is there is replaced.
     like : NumeraiSequence or Run, optional
@@ -104,8 +152,8 @@ def export_predict(
         The features are not known, the suffix is another one, or the model has several values a
         row.
     NumeraiSequenceError
-        cloudpickle is not installed; the model has layers that are not Keras's own; its predictions
-        are NaN; or those of the function are not the same.
+        The model has a layer, function or argument that is not Keras's own, or that Keras 3.10
+        does not have; its predictions are NaN; or those of the function are not the same.
     OutputError
         The system does not let it be written.
     """
@@ -115,8 +163,7 @@ def export_predict(
     fed = input_to_export(model, like=like, features=features, dtype=dtype, batch_by=batch_by)
     output = output if output is not None else getattr(like, "output", None)
     names = list(fed.features or ())
-    digits = np.random.default_rng(0).integers(0, LARGEST + 1, (_TRIED_ROWS, len(names)), np.int8)
-    x = digits if fed.dtype == "int8" else (digits * SCALE).astype(fed.dtype)
+    x = trial_input({"features": names, "dtype": fed.dtype})
     outputs = run_batch(model, x)
     columns = name_columns(model, outputs, output, rows=len(x))
     if len(columns.names) != 1:
@@ -124,8 +171,13 @@ def export_predict(
             f"model: {len(columns.names)} values a row, {', '.join(columns.names[:5])}; expected "
             "one; choose it with output="
         )
-    pickled = _pickle(make_predict(_make_upload(model, fed, columns, ranked)))
-    _try(pickled, pd.DataFrame(digits, columns=names), columns.take(outputs, len(x))[:, 0], ranked)
+    expected = columns.take(outputs, len(x))[:, 0]
+    if not np.isfinite(expected).all():
+        raise NumeraiSequenceError(
+            "model: its predictions are NaN or infinite; look at its weights"
+        )
+    pickled = _pickle(_make_upload(model, fed, columns, expected, ranked))
+    _try(pickled, pd.DataFrame(trial_digits(len(names)), columns=names), expected, ranked)
     with replaced(path) as temporary:
         temporary.write_bytes(pickled)
     return path
@@ -154,36 +206,42 @@ def input_to_export(
     return settle_input(model, known, asked, "features", remedy="name those that it was trained on")
 
 
-def _make_upload(model: Any, fed: ModelInput, columns: Columns, ranked: bool) -> Upload:
-    keras = _keras_of(model)
-    saved = _save(model)
-    foreign = sorted(set(_find_foreign(_read_config(saved))))
-    if foreign:
-        raise NumeraiSequenceError(
-            f"model: {foreign[0]!r} is not Keras's own, and Numerai does not have it; "
-            "build the model of Keras's own layers and functions"
-        )
+def runs_where(keras: ModuleType) -> str:
+    """Say which Keras and which of Numerai's images an exported model of a Keras needs."""
+    if is_keras_2(keras):
+        return "for tf_keras: choose one of Numerai's images of Python 3.10 to 3.12, which have it"
+    return "for Keras 3.10 or newer and Python 3.10 to 3.13: any of Numerai's images"
+
+
+def _make_upload(
+    model: Any, fed: ModelInput, columns: Columns, expected: Floats, ranked: bool
+) -> Upload:
+    keras = keras_of(model)
+    model = as_plain(model)
+    config = portable_config(_read_config(_save(model)), keras)
     [(key, place)] = columns.parts
     return Upload(
-        saved,
+        json.dumps(config),
+        [_as_bytes(weight) for weight in model.get_weights()],
         keras.__name__,
-        keras.__version__,
+        str(keras.__version__),
         list(fed.features or ()),
         str(fed.dtype),
         key,
-        place,
+        place.start or 0,
         ranked,
         str(fed.batch_by),
+        expected.tolist(),
+        "half" if "float16" in json.dumps(config) else "full",
     )
 
 
-def _keras_of(model: Any) -> ModuleType:
-    """Return the Keras package that a model is made of."""
-    for parent in type(model).__mro__:
-        package = parent.__module__.split(".")[0]
-        if package in _KERAS:
-            return importlib.import_module(package)
-    raise TypeError(f"model: found {type(model).__name__}, expected a Keras model")
+def _as_bytes(weight: Any) -> _Weight:
+    array = np.asarray(weight)
+    if array.dtype.kind not in "biuf":  # bfloat16, which not every NumPy knows
+        array = array.astype(np.float32)
+    array = array.astype(array.dtype.newbyteorder("<"))
+    return array.dtype.str, array.shape, array.tobytes()
 
 
 def _save(model: Any) -> bytes:
@@ -200,48 +258,44 @@ def _read_config(saved: bytes) -> dict[str, Any]:
     return {name: value for name, value in config.items() if name != "compile_config"}
 
 
-def _find_foreign(config: Any) -> Iterator[str]:
-    """Yield the names of a user's classes and registered functions, which would be found here."""
-    if isinstance(config, dict):
-        module, name = config.get("module", ""), config.get("registered_name")
-        if name and (module is None or module.split(".")[0] not in (*_KERAS, "builtins")):
-            yield str(name)
-        function = config.get("config") if name == "function" else None
-        if isinstance(function, str) and ">" in function:
-            yield function
-    if isinstance(config, (dict, list)):
-        for value in config.values() if isinstance(config, dict) else config:
-            yield from _find_foreign(value)
+class _Uploaded:
+    """It is the function where it is unpickled; the pickle names ``eval`` and no other thing."""
+
+    def __init__(self, upload: Upload) -> None:
+        self.known = dict(vars(upload))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        source = inspect.getsource(uploaded)
+        names = {"__name__": "predict", "source": source, "known": self.known}
+        return eval, (_UNPICKLED, names)
 
 
-def _pickle(function: Any) -> bytes:
-    cloudpickle = load_extra("cloudpickle", "cloudpickle", "uploads")
-    # Or it would only name the functions, and where to import them from.
-    cloudpickle.register_pickle_by_value(uploaded)
-    try:
-        return bytes(cloudpickle.dumps(function))
-    finally:
-        cloudpickle.unregister_pickle_by_value(uploaded)
+def _pickle(upload: Upload) -> bytes:
+    return pickle.dumps(_Uploaded(upload), protocol=4)
 
 
 def _try(pickled: bytes, rows: pd.DataFrame, expected: Floats, ranked: bool) -> None:
     """Load the pickle, and compare its predictions with the model's own."""
-    if np.isnan(expected).any():
-        raise NumeraiSequenceError("model: its predictions are NaN; look at its weights")
     predict = pickle.loads(pickled)
-    # Neither the order of the columns nor others may matter.
-    frame = rows[rows.columns[::-1]].assign(era="X")
-    try:
-        found = predict(frame)["prediction"].to_numpy()
-    except RuntimeError as error:
-        reason = str(error.__cause__ or error).partition("\n")[0]
-        raise NumeraiSequenceError(
-            f"model: cannot be loaded again once it is saved: {reason}"
-        ) from error
-    if not _agree(found, expected, ranked):
-        raise NumeraiSequenceError(
-            "the function that was to be uploaded predicts other values than the model"
-        )
+    # Neither the order of the columns nor others may matter, nor how the features are written.
+    whole = rows[rows.columns[::-1]]
+    for features in (whole, whole / 4, whole.where(whole != 2)):
+        try:
+            found = predict(features.assign(era="X"))["prediction"].to_numpy()
+        except RuntimeError as error:
+            raise NumeraiSequenceError(
+                f"model: cannot be loaded again once it is saved: {_reason(error)}"
+            ) from error
+        except ValueError as error:
+            raise NumeraiSequenceError(_OTHER_VALUES) from error
+        if not _agree(found, expected, ranked):
+            raise NumeraiSequenceError(_OTHER_VALUES)
+
+
+def _reason(error: BaseException) -> str:
+    """Return the line of Keras's error that says what is wrong."""
+    lines = str(error.__cause__ or error).strip().rpartition("Exception encountered: ")[2]
+    return lines.partition("\n")[0][:300]
 
 
 def _agree(found: npt.NDArray[Any], expected: Floats, ranked: bool) -> bool:

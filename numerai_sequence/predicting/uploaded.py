@@ -1,16 +1,15 @@
 """Uploaded: the function that Numerai calls: a frame of live features becomes predictions.
 
-It is pickled by value and runs where this package is not installed. So nothing here uses another
-module of ours, or more than the standard library, NumPy, pandas and the model's own Keras.
+Its text is pickled, with what it knows, and runs where this package is not installed: on Python
+3.10 to 3.13, NumPy 1.26 to 2 and pandas 2.2 to 3. So nothing here uses another module of ours, or
+more than the standard library, NumPy, pandas and the model's own Keras.
 """
 
 from __future__ import annotations
 
 import importlib
-import os
-import tempfile
+import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,47 +17,22 @@ import numpy.typing as npt
 import pandas as pd
 
 _BATCH_BYTES = 64 << 20  # of float32
+_TRIED_ROWS = 64
+# What a model that was built again may differ by: of its predictions' range, and of the largest
+# one, by the precision in which it computes. Another machine rounds otherwise.
+_RANGE, _LARGEST = 0.1, {"full": 1e-3, "half": 2e-2}
 
 Predict = Callable[..., pd.DataFrame]
 
 
-@dataclass(frozen=True)
-class Upload:
-    """What the function knows; it travels as a dict, for a class would have to come along.
+def make_predict(known: dict[str, Any]) -> Predict:
+    """Return the function, with everything that it needs inside.
 
-    Attributes
+    Parameters
     ----------
-    model : bytes
-        A ``.keras`` file.
-    package, version : str
-        The Keras that wrote it.
-    features : list of str
-        The columns of x.
-    dtype : str
-        Of x: floats 0..1, or int8 0..4.
-    key
-        Of the output among those that the model returns; None where that is the output.
-    place : slice
-        The one value of a row of that output.
-    ranked : bool
-    batch_by : str
-        "era" where the model is run on one whole era at a time.
+    known : dict
+        The attributes of an `Upload`.
     """
-
-    model: bytes
-    package: str
-    version: str
-    features: list[str]
-    dtype: str
-    key: Any
-    place: slice
-    ranked: bool
-    batch_by: str
-
-
-def make_predict(upload: Upload) -> Predict:
-    """Return the function, with everything that it needs inside."""
-    known = dict(vars(upload))
     loaded: list[Any] = []  # the model, from the first call on
 
     def predict(
@@ -89,18 +63,84 @@ def _check_features(frame: pd.DataFrame, features: list[str]) -> None:
 
 
 def _load(known: dict[str, Any]) -> Any:
-    keras = importlib.import_module(known["package"])
+    keras = _import_keras(known)
     try:
-        with tempfile.TemporaryDirectory() as folder:
-            path = os.path.join(folder, "model.keras")
-            with open(path, "wb") as file:
-                file.write(known["model"])
-            return keras.models.load_model(path, compile=False)
+        model = _build(keras, known)
+        found = _run(model, trial_input(known), known)
     except Exception as error:
         raise RuntimeError(
-            f"the model, saved by {known['package']} {known['version']}, cannot be loaded by "
-            f"{keras.__version__}; train and export it with the versions that Numerai has"
+            f"the model, exported with {known['package']} {known['version']}, cannot be built by "
+            f"{keras.__name__} {keras.__version__}: {error}"
         ) from error
+    _check_values(found, keras, known)
+    return model
+
+
+def _import_keras(known: dict[str, Any]) -> Any:
+    """Import a Keras of the same generation: 3, or 2 (tf_keras, or that of TensorFlow 2.15)."""
+    generation = known["version"].split(".")[0]
+    found = []
+    for name in ("keras",) if generation == "3" else ("tf_keras", "keras"):
+        try:
+            keras = importlib.import_module(name)
+        except ImportError:
+            continue
+        if keras.__version__.split(".")[0] == generation:
+            return keras
+        found.append(f"{name} {keras.__version__}")
+    needed = "Keras 3.10 or newer" if generation == "3" else "tf_keras, for Keras 2"
+    raise RuntimeError(
+        f"the model was exported with {known['package']} {known['version']} and needs {needed}; "
+        f"found {', '.join(found) or 'none'}; choose another image"
+    )
+
+
+def _build(keras: Any, known: dict[str, Any]) -> Any:
+    """Return the model, made of its config and its weights."""
+    own, here = f'"module": "{known["package"]}', f'"module": "{keras.__name__}'
+    config = json.loads(known["config"].replace(own, here))
+    model = keras.saving.deserialize_keras_object(config)
+    weights = [
+        np.frombuffer(values, dtype).reshape(shape) for dtype, shape, values in known["weights"]
+    ]
+    if not model.built or len(model.weights) != len(weights):
+        model(trial_input(known))
+    model.set_weights(weights)
+    for layer in _layers(model):
+        if type(layer).__name__ == "Normalization":  # it computes with copies of its weights
+            layer.finalize_state()
+    return model
+
+
+def _layers(model: Any) -> Iterator[Any]:
+    """Yield the layers of a model, and of the models and wrappers in it."""
+    for layer in [*getattr(model, "layers", ()), getattr(model, "layer", None)]:
+        if layer is not None:
+            yield layer
+            yield from _layers(layer)
+
+
+def trial_digits(features: int) -> npt.NDArray[np.int8]:
+    """Return rows to try a model on, int8 0..4, shape (64, features); anywhere the same ones."""
+    # What this old generator draws does not change from NumPy to NumPy.
+    return np.random.RandomState(0).randint(0, 5, (_TRIED_ROWS, features)).astype(np.int8)
+
+
+def trial_input(known: dict[str, Any]) -> npt.NDArray[Any]:
+    """Return x for the rows to try a model on."""
+    return _as_input(trial_digits(len(known["features"])), known["dtype"])
+
+
+def _check_values(found: npt.NDArray[np.float32], keras: Any, known: dict[str, Any]) -> None:
+    """Raise where the model does not predict what it did when it was exported."""
+    expected = np.array(known["expected"])
+    tolerance = _RANGE * np.ptp(expected)
+    tolerance += _LARGEST[known["precision"]] * np.abs(expected).max()
+    if not (np.abs(found - expected) <= tolerance).all():
+        raise ValueError(
+            f"the model predicts other values on {keras.__name__} {keras.__version__} than on "
+            f"{known['package']} {known['version']}, where it was exported; choose another image"
+        )
 
 
 def _predict_rows(model: Any, frame: pd.DataFrame, known: dict[str, Any]) -> Any:
@@ -109,14 +149,26 @@ def _predict_rows(model: Any, frame: pd.DataFrame, known: dict[str, Any]) -> Any
     for places in _batches(frame, known):
         [x] = _cut(frame.iloc[places], known["features"], len(frame))
         digits = np.where(np.isnan(x), np.float32(2), x * 4 if is_scaled else x)
-        batch = digits if known["dtype"] == "int8" else digits * np.float32(0.25)
-        outputs = model.predict_on_batch(np.ascontiguousarray(batch, known["dtype"]))
-        output = np.asarray(outputs if known["key"] is None else outputs[known["key"]])
-        values[places] = output.reshape(len(x), -1)[:, known["place"]][:, 0]
+        values[places] = _run(model, _as_input(digits, known["dtype"]), known)
     wrong = np.count_nonzero(np.isnan(values))
     if wrong:
         raise ValueError(f"the model's predictions are NaN for {wrong} of {len(frame)} rows")
     return values
+
+
+def _as_input(digits: npt.NDArray[Any], dtype: str) -> npt.NDArray[Any]:
+    scaled = digits if dtype == "int8" else digits * np.float32(0.25)
+    return np.ascontiguousarray(scaled, dtype)
+
+
+def _run(model: Any, x: npt.NDArray[Any], known: dict[str, Any]) -> npt.NDArray[np.float32]:
+    """Return the model's value of each row of x."""
+    outputs = model.predict_on_batch(x)
+    # A list of one output is that output, in older Kerases.
+    is_one = known["key"] is None or not isinstance(outputs, (list, tuple, dict))
+    output = np.asarray(outputs if is_one else outputs[known["key"]])
+    values: npt.NDArray[np.float32] = output.reshape(len(x), -1)[:, known["place"]]
+    return values.astype(np.float32)
 
 
 def _batches(frame: pd.DataFrame, known: dict[str, Any]) -> list[npt.NDArray[np.intp]]:

@@ -10,7 +10,7 @@ import numpy as np
 from ..errors import FeatureError, NumeraiSequenceError
 from ..feeding.keras_compat import active_keras, carry_inputs
 from ..feeding.model_input import input_noted
-from ..predicting.export import export_predict, input_to_export
+from ..predicting.export import export_predict, input_to_export, runs_where
 from ..predicting.predictions import is_parquet, predict
 from ..predicting.submission import write_predictions
 from .runs import Run, find_run
@@ -94,6 +94,11 @@ def export_run(model: Path, out: Path, *, batch_by: str | None) -> str:
         f"{out}: {width:,} features as {fed.dtype}, whole eras: {_LIVE_ROWS:,} rows take "
         f"{size:,.0f} MB"
     )
+
+
+def exported_for() -> str:
+    """Say which of Numerai's images run what `export_run` writes."""
+    return runs_where(active_keras())
 
 
 def _load(model: Path) -> tuple[Any, Run | None]:

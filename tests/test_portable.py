@@ -1,0 +1,180 @@
+"""Portable: an exported model is data that the oldest Keras of Numerai's reads, or is refused."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import pickletools
+
+import numpy as np
+import pytest
+from exported_kinds import FEATURES, KINDS, inputs, live_frame, predicted, trained, value
+from networks import keras
+
+from numerai_sequence import NumeraiSequenceError, export_predict
+from numerai_sequence.predicting.portable import portable_config
+
+L = keras.layers
+ops = getattr(keras, "ops", None)
+pytestmark = [
+    pytest.mark.skipif(ops is None, reason="Keras 2 has other configs"),
+    pytest.mark.filterwarnings("ignore:features. the model does not remember"),
+]
+
+QUICK = [
+    "attention_over_an_era",
+    "batch_normalization",
+    "discretization",
+    "dropout",
+    "int8_input",
+    "layer_normalization",
+    "mixed_precision",
+    "nested",
+    "own_start",
+    "several_outputs",
+    "sequential_without_an_input",
+    "subclass_with_its_own_training",
+]
+
+
+def refused(outputs, tmp_path, *, x=None):
+    """Return what is said of a model that cannot be exported."""
+    model = keras.Model(x, outputs)
+    with pytest.raises(NumeraiSequenceError) as error:
+        export_predict(model, tmp_path / "p.pkl", features=FEATURES)
+    assert not (tmp_path / "p.pkl").exists()
+    return str(error.value)
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_the_file_gives_the_values_of_the_model(tmp_path, name):
+    model, options = KINDS[name]()
+    path = export_predict(model, tmp_path / "p.pkl", features=FEATURES, ranked=False, **options)
+    live = live_frame(40)
+    found = pickle.loads(path.read_bytes())(live)["prediction"]
+    assert np.ptp(found) > 1e-3
+    np.testing.assert_allclose(found, predicted(model, live, options), rtol=0, atol=1e-6)
+
+
+@pytest.fixture(scope="module")
+def pickled(tmp_path_factory):
+    i = inputs()
+    hidden = L.BatchNormalization()(L.Dense(8, "relu", kernel_regularizer="l2")(i))
+    path = tmp_path_factory.mktemp("pickled") / "p.pkl"
+    return export_predict(trained(keras.Model(i, value(hidden))), path, features=FEATURES)
+
+
+def test_the_pickle_is_source_text_and_data(pickled):
+    """It calls eval once, and holds no bytecode, and no array of one NumPy."""
+    ops_of_pickle = [(op.name, value) for op, value, _ in pickletools.genops(pickled.read_bytes())]
+    names = [name for name, _ in ops_of_pickle]
+    strings = [text for name, text in ops_of_pickle if "UNICODE" in name]
+    assert names.count("STACK_GLOBAL") == names.count("REDUCE") == 1
+    assert {"GLOBAL", "INST", "OBJ", "NEWOBJ", "BUILD"}.isdisjoint(names)
+    assert strings[:2] == ["builtins", "eval"]
+    [source] = [text for text in strings if "def make_predict" in text]
+    assert "numerai_sequence" not in source
+    assert pickled.read_bytes()[:2] == b"\x80\x04"
+
+
+def test_what_the_oldest_keras_lacks_is_left_out(pickled):
+    known = pickle.loads(pickled.read_bytes()).__globals__["known"]
+    layers = json.loads(known["config"])["config"]["layers"]
+    [batch] = [one for one in layers if one["class_name"] == "BatchNormalization"]
+    expected = "name trainable dtype axis momentum epsilon center scale synchronized"
+    assert " ".join(batch["config"]) == expected
+    for word in ("quantization_config", "renorm", "build_config", "initializer", "regularizer"):
+        assert word not in known["config"], word
+    assert len(known["weights"]) == 8
+
+
+def test_keys_that_a_newer_keras_adds_at_their_default_are_left_out(monkeypatch):
+    config = keras.saving.serialize_keras_object(L.Dense(3))
+
+    class Newer(L.Dense):
+        def __init__(self, *a, sharpness=(1, 2), **options):
+            super().__init__(*a, **options)
+
+    monkeypatch.setattr(keras.layers, "Dense", Newer)
+    config["config"]["sharpness"] = [1, 2]
+    assert "sharpness" not in portable_config(config, keras)["config"]
+    config["config"]["sharpness"] = [1, 3]
+    with pytest.raises(NumeraiSequenceError, match=r"Dense\(sharpness=\[1, 3\]\) is of Keras 3"):
+        portable_config(config, keras)
+
+
+def test_a_layer_or_argument_that_the_oldest_keras_lacks_is_an_error(tmp_path):
+    i = inputs()
+    if hasattr(L, "AdaptiveAveragePooling1D"):
+        x = L.Flatten()(L.AdaptiveAveragePooling1D(4)(L.Reshape((14, 1))(i)))
+        assert "AdaptiveAveragePooling1D is of Keras 3" in refused(value(x), tmp_path, x=i)
+    if "renorm" in L.BatchNormalization().get_config():
+        said = refused(value(L.BatchNormalization(renorm=True)(i)), tmp_path, x=i)
+        assert "BatchNormalization(renorm=True) is of Keras 3" in said
+        assert "Keras 3.10, which Numerai also runs, does not have it" in said
+    if hasattr(ops, "sinc"):
+        assert "Sinc is of Keras 3" in refused(value(ops.sinc(i)), tmp_path, x=i)
+
+
+def test_operations_that_the_oldest_keras_takes_other_arguments_of_are_errors():
+    zeros = keras.Model(i := inputs(), ops.zeros_like(i, dtype="int32"))
+    assert portable_config(saved(keras.Model(i, ops.zeros_like(i))), keras)
+    with pytest.raises(NumeraiSequenceError, match=r"ZerosLike\(dtype=int32\)"):
+        portable_config(saved(zeros), keras)
+
+
+def saved(model):
+    return keras.saving.serialize_keras_object(model)
+
+
+def test_python_functions_are_errors(tmp_path):
+    def twice(x):
+        return x * 2
+
+    i = inputs()
+    same = value(L.Lambda(lambda x: x, output_shape=(14,))(i))
+    assert "a lambda holds the bytecode of one Python" in refused(same, tmp_path, x=i)
+    named = value(L.Lambda(twice, output_shape=(14,))(i))
+    assert "cannot be loaded again" in refused(named, tmp_path, x=i)
+    assert "twice" in refused(named, tmp_path, x=i)
+    inside = L.Dense(1, activation=lambda x: x)(i)
+    assert "a lambda holds the bytecode" in refused(inside, tmp_path, x=i)
+
+
+def test_an_adapted_vocabulary_is_an_error(tmp_path):
+    if keras.backend.backend() != "tensorflow":
+        pytest.skip("a lookup is TensorFlow's")
+    i = inputs(dtype="int8")
+    lookup = L.IntegerLookup(output_mode="multi_hot", name="levels")
+    lookup.adapt(np.arange(5))
+    said = refused(value(lookup(ops.cast(i, "int64"))), tmp_path, x=i)
+    assert "IntegerLookup 'levels' has learnt its vocabulary with adapt" in said
+
+
+def test_a_subclass_that_predicts_in_its_own_way_is_an_error(tmp_path):
+    class Own(keras.Model):
+        def call(self, x, training=None):
+            return -super().call(x)
+
+    i = inputs()
+    with pytest.raises(NumeraiSequenceError, match="'Own' is not Keras's own"):
+        export_predict(Own(i, value(i)), tmp_path / "p.pkl", features=FEATURES)
+
+
+def test_a_file_that_predicts_other_values_somewhere_says_so(pickled):
+    predict = pickle.loads(pickled.read_bytes())
+    known = predict.__globals__["known"]
+    expected = known["expected"]
+    known["expected"] = [value * 1.0001 for value in expected]  # rounding is no matter
+    assert len(predict(live_frame(40))) == 40
+    predict = pickle.loads(pickled.read_bytes())
+    predict.__globals__["known"]["expected"] = expected[::-1]
+    with pytest.raises(ValueError, match="predicts other values on keras 3"):
+        predict(live_frame(40))
+
+
+def test_another_generation_of_keras_is_named(pickled):
+    predict = pickle.loads(pickled.read_bytes())
+    predict.__globals__["known"].update(package="keras", version="4.0.0")
+    with pytest.raises(RuntimeError, match=r"exported with keras 4\.0\.0 and needs"):
+        predict(live_frame(40))
