@@ -483,10 +483,10 @@ def open_shards(path: PathLike | Iterable[PathLike]) -> ShardSet:
     TypeError
         `path` is something else, such as a frame.
     """
-    files = file_paths("shards", path, _SHARDS)
+    files = file_paths("shards", path, _SHARDS, ManifestError)
     if not isinstance(path, (str, os.PathLike)):
         return _open_files(files)
-    text = os.fspath(path)
+    text = os.fspath(files[0])
     if os.path.isdir(text) or not (os.path.isfile(text) or glob.has_magic(text)):
         _check_no_parquet(files[0])
         return _open_folder(files[0])

@@ -35,8 +35,9 @@ class Done:
         Chunks whose other columns are in scratch.
     meta_bytes : dict of int to int
         For each window, the bytes that they have made of its file.
-    blocks : set of (int, int)
-        Chunk and block, for each whose features are in scratch.
+    blocks : dict of (int, int) to int
+        Chunk and block, for each whose features are in scratch: how many missing values were
+        filled in.
     sources : dict of int to SourceFile
         Those that are wholly in scratch.
     shards : dict of int to Shard
@@ -45,7 +46,7 @@ class Done:
 
     meta: set[int] = field(default_factory=set)
     meta_bytes: dict[int, int] = field(default_factory=dict)
-    blocks: set[tuple[int, int]] = field(default_factory=set)
+    blocks: dict[tuple[int, int], int] = field(default_factory=dict)
     sources: dict[int, SourceFile] = field(default_factory=dict)
     shards: dict[int, Shard] = field(default_factory=dict)
 
@@ -55,7 +56,7 @@ class Done:
             self.meta_bytes |= {int(window): size for window, size in step["bytes"].items()}
             self.meta.add(step["chunk"])
         elif step["done"] == "block":
-            self.blocks.add((step["chunk"], step["block"]))
+            self.blocks[step["chunk"], step["block"]] = int(step["filled"])
         elif step["done"] == "source":
             self.sources[step["source"]] = SourceFile(**step["described"])
         else:
@@ -114,9 +115,9 @@ class Steps:
         """Note that a chunk's other columns are in scratch, and how long its files are now."""
         self._write({"done": "meta", "chunk": chunk, "bytes": sizes})
 
-    def add_block(self, chunk: int, block: int) -> None:
-        """Note that a block of a chunk's features is in scratch."""
-        self._write({"done": "block", "chunk": chunk, "block": block})
+    def add_block(self, chunk: int, block: int, filled: int = 0) -> None:
+        """Note that a block of a chunk's features is in scratch, with so many values filled in."""
+        self._write({"done": "block", "chunk": chunk, "block": block, "filled": filled})
 
     def add_source(self, number: int, source: SourceFile) -> None:
         """Note that a source is wholly in scratch."""
