@@ -106,13 +106,14 @@ def file_path(
 
     def refused(found: str, remedy: str = "") -> NumeraiSequenceError:
         data = {"path": text} if "path" in error.fields else {}
-        return error(f"{name}: found {found}, expected {expected}{remedy}", **data)
+        wanted = expected.split(";")[0]
+        return error(f"{name}: found {found}, expected {wanted}{remedy}", **data)
 
     address = _ADDRESS.fullmatch(text)
     if address and not os.path.lexists(text):
-        where = f"/{address[2].lstrip('/')}" if address[1].lower() == "file" else None
-        remedy = f"give its path, {where!r}" if where else "download it, and give the file's path"
-        raise refused(f"the address {short(text)}", f"; {remedy}")
+        is_here = address[1].lower() == "file"
+        where = f"as '/{address[2]}'" if is_here else "once it is downloaded, as no address is read"
+        raise refused(f"the address {short(text)}", f"; give its path, {where}")
     if not text:
         raise refused("an empty text")
     return Path(os.path.expanduser(text))

@@ -623,7 +623,7 @@ def test_a_file_that_is_no_parquet_is_refused(tmp_path):
     path = tmp_path / "train.parquet"
     path.write_text("id,era,feature_1\n" * 100)
     assert refusal(path, tmp_path).path == path
-    assert refusal(tmp_path, tmp_path).path == tmp_path
+    assert refusal(tmp_path, tmp_path).path == path  # the folder stands for its files
 
 
 @pytest.mark.parametrize("column", ["era", "id", "target", "feature_005"])

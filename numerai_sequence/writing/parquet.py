@@ -41,6 +41,8 @@ class Parquet:
     def __init__(self, path: Path) -> None:
         self.path = path
         remedy = "expected one Parquet file; name another, or download it again"
+        if path.suffix.lower() in (".csv", ".gz", ".zip"):
+            remedy = "expected a Parquet file; convert it with pandas: read_csv, then to_parquet"
         with self._reading("cannot be read as Parquet", remedy=remedy):
             # Before it is opened: what is put in its place from now on is another file.
             self.status = os.stat(path)

@@ -268,7 +268,8 @@ class Source:
         eras = pa.chunked_array([pa.array(spelled, pa.string()).take(codes.combine_chunks())])
         if eras.null_count:
             row = pc.index(eras.is_null(), True).as_py()
-            what = f"found {column[row]}, expected an era: a whole number of at least 0, or text"
+            found = "null" if column.is_null()[row].as_py() else column[row]
+            what = f"found {found}, expected an era: a whole number of at least 0, or text"
             what += "; repair it, or leave out the row"
             raise self.error(what, column="era", row=first_row + row)
         return eras

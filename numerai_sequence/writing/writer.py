@@ -9,6 +9,7 @@ a whole row group. What is done is noted, and a run goes on from where one like 
 
 from __future__ import annotations
 
+import os
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -87,7 +88,7 @@ def write(
     output = Output(out)
     with short_of_memory(output), open_sources(sources) as opened:
         first = opened[0]
-        sets = find_feature_sets(features_json, first.path)
+        sets = find_feature_sets(features_json, first.path.parent, *_folders(sources))
         if feature_set is not None:
             features = choose_set(feature_set, sets, first.features, str(first.path))
             options = replace(options, features=features)
@@ -96,6 +97,13 @@ def write(
         ):
             output.update(sets)
     return out
+
+
+def _folders(sources: Any) -> list[Path]:
+    """Return where the features.json of a folder of sources may be: in it, or beside it."""
+    given = [sources] if isinstance(sources, (str, os.PathLike)) else list(sources)
+    first = Path(given[0])
+    return [first, first.parent] if first.is_dir() else []
 
 
 @contextmanager
