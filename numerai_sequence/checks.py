@@ -141,7 +141,7 @@ def file_paths(
 
 def in_order(name: str, value: Any, expected: str) -> list[Any]:
     """Return the entries of an argument that has several, in an order that is its own."""
-    if not isinstance(value, Iterable):
+    if not isinstance(value, Iterable) or getattr(value, "ndim", 1) == 0:
         raise TypeError(f"{name}: found {kind_of(value)}, expected {expected}")
     if isinstance(value, Set) and not isinstance(value, Reversible):  # as a dict's keys are
         raise TypeError(

@@ -49,9 +49,7 @@ def value_dtype(encoding: str) -> str:
     return "uint8" if encoding == "packed" else "int8"
 
 
-def to_digits(
-    values: npt.NDArray[Any], *, is_scaled: bool = True
-) -> tuple[Bytes, int | None]:
+def to_digits(values: npt.NDArray[Any], *, is_scaled: bool = True) -> tuple[Bytes, int | None]:
     """Turn one column of feature values, as Numerai has written them, into digits.
 
     Parameters

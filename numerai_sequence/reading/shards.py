@@ -511,7 +511,9 @@ def _holds_parquet(folder: Path) -> bool:
     """Say whether a folder that is no shard set holds Parquet files, also partitioned ones."""
     if not folder.is_dir() or (folder / MANIFEST).exists():
         return False
-    found = chain.from_iterable(folder.glob(f"{part}*.parquet") for part in ("", "*=*/", "*=*/*=*/"))
+    found = chain.from_iterable(
+        folder.glob(f"{part}*.parquet") for part in ("", "*=*/", "*=*/*=*/")
+    )
     return next(found, None) is not None
 
 

@@ -80,7 +80,7 @@ class _Filler:
             self._window_of |= dict.fromkeys(window.eras, number)
         # The rows whose features each window has so far.
         self._filled = np.zeros(len(plan.windows), np.int64)
-        self._missing = sum(steps.done.blocks.values())
+        self._missing = steps.done.filled
 
     def fill(self, progress: bool) -> int:
         """Return how many missing feature values were filled in."""

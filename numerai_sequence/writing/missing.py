@@ -77,10 +77,8 @@ def _is_missing(column: pa.ChunkedArray) -> _Bools | None:
     is_float = pt.is_floating(column.type)
     if not column.null_count and not is_float:
         return None
-    if is_float:
-        is_missing = np.isnan(column.to_numpy())  # of which a null is NaN
-    else:
-        is_missing = column.is_null().to_numpy()
+    # In an array of floats, a null is NaN.
+    is_missing = np.isnan(column.to_numpy()) if is_float else column.is_null().to_numpy()
     return is_missing if is_missing.any() else None
 
 

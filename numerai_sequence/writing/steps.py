@@ -35,20 +35,22 @@ class Done:
         Chunks whose other columns are in scratch.
     meta_bytes : dict of int to int
         For each window, the bytes that they have made of its file.
-    blocks : dict of (int, int) to int
-        Chunk and block, for each whose features are in scratch: how many missing values were
-        filled in.
+    blocks : set of (int, int)
+        Chunk and block, for each whose features are in scratch.
     sources : dict of int to SourceFile
         Those that are wholly in scratch.
     shards : dict of int to Shard
         Those that are sealed.
+    filled : int
+        The missing values of the blocks that were filled in.
     """
 
     meta: set[int] = field(default_factory=set)
     meta_bytes: dict[int, int] = field(default_factory=dict)
-    blocks: dict[tuple[int, int], int] = field(default_factory=dict)
+    blocks: set[tuple[int, int]] = field(default_factory=set)
     sources: dict[int, SourceFile] = field(default_factory=dict)
     shards: dict[int, Shard] = field(default_factory=dict)
+    filled: int = 0
 
     def add(self, step: dict[str, Any]) -> None:
         """Count in a line of the notes; a KeyError or TypeError says that it is none."""
@@ -56,7 +58,8 @@ class Done:
             self.meta_bytes |= {int(window): size for window, size in step["bytes"].items()}
             self.meta.add(step["chunk"])
         elif step["done"] == "block":
-            self.blocks[step["chunk"], step["block"]] = int(step["filled"])
+            self.blocks.add((step["chunk"], step["block"]))
+            self.filled += int(step.get("filled", 0))
         elif step["done"] == "source":
             self.sources[step["source"]] = SourceFile(**step["described"])
         else:
@@ -117,7 +120,8 @@ class Steps:
 
     def add_block(self, chunk: int, block: int, filled: int = 0) -> None:
         """Note that a block of a chunk's features is in scratch, with so many values filled in."""
-        self._write({"done": "block", "chunk": chunk, "block": block, "filled": filled})
+        more = {"filled": filled} if filled else {}
+        self._write({"done": "block", "chunk": chunk, "block": block, **more})
 
     def add_source(self, number: int, source: SourceFile) -> None:
         """Note that a source is wholly in scratch."""
