@@ -10,9 +10,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from click.testing import CliRunner
 from tables import numerai_table, row_digits, write_source
 
 from numerai_sequence import SourceError, append_shards, open_shards, write_shards
+from numerai_sequence.cli import main
 from numerai_sequence.format.layout import WriteOptions
 from numerai_sequence.writing import writer as writer_module
 
@@ -222,6 +224,29 @@ def test_new_eras_are_written_as_the_set_was(tmp_path):
         np.testing.assert_array_equal(digits_of(shards)[ROWS:], np.where(added, 2, expected))
         counts = [file.filled for file in shards.manifest.sources]
         assert counts == [LACKING.sum(), 0, added.sum()]  # of rows that were there, none is counted
+
+
+def test_what_is_filled_in_is_said_with_the_progress(tmp_path, capsys):
+    source = save(lacking_table(), tmp_path / "a.parquet")
+    said = f"{LACKING.sum():,} missing feature values are written as the middle"
+    written(source, tmp_path / "set", missing_feature="middle", progress=True)
+    assert capsys.readouterr().err.count(said) == 1
+    written(source, tmp_path / "quiet", missing_feature="middle")
+    assert capsys.readouterr().err == ""
+    result = CliRunner().invoke(main, ["info", str(tmp_path / "set")])
+    assert f"filled       {LACKING.sum()} missing feature values, as the middle" in result.output
+
+
+def test_the_command_takes_both(tmp_path):
+    source = save(lacking_table(), tmp_path / "a.parquet")
+    arguments = ["shard", str(source), "--out", str(tmp_path / "set"), "--quiet"]
+    refused = CliRunner().invoke(main, arguments)
+    assert refused.exit_code == 1
+    assert "found null, expected one of 0, 1, 2, 3, 4" in refused.output
+    assert CliRunner().invoke(main, [*arguments, "--missing-feature", "middle"]).exit_code == 0
+    for command in (["shard", "s3://a/b", "--out", "x"], ["refresh", str(tmp_path / "set"), ""]):
+        result = CliRunner().invoke(main, command)
+        assert (result.exit_code, result.output.count("\n")) == (1, 1)
 
 
 def test_a_set_without_missing_values_gets_some_only_where_asked(tmp_path):

@@ -243,6 +243,7 @@ class _Run:
                 options,
                 overwrite=False,
                 progress=self.progress,
+                says_filled=False,  # as it is said of the file, and once
                 feature_set=None,
                 features_json=None,
             )

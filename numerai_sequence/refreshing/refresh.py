@@ -29,7 +29,7 @@ from ..writing.plan import OTHER_BYTES, Plan, make_plan, name_run
 from ..writing.portions import InTurn, Work, fill_all, seal_all
 from ..writing.source import Source, open_sources
 from ..writing.steps import Steps
-from ..writing.writer import BLOCK_BYTES, count_eras, short_of_memory
+from ..writing.writer import BLOCK_BYTES, count_eras, say_filled, short_of_memory
 from .comparison import NOT_THE_SAME, WRITE_AGAIN, Comparison, with_patches
 from .moved import find_alias
 
@@ -175,6 +175,8 @@ def refresh_set(
                     patches = comparison.write(writing, output.generation())
                     manifest = with_patches(manifest, *patches)
                 output.commit(manifest)
+                if progress:
+                    say_filled(output, manifest.sources[len(shards.manifest.sources) :])
         elif not dry_run:
             output.tidy(keeps=False)
     return found
