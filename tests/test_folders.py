@@ -21,6 +21,7 @@ from numerai_sequence import (
     write_shards,
 )
 from numerai_sequence.writing.folders import find_files
+from numerai_sequence.writing.source import open_sources
 
 ROWS = 60
 ERAS = ["0001", "0002", "0003", "0004", "0005", "0006"]
@@ -213,6 +214,33 @@ def test_a_tilde_is_the_users_folder(tmp_path, monkeypatch):
         assert shards.rows == ROWS
     with open_shards(Path("~/set/shard-*.arrow")) as shards:
         assert shards.rows == ROWS
+
+
+def test_only_some_of_many_files_are_open_at_a_time(tmp_path):
+    folder = parts(tmp_path / "data", *(f"{number}.parquet" for number in range(40)), rows=3)
+    with open_sources(folder) as sources:
+        assert len(sources) == 40
+        assert sum(source.file._file is not None for source in sources) == 16
+        assert [
+            source.read_eras(source.chunks(rows=9)[0])[0].as_py() for source in sources[::39]
+        ] == [
+            "0001",
+            "0006",
+        ]
+        assert sum(source.file._file is not None for source in sources) == 16
+        assert sources[0].features is sources[39].features
+        pq.write_table(numerai_table(5), folder / "7.parquet")
+        with pytest.raises(SourceError, match=r"7\.parquet: changed while it was read"):
+            sources[7].read_eras(sources[7].chunks(rows=9)[0])
+
+
+def test_a_set_of_many_files_is_that_of_one(tmp_path):
+    folder = parts(tmp_path / "data", *(f"{number}.parquet" for number in range(30)), rows=2)
+    assert written(folder, tmp_path / "set")[1] == era_rows()
+    whole = write_source(tmp_path / "whole.parquet", rows=ROWS, eras=6)
+    written(whole, tmp_path / "one")
+    for name in ("shard-00.arrow", "shard-01.arrow"):
+        assert (tmp_path / "set" / name).read_bytes() == (tmp_path / "one" / name).read_bytes()
 
 
 # Eras that are numbers

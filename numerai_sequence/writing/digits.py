@@ -70,6 +70,6 @@ def _two_scales(file: Parquet, scale: Scale, group: int, other: str) -> SourceEr
     name = str(scale.column)
     values = file.read([group], [name])[name].to_numpy()
     place = int(np.argmax(above_one(values)))
-    row = place + sum(file.metadata.row_group(before).num_rows for before in range(group))
+    row = place + sum(file.group_rows[:group])
     what = f"found {values[place]}, and {other}, expected {FEATURE_VALUES} in the whole file"
     return file.error(f"{what}; {_REMEDY}", column=name, row=row)

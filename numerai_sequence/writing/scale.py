@@ -80,12 +80,14 @@ def _statistics(
     file: Parquet, names: Sequence[str]
 ) -> Iterator[tuple[int, dict[str, float | None]]]:
     """Yield each row group's largest value of each column; None where it says nothing."""
-    places: dict[str, list[int]] = {}
-    for place in range(file.metadata.num_columns if names else 0):
-        places.setdefault(file.metadata.schema.column(place).path, []).append(place)
-    for group in range(file.metadata.num_row_groups if names else 0):
-        described = file.metadata.row_group(group)
-        if described.num_rows:
+    if not names:
+        return
+    metadata, places = file.metadata, dict[str, list[int]]()
+    for place in range(metadata.num_columns):
+        places.setdefault(metadata.schema.column(place).path, []).append(place)
+    for group, rows in enumerate(file.group_rows):
+        if rows:
+            described = metadata.row_group(group)
             yield group, {name: _largest(described, places.get(name, [])) for name in names}
 
 

@@ -23,6 +23,7 @@ from ..format.encoding import Bytes
 from ..format.layout import META_COLUMNS, SourceFile
 from ..ordering.eras import spell_era
 from ..ordering.horizon import TARGET
+from .company import Company
 from .digits import FEATURE_VALUES, read_digits
 from .folders import find_files
 from .kinds import is_era, is_number_or_null, is_string, value_bytes
@@ -51,6 +52,8 @@ class Source:
     path : path
         The ids are in a string column ``id``, or else in the file's one pandas index. The era and
         the data type may be in the names of its folders instead: ``era=0001/part-0.parquet``.
+    company : Company, optional
+        The sources among which the file may have to rest.
 
     Attributes
     ----------
@@ -66,25 +69,27 @@ class Source:
         The file cannot be read, or lacks a column, or a column has a type that is of no use.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, company: Company | None = None) -> None:
         self.path = path
-        self.file = Parquet(path)
+        self.file = Parquet(path, company)
         self.error = self.file.error
         self._schema, names = self.file.schema, self.file.names
-        self._types = {field.name: field.type for field in self._schema}
+        # Files of one folder have the same columns: memory holds their names once.
+        share = self.file.company.shared
+        self._types = share("types", {field.name: field.type for field in self._schema})
         twice = [name for name in names if self._schema.get_all_field_indices(name)[1:]]
         if twice:
             what = "found two columns of this name, expected one; rename or leave out the other"
             raise self.error(what, column=twice[0])
         check_tournament(self.file)
-        self.rows: int = self.file.metadata.num_rows
+        self.rows = sum(self.file.group_rows)
         self._given = partition_values(path, names)
         self.id_name = self._find_id()
         columns = [name for name in names if name != self.id_name]
-        self.features = tuple(name for name in columns if name.startswith(FEATURE_PREFIX))
-        self.targets = tuple(name for name in columns if name.startswith(TARGET))
+        self.features = share("features", _starting(columns, FEATURE_PREFIX))
+        self.targets = share("targets", _starting(columns, TARGET))
         taken = {*self.features, *META_COLUMNS, self.id_name}
-        self.others = tuple(name for name in names if name not in taken)
+        self.others = share("others", tuple(name for name in names if name not in taken))
         if "era" not in self._given:
             self._require("era", is_era, "strings or whole numbers")
         elif self._given["era"] is None:
@@ -139,8 +144,7 @@ class Source:
         chunks: list[Chunk] = []
         groups: list[int] = []
         first, held = 0, 0
-        for group in range(self.file.metadata.num_row_groups):
-            size = self.file.metadata.row_group(group).num_rows
+        for group, size in enumerate(self.file.group_rows):
             if not size:
                 continue
             if groups and held + size > rows:
@@ -295,8 +299,9 @@ def open_sources(sources: Any) -> Iterator[list[Source]]:
     paths = find_files(map(Path, given))
     if not paths:
         raise ValueError("sources: found none, expected at least one Parquet file")
+    company = Company()
     with ExitStack() as stack:
-        opened = [stack.enter_context(closing(Source(path))) for path in paths]
+        opened = [stack.enter_context(closing(Source(path, company))) for path in paths]
         try:
             yield opened
         except SourceError:
@@ -307,6 +312,10 @@ def open_sources(sources: Any) -> Iterator[list[Source]]:
 
 def _as_float32(column: pa.ChunkedArray) -> pa.ChunkedArray:
     return column.cast(pa.float32(), safe=False).fill_null(float("nan"))
+
+
+def _starting(names: Sequence[str], prefix: str) -> tuple[str, ...]:
+    return tuple(name for name in names if name.startswith(prefix))
 
 
 def _repeated(value: str | None, rows: int) -> pa.ChunkedArray:
