@@ -107,6 +107,7 @@ _PARQUET = (
     "the path of a Parquet file, or a list of such paths; save a table as Parquet first, and give "
     "its path"
 )
+_FEATURES_JSON = "the path of Numerai's features.json"
 
 
 def write_shards(
@@ -120,6 +121,7 @@ def write_shards(
     targets: Iterable[str] | None = None,
     features_json: PathLike | None = None,
     seed: int = 0,
+    missing_feature: str = "error",
     overwrite: bool = False,
     progress: bool = True,
     executor: Executor | None = None,
@@ -133,7 +135,10 @@ def write_shards(
     ----------
     sources : path or iterable of paths
         Parquet files as Numerai gives them out: v5's int8 features, v4.1's nullable Int8, v3's
-        float32; several become one set and need the same features and targets, in any order.
+        float32; several become one set and need the same features and targets, in any order. A
+        folder, or a pattern such as ``data/*.parquet``, stands for its Parquet files in the order
+        of their names, where part-2 comes before part-10. The folders may be partitioned, as
+        ``era=0001/part-0.parquet``.
     out : path
         The folder of the set.
     num_shards : int
@@ -154,6 +159,9 @@ def write_shards(
         beside the first source; where there is none, a set that is there keeps those it has.
     seed : int
         Of the mixing.
+    missing_feature : {"error", "middle"}
+        Refuse a feature value that is null or NaN, or write it as the middle: 2 of 0 to 4, as
+        Numerai does. The manifest counts these values.
     overwrite : bool
         Replace what is in `out`. The old set stays whole until the new one is.
     progress : bool
@@ -195,11 +203,14 @@ def write_shards(
     - Ids are in a string column ``id``, or in the one pandas index. They may be empty, but not
       null. An id may come again in another era, but not in the same one: each row is known by its
       era and id. (`predict` wants each id once.)
-    - Eras are strings, too, of any text, and also not null. An era that is a number has one
-      spelling: ``"1"`` and ``"0001"`` are never both there. An era may be in several sources,
-      which then have different rows of it.
+    - Eras are strings, too, of any text, and also not null. Whole numbers are read as Numerai
+      spells them: 1 is ``"0001"``. An era that is a number has one spelling: ``"1"`` and
+      ``"0001"`` are never both there. An era may be in several sources, which then have different
+      rows of it.
     - A data type may be null, or that column missing.
-    - A feature is exactly 0, 1, 2, 3 or 4 in integers, or 0, .25, .5, .75 or 1 in floats.
+    - A feature is exactly 0, 1, 2, 3 or 4 in integers, or 0, .25, .5, .75 or 1 in floats. In a
+      file that also has a feature of integers, or a float that is 2, 3 or 4, all floats are 0 to 4:
+      pandas makes floats of integers where some are missing.
     - A target is rounded to float32, whose integers are exact up to 2**24; null becomes NaN. A
       number that is infinite, in the source or as float32, is refused.
     """
@@ -213,16 +224,17 @@ def write_shards(
         else names_in_order("features", features),
         None if targets is None else names_in_order("targets", targets),
         seed,
+        missing_feature,
     )
-    folder = file_path("out", out, _FOLDER)
+    folder = file_path("out", out, _FOLDER, OutputError)
     write(
-        file_paths("sources", sources, _PARQUET),
+        file_paths("sources", sources, _PARQUET, SourceError),
         folder,
         options,
         feature_set=feature_set,
         features_json=None
         if features_json is None
-        else file_path("features_json", features_json, "the path of Numerai's features.json"),
+        else file_path("features_json", features_json, _FEATURES_JSON, SourceError),
         overwrite=true_or_false("overwrite", overwrite),
         progress=progress,
         executor=executor,
@@ -234,6 +246,7 @@ def append_shards(
     shards: ShardSet | PathLike,
     sources: PathLike | Iterable[PathLike],
     *,
+    missing_feature: str | None = None,
     dry_run: bool = False,
     progress: bool = True,
 ) -> Refresh:
@@ -253,6 +266,8 @@ def append_shards(
         Newer files, such as this week's validation.parquet. They have all rows of each of their
         eras, once, and spell the eras as the set does. Eras of the set that are in none of them
         stay as they are.
+    missing_feature : {"error", "middle"}, optional
+        As of `write_shards`, for the rows that are added. None: as the set was written.
     dry_run : bool
         Write nothing, and only return what would be done.
     progress : bool
@@ -280,9 +295,14 @@ def append_shards(
     if isinstance(shards, ShardSet):
         folder = shards.folder
     else:
-        folder = file_path("shards", shards, f"a ShardSet, or {_FOLDER}")
-    paths = file_paths("sources", sources, _PARQUET)
-    return refresh_set(folder, paths, dry_run=true_or_false("dry_run", dry_run), progress=progress)
+        folder = file_path("shards", shards, f"a ShardSet, or {_FOLDER}", ManifestError)
+    return refresh_set(
+        folder,
+        file_paths("sources", sources, _PARQUET, SourceError),
+        missing_feature=missing_feature,
+        dry_run=true_or_false("dry_run", dry_run),
+        progress=progress,
+    )
 
 
 if sys.modules.get("keras") or sys.modules.get("tf_keras"):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Reversible, Set
 from pathlib import Path
@@ -15,8 +16,12 @@ from typing import Any
 
 import numpy as np
 
+from .errors import NumeraiSequenceError
+
 # Of a count: what an int64 holds, so that no sum of rows or place in a file overflows unseen.
 _LARGEST = 2**63 - 1
+# As "s3://bucket/file", of which a Path keeps one stroke; one letter is a drive of Windows.
+_ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/+(.*)", re.DOTALL)
 
 
 def as_text(value: Any) -> str:
@@ -78,17 +83,51 @@ def whole_number(name: str, value: Any, *, least: int) -> int:
     return int(value)
 
 
-def file_path(name: str, value: Any, expected: str) -> Path:
-    """Return an argument that is a path."""
+def file_path(
+    name: str,
+    value: Any,
+    expected: str,
+    error: type[NumeraiSequenceError] = NumeraiSequenceError,
+) -> Path:
+    """Return an argument that is a path; ``~`` becomes the user's folder.
+
+    Raises
+    ------
+    TypeError
+        It is something else.
+    error
+        It is empty, or the address of something that is not on this machine.
+    """
     if not isinstance(value, (str, os.PathLike)):
         raise TypeError(f"{name}: found {kind_of(value)}, expected {expected}")
-    return Path(value)
+    text = os.fspath(value)
+    if not isinstance(text, str):
+        raise TypeError(f"{name}: found a path of bytes, expected {expected}")
+
+    def refused(found: str, remedy: str = "") -> NumeraiSequenceError:
+        data = {"path": text} if "path" in error.fields else {}
+        wanted = expected.split(";")[0]
+        return error(f"{name}: found {found}, expected {wanted}{remedy}", **data)
+
+    address = _ADDRESS.fullmatch(text)
+    if address and not os.path.lexists(text):
+        is_here = address[1].lower() == "file"
+        where = f"as '/{address[2]}'" if is_here else "once it is downloaded, as no address is read"
+        raise refused(f"the address {short(text)}", f"; give its path, {where}")
+    if not text:
+        raise refused("an empty text")
+    return Path(os.path.expanduser(text))
 
 
-def file_paths(name: str, value: Any, expected: str) -> list[Path]:
-    """Return an argument that is a path, or several in an order."""
+def file_paths(
+    name: str,
+    value: Any,
+    expected: str,
+    error: type[NumeraiSequenceError] = NumeraiSequenceError,
+) -> list[Path]:
+    """Return an argument that is a path, or several in an order; it raises as `file_path` does."""
     if isinstance(value, (str, os.PathLike)):
-        return [Path(value)]
+        return [file_path(name, value, expected, error)]
     # A frame would be taken for the names of its columns, and an open file for its lines.
     is_other = any(hasattr(type(value), attribute) for attribute in ("columns", "read"))
     if is_other or isinstance(value, (bytes, Mapping)):
@@ -97,12 +136,12 @@ def file_paths(name: str, value: Any, expected: str) -> list[Path]:
     for entry in entries:
         if not isinstance(entry, (str, os.PathLike)):
             raise TypeError(f"{name}: found {kind_of(entry)} in a list, expected {expected}")
-    return [Path(entry) for entry in entries]
+    return [file_path(name, entry, expected, error) for entry in entries]
 
 
 def in_order(name: str, value: Any, expected: str) -> list[Any]:
     """Return the entries of an argument that has several, in an order that is its own."""
-    if not isinstance(value, Iterable):
+    if not isinstance(value, Iterable) or getattr(value, "ndim", 1) == 0:
         raise TypeError(f"{name}: found {kind_of(value)}, expected {expected}")
     if isinstance(value, Set) and not isinstance(value, Reversible):  # as a dict's keys are
         raise TypeError(

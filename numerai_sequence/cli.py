@@ -14,9 +14,11 @@ import click
 from . import ShardSet, __version__, open_shards, write_shards
 from .batching.orders import BATCH_BY
 from .batching.targets import POLICIES
+from .checks import file_path, file_paths
 from .errors import NumeraiSequenceError
 from .files import explained
 from .format.encoding import DTYPES, ENCODINGS
+from .format.layout import MISSING_FEATURE
 from .ordering.horizon import TARGET, describe_alias
 from .reading.memory import decide, parse_bytes
 from .refreshing.refresh import refresh_set
@@ -97,6 +99,13 @@ def main() -> None:
 @click.option(
     "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the mixing."
 )
+@click.option(
+    "--missing-feature",
+    type=click.Choice(MISSING_FEATURE),
+    default="error",
+    show_default=True,
+    help="A feature value that is missing: refuse the file, or write the middle, 2 of 0 to 4.",
+)
 @click.option("--overwrite", is_flag=True, help="Replace what is in the folder.")
 @_RAY
 @_QUIET
@@ -133,16 +142,34 @@ def shard(
 @main.command()
 @click.argument("folder", metavar="SET")
 @click.argument("sources", metavar="SOURCE...", nargs=-1, required=True)
+@click.option(
+    "--missing-feature",
+    type=click.Choice(MISSING_FEATURE),
+    help="As of shard, for the rows that are added.  [default: as the set was written]",
+)
 @click.option("--dry-run", is_flag=True, help="Only show what would be done.")
 @_QUIET
-def refresh(folder: str, sources: tuple[str, ...], dry_run: bool, quiet: bool) -> None:
+def refresh(
+    folder: str,
+    sources: tuple[str, ...],
+    missing_feature: str | None,
+    dry_run: bool,
+    quiet: bool,
+) -> None:
     """Bring a shard set up to date with newer Parquet files.
 
     Nothing that is there is written again: adds the rows of eras that it lacks, fills in targets
     that have come since, and corrects those that have changed. What has opened the set before keeps
     what was there.
     """
-    refresh_set(Path(folder), sources, dry_run=dry_run, progress=not quiet, show=click.echo)
+    refresh_set(
+        file_path("SET", folder, "a shard set's folder"),
+        file_paths("SOURCE", sources, "the path of a Parquet file"),
+        missing_feature=missing_feature,
+        dry_run=dry_run,
+        progress=not quiet,
+        show=click.echo,
+    )
     if dry_run:
         click.echo("nothing is written (--dry-run)")
 
@@ -485,6 +512,7 @@ def _describe(shards: ShardSet) -> str:
     size = sum(file.bytes for file in files)
     paging = decide(size)
     batches = sum(len(file.batches) for file in files)
+    filled = sum(source.filled for source in shards.manifest.sources)
     missing = ", ".join(f"{target} {rows:,}" for target, rows in shards.missing.items())
     lines = {
         "folder": str(shards.folder),
@@ -494,6 +522,7 @@ def _describe(shards: ShardSet) -> str:
         "targets": f"{len(shards.targets)}: {', '.join(shards.targets)}",
         **({"alias": describe_alias(shards.target_alias)} if TARGET in shards.targets else {}),
         **({"missing": f"rows without {missing}"} if missing else {}),
+        **({"filled": f"{filled:,} missing feature values, as the middle"} if filled else {}),
         "eras": f"{len(eras):,}: {eras[0]} to {eras[-1]}" if eras else "none",
         "data types": ", ".join(shards.data_types) or "none",
         "shards": f"{len(shards)} files, {batches} record batches, {size / 1e6:,.1f} MB",

@@ -22,8 +22,9 @@ STAGES = [
     ("format", "layout versions manifest feature_sets flatbuffer ipc"),
     (
         "writing",
-        """steps claim scratch parquet source alias columns ids difference output windows plan
-        filler batches portions writer""",
+        """steps claim scratch company parquet folders kinds partitions scale digits tournaments
+        source missing alias columns ids difference output windows plan filler batches portions
+        writer""",
     ),
     ("reading", "memory guard opened checking mapped paging contents values rows shards selection"),
     ("refreshing", "comparison moved refresh"),

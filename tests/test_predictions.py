@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import pickle
 import sys
 import tempfile
 import weakref
@@ -24,6 +25,7 @@ from numerai_sequence import (
     write_shards,
 )
 from numerai_sequence.predicting import predictions as predictions_module
+from numerai_sequence.predicting.export import export_predict
 from numerai_sequence.predicting.predictions import predict
 from numerai_sequence.scoring import forward as forward_module
 from numerai_sequence.writing import source as source_module
@@ -494,3 +496,109 @@ def test_a_feature_set_of_the_shard_set_is_taken_by_its_name(tmp_path):
 def test_a_sequence_is_no_data(model, shards):
     with pytest.raises(TypeError, match=r"data: found a NumeraiSequence.*predict\(model, sequence"):
         silent(model, NumeraiSequence(shards))
+
+
+# Missing feature values
+
+
+def live(columns, rows=60):
+    """A frame of live data with these columns in place of their digits."""
+    table = numerai_table(rows, id_is="column", eras=np.zeros(rows), era_names="X")
+    return table.to_pandas().set_index("id").assign(**columns)
+
+
+def as_kind(kind, lacking=(3, 7)):
+    """Features as pandas has them where some of their values are missing."""
+    columns = {}
+    for place, name in enumerate(FEATURES):
+        digits = numerai_table(60)[name].to_pandas().astype("float64")
+        if place == 1:
+            digits[list(lacking)] = np.nan
+        digits = digits / 4 if kind == "scaled" else digits
+        nullable = kind == "Int8" or (kind == "both" and place % 2)
+        columns[name] = digits.to_numpy() if not nullable else digits.astype("Int8").to_numpy()
+        if nullable:
+            columns[name] = pd.array(digits.to_list(), dtype="Float64").astype("Int8")
+        elif kind == "beside integers" and place != 1:
+            columns[name] = digits.to_numpy().astype("int8")
+    return columns
+
+
+@pytest.fixture(scope="module")
+def exported(model, tmp_path_factory):
+    path = tmp_path_factory.mktemp("exported") / "model.pkl"
+    export_predict(model, path, features=FEATURES, ranked=False)
+    return pickle.loads(path.read_bytes())
+
+
+@pytest.mark.parametrize("kind", ["Int8", "digits", "scaled", "both", "beside integers"])
+def test_missing_values_are_the_middle_as_in_the_exported_function(model, exported, tmp_path, kind):
+    frame = live(as_kind(kind))
+    frame.to_parquet(tmp_path / "live.parquet")
+    with pytest.warns(UserWarning, match="taken as the middle") as caught:
+        found = silent(model, tmp_path / "live.parquet", features=FEATURES)
+    expected = exported(pd.read_parquet(tmp_path / "live.parquet"))
+    np.testing.assert_allclose(found["prediction"], expected["prediction"], rtol=1e-5)
+    numbers = np.arange(60.0)
+    numbers[[3, 7]] += (2 - numbers[[3, 7]] // 5 % 5) * 5  # whose second digit is 2 now
+    np.testing.assert_allclose(found["prediction"], numbers, rtol=1e-5)
+    [said] = [str(warning.message) for warning in caught if "middle" in str(warning.message)]
+    assert said == (
+        f"{tmp_path / 'live.parquet'}: 2 missing feature values in 2 of 60 rows, of 1 feature "
+        "(feature_001), taken as the middle"
+    )
+
+
+def test_what_is_missing_is_counted_by_values_rows_and_features(model, tmp_path):
+    columns = as_kind("digits")
+    columns[FEATURES[0]] = np.full(60, np.nan)  # a whole column
+    columns[FEATURES[5]] = [None] * 60
+    live(columns).to_parquet(tmp_path / "live.parquet", row_group_size=25)
+    with pytest.warns(UserWarning, match="122 missing feature values in 60 of 60 rows, of 3 ") as w:
+        silent(model, tmp_path / "live.parquet", features=FEATURES)
+    assert "(feature_000 and 2 more)" in str(w[-1].message)
+
+
+def test_the_scale_of_a_few_features_is_that_of_the_file(tmp_path):
+    chosen = [FEATURES[0], FEATURES[4]]  # the second digit of these rows is 0 or more, this one 0
+    columns = {name: np.minimum(values, 1) for name, values in as_kind("digits", ()).items()}
+    columns[FEATURES[9]] = np.full(60, 3.0)
+    frame = live(columns)
+    frame.to_parquet(tmp_path / "live.parquet")
+    few = model_of(np.eye(2, dtype="float32")[:, :1] * 4)
+    export_predict(few, tmp_path / "few.pkl", features=chosen, ranked=False)
+    function = pickle.loads((tmp_path / "few.pkl").read_bytes())
+    found = silent(few, tmp_path / "live.parquet", features=chosen)["prediction"]
+    np.testing.assert_allclose(found, np.minimum(np.arange(60) % 5, 1), rtol=1e-6)
+    np.testing.assert_allclose(function(frame)["prediction"], found, rtol=1e-6)
+
+
+NOT_DATA = {
+    "a DataFrame": lambda: live({}),
+    "a list": lambda: [["live.parquet"]],
+    "a dict": lambda: {"live": "live.parquet"},
+    "an int": lambda: 5,
+    "a NoneType": lambda: None,
+    "a bytes": lambda: b"live.parquet",
+    "a Table": lambda: numerai_table(20),
+}
+
+
+@pytest.mark.parametrize("kind", NOT_DATA)
+def test_what_is_no_data_is_named(model, kind):
+    with pytest.raises(
+        TypeError, match=rf"^data: found {kind}.*, expected a shard set or the path"
+    ):
+        silent(model, NOT_DATA[kind]())
+
+
+@pytest.mark.parametrize("address", ["s3://bucket/live.parquet", "file:///data/live.parquet"])
+def test_an_address_is_no_data(model, address):
+    with pytest.raises(NumeraiSequenceError, match=f"data: found the address '{address}'.*path"):
+        silent(model, address)
+
+
+def test_a_folder_of_parquet_files_is_no_data(model, tmp_path):
+    write_source(tmp_path / "live.parquet", rows=60)
+    with pytest.raises(NumeraiSequenceError, match=r"a folder of Parquet files.*write_shards\("):
+        silent(model, tmp_path)

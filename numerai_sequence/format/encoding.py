@@ -25,6 +25,7 @@ ENCODINGS = ("packed", "int8")
 DTYPES = ("float32", "float16", "int8")
 LARGEST = 4
 SCALE = 0.25  # 0..4 to Numerai's own 0..1
+MIDDLE = 2  # of 0..4: what Numerai writes for a feature that is missing in an era
 
 
 Bytes = npt.NDArray[np.uint8]
@@ -48,13 +49,15 @@ def value_dtype(encoding: str) -> str:
     return "uint8" if encoding == "packed" else "int8"
 
 
-def to_digits(values: npt.NDArray[Any]) -> tuple[Bytes, int | None]:
+def to_digits(values: npt.NDArray[Any], *, is_scaled: bool = True) -> tuple[Bytes, int | None]:
     """Turn one column of feature values, as Numerai has written them, into digits.
 
     Parameters
     ----------
     values : array, shape (rows,)
         Integers 0..4, or floats in {0, .25, .5, .75, 1}.
+    is_scaled : bool
+        False: floats are 0..4 too.
 
     Returns
     -------
@@ -68,7 +71,7 @@ def to_digits(values: npt.NDArray[Any]) -> tuple[Bytes, int | None]:
         wrong = digits > LARGEST if digits.max(initial=0) > LARGEST else None
     else:
         with np.errstate(over="ignore", invalid="ignore"):
-            scaled = values if values.dtype.kind in "iu" else values / SCALE
+            scaled = values / SCALE if is_scaled and values.dtype.kind == "f" else values
         wrong = ~((scaled >= 0) & (scaled <= LARGEST) & (scaled == np.floor(scaled)))
         digits = np.where(wrong, 0, scaled).astype(np.uint8)
     if wrong is None or not wrong.any():

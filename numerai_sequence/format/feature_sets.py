@@ -99,8 +99,10 @@ def with_feature_sets(manifest: Manifest, sets: FeatureSets | None) -> Manifest:
     return replace(manifest, feature_sets=whole, partial_sets=partial)
 
 
-def find_feature_sets(given: Path | None, source: Path) -> FeatureSets | None:
-    """Read the file given, or the features.json beside a Parquet source; None: there is none.
+def find_feature_sets(given: Path | None, *folders: Path) -> FeatureSets | None:
+    """Read the file given, or the features.json of the first of these folders that has one.
+
+    None: there is none.
 
     Raises
     ------
@@ -109,10 +111,11 @@ def find_feature_sets(given: Path | None, source: Path) -> FeatureSets | None:
     """
     if given is not None:
         return _read(given, "download Numerai's features.json again, or leave out features_json=")
-    beside = source.parent / FEATURES_JSON
-    if not beside.exists():
-        return None
-    return _read(beside, "repair or remove it, or name another with features_json=")
+    for folder in folders:
+        beside = folder / FEATURES_JSON
+        if beside.exists():
+            return _read(beside, "repair or remove it, or name another with features_json=")
+    return None
 
 
 def _read(path: Path, remedy: str) -> FeatureSets:

@@ -25,10 +25,11 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from ..checks import short, whole_number
+from ..checks import one_of, short, whole_number
 from .encoding import ENCODINGS, row_bytes, value_dtype
 
 VERSIONS = (1, 2)
+MISSING_FEATURE = ("error", "middle")
 MANIFEST = "manifest.json"
 META_COLUMNS = ("id", "era", "data_type")
 FEATURES = "features"
@@ -50,6 +51,7 @@ class WriteOptions:
     features: tuple[str, ...] | None = None
     targets: tuple[str, ...] | None = None
     seed: int = 0
+    missing_feature: str = "error"
 
     def __post_init__(self) -> None:
         # NumPy's numbers and strings become Python's, as JSON and the digest of a run need them.
@@ -64,6 +66,8 @@ class WriteOptions:
             raise ValueError(f"encoding: found {short(self.encoding)}, expected one of {ENCODINGS}")
         self._set("encoding", str(self.encoding))
         self._set("seed", whole_number("seed", self.seed, least=0))
+        one_of("missing_feature", self.missing_feature, MISSING_FEATURE)
+        self._set("missing_feature", str(self.missing_feature))
 
     def _set(self, name: str, value: int | str) -> None:
         object.__setattr__(self, name, value)  # for others it is frozen
@@ -71,13 +75,17 @@ class WriteOptions:
 
 @dataclass(frozen=True)
 class SourceFile:
-    """A Parquet file that rows came from; `checksum` is the SHA-256 of its bytes."""
+    """A Parquet file that rows came from; `checksum` is the SHA-256 of its bytes.
+
+    `filled` counts the missing feature values of these rows, which were written as the middle.
+    """
 
     path: str
     bytes: int
     mtime_ns: int
     rows: int
     checksum: str
+    filled: int = 0
 
 
 @dataclass(frozen=True)

@@ -64,6 +64,7 @@ def write_manifest(manifest: Manifest, path: Path) -> None:
         del document["patches"]
     if not manifest.target_alias:
         del document["target_alias"]
+    _leave_out_defaults(document)
     document["checksum"] = _checksum(document)
     # A line a key: with one a number, the feature sets would fill thousands.
     lines = [f"{json.dumps(key)}: {json.dumps(value)}" for key, value in document.items()]
@@ -71,6 +72,15 @@ def write_manifest(manifest: Manifest, path: Path) -> None:
         file.write("{\n" + ",\n".join(lines) + "\n}\n")
         file.flush()
         os.fsync(file.fileno())
+
+
+def _leave_out_defaults(document: dict[str, Any]) -> None:
+    """Leave out what has come later, where it says nothing: the text is what it always was."""
+    if document["options"]["missing_feature"] == WriteOptions.missing_feature:
+        del document["options"]["missing_feature"]
+    for source in document["sources"]:
+        if not source["filled"]:
+            del source["filled"]
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -258,6 +268,7 @@ def _source(source: Any) -> SourceFile:
         mtime_ns=as_whole(source["mtime_ns"]),
         rows=as_count(source["rows"]),
         checksum=as_text(source["checksum"]),
+        filled=as_count(source.get("filled", 0)),
     )
 
 

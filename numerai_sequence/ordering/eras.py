@@ -43,6 +43,11 @@ def era_number(era: str) -> int | None:
     return int(match.group(1)) if match else None
 
 
+def spell_era(number: int) -> str:
+    """Return the era of a number as Numerai writes it: 1 is ``"0001"``."""
+    return f"{number:04d}"
+
+
 def sort_eras(eras: Iterable[str]) -> list[str]:
     """Return the eras in the order of time; those that are no number come last."""
 

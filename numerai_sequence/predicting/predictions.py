@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
@@ -16,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from tqdm import tqdm
 
-from ..checks import names_in_order, whole_number
+from ..checks import file_paths, names_in_order, whole_number
 from ..errors import EraError, NumeraiSequenceError, OutOfMemoryError, OutputError
 from ..extras import load_extra
 from ..feeding.model_input import ModelInput
@@ -28,6 +29,7 @@ from ..reading.shards import PathLike, ShardSet, open_shards
 from ..scoring.forward import most_rows, predict_rows
 from ..scoring.models import Floats, name_columns, run_batch
 from ..writing.columns import choose_columns
+from ..writing.missing import find_missing
 from ..writing.source import Source
 from ..writing.writer import write
 from .fed import known_input, settle_input
@@ -40,6 +42,9 @@ else:
 
 _META_ROWS = 1 << 20
 _MAGIC = b"PAR1"
+_DATA = (
+    "a shard set or the path of a Parquet file; save a table as Parquet first, and give its path"
+)
 _REMEDY = "name those that it was trained on: features=sequence.features"
 
 
@@ -60,6 +65,9 @@ def predict(
     progress: bool = True,
 ) -> pd.DataFrame:
     """Predict every row of a shard set or a Parquet file, in bounded memory.
+
+    A feature value that is null or NaN counts as the middle, as in the function that
+    `export_predict` writes; a warning says how many there are.
 
     A Parquet file's features are written as a temporary shard set first, where Python's `tempfile`
     puts it (see ``TMPDIR``): a third of a byte a feature and row, and as much again meanwhile.
@@ -123,12 +131,14 @@ def predict(
         argument is wrong.
     SourceError
         The Parquet file cannot be used, or an id is there twice.
+    TypeError
+        `data` is something else, such as a frame.
     OutputError, OutOfMemoryError
         There is no room for the temporary shard set.
     NumeraiSequenceError
         Predictions are NaN.
     """
-    _check_data(data)
+    data = _check_data(data)
     if features is not None and not isinstance(features, str):
         features = names_in_order("features", features)
     chosen = {"eras": eras, "data_type": data_type}
@@ -152,15 +162,25 @@ def predict(
         return run.predict_shards(shards)
 
 
-def _check_data(data: Any) -> None:
-    expected = "expected a shard set or a path of a Parquet file"
-    if isinstance(data, pd.DataFrame):
-        raise TypeError(f"data: found a DataFrame, {expected}")
+def _check_data(data: Any) -> Any:
+    """Return a shard set, a path, or several."""
     if isinstance(data, NumeraiSequence):
         raise TypeError(
-            f"data: found a NumeraiSequence, {expected}; call predict(model, sequence.shards, "
-            "like=sequence, eras=sequence.eras)"
+            "data: found a NumeraiSequence, expected a shard set or the path of a Parquet file; "
+            "call predict(model, sequence.shards, like=sequence, eras=sequence.eras)"
         )
+    if isinstance(data, ShardSet):
+        return data
+    paths = file_paths("data", data, _DATA, NumeraiSequenceError)
+    return paths[0] if isinstance(data, (str, os.PathLike)) else paths
+
+
+def _warn_missing(shards: ShardSet, path: Path, features: Sequence[str]) -> None:
+    """Say of a Parquet file that has become a shard set how many values were filled in."""
+    if sum(source.filled for source in shards.manifest.sources):
+        with closing(Source(path)) as source:
+            missing = find_missing(source, features)
+        warnings.warn(f"{path}: {missing}, taken as the middle", stacklevel=4)
 
 
 @dataclass(frozen=True)
@@ -213,7 +233,9 @@ class _Run:
             meta = _read_meta(source)
             self._try_model(source.rows, fed)
         # One era a window: the least memory, and the order does not matter.
-        options = WriteOptions(num_shards=1, mix_eras=1, features=features, targets=())
+        options = WriteOptions(
+            num_shards=1, mix_eras=1, features=features, targets=(), missing_feature="middle"
+        )
         with _temporary_folder(path) as folder:
             written = write(
                 path,
@@ -221,10 +243,12 @@ class _Run:
                 options,
                 overwrite=False,
                 progress=self.progress,
+                says_filled=False,  # as it is said of the file, and once
                 feature_set=None,
                 features_json=None,
             )
             with open_shards(written) as shards:
+                _warn_missing(shards, path, features)
                 sequence = self._make_sequence(shards, fed)
                 places = pc.index_in(sequence.column("id"), value_set=meta["id"]).to_numpy()
                 names, values = self._predict(sequence, places)

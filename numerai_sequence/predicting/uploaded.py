@@ -199,8 +199,11 @@ def _is_scaled(frame: pd.DataFrame, features: list[str]) -> bool:
     """Say whether the values are 0..1, as of old, and not 0..4.
 
     pandas turns whole numbers of which some are missing into floats: among other columns of whole
-    numbers, or where one is more than 1, floats are 0..4 too.
+    numbers, or where one is more than 1, floats are 0..4 too. All features of the frame tell.
     """
+    numbers = frame.columns[[pd.api.types.is_numeric_dtype(kind) for kind in frame.dtypes]]
+    others = [name for name in numbers if str(name).startswith("feature")]
+    features = [*dict.fromkeys([*features, *others])]
     kinds = frame.dtypes[features]
     if any(pd.api.types.is_integer_dtype(kind) for kind in kinds):
         return False

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -24,7 +24,7 @@ import pyarrow as pa
 from ..checks import digest, file_paths, short
 from ..errors import CorruptShardError, ManifestError
 from ..format.encoding import Bytes, row_bytes
-from ..format.layout import MANIFEST, META_COLUMNS, Manifest
+from ..format.layout import MANIFEST, META_COLUMNS, Manifest, is_shard_name
 from ..format.manifest import read_manifest
 from ..ordering.eras import sort_eras
 from ..ordering.horizon import TARGET, EqualTargets
@@ -483,10 +483,10 @@ def open_shards(path: PathLike | Iterable[PathLike]) -> ShardSet:
     TypeError
         `path` is something else, such as a frame.
     """
-    files = file_paths("shards", path, _SHARDS)
+    files = file_paths("shards", path, _SHARDS, ManifestError)
     if not isinstance(path, (str, os.PathLike)):
         return _open_files(files)
-    text = os.fspath(path)
+    text = os.fspath(files[0])
     if os.path.isdir(text) or not (os.path.isfile(text) or glob.has_magic(text)):
         _check_no_parquet(files[0])
         return _open_folder(files[0])
@@ -498,12 +498,23 @@ class _ParquetError(ManifestError, TypeError):
 
 
 def _check_no_parquet(path: Path) -> None:
-    if _is_parquet(path):
+    if _is_parquet(path) or _holds_parquet(path):
+        what = "a folder of Parquet files" if path.is_dir() else "a Parquet file"
         raise _ParquetError(
-            f"{path}: a Parquet file, expected a shard set; write one first with "
+            f"{path}: {what}, expected a shard set; write one first with "
             f"write_shards({str(path)!r}, 'shards/'), which makes a folder with a {MANIFEST}",
             path=path,
         )
+
+
+def _holds_parquet(folder: Path) -> bool:
+    """Say whether a folder that is no shard set holds Parquet files, also partitioned ones."""
+    if not folder.is_dir() or (folder / MANIFEST).exists():
+        return False
+    found = chain.from_iterable(
+        folder.glob(f"{part}*.parquet") for part in ("", "*=*/", "*=*/*=*/")
+    )
+    return next(found, None) is not None
 
 
 def _is_parquet(path: Path) -> bool:
@@ -538,6 +549,8 @@ def _open_files(files: list[Path], *, is_glob: bool = False) -> ShardSet:
         raise ManifestError(f"found {found}; expected those of one shard set", found=len(folders))
     [folder] = folders
     _check_no_parquet(files[0])
+    if files[0].is_file() and not is_shard_name(files[0].name):
+        raise ManifestError(f"{files[0]}: not a shard file, expected {_SHARDS}", path=files[0])
     manifest = read_manifest(folder)
     known = {shard.file: shard for shard in manifest.shards}
     if len(set(files)) != len(files):

@@ -17,7 +17,7 @@ from typing import Any
 from ..checks import short
 from ..errors import OutputExistsError
 from ..format.encoding import row_bytes
-from ..format.layout import Manifest
+from ..format.layout import Manifest, WriteOptions
 from ..format.manifest import read_manifest
 from ..ordering.eras import sort_eras
 from ..ordering.horizon import describe_alias
@@ -29,7 +29,7 @@ from ..writing.plan import OTHER_BYTES, Plan, make_plan, name_run
 from ..writing.portions import InTurn, Work, fill_all, seal_all
 from ..writing.source import Source, open_sources
 from ..writing.steps import Steps
-from ..writing.writer import BLOCK_BYTES, count_eras, short_of_memory
+from ..writing.writer import BLOCK_BYTES, count_eras, say_filled, short_of_memory
 from .comparison import NOT_THE_SAME, WRITE_AGAIN, Comparison, with_patches
 from .moved import find_alias
 
@@ -106,6 +106,7 @@ def refresh_set(
     folder: Path,
     sources: Any,
     *,
+    missing_feature: str | None = None,
     dry_run: bool,
     progress: bool,
     show: Callable[[Refresh], object] | None = None,
@@ -118,6 +119,8 @@ def refresh_set(
         Of the set.
     sources : path or sequence of paths
         Each row is in one of them.
+    missing_feature : {"error", "middle"}, optional
+        Of the rows that are added; None: as the set was written.
     dry_run : bool
         Only find out what is to be done.
     progress : bool
@@ -152,7 +155,8 @@ def refresh_set(
         counts = [count_eras(source, progress) for source in opened]
         _check_eras(shards, opened, counts)
         comparison = _compare(shards, opened, progress)
-        plan = _plan_new(shards, opened, counts)
+        options = _options(shards.manifest, missing_feature)
+        plan = _plan_new(shards, opened, counts, options)
         alias = find_alias(shards, opened, set().union(*counts))
         found = _describe(shards, comparison, plan, alias)
         if show is not None:
@@ -166,10 +170,13 @@ def refresh_set(
                     )
                 manifest = replace(shards.manifest, target_alias=alias)
                 if found._has_values:
+                    manifest = replace(manifest, options=_noted(manifest, options, plan))
                     manifest = _add_eras(manifest, opened, plan, output, writing, progress)
                     patches = comparison.write(writing, output.generation())
                     manifest = with_patches(manifest, *patches)
                 output.commit(manifest)
+                if progress:
+                    say_filled(output, manifest.sources[len(shards.manifest.sources) :])
         elif not dry_run:
             output.tidy(keeps=False)
     return found
@@ -216,8 +223,23 @@ def _compare(shards: ShardSet, sources: Sequence[Source], progress: bool) -> Com
     return comparison
 
 
+def _options(manifest: Manifest, missing_feature: str | None) -> WriteOptions:
+    """Return the options of the rows that are added."""
+    if missing_feature is None:
+        return manifest.options
+    return replace(manifest.options, missing_feature=missing_feature)
+
+
+def _noted(manifest: Manifest, options: WriteOptions, plan: Plan | None) -> WriteOptions:
+    """Return the options of the set: once some rows may have been filled in, it says so."""
+    return options if plan and plan.fills_missing else manifest.options
+
+
 def _plan_new(
-    shards: ShardSet, sources: Sequence[Source], counts: Sequence[Counter[str]]
+    shards: ShardSet,
+    sources: Sequence[Source],
+    counts: Sequence[Counter[str]],
+    options: WriteOptions,
 ) -> Plan | None:
     """Plan the shard files of the eras that the set lacks; None: it lacks none."""
     manifest, known = shards.manifest, shards.era_rows
@@ -229,7 +251,7 @@ def _plan_new(
         new,
         manifest.features,
         manifest.targets,
-        manifest.options,
+        options,
         block_bytes=BLOCK_BYTES,
     )
     skipped = tuple(sorted(set().union(*counts).intersection(known)))

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from ..format.encoding import encode_block
 from ..format.layout import SourceFile
 from ..progress import progress_bar
 from .claim import claimed
+from .missing import fill_missing
 from .plan import Plan
 from .scratch import Scratch
 from .source import Chunk, Source
@@ -43,7 +45,7 @@ def fill_scratch(
     Returns
     -------
     SourceFile
-        With the checksum of all its bytes.
+        With the checksum of all its bytes, and how many missing feature values were filled in.
 
     Raises
     ------
@@ -61,8 +63,8 @@ def fill_scratch(
         stack.callback(stop.set)  # an error does not wait for it
         checksum = background.submit(source.file.checksum, stop)
         scratch.cut_meta(steps.done.meta_bytes)
-        _Filler(source, scratch, plan, steps).fill(progress)
-        return source.describe(checksum.result())
+        filled = _Filler(source, scratch, plan, steps).fill(progress)
+        return replace(source.describe(checksum.result()), filled=filled)
 
 
 class _Filler:
@@ -78,8 +80,10 @@ class _Filler:
             self._window_of |= dict.fromkeys(window.eras, number)
         # The rows whose features each window has so far.
         self._filled = np.zeros(len(plan.windows), np.int64)
+        self._missing = steps.done.filled
 
-    def fill(self, progress: bool) -> None:
+    def fill(self, progress: bool) -> int:
+        """Return how many missing feature values were filled in."""
         source = self._source
         chunks = list(enumerate(source.chunks(rows=self._plan.rows_per_chunk)))
         done = sum(self._rows_done(number, chunk) for number, chunk in chunks)
@@ -91,6 +95,7 @@ class _Filler:
                 self._add_meta(number, chunk)
                 for rows in self._add_features(number, chunk, encode_behind):
                     bar.update(chunk.first_row + rows - bar.n)
+        return self._missing
 
     def _rows_done(self, number: int, chunk: Chunk) -> int:
         """Return how many rows the blocks of a chunk that are done amount to."""
@@ -132,11 +137,17 @@ class _Filler:
         self, number: int, chunk: Chunk, place: int, table: pa.Table, placement: Placement
     ) -> None:
         block = self._plan.blocks[place]
+        filled = 0
+        if self._plan.fills_missing:
+            table, is_missing = fill_missing(table, self._source.scale)
+            rows_of = map(placement.arrange, is_missing.values())
+            filled = sum(int(np.count_nonzero(rows)) for rows in rows_of)
+            self._missing += filled
         columns = [self._source.digits(table, name, chunk) for name in table.column_names]
         rows = placement.arrange(encode_block(columns, block))
         for part in placement.parts:
             self._scratch.add_features(part.window, part.row, block, rows[part.start : part.stop])
-        self._steps.add_block(number, place)
+        self._steps.add_block(number, place, filled)
 
     def _place(self, eras: pa.ChunkedArray, filled: npt.NDArray[np.int64]) -> Placement:
         try:

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from ..errors import SourceError, is_out_of_memory
 from ..format.layout import file_checksum
+from .company import Company
 
 _BATCH_ROWS = 1 << 16
 
@@ -22,12 +23,19 @@ _BATCH_ROWS = 1 << 16
 class Parquet:
     """One Parquet file that is open, and watched for changes.
 
+    Parameters
+    ----------
+    path : path
+    company : Company, optional
+        The files among which this one may have to rest.
+
     Attributes
     ----------
     path : path
     status : os.stat_result
         As the file was when it was opened.
-    metadata : pyarrow.parquet.FileMetaData
+    group_rows : tuple of int
+        The rows of each row group.
     schema : pyarrow.Schema
     names : list of str
         Of the columns.
@@ -38,21 +46,45 @@ class Parquet:
         The file cannot be read.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, company: Company | None = None) -> None:
         self.path = path
+        self.company = company or Company()
+        self._file: pq.ParquetFile | None = None
         remedy = "expected one Parquet file; name another, or download it again"
+        if path.suffix.lower() in (".csv", ".gz", ".zip"):
+            remedy = "expected a Parquet file; convert it with pandas: read_csv, then to_parquet"
         with self._reading("cannot be read as Parquet", remedy=remedy):
             # Before it is opened: what is put in its place from now on is another file.
             self.status = os.stat(path)
-            # Made absolute, as a name such as "train:v5.parquet" passes for an address.
-            # Most writers give pages no checksum; where there is one, it costs 3% of the reading.
-            self._file = pq.ParquetFile(os.path.abspath(path), page_checksum_verification=True)
-            self.schema: pa.Schema = self._file.schema_arrow
-            self.names: list[str] = self.schema.names
-        self.metadata: Any = self._file.metadata
+            file = self._open()
+            self.schema: pa.Schema = self.company.schema(file.schema_arrow)
+            self.names: list[str] = self.company.shared("names", self.schema.names)
+        groups = range(file.metadata.num_row_groups)
+        self.group_rows = tuple(file.metadata.row_group(group).num_rows for group in groups)
+
+    @property
+    def metadata(self) -> Any:
+        """What the file says of itself."""
+        with self._reading("cannot be read"):
+            return self._open().metadata
+
+    def rest(self) -> None:
+        """Close the file until it is read again; a read that is going on ends first."""
+        self._file = None
 
     def close(self) -> None:
-        self._file.close()
+        if self._file is not None:
+            self._file.close()
+
+    def _open(self) -> Any:
+        if self._file is None:
+            self.check_unchanged()  # of a file that rested
+            # Made absolute, as a name such as "train:v5.parquet" passes for an address.
+            # Most writers give pages no checksum; where there is one, it costs 3% of the reading.
+            path = os.path.abspath(self.path)
+            self._file = pq.ParquetFile(path, page_checksum_verification=True)
+            self.company.enter(self)
+        return self._file
 
     def error(self, what: str, *, column: str | None = None, row: int | None = None) -> SourceError:
         """Return a `SourceError` that says where."""
@@ -64,7 +96,7 @@ class Parquet:
     def read(self, groups: Sequence[int], names: Sequence[str]) -> pa.Table:
         """Read columns of some row groups."""
         with self._locating(groups, names):
-            table = self._file.read_row_groups(list(groups), columns=list(names))
+            table = self._open().read_row_groups(list(groups), columns=list(names))
             self._check_rows(table.num_rows, groups)
         return table.select(names)  # "a.b" also stands for the b of a struct a
 
@@ -72,7 +104,7 @@ class Parquet:
         """Read columns of some row groups, some rows at a time."""
         rows = 0
         with self._locating(groups, names):
-            for batch in self._file.iter_batches(
+            for batch in self._open().iter_batches(
                 _BATCH_ROWS, row_groups=list(groups), columns=list(names)
             ):
                 yield pa.Table.from_batches([batch])
@@ -109,7 +141,7 @@ class Parquet:
 
     def _check_rows(self, found: int, groups: Sequence[int]) -> None:
         # Of a column whose pages end too early, Arrow returns fewer values, and no error.
-        expected = sum(self.metadata.row_group(group).num_rows for group in groups)
+        expected = sum(self.group_rows[group] for group in groups)
         if found != expected:
             raise pa.ArrowInvalid(f"found {found} rows, expected {expected}")
 
@@ -128,7 +160,7 @@ class Parquet:
 
     def _try(self, group: int, name: str) -> None:
         with self._reading(f"row group {group} cannot be read", name):
-            table = self._file.read_row_group(group, columns=[name])
+            table = self._open().read_row_group(group, columns=[name])
             self._check_rows(table.num_rows, [group])
 
     @contextmanager

@@ -36,6 +36,8 @@ class Plan:
         Eras that are in no window: their rows are left out.
     rows_per_chunk : int
         Which are read together.
+    fills_missing : bool
+        A missing feature value is written as the middle.
     """
 
     features: tuple[str, ...]
@@ -45,6 +47,7 @@ class Plan:
     blocks: tuple[Block, ...]
     rows_per_chunk: int
     skipped: tuple[str, ...] = ()
+    fills_missing: bool = False
 
     def windows_of(self, shard: int) -> list[int]:
         """Return which windows a shard file is made of."""
@@ -103,6 +106,7 @@ def make_plan(
         tuple(tuple(sum(rows[era] for era in w.eras) for w in windows) for rows in era_rows),
         tuple(cut_blocks("packed", len(features), features_per_block=features_per_block)),
         rows_per_chunk,
+        fills_missing=options.missing_feature == "middle",
     )
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +19,20 @@ import pyarrow.compute as pc
 import pyarrow.types as pt
 
 from ..errors import SourceError, close_matches
-from ..format.encoding import Bytes, to_digits
+from ..format.encoding import Bytes
 from ..format.layout import META_COLUMNS, SourceFile
+from ..ordering.eras import spell_era
 from ..ordering.horizon import TARGET
+from .company import Company
+from .digits import FEATURE_VALUES, read_digits
+from .folders import find_files
+from .kinds import is_era, is_number_or_null, is_string, value_bytes
 from .parquet import Parquet
+from .partitions import partition_values
+from .scale import Scale, find_scale
+from .tournaments import check_tournament
 
 FEATURE_PREFIX = "feature"
-# The type null is what pandas makes of objects that are all None.
-_STRINGS = [pa.string(), pa.large_string(), pa.null()]
-if hasattr(pa, "string_view"):
-    _STRINGS.append(pa.string_view())  # since pyarrow 16; as polars writes them
-_FEATURE_VALUES = "one of 0, 1, 2, 3, 4 (integers) or 0, .25, .5, .75, 1 (floats)"
 
 
 @dataclass(frozen=True)
@@ -45,7 +50,10 @@ class Source:
     Parameters
     ----------
     path : path
-        The ids are in a string column ``id``, or else in the file's one pandas index.
+        The ids are in a string column ``id``, or else in the file's one pandas index. The era and
+        the data type may be in the names of its folders instead: ``era=0001/part-0.parquet``.
+    company : Company, optional
+        The sources among which the file may have to rest.
 
     Attributes
     ----------
@@ -61,26 +69,38 @@ class Source:
         The file cannot be read, or lacks a column, or a column has a type that is of no use.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, company: Company | None = None) -> None:
         self.path = path
-        self.file = Parquet(path)
+        self.file = Parquet(path, company)
         self.error = self.file.error
         self._schema, names = self.file.schema, self.file.names
-        self._types = {field.name: field.type for field in self._schema}
+        # Files of one folder have the same columns: memory holds their names once.
+        share = self.file.company.shared
+        self._types = share("types", {field.name: field.type for field in self._schema})
         twice = [name for name in names if self._schema.get_all_field_indices(name)[1:]]
         if twice:
             what = "found two columns of this name, expected one; rename or leave out the other"
             raise self.error(what, column=twice[0])
-        self.rows: int = self.file.metadata.num_rows
+        check_tournament(self.file)
+        self.rows = sum(self.file.group_rows)
+        self._given = partition_values(path, names)
         self.id_name = self._find_id()
         columns = [name for name in names if name != self.id_name]
-        self.features = tuple(name for name in columns if name.startswith(FEATURE_PREFIX))
-        self.targets = tuple(name for name in columns if name.startswith(TARGET))
+        self.features = share("features", _starting(columns, FEATURE_PREFIX))
+        self.targets = share("targets", _starting(columns, TARGET))
         taken = {*self.features, *META_COLUMNS, self.id_name}
-        self.others = tuple(name for name in names if name not in taken)
-        self._require("era", _is_string, "strings")
+        self.others = share("others", tuple(name for name in names if name not in taken))
+        if "era" not in self._given:
+            self._require("era", is_era, "strings or whole numbers")
+        elif self._given["era"] is None:
+            raise self.error("its folder has no era; expected one such as era=0001", column="era")
         if "data_type" in names:
-            self._require("data_type", _is_string, "strings")
+            self._require("data_type", is_string, "strings")
+
+    @cached_property
+    def scale(self) -> Scale:
+        """How the file writes features as floats; it may have to be read for that."""
+        return find_scale(self.file, {name: self._types[name] for name in self.features})
 
     def close(self) -> None:
         self.file.close()
@@ -105,25 +125,26 @@ class Source:
     ) -> None:
         """Raise a `SourceError` where one of these columns is missing or not a number."""
         for name in features:
-            self._require(name, _is_number, _FEATURE_VALUES, f", or {remedy.format('features')}")
+            self._require(
+                name, is_number_or_null, FEATURE_VALUES, f", or {remedy.format('features')}"
+            )
         for name in targets:
-            self._require(name, _is_number_or_null, "numbers", f", or {remedy.format('targets')}")
+            self._require(name, is_number_or_null, "numbers", f", or {remedy.format('targets')}")
 
     def has_numbers(self, name: str) -> bool:
         """Return whether a column is there and may be written as a target."""
-        return name in self._types and _is_number_or_null(self._types[name])
+        return name in self._types and is_number_or_null(self._types[name])
 
     def bytes_per_row(self, features: Iterable[str]) -> int:
         """Return the bytes that one row of these columns takes when it is decoded."""
-        return sum(_value_bytes(self._types[name]) for name in features)
+        return sum(value_bytes(self._types[name]) for name in features)
 
     def chunks(self, *, rows: int) -> list[Chunk]:
         """Cut the file into chunks of at most `rows` rows, or of one row group."""
         chunks: list[Chunk] = []
         groups: list[int] = []
         first, held = 0, 0
-        for group in range(self.file.metadata.num_row_groups):
-            size = self.file.metadata.row_group(group).num_rows
+        for group, size in enumerate(self.file.group_rows):
             if not size:
                 continue
             if groups and held + size > rows:
@@ -147,16 +168,16 @@ class Source:
         SourceError
             Naming the file, the column and the row of the first value that cannot be kept.
         """
-        names = [self.id_name, "era", *targets]
-        names += ["data_type"] if "data_type" in self._schema.names else []
+        meta = [name for name in META_COLUMNS[1:] if name in self._types]
+        names = [self.id_name, *meta, *targets]
         first_row = chunk.first_row
         for table in self.file.iterate(chunk.groups, names):
             columns: dict[str, Any] = {
                 "id": self._strings(table, self.id_name, first_row, "an id"),
-                "era": self._strings(table, "era", first_row, "an era"),
+                "era": self._eras(table, first_row),
                 "data_type": self._strings(table, "data_type", first_row)
-                if "data_type" in names
-                else pa.nulls(table.num_rows, pa.string()),
+                if "data_type" in meta
+                else _repeated(self._given.get("data_type"), table.num_rows),
             }
             for name in targets:
                 columns[name] = self._floats(table, name, first_row)
@@ -178,9 +199,9 @@ class Source:
 
     def read_eras(self, chunk: Chunk) -> pa.ChunkedArray:
         """Read a chunk's eras, as strings without nulls."""
-        return self._strings(
-            self.file.read(chunk.groups, ["era"]), "era", chunk.first_row, "an era"
-        )
+        if "era" in self._given:
+            return _repeated(self._given["era"], chunk.rows)
+        return self._eras(self.file.read(chunk.groups, ["era"]), chunk.first_row)
 
     def read_features(self, chunk: Chunk, names: Sequence[str]) -> pa.Table:
         """Read columns of a chunk as they are in the file, for `digits`."""
@@ -194,19 +215,7 @@ class Source:
         SourceError
             Naming the file, the column and the row of the first value that is none of these.
         """
-        column = table[name]
-        if column.null_count:
-            row = pc.index(column.is_null(), True).as_py()
-            raise self._wrong_value("null", name, chunk.first_row + row)
-        values = column.to_numpy()
-        digits, invalid = to_digits(values)
-        if invalid is not None:
-            raise self._wrong_value(values[invalid], name, chunk.first_row + invalid)
-        return digits
-
-    def _wrong_value(self, found: object, column: str, row: int) -> SourceError:
-        what = f"found {found}, expected {_FEATURE_VALUES}; repair or leave out this feature"
-        return self.error(what, column=column, row=row)
+        return read_digits(self.file, self.scale, table[name], name, chunk.first_row)
 
     def _find_id(self) -> str:
         index = self._index_columns()
@@ -214,7 +223,7 @@ class Source:
         if not isinstance(name, str) or name not in self._types or name in META_COLUMNS[1:]:
             what = "missing; expected row ids in a column of this name, or in the one pandas index"
             raise self.error(f"{what}; add the column, or make the ids the index", column="id")
-        self._require(name, _is_string, "strings")
+        self._require(name, is_string, "strings")
         return name
 
     def _index_columns(self) -> list[Any]:
@@ -249,6 +258,26 @@ class Source:
             raise self.error(what, column=name, row=row) from error
         return column
 
+    def _eras(self, table: pa.Table, first_row: int) -> pa.ChunkedArray:
+        """Return the eras as strings without nulls; numbers are spelled as Numerai does."""
+        if "era" in self._given:
+            return _repeated(self._given["era"], table.num_rows)
+        column = table["era"]
+        if is_string(column.type):
+            return self._strings(table, "era", first_row, "an era")
+        if pt.is_dictionary(column.type):
+            column = column.cast(column.type.value_type)
+        spelled = [_spelled(number) for number in pc.unique(column).to_pylist()]
+        codes = pc.index_in(column, value_set=pc.unique(column))
+        eras = pa.chunked_array([pa.array(spelled, pa.string()).take(codes.combine_chunks())])
+        if eras.null_count:
+            row = pc.index(eras.is_null(), True).as_py()
+            found = "null" if column.is_null()[row].as_py() else column[row]
+            what = f"found {found}, expected an era: a whole number of at least 0, or text"
+            what += "; repair it, or leave out the row"
+            raise self.error(what, column="era", row=first_row + row)
+        return eras
+
     def _floats(self, table: pa.Table, name: str, first_row: int) -> pa.ChunkedArray:
         """Return a column of numbers as float32 without nulls or infinities."""
         values = _as_float32(table[name])
@@ -262,15 +291,17 @@ class Source:
 
 @contextmanager
 def open_sources(sources: Any) -> Iterator[list[Source]]:
-    """Open one Parquet path, or several, and close them at the end.
+    """Open the Parquet files of one path, or of several, and close them at the end.
 
     Where one of them is found wrong meanwhile, and has been changed, the error says so.
     """
-    paths = [sources] if isinstance(sources, (str, os.PathLike)) else list(sources)
+    given = [sources] if isinstance(sources, (str, os.PathLike)) else list(sources)
+    paths = find_files(map(Path, given))
     if not paths:
         raise ValueError("sources: found none, expected at least one Parquet file")
+    company = Company()
     with ExitStack() as stack:
-        opened = [stack.enter_context(closing(Source(Path(path)))) for path in paths]
+        opened = [stack.enter_context(closing(Source(path, company))) for path in paths]
         try:
             yield opened
         except SourceError:
@@ -283,18 +314,19 @@ def _as_float32(column: pa.ChunkedArray) -> pa.ChunkedArray:
     return column.cast(pa.float32(), safe=False).fill_null(float("nan"))
 
 
-def _is_string(found: pa.DataType) -> bool:
-    if pt.is_dictionary(found):
-        return _is_string(found.value_type)
-    return found in _STRINGS
+def _starting(names: Sequence[str], prefix: str) -> tuple[str, ...]:
+    return tuple(name for name in names if name.startswith(prefix))
 
 
-def _is_number_or_null(found: pa.DataType) -> bool:
-    return _is_number(found) or bool(pt.is_null(found))
+def _repeated(value: str | None, rows: int) -> pa.ChunkedArray:
+    return pa.chunked_array([pa.repeat(pa.scalar(value, pa.string()), rows)])
 
 
-def _is_number(found: pa.DataType) -> bool:
-    return bool(pt.is_integer(found) or pt.is_floating(found))
+def _spelled(number: float | None) -> str | None:
+    """Return an era that is a number as text; None: it is no whole number."""
+    if number is None or not math.isfinite(number) or number < 0 or number != int(number):
+        return None
+    return spell_era(int(number))
 
 
 def _first_broken(strings: pa.ChunkedArray) -> int:
@@ -305,7 +337,3 @@ def _first_broken(strings: pa.ChunkedArray) -> int:
         except UnicodeDecodeError:
             return row
     return 0
-
-
-def _value_bytes(found: pa.DataType) -> int:
-    return max(1, int(found.bit_width) // 8)

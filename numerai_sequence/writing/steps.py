@@ -41,6 +41,8 @@ class Done:
         Those that are wholly in scratch.
     shards : dict of int to Shard
         Those that are sealed.
+    filled : int
+        The missing values of the blocks that were filled in.
     """
 
     meta: set[int] = field(default_factory=set)
@@ -48,6 +50,7 @@ class Done:
     blocks: set[tuple[int, int]] = field(default_factory=set)
     sources: dict[int, SourceFile] = field(default_factory=dict)
     shards: dict[int, Shard] = field(default_factory=dict)
+    filled: int = 0
 
     def add(self, step: dict[str, Any]) -> None:
         """Count in a line of the notes; a KeyError or TypeError says that it is none."""
@@ -56,6 +59,7 @@ class Done:
             self.meta.add(step["chunk"])
         elif step["done"] == "block":
             self.blocks.add((step["chunk"], step["block"]))
+            self.filled += int(step.get("filled", 0))
         elif step["done"] == "source":
             self.sources[step["source"]] = SourceFile(**step["described"])
         else:
@@ -114,9 +118,10 @@ class Steps:
         """Note that a chunk's other columns are in scratch, and how long its files are now."""
         self._write({"done": "meta", "chunk": chunk, "bytes": sizes})
 
-    def add_block(self, chunk: int, block: int) -> None:
-        """Note that a block of a chunk's features is in scratch."""
-        self._write({"done": "block", "chunk": chunk, "block": block})
+    def add_block(self, chunk: int, block: int, filled: int = 0) -> None:
+        """Note that a block of a chunk's features is in scratch, with so many values filled in."""
+        more = {"filled": filled} if filled else {}
+        self._write({"done": "block", "chunk": chunk, "block": block, **more})
 
     def add_source(self, number: int, source: SourceFile) -> None:
         """Note that a source is wholly in scratch."""

@@ -9,9 +9,10 @@ a whole row group. What is done is noted, and a run goes on from where one like 
 
 from __future__ import annotations
 
+import os
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Executor
 from contextlib import contextmanager
 from dataclasses import replace
@@ -27,7 +28,7 @@ from ..format.feature_sets import (
     find_feature_sets,
     with_feature_sets,
 )
-from ..format.layout import Manifest, WriteOptions
+from ..format.layout import Manifest, SourceFile, WriteOptions
 from ..progress import progress_bar
 from .alias import compare_sources
 from .batches import count_values
@@ -52,6 +53,7 @@ def write(
     overwrite: bool,
     progress: bool,
     executor: Executor | None = None,
+    says_filled: bool = True,
 ) -> Path:
     """Write a shard set, or find that it is already there.
 
@@ -74,6 +76,8 @@ def write(
         Show a progress bar on stderr.
     executor : Executor, optional
         Does the sources, and then the shard files, many at a time.
+    says_filled : bool
+        With `progress`, say how many missing feature values were filled in.
 
     Returns
     -------
@@ -87,15 +91,22 @@ def write(
     output = Output(out)
     with short_of_memory(output), open_sources(sources) as opened:
         first = opened[0]
-        sets = find_feature_sets(features_json, first.path)
+        sets = find_feature_sets(features_json, first.path.parent, *_folders(sources))
         if feature_set is not None:
             features = choose_set(feature_set, sets, first.features, str(first.path))
             options = replace(options, features=features)
         if output.prepare(opened, options, overwrite=overwrite) or not _write_set(
-            opened, output, options, sets, overwrite, progress, executor
+            opened, output, options, sets, overwrite, progress, executor, says_filled
         ):
             output.update(sets)
     return out
+
+
+def _folders(sources: Any) -> list[Path]:
+    """Return where the features.json of a folder of sources may be: in it, or beside it."""
+    given = [sources] if isinstance(sources, (str, os.PathLike)) else list(sources)
+    first = Path(given[0])
+    return [first, first.parent] if first.is_dir() else []
 
 
 @contextmanager
@@ -122,6 +133,7 @@ def _write_set(
     overwrite: bool,
     progress: bool,
     executor: Executor | None,
+    says_filled: bool,
 ) -> bool:
     """Write a set; return False if another process has just written it."""
     features, targets = choose_columns(sources, options.features, options.targets)
@@ -150,7 +162,17 @@ def _write_set(
             options.encoding, features, targets, options, files, shards, target_alias=alias
         )
         output.commit(with_feature_sets(manifest, feature_sets))
+    if progress and says_filled:
+        say_filled(output, files)
     return True
+
+
+def say_filled(output: Output, files: Iterable[SourceFile]) -> None:
+    """Say on stderr how many missing feature values of these files were filled in, if any."""
+    filled = sum(file.filled for file in files)
+    if filled:
+        what = f"{filled:,} missing feature values are written as the middle"
+        tqdm.write(f"{output.folder}: {what}", file=sys.stderr)
 
 
 def count_eras(source: Source, progress: bool) -> Counter[str]:

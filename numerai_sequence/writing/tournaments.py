@@ -1,0 +1,24 @@
+"""Tournaments: a file of Numerai's other tournaments is told by its columns."""
+
+from __future__ import annotations
+
+from .parquet import Parquet
+
+# Their rows are stocks or coins at a date; those of the Classic tournament have an id and an era.
+_SIGNALS = ("numerai_ticker", "bloomberg_ticker", "composite_figi", "friday_date")
+
+
+def check_tournament(file: Parquet) -> None:
+    """Raise a `SourceError` where a file is one of Numerai Signals or Numerai Crypto."""
+    if "era" in file.names:
+        return
+    found = [name for name in _SIGNALS if name in file.names]
+    name = "Signals" if found else "Crypto"
+    if not found and {"symbol", "date"} <= set(file.names):
+        found = ["symbol"]
+    if found:
+        raise file.error(
+            f"a file of Numerai {name}, which has no era; expected one of the Classic tournament, "
+            "such as train.parquet: files of Signals and Crypto are not read",
+            column=found[0],
+        )
