@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Callable
 from concurrent.futures import Executor
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 
 import click
 
-from . import ShardSet, __version__, open_shards, write_shards
+from . import ShardSet, __version__, open_shards
 from .batching.orders import BATCH_BY
 from .batching.targets import POLICIES
 from .errors import NumeraiSequenceError
@@ -20,8 +21,11 @@ from .format.encoding import DTYPES, ENCODINGS
 from .ordering.horizon import TARGET, describe_alias
 from .reading.memory import decide, parse_bytes
 from .refreshing.refresh import refresh_set
+from .refreshing.sync import sync
 from .tasks import ray_at
 from .training.network import LOSSES
+from .writing.asked import writer_arguments
+from .writing.writer import write
 
 _QUIET = click.option("--quiet", is_flag=True, help="Show no progress bars.")
 _RAY = click.option(
@@ -36,6 +40,61 @@ _BATCH_BY = click.option(
     help="Run the model on batches of rows, or on whole eras.  [default: as it was trained; era "
     "where its predictions depend on the other rows of a batch]",
 )
+
+
+# The options of shard and sync, in this order.
+_WRITING = (
+    click.argument("sources", metavar="SOURCE...", nargs=-1, required=True),
+    click.option("--out", required=True, metavar="DIR", help="The folder to write the set to."),
+    click.option(
+        "--num-shards",
+        type=click.IntRange(min=1),
+        default=16,
+        show_default=True,
+        help="Shard files; era e goes to shard e mod this.",
+    ),
+    click.option(
+        "--encoding",
+        type=click.Choice(ENCODINGS),
+        default="packed",
+        show_default=True,
+        help="Three features a byte, or one.",
+    ),
+    click.option(
+        "--mix-eras",
+        type=click.IntRange(min=1),
+        default=None,
+        help="Eras whose rows are mixed with each other.  [default: as many as fit into 256 MB]",
+    ),
+    click.option(
+        "--feature", "features", multiple=True, help="Write this feature only; repeatable."
+    ),
+    click.option("--features", "feature_set", metavar="NAME", help="Write this feature set only."),
+    click.option(
+        "--features-json",
+        metavar="FILE",
+        help="Numerai's feature sets.  [default: features.json beside the first source]",
+    ),
+    click.option(
+        "--target",
+        "targets",
+        multiple=True,
+        help="Write this target, or column of other numbers, only; repeatable.",
+    ),
+    click.option(
+        "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the mixing."
+    ),
+    click.option("--overwrite", is_flag=True, help="Replace what is in the folder."),
+    _RAY,
+    _QUIET,
+)
+
+
+def _writing(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the arguments of `write_shards`."""
+    for option in reversed(_WRITING):
+        command = option(command)
+    return command
 
 
 class _Commands(click.Group):
@@ -59,75 +118,39 @@ def main() -> None:
 
 
 @main.command()
-@click.argument("sources", metavar="SOURCE...", nargs=-1, required=True)
-@click.option("--out", required=True, metavar="DIR", help="The folder to write the set to.")
-@click.option(
-    "--num-shards",
-    type=click.IntRange(min=1),
-    default=16,
-    show_default=True,
-    help="Shard files; era e goes to shard e mod this.",
-)
-@click.option(
-    "--encoding",
-    type=click.Choice(ENCODINGS),
-    default="packed",
-    show_default=True,
-    help="Three features a byte, or one.",
-)
-@click.option(
-    "--mix-eras",
-    type=click.IntRange(min=1),
-    default=None,
-    help="Eras whose rows are mixed with each other.  [default: as many as fit into 256 MB]",
-)
-@click.option("--feature", "features", multiple=True, help="Write this feature only; repeatable.")
-@click.option("--features", "feature_set", metavar="NAME", help="Write this feature set only.")
-@click.option(
-    "--features-json",
-    metavar="FILE",
-    help="Numerai's feature sets.  [default: features.json beside the first source]",
-)
-@click.option(
-    "--target",
-    "targets",
-    multiple=True,
-    help="Write this target, or column of other numbers, only; repeatable.",
-)
-@click.option(
-    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the mixing."
-)
-@click.option("--overwrite", is_flag=True, help="Replace what is in the folder.")
-@_RAY
-@_QUIET
-def shard(
-    sources: tuple[str, ...],
-    out: str,
-    features: tuple[str, ...],
-    feature_set: str | None,
-    targets: tuple[str, ...],
-    ray_address: str | None,
-    quiet: bool,
-    **options: Any,
-) -> None:
+@_writing
+def shard(out: str, ray_address: str | None, quiet: bool, **options: Any) -> None:
     """Write one shard set from one or more Parquet files.
 
     A set that was written from the same files with the same options is left as it is, but that it
     learns of feature sets that are new.
     """
-    if features and feature_set is not None:
-        raise click.UsageError("--feature and --features: choose one of them")
+    arguments = _writer_arguments(out=out, **options)
     with _tasks_at(ray_address) as executor:
-        shards = write_shards(
-            sources,
-            out,
-            features=feature_set if feature_set is not None else features or None,
-            targets=targets or None,
-            progress=not quiet,
-            executor=executor,
-            **options,
-        )
-    click.echo(_describe(shards))
+        write(**arguments, progress=not quiet, executor=executor)
+    _echo_set(out)
+
+
+@main.command("sync")
+@_writing
+@click.option("--dry-run", is_flag=True, help="Only show what would be done.")
+def sync_command(
+    out: str, ray_address: str | None, quiet: bool, dry_run: bool, **options: Any
+) -> None:
+    """Create a shard set from Parquet files, or bring it up to date.
+
+    Give the same command every time: it writes the set where there is none, and otherwise adds new
+    eras, fills in targets and corrects those that have changed. It says which. After an
+    interruption, the same command continues.
+    """
+    arguments = _writer_arguments(out=out, **options)
+    with _tasks_at(None if dry_run else ray_address) as executor:
+        done = sync(**arguments, progress=not quiet, dry_run=dry_run, executor=executor)
+    click.echo(done)
+    if dry_run:
+        click.echo("nothing is written (--dry-run)")
+    else:
+        _echo_set(out)
 
 
 @main.command()
@@ -423,6 +446,20 @@ def demo(train: str | None, out: str | None, **options: Any) -> None:
     click.echo(
         f"\nAll of it is in {out}" if out else "\nNothing is kept; --out DIR keeps all of it"
     )
+
+
+def _writer_arguments(
+    *, features: tuple[str, ...], feature_set: str | None, targets: tuple[str, ...], **options: Any
+) -> dict[str, Any]:
+    if features and feature_set is not None:
+        raise click.UsageError("--feature and --features: choose one of them")
+    chosen = feature_set if feature_set is not None else features or None
+    return writer_arguments(features=chosen, targets=targets or None, **options)
+
+
+def _echo_set(folder: str) -> None:
+    with open_shards(folder) as shards:
+        click.echo(_describe(shards))
 
 
 def _before_tensorflow() -> None:

@@ -22,11 +22,11 @@ STAGES = [
     ("format", "layout versions manifest feature_sets flatbuffer ipc"),
     (
         "writing",
-        """steps claim scratch parquet source alias columns ids difference output windows plan
-        filler batches portions writer""",
+        """steps claim scratch parquet source alias columns ids windows plan filler batches newer
+        difference output portions writer asked""",
     ),
     ("reading", "memory guard opened checking mapped paging contents values rows shards selection"),
-    ("refreshing", "comparison moved refresh"),
+    ("refreshing", "comparison again moved refresh sync"),
     ("batching", "orders groups reading passes readers targets"),
     (
         "feeding",

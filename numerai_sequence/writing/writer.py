@@ -10,7 +10,6 @@ a whole row group. What is done is noted, and a run goes on from where one like 
 from __future__ import annotations
 
 import sys
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
 from contextlib import contextmanager
@@ -28,11 +27,10 @@ from ..format.feature_sets import (
     with_feature_sets,
 )
 from ..format.layout import Manifest, WriteOptions
-from ..progress import progress_bar
 from .alias import compare_sources
-from .batches import count_values
 from .columns import choose_columns
 from .ids import check_eras
+from .newer import count_eras
 from .output import Output
 from .plan import make_plan, name_run
 from .portions import AtOnce, InTurn, Portions, Work, fill_all, seal_all
@@ -151,13 +149,3 @@ def _write_set(
         )
         output.commit(with_feature_sets(manifest, feature_sets))
     return True
-
-
-def count_eras(source: Source, progress: bool) -> Counter[str]:
-    """Return the rows of each era."""
-    counts: Counter[str] = Counter()
-    with progress_bar(source.rows, f"eras of {source.path.name}", progress) as bar:
-        for chunk in source.chunks(rows=1 << 20):
-            counts.update(count_values(source.read_eras(chunk)))
-            bar.update(chunk.rows)
-    return counts
