@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Callable
 from concurrent.futures import Executor
@@ -19,9 +18,11 @@ from .errors import NumeraiSequenceError
 from .files import explained
 from .format.encoding import DTYPES, ENCODINGS
 from .ordering.horizon import TARGET, describe_alias
+from .ordering.splits import is_ambiguous
 from .reading.memory import decide, parse_bytes
 from .refreshing.refresh import refresh_set
 from .refreshing.sync import sync
+from .screen import without_logs
 from .tasks import ray_at
 from .training.network import LOSSES
 from .writing.asked import writer_arguments
@@ -216,7 +217,8 @@ def verify(folder: str, quiet: bool) -> None:
     default="0.2",
     show_default=True,
     metavar="SHARE|ERAS",
-    help="The share of the newest eras to validate on, with a point in it, or which eras.",
+    help="Share of the newest eras to validate on, such as 0.2, or eras, such as 0575- or -20: for "
+    "the newest 20.",
 )
 @click.option(
     "--purge",
@@ -337,13 +339,13 @@ def train(
     Leaves in the folder: model.keras, the scores as scores.csv and scores.png, and run.json, which
     says what they were made from. A run that is there already is not done again.
     """
+    _check_once("--target", options["targets"])
+    validated = _share_or_eras(validation)
     _before_tensorflow()
     from .training.training import TrainOptions
     from .training.training import train as train_network
 
-    asked = TrainOptions(
-        validation=_share_or_eras(validation), layers=_whole_numbers("--layers", layers), **options
-    )
+    asked = TrainOptions(validation=validated, layers=_whole_numbers("--layers", layers), **options)
     if asked.window is not None and asked.step is None:
         raise click.UsageError("--window: expected --step with it")
     if ray_address is not None and asked.step is None:
@@ -464,7 +466,7 @@ def _echo_set(folder: str) -> None:
 
 def _before_tensorflow() -> None:
     """Keep what TensorFlow says of itself when it is loaded from the user."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    click.get_current_context().with_resource(without_logs())
 
 
 def _tasks_at(address: str | None) -> AbstractContextManager[Executor | None]:
@@ -478,7 +480,19 @@ def _share_or_eras(text: str) -> float | str:
         share = None
     if share is not None and not 0 < share < 1:
         raise click.UsageError(f"--validation: found {text}, expected a share between 0 and 1")
+    if is_ambiguous(text):
+        number = int(text)
+        raise click.UsageError(
+            f"--validation: found {text}, which may be a count or an era; expected {-number}: for "
+            f"the newest {number:,} eras, or {number:04d} for that era"
+        )
     return text if share is None else share
+
+
+def _check_once(option: str, names: tuple[str, ...]) -> None:
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise click.UsageError(f"{option}: {twice[0]!r} comes twice; name each target once")
 
 
 def _size(text: str) -> str:

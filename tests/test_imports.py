@@ -16,7 +16,7 @@ PACKAGE = Path(numerai_sequence.__file__).parent
 # In the data's way. A new module gets a place here, below all that it imports, and in the folder of
 # its stage; "" is the package's own.
 STAGES = [
-    ("", "version errors extras checks buffers locks progress files tasks"),
+    ("", "version errors extras checks buffers locks progress files tasks screen"),
     ("format", "encoding"),
     ("ordering", "horizon eras splits order era_order ranks mixing"),
     ("format", "layout versions manifest feature_sets flatbuffer ipc"),

@@ -46,17 +46,17 @@ def sync(
     NumeraiSequenceError
         As of `write` and `refresh_set`.
     """
-    arguments = {"feature_set": feature_set, "features_json": features_json}
+    named: dict[str, Any] = {"feature_set": feature_set, "features_json": features_json}
     output = Output(out)
     if out.is_dir() and not dry_run:
         output.tidy(keeps=True)
     if overwrite or not (out / MANIFEST).exists():
         if dry_run:
             return _plan_to_write(sources, out, overwrite)
-        more = {"overwrite": overwrite, "progress": progress, "executor": executor}
-        write(sources, out, options, **arguments, **more)
+        more: dict[str, Any] = {"progress": progress, "executor": executor}
+        write(sources, out, options, overwrite=overwrite, **named, **more)
         return f"{out}: created"
-    if _is_same(sources, out, options, **arguments):
+    if _is_same(sources, out, options, **named):
         done = f"{out}: is up to date"
     else:
         done = describe(refresh_set(out, sources, dry_run=dry_run, progress=progress), dry_run)

@@ -33,6 +33,10 @@ def find_difference(
         return f"{others}; {_REPLACE}"
     if has_same_sources(manifest, sources):
         return None
+    for one, other in combinations(sources, 2):
+        if _is_copy(one, other):
+            what = f"{other.path} is a copy of {one.path}; leave one of them out"
+            return f"{_describe_other(manifest, sources)}: {what}"
     newer = [source for source in sources if not _is_recorded(manifest, source)]
     if not newer:
         return _describe_known(manifest, folder, sources)
@@ -67,17 +71,14 @@ def _describe_known(manifest: Manifest, folder: Path, sources: Sequence[Source])
         last = manifest.sources[-1].path
         what = f"sources that was refreshed since, from {last}: open it with open_shards"
         return f"{what}({str(folder)!r}), or call sync_shards in place of write_shards"
-    return f"{_describe_other(manifest, sources)}; {_REPLACE}"
+    what = f"{_describe_other(manifest, sources)}, and holds all rows of these"
+    return f"{what}; open it with open_shards({str(folder)!r}), {_REPLACE}"
 
 
 def _describe_newer(
     manifest: Manifest, folder: Path, sources: Sequence[Source], newer: Sequence[Source]
 ) -> str:
     """Describe a set that the sources are a newer state of, or say why they are not."""
-    for one, other in combinations(sources, 2):
-        if _is_copy(one, other):
-            what = f"{other.path} is a copy of {one.path}; leave one of them out"
-            return f"{_describe_other(manifest, sources)}: {what}"
     try:
         counts = check_newer(manifest, folder, sources, progress=False)
     except SourceError as error:
