@@ -66,8 +66,8 @@ def without_logs() -> Iterator[None]:
 
 def _start_filter() -> Any:
     """Start the filter; None where stderr is not the process's own, such as in a notebook."""
-    stderr = sys.stderr
-    if stderr is None or stderr is not sys.__stderr__:
+    stderr = sys.__stderr__
+    if stderr is None or sys.stderr is not stderr:
         return None
     try:
         if stderr.fileno() != 2:

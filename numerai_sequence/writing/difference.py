@@ -86,12 +86,11 @@ def _describe_newer(
     new = set().union(*counts) - manifest.era_rows.keys()
     paths = [str(source.path) for source in newer]
     given = repr(paths[0] if len(paths) == 1 else paths)
-    what = f"an older state of {', '.join(paths)}, without {len(new):,} of its eras"
-    if not new:
-        what = f"an older state of {', '.join(paths)}, with the same eras"
+    what = f"without {len(new):,} eras that these have" if new else "with the same eras"
     return (
-        f"{what}; bring it up to date with append_shards({str(folder)!r}, {given}), or by calling "
-        "sync_shards in place of write_shards ('numerai-sequence sync' in place of 'shard')"
+        f"{_describe_other(manifest, sources)}, {what}; bring it up to date with "
+        f"append_shards({str(folder)!r}, {given}), or by calling sync_shards in place of "
+        "write_shards ('numerai-sequence sync' in place of 'shard')"
     )
 
 
