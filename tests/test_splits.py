@@ -272,8 +272,15 @@ def test_a_number_that_may_be_a_count_or_an_era_is_refused(text):
 
 @pytest.mark.parametrize(
     ("validation", "expected"),
-    [("0001", ["0001"]), ("-20:", weekly(981, 1000)), (20, weekly(981, 1000)), ("1000", ["1000"])]
-    + [(["20"], ["0020"]), ("998-", weekly(998, 1000)), ("1,3", ["0001", "0003"])],
+    [
+        ("0001", ["0001"]),
+        ("1000", ["1000"]),
+        ("1,3", ["0001", "0003"]),
+        ("-20:", weekly(981, 1000)),
+        ("998-", weekly(998, 1000)),
+        (["20"], ["0020"]),
+        (20, weekly(981, 1000)),
+    ],
 )
 def test_each_way_to_write_a_count_or_an_era_is_taken(validation, expected):
     found = split_eras(weekly(1, 1000), validation=validation, purge=0).validation

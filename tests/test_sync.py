@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
+from readme import example
 from tables import numerai_table, ragged_eras
 
 from numerai_sequence import (
@@ -245,3 +246,15 @@ def test_the_command_creates_plans_and_refreshes(files, tmp_path):
     refused = run("--seed", "4")
     assert refused.exit_code == 1
     assert "seed=0, not 4" in refused.stderr
+
+
+def test_the_recipe_of_the_week_runs_in_both_weeks(files, tmp_path, monkeypatch):
+    """Its lines but for the one that needs Numerai's server."""
+    lines = [line for line in example("import sync_shards").splitlines() if "napi" not in line]
+    monkeypatch.chdir(tmp_path)
+    for last in (LAST, LAST + 2):
+        grow(files, last)
+        names = {}
+        exec("\n".join(lines), names)
+        with names["shards"] as shards:
+            assert shards.eras[-1] == f"{last:04d}"
