@@ -16,7 +16,7 @@ from collections.abc import Iterable
 from concurrent.futures import Executor
 from typing import TYPE_CHECKING, Any
 
-from .checks import file_path, file_paths, names_in_order, true_or_false
+from .checks import file_path, file_paths, true_or_false
 from .errors import (
     CorruptShardError,
     EraError,
@@ -30,11 +30,12 @@ from .errors import (
     SourceError,
     WorkerError,
 )
-from .format.layout import WriteOptions
 from .ordering.splits import Split, split_eras, walk_forward
 from .reading.shards import PathLike, ShardSet, open_shards
 from .refreshing.refresh import Refresh, refresh_set
+from .refreshing.sync import sync
 from .version import __version__
+from .writing.asked import FOLDER, PARQUET, writer_arguments
 from .writing.writer import write
 
 if TYPE_CHECKING:
@@ -80,6 +81,7 @@ __all__ = [
     "predict",
     "read_run",
     "split_eras",
+    "sync_shards",
     "walk_forward",
     "write_predictions",
     "write_shards",
@@ -100,14 +102,6 @@ _LAZY = {
     "read_run": "training.runs",
     "write_predictions": "predicting.submission",
 }
-
-
-_FOLDER = "the path of a shard set's folder"
-_PARQUET = (
-    "the path of a Parquet file, or a list of such paths; save a table as Parquet first, and give "
-    "its path"
-)
-_FEATURES_JSON = "the path of Numerai's features.json"
 
 
 def write_shards(
@@ -214,32 +208,96 @@ def write_shards(
     - A target is rounded to float32, whose integers are exact up to 2**24; null becomes NaN. A
       number that is infinite, in the source or as float32, is refused.
     """
-    feature_set = str(features) if isinstance(features, str) else None
-    options = WriteOptions(
-        num_shards,
-        encoding,
-        mix_eras,
-        None
-        if feature_set is not None or features is None
-        else names_in_order("features", features),
-        None if targets is None else names_in_order("targets", targets),
-        seed,
-        missing_feature,
+    arguments = writer_arguments(
+        sources,
+        out,
+        num_shards=num_shards,
+        encoding=encoding,
+        mix_eras=mix_eras,
+        features=features,
+        targets=targets,
+        features_json=features_json,
+        seed=seed,
+        missing_feature=missing_feature,
+        overwrite=overwrite,
     )
-    folder = file_path("out", out, _FOLDER, OutputError)
-    write(
-        file_paths("sources", sources, _PARQUET, SourceError),
-        folder,
-        options,
-        feature_set=feature_set,
-        features_json=None
-        if features_json is None
-        else file_path("features_json", features_json, _FEATURES_JSON, SourceError),
-        overwrite=true_or_false("overwrite", overwrite),
-        progress=progress,
-        executor=executor,
+    return open_shards(write(**arguments, progress=progress, executor=executor))
+
+
+def sync_shards(
+    sources: PathLike | Iterable[PathLike],
+    out: PathLike,
+    *,
+    num_shards: int = 16,
+    encoding: str = "packed",
+    mix_eras: int | None = None,
+    features: str | Iterable[str] | None = None,
+    targets: Iterable[str] | None = None,
+    features_json: PathLike | None = None,
+    seed: int = 0,
+    missing_feature: str = "error",
+    overwrite: bool = False,
+    progress: bool = True,
+    executor: Executor | None = None,
+) -> ShardSet:
+    """Write a shard set from Parquet files, or bring it up to date with them, and open it.
+
+    The same call does either, whichever is due: `write_shards` where there is no set, and
+    `append_shards` where there is one. With `progress`, a line on stderr says what was done, such
+    as "created", "added 2 eras, filled 3 targets" or "is up to date". A call that was killed goes
+    on when it is made again.
+
+    Parameters
+    ----------
+    sources : path or iterable of paths
+        As of `write_shards`. Files whose eras do not change, such as train.parquet, may be left out
+        once the set has their rows.
+    out : path
+        The folder of the set.
+    num_shards, encoding, mix_eras, features, targets, seed, missing_feature
+        As of `write_shards`. A set that is there has the same.
+    features_json : path, optional
+        As of `write_shards`.
+    overwrite : bool
+        Write the set again, whatever is in `out`. The old set stays whole until the new one is.
+    progress : bool
+        Show progress bars, and what was done, on stderr.
+    executor : concurrent.futures.Executor, optional
+        As of `write_shards`, where the set is written.
+
+    Returns
+    -------
+    ShardSet
+
+    Raises
+    ------
+    OutputExistsError
+        The set that is there has other options, which the message names; `out` holds something
+        else; or another process writes to it.
+    SourceError
+        As of `write_shards` and `append_shards`.
+    FeatureError, OutputError, OutOfMemoryError, WorkerError, TypeError
+        As of `write_shards`.
+    ManifestError, CorruptShardError
+        The set that is there is damaged.
+    """
+    arguments = writer_arguments(
+        sources,
+        out,
+        num_shards=num_shards,
+        encoding=encoding,
+        mix_eras=mix_eras,
+        features=features,
+        targets=targets,
+        features_json=features_json,
+        seed=seed,
+        missing_feature=missing_feature,
+        overwrite=overwrite,
     )
-    return open_shards(folder)
+    done = sync(**arguments, progress=progress, executor=executor)
+    if progress:
+        print(done, file=sys.stderr)
+    return open_shards(arguments["out"])
 
 
 def append_shards(
@@ -295,10 +353,10 @@ def append_shards(
     if isinstance(shards, ShardSet):
         folder = shards.folder
     else:
-        folder = file_path("shards", shards, f"a ShardSet, or {_FOLDER}", ManifestError)
+        folder = file_path("shards", shards, f"a ShardSet, or {FOLDER}", ManifestError)
     return refresh_set(
         folder,
-        file_paths("sources", sources, _PARQUET, SourceError),
+        file_paths("sources", sources, PARQUET, SourceError),
         missing_feature=missing_feature,
         dry_run=true_or_false("dry_run", dry_run),
         progress=progress,

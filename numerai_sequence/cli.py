@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
+from collections.abc import Callable
 from concurrent.futures import Executor
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from . import ShardSet, __version__, open_shards, write_shards
+from . import ShardSet, __version__, open_shards
 from .batching.orders import BATCH_BY
 from .batching.targets import POLICIES
 from .checks import file_path, file_paths
@@ -20,10 +20,15 @@ from .files import explained
 from .format.encoding import DTYPES, ENCODINGS
 from .format.layout import MISSING_FEATURE
 from .ordering.horizon import TARGET, describe_alias
+from .ordering.splits import is_ambiguous
 from .reading.memory import decide, parse_bytes
 from .refreshing.refresh import refresh_set
+from .refreshing.sync import sync
+from .screen import without_logs
 from .tasks import ray_at
 from .training.network import LOSSES
+from .writing.asked import writer_arguments
+from .writing.writer import write
 
 _QUIET = click.option("--quiet", is_flag=True, help="Show no progress bars.")
 _RAY = click.option(
@@ -38,6 +43,68 @@ _BATCH_BY = click.option(
     help="Run the model on batches of rows, or on whole eras.  [default: as it was trained; era "
     "where its predictions depend on the other rows of a batch]",
 )
+
+
+# The options of shard and sync, in this order.
+_WRITING = (
+    click.argument("sources", metavar="SOURCE...", nargs=-1, required=True),
+    click.option("--out", required=True, metavar="DIR", help="The folder to write the set to."),
+    click.option(
+        "--num-shards",
+        type=click.IntRange(min=1),
+        default=16,
+        show_default=True,
+        help="Shard files; era e goes to shard e mod this.",
+    ),
+    click.option(
+        "--encoding",
+        type=click.Choice(ENCODINGS),
+        default="packed",
+        show_default=True,
+        help="Three features a byte, or one.",
+    ),
+    click.option(
+        "--mix-eras",
+        type=click.IntRange(min=1),
+        default=None,
+        help="Eras whose rows are mixed with each other.  [default: as many as fit into 256 MB]",
+    ),
+    click.option(
+        "--feature", "features", multiple=True, help="Write this feature only; repeatable."
+    ),
+    click.option("--features", "feature_set", metavar="NAME", help="Write this feature set only."),
+    click.option(
+        "--features-json",
+        metavar="FILE",
+        help="Numerai's feature sets.  [default: features.json beside the first source]",
+    ),
+    click.option(
+        "--target",
+        "targets",
+        multiple=True,
+        help="Write this target, or column of other numbers, only; repeatable.",
+    ),
+    click.option(
+        "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the mixing."
+    ),
+    click.option(
+        "--missing-feature",
+        type=click.Choice(MISSING_FEATURE),
+        default="error",
+        show_default=True,
+        help="A feature value that is missing: refuse the file, or write the middle, 2 of 0 to 4.",
+    ),
+    click.option("--overwrite", is_flag=True, help="Replace what is in the folder."),
+    _RAY,
+    _QUIET,
+)
+
+
+def _writing(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the arguments of `write_shards`."""
+    for option in reversed(_WRITING):
+        command = option(command)
+    return command
 
 
 class _Commands(click.Group):
@@ -61,82 +128,39 @@ def main() -> None:
 
 
 @main.command()
-@click.argument("sources", metavar="SOURCE...", nargs=-1, required=True)
-@click.option("--out", required=True, metavar="DIR", help="The folder to write the set to.")
-@click.option(
-    "--num-shards",
-    type=click.IntRange(min=1),
-    default=16,
-    show_default=True,
-    help="Shard files; era e goes to shard e mod this.",
-)
-@click.option(
-    "--encoding",
-    type=click.Choice(ENCODINGS),
-    default="packed",
-    show_default=True,
-    help="Three features a byte, or one.",
-)
-@click.option(
-    "--mix-eras",
-    type=click.IntRange(min=1),
-    default=None,
-    help="Eras whose rows are mixed with each other.  [default: as many as fit into 256 MB]",
-)
-@click.option("--feature", "features", multiple=True, help="Write this feature only; repeatable.")
-@click.option("--features", "feature_set", metavar="NAME", help="Write this feature set only.")
-@click.option(
-    "--features-json",
-    metavar="FILE",
-    help="Numerai's feature sets.  [default: features.json beside the first source]",
-)
-@click.option(
-    "--target",
-    "targets",
-    multiple=True,
-    help="Write this target, or column of other numbers, only; repeatable.",
-)
-@click.option(
-    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the mixing."
-)
-@click.option(
-    "--missing-feature",
-    type=click.Choice(MISSING_FEATURE),
-    default="error",
-    show_default=True,
-    help="A feature value that is missing: refuse the file, or write the middle, 2 of 0 to 4.",
-)
-@click.option("--overwrite", is_flag=True, help="Replace what is in the folder.")
-@_RAY
-@_QUIET
-def shard(
-    sources: tuple[str, ...],
-    out: str,
-    features: tuple[str, ...],
-    feature_set: str | None,
-    targets: tuple[str, ...],
-    ray_address: str | None,
-    quiet: bool,
-    **options: Any,
-) -> None:
+@_writing
+def shard(out: str, ray_address: str | None, quiet: bool, **options: Any) -> None:
     """Write one shard set from one or more Parquet files.
 
     A set that was written from the same files with the same options is left as it is, but that it
     learns of feature sets that are new.
     """
-    if features and feature_set is not None:
-        raise click.UsageError("--feature and --features: choose one of them")
+    arguments = _writer_arguments(out=out, **options)
     with _tasks_at(ray_address) as executor:
-        shards = write_shards(
-            sources,
-            out,
-            features=feature_set if feature_set is not None else features or None,
-            targets=targets or None,
-            progress=not quiet,
-            executor=executor,
-            **options,
-        )
-    click.echo(_describe(shards))
+        write(**arguments, progress=not quiet, executor=executor)
+    _echo_set(out)
+
+
+@main.command("sync")
+@_writing
+@click.option("--dry-run", is_flag=True, help="Only show what would be done.")
+def sync_command(
+    out: str, ray_address: str | None, quiet: bool, dry_run: bool, **options: Any
+) -> None:
+    """Create a shard set from Parquet files, or bring it up to date.
+
+    Give the same command every time: it writes the set where there is none, and otherwise adds new
+    eras, fills in targets and corrects those that have changed. It says which. After an
+    interruption, the same command continues.
+    """
+    arguments = _writer_arguments(out=out, **options)
+    with _tasks_at(None if dry_run else ray_address) as executor:
+        done = sync(**arguments, progress=not quiet, dry_run=dry_run, executor=executor)
+    click.echo(done)
+    if dry_run:
+        click.echo("nothing is written (--dry-run)")
+    else:
+        _echo_set(out)
 
 
 @main.command()
@@ -220,7 +244,8 @@ def verify(folder: str, quiet: bool) -> None:
     default="0.2",
     show_default=True,
     metavar="SHARE|ERAS",
-    help="The share of the newest eras to validate on, with a point in it, or which eras.",
+    help="Share of the newest eras to validate on, such as 0.2, or eras, such as 0575- or -20: for "
+    "the newest 20.",
 )
 @click.option(
     "--purge",
@@ -341,13 +366,13 @@ def train(
     Leaves in the folder: model.keras, the scores as scores.csv and scores.png, and run.json, which
     says what they were made from. A run that is there already is not done again.
     """
+    _check_once("--target", options["targets"])
+    validated = _share_or_eras(validation)
     _before_tensorflow()
     from .training.training import TrainOptions
     from .training.training import train as train_network
 
-    asked = TrainOptions(
-        validation=_share_or_eras(validation), layers=_whole_numbers("--layers", layers), **options
-    )
+    asked = TrainOptions(validation=validated, layers=_whole_numbers("--layers", layers), **options)
     if asked.window is not None and asked.step is None:
         raise click.UsageError("--window: expected --step with it")
     if ray_address is not None and asked.step is None:
@@ -458,9 +483,23 @@ def demo(train: str | None, out: str | None, **options: Any) -> None:
     )
 
 
+def _writer_arguments(
+    *, features: tuple[str, ...], feature_set: str | None, targets: tuple[str, ...], **options: Any
+) -> dict[str, Any]:
+    if features and feature_set is not None:
+        raise click.UsageError("--feature and --features: choose one of them")
+    chosen = feature_set if feature_set is not None else features or None
+    return writer_arguments(features=chosen, targets=targets or None, **options)
+
+
+def _echo_set(folder: str) -> None:
+    with open_shards(folder) as shards:
+        click.echo(_describe(shards))
+
+
 def _before_tensorflow() -> None:
     """Keep what TensorFlow says of itself when it is loaded from the user."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    click.get_current_context().with_resource(without_logs())
 
 
 def _tasks_at(address: str | None) -> AbstractContextManager[Executor | None]:
@@ -474,7 +513,19 @@ def _share_or_eras(text: str) -> float | str:
         share = None
     if share is not None and not 0 < share < 1:
         raise click.UsageError(f"--validation: found {text}, expected a share between 0 and 1")
+    if is_ambiguous(text):
+        number = int(text)
+        raise click.UsageError(
+            f"--validation: found {text}, which may be a count or an era; expected {-number}: for "
+            f"the newest {number:,} eras, or {number:04d} for that era"
+        )
     return text if share is None else share
+
+
+def _check_once(option: str, names: tuple[str, ...]) -> None:
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise click.UsageError(f"{option}: {twice[0]!r} comes twice; name each target once")
 
 
 def _size(text: str) -> str:

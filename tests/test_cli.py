@@ -313,6 +313,9 @@ WRONG_USE = [
     (["train", "SET", "--out", "r", "--layers", "0"], "expected such as 256,64"),
     (["train", "SET", "--out", "r", "--window", "3"], "--window: expected --step"),
     (["train", "SET", "--out", "r", "--monitor", "val_loss"], "val_corr_mean"),
+    (["train", "SET", "--validation", "1"], "expected -1: for the newest 1 eras, or 0001 for"),
+    (["train", "SET", "--validation", "20"], "expected -20: for the newest 20 eras, or 0020"),
+    (["train", "SET", "--target", "target", "--target", "target"], "'target' comes twice"),
     (["predict", "RUN", "SET", "--out", "p.xls"], "expected a name with .csv or .parquet"),
     (["predict", "RUN", "SET", "--out", "nowhere/p.csv"], "in a folder that exists"),
     (["export", "RUN", "--out", "p.pickle"], "expected a name with .pkl"),
@@ -342,5 +345,7 @@ def test_commands_about_models_refuse_what_is_none(set_and_run, tmp_path):
     assert_one_line_error(result, "run.json", "numerai-sequence train")
     result = run_here("train", folder / "set", "--out", folder / "run", "--epochs", 5)
     assert_one_line_error(result, "a run of another set, or with other options", "--overwrite")
+    assert "--epochs 4, expected 5; " in result.stderr
+    assert "--purge 8, expected 16" in result.stderr
     result = run_here("train", folder / "set", "--out", tmp_path / "r", "--features", "tiny")
     assert_one_line_error(result, "unknown feature set 'tiny'")

@@ -16,18 +16,18 @@ PACKAGE = Path(numerai_sequence.__file__).parent
 # In the data's way. A new module gets a place here, below all that it imports, and in the folder of
 # its stage; "" is the package's own.
 STAGES = [
-    ("", "version errors extras checks buffers locks progress files tasks"),
+    ("", "version errors extras checks buffers locks progress files tasks screen"),
     ("format", "encoding"),
     ("ordering", "horizon eras splits order era_order ranks mixing"),
     ("format", "layout versions manifest feature_sets flatbuffer ipc"),
     (
         "writing",
         """steps claim scratch company parquet folders kinds partitions scale digits tournaments
-        source missing alias columns ids difference output windows plan filler batches portions
-        writer""",
+        source missing alias columns ids windows plan filler batches newer difference output
+        portions writer asked""",
     ),
     ("reading", "memory guard opened checking mapped paging contents values rows shards selection"),
-    ("refreshing", "comparison moved refresh"),
+    ("refreshing", "comparison again moved refresh sync"),
     ("batching", "orders groups reading passes readers targets"),
     (
         "feeding",

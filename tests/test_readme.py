@@ -104,7 +104,7 @@ def test_the_example_of_ranks_runs(modelling):
     assert run_python(code, folder, KERAS_BACKEND="jax").splitlines()[-1] == "0 1 2 [0]"
 
 
-def test_weekly_round_gives_what_numerai_accepts(modelling, monkeypatch):
+def test_a_round_gives_what_numerai_accepts(modelling, monkeypatch):
     """Its lines but for those that need Numerai's server."""
     block = example("upload_predictions")
     assert len(block.splitlines()) <= 10

@@ -63,7 +63,7 @@ def test_validation_is_a_number_a_share_or_a_choice(validation, expected):
     [
         ("9-10", 3, weekly(1, 5) + weekly(14, 20)),
         ("5,11", 2, [*weekly(1, 2), "0008", *weekly(14, 20)]),
-        ("10", 0, weekly(1, 9) + weekly(11, 20)),
+        ("0010", 0, weekly(1, 9) + weekly(11, 20)),
         ("1-10", 9, ["0020"]),
     ],
 )
@@ -73,7 +73,7 @@ def test_purge_is_on_both_sides_of_every_validation_era(validation, purge, train
 
 @pytest.mark.parametrize(("purge", "last", "first"), [(8, 25, 49), (7, 29, 45), (3, 33, 41)])
 def test_purge_is_counted_in_weeks_and_not_in_places_of_the_list(purge, last, first):
-    split = split_eras(weekly(1, 77, 4), validation="37", purge=purge)
+    split = split_eras(weekly(1, 77, 4), validation="0037", purge=purge)
     assert split.train == weekly(1, last, 4) + weekly(first, 77, 4)
 
 
@@ -260,6 +260,31 @@ def test_share_that_is_not_between_0_and_1_is_refused(share):
 def test_validation_that_is_no_choice_is_refused(validation):
     with pytest.raises(TypeError, match="expected"):
         split_eras(weekly(1, 10), validation=validation, purge=0)
+
+
+@pytest.mark.parametrize("text", ["1", "20", "008", "575", " 7 ", "+3", np.str_("5")])
+def test_a_number_that_may_be_a_count_or_an_era_is_refused(text):
+    number = int(text)
+    message = f"expected {number} for the newest {number} eras, or '{number:04d}' for that era"
+    with pytest.raises(ValueError, match=message):
+        split_eras(weekly(1, 600), validation=text, purge=0)
+
+
+@pytest.mark.parametrize(
+    ("validation", "expected"),
+    [
+        ("0001", ["0001"]),
+        ("1000", ["1000"]),
+        ("1,3", ["0001", "0003"]),
+        ("-20:", weekly(981, 1000)),
+        ("998-", weekly(998, 1000)),
+        (["20"], ["0020"]),
+        (20, weekly(981, 1000)),
+    ],
+)
+def test_each_way_to_write_a_count_or_an_era_is_taken(validation, expected):
+    found = split_eras(weekly(1, 1000), validation=validation, purge=0).validation
+    assert found == expected
 
 
 def split_by_2(eras, purge=0):

@@ -19,9 +19,11 @@ import json
 import os
 import re
 import stat
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
@@ -159,6 +161,8 @@ class Manifest:
     target_alias : tuple of str
         The targets of the sources, be they in `targets` or not, that ``target`` equals in all rows.
         It may be empty where nobody has looked.
+    others : dict
+        Keys of the manifest that this version of the package does not know. They stay.
     """
 
     encoding: str
@@ -171,6 +175,7 @@ class Manifest:
     partial_sets: dict[str, tuple[int, int]] = field(default_factory=dict)
     patches: tuple[Patch, ...] = ()
     target_alias: tuple[str, ...] = ()
+    others: dict[str, Any] = field(default_factory=dict)
 
     @property
     def schema(self) -> pa.Schema:
@@ -180,6 +185,15 @@ class Manifest:
     def files(self) -> tuple[Shard | Patch, ...]:
         """What is in the folder besides the manifest."""
         return (*self.shards, *self.patches)
+
+    @property
+    def era_rows(self) -> dict[str, int]:
+        """The rows of each era."""
+        rows: Counter[str] = Counter()
+        for shard in self.shards:
+            for batch in shard.batches:
+                rows.update(batch.eras)
+        return dict(rows)
 
     @property
     def version(self) -> int:

@@ -51,6 +51,7 @@ from .versions import FORMAT, check_known, check_version
 _NAMES_BYTES = 1 << 20
 _SHARE_OF_SHARDS = 8
 _MOST_BYTES = 32 << 20
+_KNOWN = {"format", "version", "checksum", *Manifest.__dataclass_fields__} - {"others"}
 
 
 def write_manifest(manifest: Manifest, path: Path) -> None:
@@ -60,6 +61,7 @@ def write_manifest(manifest: Manifest, path: Path) -> None:
         "version": manifest.version,
         **asdict(manifest),
     }
+    document |= document.pop("others")
     if manifest.version == 1:
         del document["patches"]
     if not manifest.target_alias:
@@ -178,6 +180,7 @@ def _parse(document: dict[str, Any]) -> Manifest:
         feature_sets={as_text(name): _places(name, whole[name], len(features)) for name in whole},
         partial_sets={as_text(name): _part(name, partial[name]) for name in partial},
         target_alias=as_names(document.get("target_alias", [])),
+        others={name: value for name, value in document.items() if name not in _KNOWN},
     )
     _check_names(manifest)
     _check_sums(manifest)

@@ -6,6 +6,7 @@ hold every fourth era only.
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -50,7 +51,8 @@ def split_eras(eras: Iterable[str | int], *, validation: float | Wanted, purge: 
         In any order. Each needs a number.
     validation : int, float, or what `choose_eras` takes
         An int is how many of the newest eras, a float between 0 and 1 which share of them, rounded
-        and at least one era; anything else chooses among `eras`.
+        and at least one era; anything else chooses among `eras`. A str of one to three digits is
+        refused: write 20 for the newest 20 eras, and "0020" for that era.
     purge : int
         An era whose number is at most so far from that of any validation era, before or after it,
         is not trained on.
@@ -65,7 +67,7 @@ def split_eras(eras: Iterable[str | int], *, validation: float | Wanted, purge: 
         An era has no number, comes twice or is not there, or none is left to train on or to
         validate on.
     ValueError
-        The share is not between 0 and 1, or `purge` is negative.
+        The share is not between 0 and 1, `validation` is such as "20", or `purge` is negative.
     TypeError
         `purge` is no whole number, or `validation` is none of the above.
     """
@@ -181,7 +183,18 @@ def _numbers(eras: Iterable[str | int]) -> dict[str, int]:
     return numbers
 
 
+def is_ambiguous(text: str) -> bool:
+    """Say whether a text may be meant as a count of eras or as one: it has one to three digits."""
+    return re.fullmatch(r"\s*\+?\d{1,3}\s*", text) is not None
+
+
 def _validation(wanted: Any, eras: list[str]) -> list[str]:
+    if isinstance(wanted, str) and is_ambiguous(wanted):
+        number = int(wanted)
+        raise ValueError(
+            f"validation: found {wanted!r}, which may be a count or an era; expected {number} for "
+            f"the newest {number:,} eras, or '{number:04d}' for that era"
+        )
     if isinstance(wanted, (float, np.floating)):
         if not 0 < wanted < 1:
             raise ValueError(f"validation: found {wanted}, expected a share between 0 and 1")

@@ -25,13 +25,9 @@ from ..reading.paging import advise
 from ..reading.shards import ShardSet
 from ..writing.batches import count_missing, count_values, see_on_disk
 from ..writing.ids import do_differ, find_twice
+from ..writing.newer import NOT_THE_SAME, WRITE_AGAIN
 from ..writing.source import Source
 from ..writing.windows import Placement
-
-# What an error tells to do, where the set has no place for what a source says, or one of them is
-# not the right one.
-WRITE_AGAIN = "write the set again with 'numerai-sequence shard --overwrite'"
-NOT_THE_SAME = f"{WRITE_AGAIN}, or refresh it from the right file"
 
 
 class Comparison:
@@ -50,6 +46,8 @@ class Comparison:
         By target, the rows that have a value now and had none, and those that have another.
     data_types : int
         The rows that have another data type.
+    without_data_type : int
+        The rows of eras that the set lacks that have none.
     """
 
     def __init__(self, shards: ShardSet) -> None:
@@ -73,6 +71,7 @@ class Comparison:
         self.filled: Counter[str] = Counter()
         self.corrected: Counter[str] = Counter()
         self.data_types = 0
+        self.without_data_type = 0
 
     def add(self, source: Source, rows: pa.Table) -> None:
         """Compare rows, as `Source.iter_meta` yields them; eras that the set lacks are left out.
@@ -86,6 +85,10 @@ class Comparison:
             A shard file does not hold what the manifest tells of.
         """
         batch_of = {era: self._batch_of.get(era, -1) for era in pc.unique(rows["era"]).to_pylist()}
+        new = [era for era, batch in batch_of.items() if batch < 0]
+        if new and rows["data_type"].null_count:
+            nameless = rows["era"].filter(rows["data_type"].is_null())
+            self.without_data_type += pc.sum(pc.is_in(nameless, pa.array(new))).as_py() or 0
         placement = Placement(rows["era"], batch_of, np.zeros(len(self._places), np.int64))
         rows = placement.arrange(rows)
         for part in placement.parts:

@@ -14,7 +14,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ..checks import short
 from ..errors import OutputExistsError
 from ..format.encoding import row_bytes
 from ..format.layout import Manifest, WriteOptions
@@ -23,14 +22,15 @@ from ..ordering.eras import sort_eras
 from ..ordering.horizon import describe_alias
 from ..progress import progress_bar
 from ..reading.shards import ShardSet, open_shards
-from ..writing.ids import check_eras
+from ..writing.newer import check_newer
 from ..writing.output import Output
 from ..writing.plan import OTHER_BYTES, Plan, make_plan, name_run
 from ..writing.portions import InTurn, Work, fill_all, seal_all
 from ..writing.source import Source, open_sources
 from ..writing.steps import Steps
-from ..writing.writer import BLOCK_BYTES, count_eras, say_filled, short_of_memory
-from .comparison import NOT_THE_SAME, WRITE_AGAIN, Comparison, with_patches
+from ..writing.writer import BLOCK_BYTES, say_filled, short_of_memory
+from .again import check_again
+from .comparison import Comparison, with_patches
 from .moved import find_alias
 
 
@@ -56,6 +56,9 @@ class Refresh:
         Of the files of the set before.
     target_alias : tuple of str or None
         The targets that ``target`` equals from now on; None where these stay the same.
+    without_data_type : int
+        Rows of new eras that have no data type, where the set has some: ``data_type="train"``
+        leaves them out.
     """
 
     folder: Path
@@ -67,6 +70,7 @@ class Refresh:
     bytes: int
     set_bytes: int
     target_alias: tuple[str, ...] | None = None
+    without_data_type: int = 0
 
     @property
     def is_needed(self) -> bool:
@@ -86,6 +90,11 @@ class Refresh:
             first, last = self.eras[0], self.eras[-1]
             span = f"{first}" if first == last else f"{len(self.eras):,} eras, {first} to {last}"
             lines.append(f"  {self.rows:,} rows of new eras ({span})")
+        if self.without_data_type:
+            lines.append(
+                f"  {self.without_data_type:,} of them have no data type, so data_type='train' "
+                "leaves them out"
+            )
         for what, counts in (("filled", self.filled), ("corrected", self.corrected)):
             if counts:
                 most = max(counts, key=lambda name: counts[name])
@@ -151,9 +160,8 @@ def refresh_set(
         open_shards(folder) as shards,
         open_sources(sources) as opened,
     ):
-        _check_columns(shards.manifest, opened)
-        counts = [count_eras(source, progress) for source in opened]
-        _check_eras(shards, opened, counts)
+        counts = check_newer(shards.manifest, folder, opened, progress=progress)
+        check_again(shards, opened, counts)
         comparison = _compare(shards, opened, progress)
         options = _options(shards.manifest, missing_feature)
         plan = _plan_new(shards, opened, counts, options)
@@ -180,36 +188,6 @@ def refresh_set(
         elif not dry_run:
             output.tidy(keeps=False)
     return found
-
-
-def _check_columns(manifest: Manifest, sources: Sequence[Source]) -> None:
-    """Check that sources have the columns of the set, and none that it should have had."""
-    for source in sources:
-        source.check_columns(manifest.features, manifest.targets, WRITE_AGAIN)
-        for name, chosen, known, found in (
-            ("features", manifest.options.features, manifest.features, source.features),
-            ("targets", manifest.options.targets, manifest.targets, source.targets),
-        ):
-            more = [column for column in found if column not in known]
-            if more and chosen is None:  # all were to be written
-                raise source.error(
-                    f"has {len(more)} {name} that the set lacks, such as {short(more[0])}, and a "
-                    f"row of the set has no place for them; {WRITE_AGAIN}",
-                    column=more[0],
-                )
-
-
-def _check_eras(
-    shards: ShardSet, sources: Sequence[Source], counts: Sequence[Counter[str]]
-) -> None:
-    """Check that each era has as many rows in the sources as in the set, and none twice."""
-    known, rows = shards.era_rows, sum(counts, Counter())
-    check_eras(sources, counts, known, shards.folder)
-    for source, eras in zip(sources, counts, strict=True):
-        for era in eras:
-            if known.get(era, rows[era]) != rows[era]:
-                what = f"era {era} has {rows[era]:,} rows, and {known[era]:,} in the set"
-                raise source.error(f"{what}; {NOT_THE_SAME}", column="era")
 
 
 def _compare(shards: ShardSet, sources: Sequence[Source], progress: bool) -> Comparison:
@@ -276,6 +254,7 @@ def _describe(
         rows * width + comparison.patch_bytes,
         sum(file.bytes for file in manifest.files),
         None if set(alias) == set(manifest.target_alias) else alias,
+        comparison.without_data_type if shards.data_types else 0,
     )
 
 

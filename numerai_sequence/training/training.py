@@ -243,10 +243,11 @@ class _Fitter:
         return described
 
     def _read(self, folder: Path, asked: dict[str, Any]) -> pd.DataFrame:
-        if _with_defaults(read_run(folder).asked, asked) != asked:
+        found = _with_defaults(read_run(folder).asked, asked)
+        if found != asked:
             raise OutputExistsError(
-                f"{folder}: a run of another set, or with other options, is there; choose another "
-                "folder, or --overwrite",
+                f"{folder}: a run of another set, or with other options, is there "
+                f"({_find_differences(found, asked)}); choose another folder, or --overwrite",
                 path=folder,
             )
         click.echo(f"{folder}: is already trained")
@@ -328,6 +329,31 @@ def _with_defaults(found: dict[str, Any], asked: dict[str, Any]) -> dict[str, An
     defaults = json.loads(json.dumps(asdict(TrainOptions())))
     options = {**defaults, **found["options"]}
     return {"purge": asked["purge"], **found, "options": options}
+
+
+def _find_differences(found: dict[str, Any], asked: dict[str, Any]) -> str:
+    """Return in what the run that is there differs from the one that is asked for."""
+    was, now = found["options"], asked["options"]
+    names = [name for name in {**was, **now} if was.get(name) != now.get(name)]
+    shown = [_option(name, was.get(name), now.get(name)) for name in names if name != "purge"]
+    if found["purge"] != asked["purge"]:
+        shown.append(_option("purge", found["purge"], asked["purge"]))
+    if found["sources"] != asked["sources"]:
+        shown.append("another set, or one that was refreshed since")
+    elif not shown:
+        shown.append("other eras")
+    return "; ".join(shown)
+
+
+def _option(name: str, found: object, expected: object) -> str:
+    name = {"targets": "target"}.get(name, name).replace("_", "-")
+    return f"--{name} {_shown(found)}, expected {_shown(expected)}"
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, list):
+        return ",".join(map(str, value))
+    return "not given" if value is None else str(value)
 
 
 def write_scores(table: pd.DataFrame, folder: Path, title: str) -> None:

@@ -98,8 +98,11 @@ class Output:
         try:
             manifest = read_manifest(self.folder)
         except ManifestError as error:
-            raise self._exists(f"holds other things ({error})") from error
-        difference = find_difference(manifest, sources, options)
+            raise self._exists(
+                f"holds other things ({error}); choose another folder, or pass overwrite=True to "
+                "replace it"
+            ) from error
+        difference = find_difference(manifest, self.folder, sources, options)
         if difference:
             raise self._exists(f"holds a set of {difference}")
         return True
@@ -296,7 +299,4 @@ class Output:
         return set(os.listdir(self.folder)) - {_WRITING} if self.folder.exists() else set()
 
     def _exists(self, what: str) -> OutputExistsError:
-        return OutputExistsError(
-            f"{self.folder}: {what}; choose another folder, or pass overwrite=True to replace it",
-            path=self.folder,
-        )
+        return OutputExistsError(f"{self.folder}: {what}", path=self.folder)

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import os
 import sys
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Executor
 from contextlib import contextmanager
@@ -29,11 +28,10 @@ from ..format.feature_sets import (
     with_feature_sets,
 )
 from ..format.layout import Manifest, SourceFile, WriteOptions
-from ..progress import progress_bar
 from .alias import compare_sources
-from .batches import count_values
 from .columns import choose_columns
 from .ids import check_eras
+from .newer import count_eras
 from .output import Output
 from .plan import make_plan, name_run
 from .portions import AtOnce, InTurn, Portions, Work, fill_all, seal_all
@@ -91,7 +89,7 @@ def write(
     output = Output(out)
     with short_of_memory(output), open_sources(sources) as opened:
         first = opened[0]
-        sets = find_feature_sets(features_json, first.path.parent, *_folders(sources))
+        sets = find_feature_sets(features_json, first.path.parent, *folders_of(sources))
         if feature_set is not None:
             features = choose_set(feature_set, sets, first.features, str(first.path))
             options = replace(options, features=features)
@@ -102,7 +100,7 @@ def write(
     return out
 
 
-def _folders(sources: Any) -> list[Path]:
+def folders_of(sources: Any) -> list[Path]:
     """Return where the features.json of a folder of sources may be: in it, or beside it."""
     given = [sources] if isinstance(sources, (str, os.PathLike)) else list(sources)
     first = Path(given[0])
@@ -173,13 +171,3 @@ def say_filled(output: Output, files: Iterable[SourceFile]) -> None:
     if filled:
         what = f"{filled:,} missing feature values are written as the middle"
         tqdm.write(f"{output.folder}: {what}", file=sys.stderr)
-
-
-def count_eras(source: Source, progress: bool) -> Counter[str]:
-    """Return the rows of each era."""
-    counts: Counter[str] = Counter()
-    with progress_bar(source.rows, f"eras of {source.path.name}", progress) as bar:
-        for chunk in source.chunks(rows=1 << 20):
-            counts.update(count_values(source.read_eras(chunk)))
-            bar.update(chunk.rows)
-    return counts
