@@ -19,6 +19,17 @@ import numpy as np
 _LARGEST = 2**63 - 1
 
 
+def is_of(value: Any, kind: type) -> bool:
+    """Say whether a value is of a class, or of the same class of another import of this package.
+
+    In a notebook it may be imported again, while objects of its classes are there.
+    """
+    return isinstance(value, kind) or any(
+        one.__qualname__ == kind.__qualname__ and one.__module__ == kind.__module__
+        for one in type(value).__mro__
+    )
+
+
 def as_text(value: Any) -> str:
     if not isinstance(value, str):
         raise TypeError(f"found {short(value)}, expected a string")
