@@ -29,12 +29,15 @@ class Told(NamedTuple):
         As of ``compile``.
     is_ours : bool
         All of y is of our sequences.
+    width : int
+        How many targets a y has that is one array.
     """
 
     known: Names | None
     given: Names | None
     loss: Any = None
     is_ours: bool = True
+    width: int = 1
 
 
 def names_of(returned: Any, told: Told) -> Names | None:
@@ -46,6 +49,11 @@ def names_of(returned: Any, told: Told) -> Names | None:
     fields: Any = getattr(returned, "_fields", None)
     found = (names for names in (told.known, fields, told.given) if names and len(names) == count)
     return next(found, None)
+
+
+def are_pseudo(names: Sequence[str]) -> bool:
+    """Say whether names are those that Keras 2 gives to outputs without any."""
+    return list(names) == [f"output_{place + 1}" for place in range(len(names))]
 
 
 def arrange_named(part: Any, returned: Any, told: Told) -> Any:
@@ -69,6 +77,9 @@ def arrange_named(part: Any, returned: Any, told: Told) -> Any:
         given = told.given if told.is_ours else None
         is_whole = given is not None and len(given) == len(part) and {*given} <= {*returned}
         return dict(zip(given or (), part, strict=True)) if is_whole else part
+    if isinstance(part, (list, tuple)) and not _is_flat(returned) and _is_flat(part):
+        is_whole = len(part) == len(list(_arrays(returned)))
+        return _filled(returned, iter(part)) if is_whole and _is_nested(returned) else part
     if not isinstance(part, dict):
         return part
     if isinstance(returned, dict):
@@ -128,10 +139,8 @@ def spread(y: Any, returned: Any, told: Told) -> Any:
 
 def check_losses(y: Any, returned: Any, told: Told) -> None:
     """Raise a `FeatureError` where an output has a loss, and no y; or a loss is of no output."""
+    check_loss_names(returned, told)
     names = names_of(returned, told)
-    is_nested_dict = isinstance(returned, dict) and not _is_flat(returned)
-    if isinstance(told.loss, dict) and names is not None and not is_nested_dict:
-        _check_names(told.loss, names, "loss")
     losses = losses_of(returned, told)
     if losses is None or not _is_nested(returned) or not _is_nested(y):
         return
@@ -146,6 +155,23 @@ def check_losses(y: Any, returned: Any, told: Told) -> None:
                 f"in target=, or compile the model with {_without(names, found)}",
                 names=[name],
             )
+
+
+def check_loss_names(returned: Any, told: Told) -> None:
+    """Raise a `FeatureError` where a loss is of an output that there is not."""
+    names = names_of(returned, told)
+    is_nested_dict = isinstance(returned, dict) and not _is_flat(returned)
+    if isinstance(told.loss, dict) and names is not None and not is_nested_dict:
+        _check_names(told.loss, names, "loss")
+
+
+def check_flat_list(returned: Any) -> None:
+    """Raise a `FeatureError` where lists are in a list, of which Keras 2 finds no loss by name."""
+    if not _is_flat(returned):
+        raise FeatureError(
+            "loss: found losses by name for a model that returns lists within a list, expected one "
+            "flat list, or a dict, of outputs"
+        )
 
 
 def _without(names: Names | None, found: Sequence[Any]) -> str:

@@ -7,12 +7,22 @@ which compare y with what the model has returned. That is where a model's output
 from __future__ import annotations
 
 import functools
+import importlib
 from collections.abc import Callable
 from typing import Any
 
 from ..errors import FeatureError
 from .changes import Changes
-from .compared import Told, arrange_named, check_losses, names_of, spread
+from .compared import (
+    Told,
+    are_pseudo,
+    arrange_named,
+    check_flat_list,
+    check_loss_names,
+    check_losses,
+    names_of,
+    spread,
+)
 from .feeding import Feeding
 
 _NAMED = "_numerai_sequence_names"
@@ -31,30 +41,21 @@ def cure_containers_3(module: Any, changes: Changes) -> None:
 
 def cure_containers_2(module: Any, changes: Changes) -> None:
     """Change Keras 2's ``LossesContainer`` and ``MetricsContainer``, of its `compile_utils`."""
+    # TensorFlow would translate what is no graph; Keras's own it has to.
+    as_it_is = importlib.import_module("tensorflow").autograph.experimental.do_not_convert
+    arrange = as_it_is(_arrange)
     losses, metrics = module.LossesContainer, module.MetricsContainer
-    changes.set(losses, "__call__", _comparing(losses.__call__, "_output_names", _prepare_losses_2))
-    changes.set(
-        metrics,
-        "update_state",
-        _comparing(metrics.update_state, "_output_names", _prepare_metrics),
-    )
+    compared = _comparing(losses.__call__, "_output_names", _prepare_losses_2, arrange)
+    changes.set(losses, "__call__", compared)
+    compared = _comparing(metrics.update_state, "_output_names", _prepare_metrics, arrange)
+    changes.set(metrics, "update_state", compared)
 
 
-def _comparing(original: Method, names: str, prepare: Method) -> Method:
-    """Return a method of a container that is given y and weights in the form of the outputs."""
-
-    @functools.wraps(original)
-    def method(
-        self: Any, y_true: Any, y_pred: Any, sample_weight: Any = None, *args: Any, **kwargs: Any
-    ) -> Any:
-        feeding = Feeding.present()
-        if feeding is not None and feeding.compares:
-            y_true, sample_weight = _arrange(
-                feeding, prepare, (self, names), y_true, y_pred, sample_weight
-            )
-        return original(self, y_true, y_pred, sample_weight, *args, **kwargs)
-
-    return method
+def given_loss(model: Any) -> Any:
+    """Return the loss that a model was compiled with, as it was given."""
+    if hasattr(model, "_compile_loss"):
+        return getattr(model._compile_loss, "_user_loss", None)
+    return getattr(getattr(model, "compiled_loss", None), "_user_losses", None)
 
 
 def _arrange(
@@ -65,8 +66,9 @@ def _arrange(
         told = Told(
             _known(container, attribute, feeding),
             feeding.given,
-            getattr(container, "_user_loss", getattr(container, "_user_losses", None)),
+            feeding.loss,
             feeding.is_ours,
+            feeding.width,
         )
         y = arrange_named(y, returned, told)
         weights = arrange_named(weights, returned, told)
@@ -79,11 +81,30 @@ def _arrange(
     return y, weights
 
 
+def _comparing(
+    original: Method, names: str, prepare: Method, arrange: Method = _arrange
+) -> Method:
+    """Return a method of a container that is given y and weights in the form of the outputs."""
+
+    @functools.wraps(original)
+    def method(
+        self: Any, y_true: Any, y_pred: Any, sample_weight: Any = None, *args: Any, **kwargs: Any
+    ) -> Any:
+        feeding = Feeding.present()
+        if feeding is not None and feeding.compares:
+            y_true, sample_weight = arrange(
+                feeding, prepare, (self, names), y_true, y_pred, sample_weight
+            )
+        return original(self, y_true, y_pred, sample_weight, *args, **kwargs)
+
+    return method
+
+
 def _known(container: Any, attribute: str, feeding: Feeding) -> tuple[str, ...] | None:
     """Return the model's own names of its outputs."""
     names = getattr(container, attribute, None)
     ours = getattr(container, _NAMED, None)
-    if names is None or (ours is None and _is_built(container) and _are_pseudo(names)):
+    if names is None or (ours is None and _is_built(container) and are_pseudo(names)):
         return None
     if ours is None:
         return tuple(names)
@@ -94,11 +115,6 @@ def _known(container: Any, attribute: str, feeding: Feeding) -> tuple[str, ...] 
             names=list(feeding.given),
         )
     return None
-
-
-def _are_pseudo(names: Any) -> bool:
-    """Say whether names are those that Keras 2 gives to outputs without any."""
-    return list(names) == [f"output_{place + 1}" for place in range(len(names))]
 
 
 def _is_built(container: Any) -> bool:
@@ -133,10 +149,15 @@ def _complete(container: Any, names: tuple[str, ...]) -> None:
 
 def _prepare_losses_2(container: Any, y: Any, returned: Any, told: Told) -> Any:
     """Refuse what Keras 2 would compare with each output, though it is not made for one."""
-    width = y.shape[-1] if len(getattr(y, "shape", ())) > 1 else 1
-    if width > 1 and isinstance(returned, (list, tuple, dict)):
+    check_loss_names(returned, told)
+    if isinstance(told.loss, dict) and isinstance(returned, (list, tuple)):
+        check_flat_list(returned)
+    # The shape of y is not known here.
+    if told.width > 1 and not isinstance(y, (list, tuple, dict)):
         outputs = returned.values() if isinstance(returned, dict) else returned
-        if any(getattr(one, "shape", (width,))[-1] != width for one in outputs):
+        if isinstance(returned, (list, tuple, dict)) and any(
+            getattr(one, "shape", (told.width,))[-1] != told.width for one in outputs
+        ):
             return spread(y, returned, told)
     return y
 

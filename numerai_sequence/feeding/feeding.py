@@ -56,6 +56,10 @@ class Feeding:
         What makes the sample weights of the training pass that began last.
     given : tuple of str or None
         The names in ``target=``, in order, of what the model's outputs are compared with.
+    loss
+        As of ``compile``.
+    width : int
+        How many targets a y has that is one array.
     compares, is_ours : bool
         There is a y to compare; and all of x and y is of sequences of ours.
     refusal : Exception or None
@@ -79,6 +83,8 @@ class Feeding:
         self.weights: Any = None
         self.given: tuple[str, ...] | None = None
         self.compares = self.is_ours = False
+        self.loss: Any = None
+        self.width = 1
         self.refusal: Exception | None = None
         self._runs: list[Run] = []
         self._adapters: list[Any] = []
@@ -124,9 +130,12 @@ class Feeding:
             # An adapter keeps its call.
             self._forms, self._runs, self._adapters, self._trained = {}, [], [], None
 
-    def compare(self, given: tuple[str, ...] | None) -> None:
-        """Take note that outputs are compared, and by which names."""
-        self.compares, self.given = True, given
+    def compare(
+        self, given: tuple[str, ...] | None, loss: Any, *, is_ours: bool, width: int
+    ) -> None:
+        """Take note that outputs are compared, by which names, and by which losses."""
+        self.compares, self.given, self.loss = True, given, loss
+        self.is_ours, self.width = is_ours, width
 
     def add(self, run: Run) -> None:
         """Take a pass that begins into the call."""

@@ -68,6 +68,15 @@ def _arrange(part: Any, form: str | tuple[str, ...]) -> Any:
     return part[form] if isinstance(form, str) else tuple(part[name] for name in form)
 
 
+def without_lists(batch: Any) -> Any:
+    """Return a batch with tuples for lists, of which TensorFlow makes no dataset."""
+    if isinstance(batch, dict):
+        return {name: without_lists(part) for name, part in batch.items()}
+    if isinstance(batch, (list, tuple)):
+        return tuple(without_lists(part) for part in batch)
+    return batch
+
+
 def arrays_of(batch: Any) -> Iterator[Any]:
     """Yield the arrays of a batch: x, y and sample weights, of which the latter may be several."""
     if isinstance(batch, (list, tuple, dict)):

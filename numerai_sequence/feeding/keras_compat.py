@@ -50,12 +50,12 @@ from ..batching.passes import Prefetching, check_options
 from ..checks import is_of
 from .changes import Changes
 from .compared import Names
-from .containers import cure_containers_2, cure_containers_3
+from .containers import cure_containers_2, cure_containers_3, given_loss
 from .distribution import check_distribution
 from .enqueuers import run_pass
 from .feeding import Feeding, forget
 from .following import follow
-from .forms import Form, arrange, arrays_of, find_form
+from .forms import Form, arrange, arrays_of, find_form, without_lists
 from .interrupts import heeded
 from .model_input import check_inputs, input_noted, note_input, read_input, write_input
 
@@ -177,8 +177,10 @@ def _with_options(original: Callable[..., Any], kind: type) -> Callable[..., Any
                 first = feeding.first_batch(one)
                 check_distribution(one, self, original.__name__, given.arguments, first)
             if is_compared:
-                feeding.compare(_names(given.arguments["x"] if is_fed else ours[0], trained, self))
-                feeding.is_ours = is_fed
+                one = given.arguments["x"] if is_fed else ours[0]
+                width = len(one.target) if isinstance(one.target, tuple) else 1
+                named = _names(one, trained, self)
+                feeding.compare(named, given_loss(self), is_ours=is_fed, width=width)
             if is_trained:
                 note_input(self, trained)
             try:
@@ -226,10 +228,9 @@ def _cure_keras_3(kind: type, changes: Changes) -> None:
 
     @functools.wraps(standardize)
     def _standardize_batch(self: Any, batch: Any) -> Any:
-        form = (
-            _feeding_of(self).form(self.py_dataset) if is_of(self.py_dataset, kind) else None
-        )
-        return standardize(self, arrange(batch, form))
+        if is_of(self.py_dataset, kind):
+            batch = arrange(without_lists(batch), _feeding_of(self).form(self.py_dataset))
+        return standardize(self, batch)
 
     @functools.wraps(get_iterator)
     def _get_iterator(self: Any) -> Any:
@@ -284,7 +285,7 @@ def _cure_keras_2(package: ModuleType, kind: type, changes: Changes) -> None:
     def _standardize_batch(self: Any, data: Any) -> Any:
         if is_of(self._keras_sequence, kind):
             # The first call is from the adapter's constructor.
-            data = arrange(data, _feeding_of(self).form(self._keras_sequence))
+            data = arrange(without_lists(data), _feeding_of(self).form(self._keras_sequence))
             floats = {array.dtype.name for array in arrays_of(data) if array.dtype.kind == "f"}
             if floats <= {package.backend.floatx()}:
                 return data  # and no copy of each array, which is no longer aligned
