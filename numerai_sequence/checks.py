@@ -11,15 +11,17 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Reversible, Set
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard, TypeVar
 
 import numpy as np
 
 # Of a count: what an int64 holds, so that no sum of rows or place in a file overflows unseen.
 _LARGEST = 2**63 - 1
 
+_Kind = TypeVar("_Kind")
 
-def is_of(value: Any, kind: type) -> bool:
+
+def is_of(value: Any, kind: type[_Kind]) -> TypeGuard[_Kind]:
     """Say whether a value is of a class, or of the same class of another import of this package.
 
     In a notebook it may be imported again, while objects of its classes are there.

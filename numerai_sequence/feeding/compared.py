@@ -91,7 +91,7 @@ def arrange_named(part: Any, returned: Any, told: Told) -> Any:
     if len(list(_arrays(returned))) == 1:
         return _filled(returned, iter([_only(part)]))
     names = names_of(returned, told)
-    if names is None or (names == told.given and not {*part} <= {*names}):
+    if names is None or (names != told.known and not {*part} <= {*names}):
         return _by_losses(part, returned, told)
     _check_names(part, names)
     return _filled(returned, iter([part.get(name) for name in names]))

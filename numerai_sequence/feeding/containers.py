@@ -81,9 +81,7 @@ def _arrange(
     return y, weights
 
 
-def _comparing(
-    original: Method, names: str, prepare: Method, arrange: Method = _arrange
-) -> Method:
+def _comparing(original: Method, names: str, prepare: Method, arrange: Method = _arrange) -> Method:
     """Return a method of a container that is given y and weights in the form of the outputs."""
 
     @functools.wraps(original)

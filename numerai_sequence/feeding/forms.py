@@ -63,7 +63,7 @@ def arrange(batch: Any, form: Form) -> Any:
 def _arrange(part: Any, form: str | tuple[str, ...]) -> Any:
     # A class of the user's own may arrange y, and name other outputs; see `compared`.
     names = (form,) if isinstance(form, str) else form
-    if not isinstance(part, dict) or {*part} != {*names}:
+    if not isinstance(part, dict) or not {*names} <= {*part}:
         return part
     return part[form] if isinstance(form, str) else tuple(part[name] for name in form)
 

@@ -387,7 +387,12 @@ class NumeraiSequence(Arguments, *_BASES):  # type: ignore[misc]
         other: NumeraiSequence = copy.copy(self)
         where = str(shards.folder)
         resolve_features(self.features, shards.manifest, where)
-        check_known(f"{self.made_by}'s target", self.target_columns, shards.targets, where)
+        check_known(
+            f"target of {self.made_by}, which may look at y,",
+            self.target_columns,
+            shards.targets,
+            where,
+        )
         other._keep(shards=shards, memory_budget=check_budget(memory_budget), paging="auto")
         other._decode = other._make_decoder()
         other._selection = Selection(shards, eras, data_type)

@@ -20,6 +20,7 @@ from ..feeding.model_input import (
 from ..format.encoding import DTYPES
 from ..scoring.forward import mixes_rows
 from ..scoring.models import (
+    MAKER,
     check_flat,
     check_made,
     check_width,
@@ -51,6 +52,7 @@ def settle_input(
     batch_size: int | None = None,
     is_told: bool = True,
     maker: Any = None,
+    made_remedy: str = MAKER,
 ) -> ModelInput:
     """Return what a model is fed, all of which is known then.
 
@@ -71,6 +73,8 @@ def settle_input(
         Somebody has said which features the model was trained on.
     maker : NumeraiSequence, optional
         Of the data, and of a class of the user's own, which makes what the model is fed.
+    made_remedy : str
+        What to do where the model takes something else than one array of rows.
 
     Raises
     ------
@@ -97,10 +101,11 @@ def settle_input(
     check_scale(model, fed.dtype, where)
     if maker is None:
         check_width(model, len(fed.features or ()), where, remedy)
-        check_flat(model)
+        check_flat(model, made_remedy)
         _warn(fed, guessed, where)
         if fed.made_by is not None:
-            check_made(model, fed.made_by, len(fed.features or ()), str(fed.dtype))
+            width = len(fed.features or ())
+            check_made(model, fed.made_by, width, str(fed.dtype), made_remedy)
     return replace(fed, batch_by=_batch_by(model, fed, asked, batch_size, maker))
 
 

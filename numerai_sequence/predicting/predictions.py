@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from tqdm import tqdm
 
 from ..checks import is_of, names_in_order, whole_number
-from ..errors import check_known, EraError, NumeraiSequenceError, OutOfMemoryError, OutputError
+from ..errors import EraError, NumeraiSequenceError, OutOfMemoryError, OutputError, check_known
 from ..extras import load_extra
 from ..feeding.model_input import ModelInput
 from ..feeding.sequence import NumeraiSequence
@@ -40,6 +40,7 @@ else:
 
 _META_ROWS = 1 << 20
 _MAGIC = b"PAR1"
+_MADE = "target of like=, whose class may look at y,"
 _REMEDY = "name those that it was trained on: features=sequence.features"
 
 
@@ -160,7 +161,7 @@ def predict(
         return run.predict_parquet(Path(os.fspath(data)))  # type: ignore[arg-type]
     if is_of(data, ShardSet):
         return run.predict_shards(data)
-    with open_shards(data) as shards:
+    with open_shards(data) as shards:  # type: ignore[arg-type]
         return run.predict_shards(shards)
 
 
@@ -179,8 +180,8 @@ def _check_data(data: Any) -> None:
 class _Run:
     """What `predict` was asked for, but for the data.
 
-    `known` is what the model was trained on, and `asked` what it is to be fed. `maker` is a sequence
-    of a class of the user's own, which makes the batches.
+    `known` is what the model was trained on, and `asked` what it is to be fed. `maker` is a
+    sequence of a class of the user's own, which makes the batches.
     """
 
     model: Any
@@ -224,7 +225,9 @@ class _Run:
             wanted = self.known.features if self.features is None else self.features
             features, _ = choose_columns([source], wanted, ())
             targets = self.maker.target_columns if self.maker else ()
-            check_known("target of like=, whose class may look at y,", targets, source.others, str(path))
+            check_known(
+                "target of like=, whose class may look at y,", targets, source.others, str(path)
+            )
             _, targets = choose_columns([source], features, targets)
             fed = self._settle(features, str(path)) if self.maker is None else None
             meta = _read_meta(source)
@@ -253,9 +256,9 @@ class _Run:
     def _settle(
         self, features: Sequence[str], where: str, shards: ShardSet | None = None
     ) -> ModelInput:
-        maker, over = None, {"memory_budget": self.memory_budget}
+        maker = None
         if self.maker is not None and shards is not None:
-            maker = self.maker.over(shards, batch_by="rows", batch_size=1, **self.chosen, **over)
+            maker = self.maker.over(shards, batch_by="rows", batch_size=1, **self.chosen)
         asked = replace(self.asked, features=tuple(features))
         return settle_input(
             self.model,

@@ -26,7 +26,7 @@ _PREDICTION = "prediction"
 # precision, by a share of what there is between the smallest and the largest, and by noise.
 _TRIED = (1, 63, 192)
 TRIED_ROWS = sum(_TRIED)
-_MAKER = "give the sequence that it was trained on, whose class makes what it takes, as like="
+MAKER = "give the sequence that it was trained on, whose class makes what it takes, as like="
 _ROUNDING, _SHARE, _NOISE = 1e-6, 1e-4, 20
 
 Floats = npt.NDArray[np.float32]
@@ -79,29 +79,29 @@ def check_width(model: Any, features: int, where: str, remedy: str) -> None:
         )
 
 
-def check_flat(model: Any) -> None:
+def check_flat(model: Any, remedy: str = MAKER) -> None:
     """Raise a `FeatureError` where a model takes x of another form than (rows, features)."""
     try:
         shape = model.input_shape
     except (AttributeError, ValueError, RuntimeError):
         return
     if isinstance(shape, (list, dict)) and len(shape) > 1:
-        raise FeatureError(f"model: takes {len(shape)} inputs, expected one array; {_MAKER}")
+        raise FeatureError(f"model: takes {len(shape)} inputs, expected one array; {remedy}")
     if isinstance(shape, tuple) and len(shape) != 2:
         raise FeatureError(
             f"model: takes x of shape {shape}, expected (rows, features); give the model an input "
-            f"of two dimensions, and reshape it in the model; or {_MAKER}"
+            f"of two dimensions, and reshape it in the model; or {remedy}"
         )
 
 
-def check_made(model: Any, made_by: str, features: int, dtype: str) -> None:
+def check_made(model: Any, made_by: str, features: int, dtype: str, remedy: str) -> None:
     """Raise a `FeatureError` where a model fails on rows that no class of the user's own made."""
     try:
         run_batch(model, np.zeros((_batch_rows(model) or 2, features), dtype))
     except Exception as error:
         raise FeatureError(
-            f"model: found that it fails on x of shape (rows, {features:,}), expected it to run; it "
-            f"was trained on batches that {made_by}.__getitem__ made: {_MAKER}"
+            f"model: found that it fails on x of shape (rows, {features:,}), expected it to run; "
+            f"it was trained on batches that {made_by}.__getitem__ made: {remedy}"
         ) from error
 
 
