@@ -1,4 +1,4 @@
-"""Changes: attributes of Keras's own that are replaced, and put back when they are replaced anew."""
+"""Changes: what is replaced in Keras, and put back where this package is imported again."""
 
 from __future__ import annotations
 
