@@ -16,7 +16,7 @@ from collections.abc import Iterable
 from concurrent.futures import Executor
 from typing import TYPE_CHECKING, Any
 
-from .checks import file_path, file_paths, true_or_false
+from .checks import file_path, file_paths, is_of, true_or_false
 from .errors import (
     CorruptShardError,
     EraError,
@@ -350,7 +350,7 @@ def append_shards(
     OutputError, OutOfMemoryError
         As of `write_shards`. The set is as it was.
     """
-    if isinstance(shards, ShardSet):
+    if is_of(shards, ShardSet):
         folder = shards.folder
     else:
         folder = file_path("shards", shards, f"a ShardSet, or {FOLDER}", ManifestError)

@@ -12,7 +12,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Reversible, Set
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard, TypeVar
 
 import numpy as np
 
@@ -22,6 +22,19 @@ from .errors import NumeraiSequenceError
 _LARGEST = 2**63 - 1
 # As "s3://bucket/file", of which a Path keeps one stroke; one letter is a drive of Windows.
 _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/+(.*)", re.DOTALL)
+
+_Kind = TypeVar("_Kind")
+
+
+def is_of(value: Any, kind: type[_Kind]) -> TypeGuard[_Kind]:
+    """Say whether a value is of a class, or of the same class of another import of this package.
+
+    In a notebook it may be imported again, while objects of its classes are there.
+    """
+    return isinstance(value, kind) or any(
+        one.__qualname__ == kind.__qualname__ and one.__module__ == kind.__module__
+        for one in type(value).__mro__
+    )
 
 
 def as_text(value: Any) -> str:

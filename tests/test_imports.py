@@ -31,8 +31,8 @@ STAGES = [
     ("batching", "orders groups reading passes readers targets"),
     (
         "feeding",
-        """messages processes interrupts forms model_input feeding enqueuers following distribution
-        arguments keras_compat sequence""",
+        """messages processes interrupts forms compared changes model_input feeding containers
+        enqueuers following distribution arguments keras_compat sequence""",
     ),
     (
         "scoring",

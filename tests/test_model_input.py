@@ -243,8 +243,14 @@ def test_batches_of_a_class_of_ones_own_are_said(shards, source, tmp_path):
         ):
             with pytest.warns(UserWarning, match=r"trained on batches that Centred\.__getitem__"):
                 call()
-    with pytest.warns(UserWarning, match=r"Centred\.__getitem__"):
-        predict(make_model(), shards, like=Centred(shards), progress=False)
+    centred = NumeraiSequence(shards, 1037, shuffle=False, target=None)[0]
+    for data in shards, source:
+        frame = predict(model, data, like=Centred(shards), progress=False)
+        assert np.allclose(
+            np.sort(frame["prediction"]),
+            np.sort(np.ravel(model.predict_on_batch((centred - 0.5) * 4))),
+            atol=1e-5,
+        )
 
 
 def test_scores_are_of_the_right_scale_and_width(shards):

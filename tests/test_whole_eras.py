@@ -22,7 +22,7 @@ from numerai_sequence.feeding.keras_compat import active_keras
 from numerai_sequence.predicting.predictions import describe_eras
 from numerai_sequence.scoring import forward as forward_module
 from numerai_sequence.scoring import scoring
-from numerai_sequence.scoring.models import depends_on_batch
+from numerai_sequence.scoring.models import depends_on_batch, random_rows
 
 FEATURES, ROWS = 14, 1037
 ops = active_keras().ops if hasattr(active_keras(), "ops") else None
@@ -100,7 +100,7 @@ def flat(*outputs):
 
 
 def found(model, dtype="float32"):
-    return depends_on_batch(model, FEATURES, dtype)
+    return depends_on_batch(model, random_rows(FEATURES, dtype))
 
 
 def test_what_looks_beside_its_row_is_found():

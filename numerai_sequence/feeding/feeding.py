@@ -6,17 +6,22 @@ was made in is noted with the adapter, for it is asked for batches from any thre
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from contextvars import ContextVar, Token
-from types import TracebackType
+from types import ModuleType, TracebackType
 from typing import Any, Protocol
 
 from ..batching.passes import Place, Prefetching
 from .forms import Form
 from .interrupts import held
 
-_PRESENT: ContextVar[Feeding | None] = ContextVar("PRESENT", default=None)
-_ALL: set[Feeding] = set()
+# Of this process, whichever import of this package asks: in a notebook there may be several.
+_SHARED: Any = sys.modules.setdefault("_numerai_sequence_feedings", ModuleType("feedings"))
+_PRESENT: ContextVar[Feeding | None] = vars(_SHARED).setdefault(
+    "PRESENT", ContextVar("PRESENT", default=None)
+)
+_ALL: set[Feeding] = vars(_SHARED).setdefault("ALL", set())
 
 
 class Run(Protocol):
@@ -49,6 +54,16 @@ class Feeding:
     ----------
     weights : Weights or None
         What makes the sample weights of the training pass that began last.
+    given : tuple of str or None
+        The names in ``target=``, in order, of what the model's outputs are compared with.
+    loss
+        As of ``compile``.
+    width : int
+        How many targets a y has that is one array.
+    compares, is_ours : bool
+        There is a y to compare; and all of x and y is of sequences of ours.
+    refusal : Exception or None
+        Why outputs cannot be compared, if they cannot.
     """
 
     def __init__(
@@ -66,6 +81,11 @@ class Feeding:
         self._first = Place(before + epoch, batch)
         self._epoch = self._first.epoch
         self.weights: Any = None
+        self.given: tuple[str, ...] | None = None
+        self.compares = self.is_ours = False
+        self.loss: Any = None
+        self.width = 1
+        self.refusal: Exception | None = None
         self._runs: list[Run] = []
         self._adapters: list[Any] = []
 
@@ -109,6 +129,13 @@ class Feeding:
                 forget(adapter, "py_dataset", "_keras_sequence")
             # An adapter keeps its call.
             self._forms, self._runs, self._adapters, self._trained = {}, [], [], None
+
+    def compare(
+        self, given: tuple[str, ...] | None, loss: Any, *, is_ours: bool, width: int
+    ) -> None:
+        """Take note that outputs are compared, by which names, and by which losses."""
+        self.compares, self.given, self.loss = True, given, loss
+        self.is_ours, self.width = is_ours, width
 
     def add(self, run: Run) -> None:
         """Take a pass that begins into the call."""
@@ -155,6 +182,8 @@ class Feeding:
 
     def cause(self, error: Exception) -> Exception | None:
         """Return how a pass failed, where TensorFlow says so in an error of its own."""
+        if self.refusal is not None and self.refusal is not error:
+            return self.refusal
         if not type(error).__module__.startswith("tensorflow."):
             return None
         failures = [run.failure for run in self._runs if run.failure]

@@ -54,17 +54,32 @@ def arrange(batch: Any, form: Form) -> Any:
     form : Form
         From `find_form`.
     """
-    if form is None or not isinstance(batch, tuple):
+    if form is None or not isinstance(batch, (list, tuple)):
         return batch
-    x, *named = batch
-    if isinstance(form, str):
-        return (x, *(part[form] for part in named))
-    return (x, *(tuple(part[name] for name in form) for part in named))
+    x, *parts = batch
+    return (x, *(_arrange(part, form) for part in parts))
+
+
+def _arrange(part: Any, form: str | tuple[str, ...]) -> Any:
+    # A class of the user's own may arrange y, and name other outputs; see `compared`.
+    names = (form,) if isinstance(form, str) else form
+    if not isinstance(part, dict) or not {*names} <= {*part}:
+        return part
+    return part[form] if isinstance(form, str) else tuple(part[name] for name in form)
+
+
+def without_lists(batch: Any) -> Any:
+    """Return a batch with tuples for lists, of which TensorFlow makes no dataset."""
+    if isinstance(batch, dict):
+        return {name: without_lists(part) for name, part in batch.items()}
+    if isinstance(batch, (list, tuple)):
+        return tuple(without_lists(part) for part in batch)
+    return batch
 
 
 def arrays_of(batch: Any) -> Iterator[Any]:
     """Yield the arrays of a batch: x, y and sample weights, of which the latter may be several."""
-    if isinstance(batch, (tuple, dict)):
+    if isinstance(batch, (list, tuple, dict)):
         for part in batch.values() if isinstance(batch, dict) else batch:
             yield from arrays_of(part)
     else:

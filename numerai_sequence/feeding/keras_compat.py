@@ -15,7 +15,8 @@ the Keras packages in use, and `install` changes this in each of them, for our s
 3. Keras 2 copies every array of floats, though it is of the type that it wants. Ours it takes.
 4. TensorFlow waits for a batch in a thread of its own, not in one of those that run the model, and
    prefetches one, not as many as it likes.
-5. Keras finds y and weights by the names of a model's outputs, whatever form these have.
+5. Keras finds y and weights by the names of a model's outputs, whatever form these have. Outputs
+   that have no names get those in ``target=``; see `compared`.
 6. TensorFlow keeps every generator that it was ever given, and with it Keras's adapter and its
    sequence: at the end of ``fit``, ``evaluate`` or ``predict`` the adapter forgets the sequence.
    So does a model the validation data of a fit that was interrupted, which the next would use.
@@ -27,7 +28,8 @@ the Keras packages in use, and `install` changes this in each of them, for our s
 10. ``fit`` notes with the model what it was fed, and a file that ``model.save`` writes holds it.
     What is fed to the model later is compared with that; see `model_input`.
 
-Every other input reaches Keras as it was given. Installing again changes nothing.
+Every other input reaches Keras as it was given. Installing again changes nothing; what another
+import of this package has installed is replaced, and its sequences are fed as ours are.
 """
 
 from __future__ import annotations
@@ -45,13 +47,17 @@ from types import ModuleType
 from typing import Any
 
 from ..batching.passes import Prefetching, check_options
+from ..checks import is_of
+from .changes import Changes
+from .compared import Names
+from .containers import cure_containers_2, cure_containers_3, given_loss
 from .distribution import check_distribution
 from .enqueuers import run_pass
 from .feeding import Feeding, forget
 from .following import follow
-from .forms import Form, arrange, arrays_of, find_form
+from .forms import Form, arrange, arrays_of, find_form, without_lists
 from .interrupts import heeded
-from .model_input import check_inputs, note_input, read_input, write_input
+from .model_input import check_inputs, input_noted, note_input, read_input, write_input
 
 OPTIONS = Prefetching._fields
 
@@ -92,25 +98,33 @@ def carry_inputs() -> None:
     """Let models of the Keras packages that are loaded be saved with what they were fed."""
     for name in ("keras", "tf_keras"):
         model = getattr(sys.modules.get(name), "Model", None)
-        if model is not None and not hasattr(model, "load_assets"):
+        found = getattr(model, "load_assets", read_input)  # that of another import of this package
+        if model is not None and found.__module__ == read_input.__module__:
             model.save_assets, model.load_assets = write_input, read_input
 
 
 def install(kind: type) -> None:
-    """Make the Keras packages in use ready for sequences of class `kind`."""
+    """Make the Keras packages in use ready for sequences of class `kind`.
+
+    Those of another import of this package are known by the name of their class.
+    """
     for package in _keras_packages():
-        if getattr(package, _INSTALLED, False):
+        before = getattr(package, _INSTALLED, None)
+        if getattr(before, "made_by", None) is kind:
             continue
+        if before is not None:
+            before.undo()
+        changes = Changes(kind)
         for name in ("fit", "evaluate", "predict"):
-            _give_options(package.Model, name, kind)
+            _give_options(package.Model, name, kind, changes)
         if int(package.__version__.split(".")[0]) >= 3:
-            _cure_keras_3(kind)
+            _cure_keras_3(kind, changes)
         else:
-            _cure_keras_2(package, kind)
-        setattr(package, _INSTALLED, True)
+            _cure_keras_2(package, kind, changes)
+        setattr(package, _INSTALLED, changes)
 
 
-def _give_options(model: type, name: str, kind: type) -> None:
+def _give_options(model: type, name: str, kind: type, changes: Changes) -> None:
     """Let a method of Keras's Model take `OPTIONS` where it is fed one of our sequences.
 
     In ``model.fit(NumeraiSequence(shards), workers=4)`` Python looks ``model.fit`` up before it
@@ -122,9 +136,9 @@ def _give_options(model: type, name: str, kind: type) -> None:
     inner = getattr(outer, "__wrapped__", None)
     for cell in getattr(outer, "__closure__", None) or ():
         if cell.cell_contents is inner:
-            cell.cell_contents = _with_options(inner, kind)
+            changes.set_cell(cell, _with_options(inner, kind))
             return
-    setattr(owner, name, _with_options(outer, kind))
+    changes.set(owner, name, _with_options(outer, kind))
 
 
 def _with_options(original: Callable[..., Any], kind: type) -> Callable[..., Any]:
@@ -132,11 +146,11 @@ def _with_options(original: Callable[..., Any], kind: type) -> Callable[..., Any
 
     @functools.wraps(original)
     def method(self: Any, *args: Any, **kwargs: Any) -> Any:
-        ours: list[Any] = [one for one in (*args, *kwargs.values()) if isinstance(one, kind)]
+        ours: list[Any] = [one for one in (*args, *kwargs.values()) if is_of(one, kind)]
         if not ours:
             return original(self, *args, **kwargs)
         options = {}
-        if isinstance(args[0] if args else kwargs.get("x"), kind):
+        if is_of(args[0] if args else kwargs.get("x"), kind):
             options = check_options(
                 **{option: kwargs.pop(option) for option in OPTIONS if option in kwargs}
             )
@@ -146,7 +160,8 @@ def _with_options(original: Callable[..., Any], kind: type) -> Callable[..., Any
         given = signature.bind_partial(self, *args, **kwargs)
         is_compared = original.__name__ != "predict"  # which looks at no y
         forms = {one: _form(one, self) if is_compared else None for one in ours}
-        is_trained = original.__name__ == "fit" and isinstance(given.arguments.get("x"), kind)
+        is_fed = is_of(given.arguments.get("x"), kind)
+        is_trained = original.__name__ == "fit" and is_fed
         trained = given.arguments["x"] if is_trained else None
         if not is_within_fit:
             check_inputs(self, original.__name__, ours, trained)
@@ -161,6 +176,11 @@ def _with_options(original: Callable[..., Any], kind: type) -> Callable[..., Any
             for one in ours:
                 first = feeding.first_batch(one)
                 check_distribution(one, self, original.__name__, given.arguments, first)
+            if is_compared:
+                one = given.arguments["x"] if is_fed else ours[0]
+                width = len(one.target) if isinstance(one.target, tuple) else 1
+                named = _names(one, trained, self)
+                feeding.compare(named, given_loss(self), is_ours=is_fed, width=width)
             if is_trained:
                 note_input(self, trained)
             try:
@@ -180,12 +200,20 @@ def _with_options(original: Callable[..., Any], kind: type) -> Callable[..., Any
     return method
 
 
+def _names(fed: Any, trained: Any, model: Any) -> Names | None:
+    """Return the names of a model's outputs, in order, where only ``target=`` names them."""
+    named = tuple(fed.target) if isinstance(fed.target, Mapping) else None
+    noted = input_noted(model).outputs
+    is_noted = noted is not None and {*(named or ())} <= {*noted}
+    return noted if is_noted and trained is None else named
+
+
 def _form(sequence: Any, model: Any) -> Form:
     names = sequence.target
     return find_form(model, names) if isinstance(names, Mapping) else None
 
 
-def _cure_keras_3(kind: type) -> None:
+def _cure_keras_3(kind: type, changes: Changes) -> None:
     module = importlib.import_module("keras.src.trainers.data_adapters.py_dataset_adapter")
     adapter = module.PyDatasetAdapter
     made, get_iterator = adapter.__init__, adapter._get_iterator
@@ -194,20 +222,19 @@ def _cure_keras_3(kind: type) -> None:
     @functools.wraps(made)
     def init(self: Any, x: Any, *args: Any, **kwargs: Any) -> None:
         made(self, x, *args, **kwargs)
-        if isinstance(x, kind):
+        if is_of(x, kind):
             self.enqueuer = None  # the one for all passes; it has not been started
             _feeding_of(self)  # while it is known
 
     @functools.wraps(standardize)
     def _standardize_batch(self: Any, batch: Any) -> Any:
-        form = (
-            _feeding_of(self).form(self.py_dataset) if isinstance(self.py_dataset, kind) else None
-        )
-        return standardize(self, arrange(batch, form))
+        if is_of(self.py_dataset, kind):
+            batch = arrange(without_lists(batch), _feeding_of(self).form(self.py_dataset))
+        return standardize(self, batch)
 
     @functools.wraps(get_iterator)
     def _get_iterator(self: Any) -> Any:
-        if not isinstance(self.py_dataset, kind):
+        if not is_of(self.py_dataset, kind):
             return get_iterator(self)
         shuffles, feeding = self.shuffle, _feeding_of(self)
         batches = run_pass(self.py_dataset, shuffles, module.OrderedEnqueuer, feeding, self)
@@ -215,7 +242,7 @@ def _cure_keras_3(kind: type) -> None:
 
     @functools.wraps(get_dataset)
     def get_tf_dataset(self: Any) -> Any:
-        if not isinstance(self.py_dataset, kind):
+        if not is_of(self.py_dataset, kind):
             return get_dataset(self)
         self.enqueuer = self.py_dataset  # anything: what prefetches by itself gets `_on_its_own`
         try:
@@ -224,14 +251,21 @@ def _cure_keras_3(kind: type) -> None:
             self.enqueuer = None
 
     iterator = importlib.import_module("keras.src.trainers.epoch_iterator").EpochIterator
-    iterator._enumerate_iterator = _shortened(
+    steps = _shortened(
         iterator._enumerate_iterator, kind, "data_adapter", "py_dataset", "_num_batches"
     )
-    adapter.__init__, adapter._get_iterator = init, _get_iterator
-    adapter.get_tf_dataset, adapter._standardize_batch = get_tf_dataset, _standardize_batch
+    changes.set(iterator, "_enumerate_iterator", steps)
+    for name, method in {
+        "__init__": init,
+        "_get_iterator": _get_iterator,
+        "get_tf_dataset": get_tf_dataset,
+        "_standardize_batch": _standardize_batch,
+    }.items():
+        changes.set(adapter, name, method)
+    cure_containers_3(importlib.import_module("keras.src.trainers.compile_utils"), changes)
 
 
-def _cure_keras_2(package: ModuleType, kind: type) -> None:
+def _cure_keras_2(package: ModuleType, kind: type, changes: Changes) -> None:
     root = package.utils.Sequence.__module__.rsplit(".utils.", 1)[0]
     module = importlib.import_module(f"{root}.utils.data_utils")
     adapter = importlib.import_module(f"{root}.engine.data_adapter").KerasSequenceAdapter
@@ -240,7 +274,7 @@ def _cure_keras_2(package: ModuleType, kind: type) -> None:
 
     @functools.wraps(handle)
     def _handle_multiprocessing(self: Any, x: Any, *args: Any, **kwargs: Any) -> Any:
-        if not isinstance(x, kind):
+        if not is_of(x, kind):
             return handle(self, x, *args, **kwargs)
         feeding, shuffles = _feeding_of(self), self._shuffle_sequence
         # The adapter holds the sequence, not this function.
@@ -249,9 +283,9 @@ def _cure_keras_2(package: ModuleType, kind: type) -> None:
 
     @functools.wraps(standardize)
     def _standardize_batch(self: Any, data: Any) -> Any:
-        if isinstance(self._keras_sequence, kind):
+        if is_of(self._keras_sequence, kind):
             # The first call is from the adapter's constructor.
-            data = arrange(data, _feeding_of(self).form(self._keras_sequence))
+            data = arrange(without_lists(data), _feeding_of(self).form(self._keras_sequence))
             floats = {array.dtype.name for array in arrays_of(data) if array.dtype.kind == "f"}
             if floats <= {package.backend.floatx()}:
                 return data  # and no copy of each array, which is no longer aligned
@@ -260,14 +294,18 @@ def _cure_keras_2(package: ModuleType, kind: type) -> None:
     @functools.wraps(get_dataset)
     def _get_dataset(self: Any) -> Any:
         dataset = get_dataset(self)
-        return _on_its_own(dataset) if isinstance(self._keras_sequence, kind) else dataset
+        return _on_its_own(dataset) if is_of(self._keras_sequence, kind) else dataset
 
     handler = importlib.import_module(adapter.__module__).DataHandler
-    handler.steps = _shortened(
-        handler.steps, kind, "_adapter", "_keras_sequence", "_inferred_steps"
-    )
-    adapter._handle_multiprocessing = _handle_multiprocessing
-    adapter._standardize_batch, adapter.get_dataset = _standardize_batch, _get_dataset
+    steps = _shortened(handler.steps, kind, "_adapter", "_keras_sequence", "_inferred_steps")
+    changes.set(handler, "steps", steps)
+    for name, method in {
+        "_handle_multiprocessing": _handle_multiprocessing,
+        "_standardize_batch": _standardize_batch,
+        "get_dataset": _get_dataset,
+    }.items():
+        changes.set(adapter, name, method)
+    cure_containers_2(importlib.import_module(f"{root}.engine.compile_utils"), changes)
 
 
 def _shortened(
@@ -282,7 +320,7 @@ def _shortened(
     def steps(self: Any) -> Iterator[Any]:
         fed = getattr(self, adapter)
         sequence = getattr(fed, source, None)
-        if not isinstance(sequence, kind):
+        if not is_of(sequence, kind):
             yield from method(self)
             return
         whole = getattr(self, count)

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ..checks import as_dict, as_names, as_text, short
+from ..checks import as_dict, as_names, as_text, is_of, short
 from ..errors import FeatureError
 
 _NOTE = "_numerai_sequence_input"
@@ -35,12 +35,15 @@ class ModelInput:
         "rows", or "era" where a batch was whole eras.
     made_by : str, optional
         The class of the sequence, where it makes batches of its own: x may be anything.
+    outputs : tuple of str, optional
+        The names in ``target=``, in order: those of a model's outputs that have no names.
     """
 
     features: tuple[str, ...] | None = None
     dtype: str | None = None
     batch_by: str | None = None
     made_by: str | None = None
+    outputs: tuple[str, ...] | None = None
 
 
 def input_like(like: Any) -> ModelInput:
@@ -54,8 +57,9 @@ def input_like(like: Any) -> ModelInput:
     if like is None:
         return ModelInput()
     try:
-        made_by = getattr(like, "made_by", None)
-        return ModelInput(tuple(like.features), like.dtype, like.batch_by, made_by)
+        made_by, target = getattr(like, "made_by", None), getattr(like, "target", None)
+        outputs = tuple(target) if isinstance(target, Mapping) else None
+        return ModelInput(tuple(like.features), like.dtype, like.batch_by, made_by, outputs)
     except AttributeError:
         raise TypeError(
             f"like: found {type(like).__name__}, expected the NumeraiSequence that the model was "
@@ -71,7 +75,7 @@ def note_input(model: Any, sequence: Any) -> None:
 def input_noted(model: Any) -> ModelInput:
     """Return what is noted with a model."""
     noted = getattr(model, _NOTE, None)
-    return noted if isinstance(noted, ModelInput) else ModelInput()
+    return noted if is_of(noted, ModelInput) else ModelInput()
 
 
 def check_inputs(model: Any, method: str, sequences: Iterable[Any], trained: Any) -> None:
@@ -144,7 +148,7 @@ def _integers(model: Any) -> str | None:
 def write_input(model: Any, folder: str) -> None:
     """Write what is noted with a model into a folder of what is saved of it."""
     noted = getattr(model, _NOTE, None)
-    if isinstance(noted, ModelInput):
+    if is_of(noted, ModelInput):
         Path(folder, _FILE).write_text(json.dumps(asdict(noted)))
 
 
@@ -154,12 +158,13 @@ def read_input(model: Any, folder: Any) -> None:
     if path is None or not path.is_file():
         return
     document = as_dict(json.loads(path.read_text()))
-    made_by = document.get("made_by")
+    made_by, outputs = document.get("made_by"), document.get("outputs")
     note = ModelInput(
         as_names(document["features"]),
         as_text(document["dtype"]),
         as_text(document["batch_by"]),
         None if made_by is None else as_text(made_by),
+        None if outputs is None else as_names(outputs),
     )
     setattr(model, _NOTE, note)
 
@@ -192,6 +197,7 @@ def joined(known: ModelInput, asked: ModelInput, what: str) -> ModelInput:
         asked.dtype or known.dtype,
         asked.batch_by or known.batch_by,
         asked.made_by or known.made_by,
+        asked.outputs or known.outputs,
     )
 
 

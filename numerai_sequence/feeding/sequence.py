@@ -36,7 +36,8 @@ from ..batching.targets import (
     read_weights_by_era,
     target_names,
 )
-from ..checks import one_of, true_or_false, whole_number
+from ..checks import is_of, one_of, true_or_false, whole_number
+from ..errors import check_known
 from ..format.encoding import DTYPES, Decoder
 from ..format.feature_sets import resolve_features
 from ..ordering.ranks import Share, check_rank
@@ -336,8 +337,9 @@ class NumeraiSequence(Arguments, *_BASES):  # type: ignore[misc]
     @property
     def made_by(self) -> str | None:
         """The name of a class that has a ``__getitem__`` of its own; None for this one."""
-        is_own = type(self).__getitem__ is not NumeraiSequence.__getitem__
-        return type(self).__name__ if is_own else None
+        owner = next(kind for kind in type(self).__mro__ if "__getitem__" in vars(kind))
+        is_ours = (owner.__module__, owner.__qualname__) == (__name__, "NumeraiSequence")
+        return None if is_ours else type(self).__name__
 
     @property
     def all_eras(self) -> tuple[str, ...]:
@@ -363,6 +365,47 @@ class NumeraiSequence(Arguments, *_BASES):  # type: ignore[misc]
         """
         data_types = self._selection.data_types
         return self._unshuffled("era", 1, Selection(self.shards, self.eras, data_types))
+
+    def over(
+        self,
+        shards: ShardSet,
+        *,
+        batch_by: str,
+        batch_size: int,
+        eras: Any = None,
+        data_type: str | Iterable[str] | None = None,
+        memory_budget: int | str = "auto",
+    ) -> NumeraiSequence:
+        """Return a sequence of another set's rows, of the same class and features, as `in_order`.
+
+        It keeps rows without a target, and has weights of 1 where this one has weights.
+
+        Raises
+        ------
+        FeatureError
+            The set lacks a feature, or a target of y, which the class may expect.
+        """
+        other: NumeraiSequence = copy.copy(self)
+        where = str(shards.folder)
+        resolve_features(self.features, shards.manifest, where)
+        check_known(
+            f"target of {self.made_by}, which may look at y,",
+            self.target_columns,
+            shards.targets,
+            where,
+        )
+        other._keep(shards=shards, memory_budget=check_budget(memory_budget), paging="auto")
+        other._decode = other._make_decoder()
+        other._selection = Selection(shards, eras, data_type)
+        if self._sample_weight is not None:
+            other._sample_weight = None
+            other.sample_weight = _equal_weights
+        return other._unshuffled(batch_by, batch_size, other._selection)
+
+    @property
+    def target_columns(self) -> tuple[str, ...]:
+        """The target columns of y."""
+        return target_names(self._outputs)
 
     def _unshuffled(
         self, batch_by: str, batch_size: int, selection: Selection | None = None
@@ -553,7 +596,12 @@ class NumeraiSequence(Arguments, *_BASES):  # type: ignore[misc]
         )
 
 
+def _equal_weights(eras: npt.NDArray[Any], y: Any) -> npt.NDArray[np.float32]:
+    return np.ones(len(eras), np.float32)
+
+
 def _open(shards: Any) -> ShardSet:
-    if isinstance(shards, NumeraiSequence):
+    if is_of(shards, NumeraiSequence):
         raise TypeError("shards: found a NumeraiSequence, expected a set; use sequence.shards")
-    return shards if isinstance(shards, ShardSet) else open_shards(shards)
+    is_open = is_of(shards, ShardSet)
+    return shards if is_open else open_shards(shards)

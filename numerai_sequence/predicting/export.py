@@ -203,7 +203,14 @@ def input_to_export(
         )
     check_known("feature", names, names, "features")
     asked = ModelInput(names, dtype, batch_by)
-    return settle_input(model, known, asked, "features", remedy="name those that it was trained on")
+    return settle_input(
+        model,
+        known,
+        asked,
+        "features",
+        remedy="name those that it was trained on",
+        made_remedy="the exported function feeds one array: make what the model takes in the model",
+    )
 
 
 def runs_where(keras: ModuleType) -> str:

@@ -18,7 +18,15 @@ from ..feeding.model_input import (
     joined,
 )
 from ..format.encoding import DTYPES
-from ..scoring.models import check_flat, check_width, depends_on_batch
+from ..scoring.forward import mixes_rows
+from ..scoring.models import (
+    MAKER,
+    check_flat,
+    check_made,
+    check_width,
+    depends_on_batch,
+    random_rows,
+)
 
 
 def known_input(model: Any, like: Any) -> ModelInput:
@@ -43,6 +51,8 @@ def settle_input(
     remedy: str,
     batch_size: int | None = None,
     is_told: bool = True,
+    maker: Any = None,
+    made_remedy: str = MAKER,
 ) -> ModelInput:
     """Return what a model is fed, all of which is known then.
 
@@ -61,6 +71,10 @@ def settle_input(
         Rows, where so many are asked for.
     is_told : bool
         Somebody has said which features the model was trained on.
+    maker : NumeraiSequence, optional
+        Of the data, and of a class of the user's own, which makes what the model is fed.
+    made_remedy : str
+        What to do where the model takes something else than one array of rows.
 
     Raises
     ------
@@ -85,10 +99,14 @@ def settle_input(
         fed = replace(fed, dtype=default_dtype(model))
         guessed += [] if fed.dtype == "int8" else [f"{fed.dtype} of 0 to 1"]
     check_scale(model, fed.dtype, where)
-    check_width(model, len(fed.features or ()), where, remedy)
-    check_flat(model)
-    _warn(fed, guessed, where)
-    return replace(fed, batch_by=_batch_by(model, fed, asked, batch_size))
+    if maker is None:
+        check_width(model, len(fed.features or ()), where, remedy)
+        check_flat(model, made_remedy)
+        _warn(fed, guessed, where)
+        if fed.made_by is not None:
+            width = len(fed.features or ())
+            check_made(model, fed.made_by, width, str(fed.dtype), made_remedy)
+    return replace(fed, batch_by=_batch_by(model, fed, asked, batch_size, maker))
 
 
 def _warn(fed: ModelInput, guessed: Sequence[str], where: str) -> None:
@@ -107,7 +125,9 @@ def _warn(fed: ModelInput, guessed: Sequence[str], where: str) -> None:
         )
 
 
-def _batch_by(model: Any, fed: ModelInput, asked: ModelInput, batch_size: int | None) -> str:
+def _batch_by(
+    model: Any, fed: ModelInput, asked: ModelInput, batch_size: int | None, maker: Any
+) -> str:
     if batch_size is not None and asked.batch_by == "era":
         raise ValueError(
             f"batch_size: found {batch_size} with batch_by='era', expected None: a batch is one era"
@@ -116,7 +136,12 @@ def _batch_by(model: Any, fed: ModelInput, asked: ModelInput, batch_size: int | 
         return asked.batch_by
     if fed.batch_by == "era" and batch_size is None:
         return "era"
-    if not depends_on_batch(model, len(fed.features or ()), str(fed.dtype)):
+    features, dtype = len(fed.features or ()), str(fed.dtype)
+    if not (
+        depends_on_batch(model, random_rows(features, dtype))
+        if maker is None
+        else mixes_rows(model, maker)
+    ):
         return "rows"
     if batch_size is not None:
         raise ValueError(

@@ -17,8 +17,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from tqdm import tqdm
 
-from ..checks import file_paths, names_in_order, whole_number
-from ..errors import EraError, NumeraiSequenceError, OutOfMemoryError, OutputError
+from ..checks import file_paths, is_of, names_in_order, whole_number
+from ..errors import EraError, NumeraiSequenceError, OutOfMemoryError, OutputError, check_known
 from ..extras import load_extra
 from ..feeding.model_input import ModelInput
 from ..feeding.sequence import NumeraiSequence
@@ -45,6 +45,7 @@ _MAGIC = b"PAR1"
 _DATA = (
     "a shard set or the path of a Parquet file; save a table as Parquet first, and give its path"
 )
+_MADE = "target of like=, whose class may look at y,"
 _REMEDY = "name those that it was trained on: features=sequence.features"
 
 
@@ -79,13 +80,14 @@ def predict(
     Parameters
     ----------
     model : Keras model
-        Of any Keras; it takes x of shape (batch, features).
+        Of any Keras; it takes x of shape (batch, features), or what the class of `like` makes.
     data : ShardSet, path, or sequence of paths
         A shard set, as `open_shards` takes it, or one Parquet file, such as ``live.parquet``:
         targets are not needed.
     like : NumeraiSequence or Run, optional
         What the model was trained on, where the model does not remember it: the sequence, or what
-        `read_run` returns.
+        `read_run` returns. A sequence of a class of your own, with a ``__getitem__``, makes the
+        batches: the model may take several arrays. The data need the targets of its y then.
     features : str or sequence of str, optional
         Those that the model was trained on, in the same order; None for those that it remembers,
         or for all that the data have; of a shard set also the name of a feature set.
@@ -145,8 +147,19 @@ def predict(
     known = known_input(model, like)
     asked = ModelInput(dtype=dtype, batch_by=batch_by)
     output = output if output is not None else getattr(like, "output", None)
+    maker = like if is_of(like, NumeraiSequence) and like.made_by is not None else None
     run = _Run(
-        model, known, features, chosen, output, asked, ranked, batch_size, memory_budget, progress
+        model,
+        known,
+        features,
+        chosen,
+        output,
+        asked,
+        ranked,
+        batch_size,
+        memory_budget,
+        progress,
+        maker,
     )
     if is_parquet(data):
         if eras is not None or data_type is not None:
@@ -156,20 +169,20 @@ def predict(
                 eras=eras,
             )
         return run.predict_parquet(Path(os.fspath(data)))  # type: ignore[arg-type]
-    if isinstance(data, ShardSet):
+    if is_of(data, ShardSet):
         return run.predict_shards(data)
-    with open_shards(data) as shards:
+    with open_shards(data) as shards:  # type: ignore[arg-type]
         return run.predict_shards(shards)
 
 
 def _check_data(data: Any) -> Any:
     """Return a shard set, a path, or several."""
-    if isinstance(data, NumeraiSequence):
+    if is_of(data, NumeraiSequence):
         raise TypeError(
             "data: found a NumeraiSequence, expected a shard set or the path of a Parquet file; "
             "call predict(model, sequence.shards, like=sequence, eras=sequence.eras)"
         )
-    if isinstance(data, ShardSet):
+    if is_of(data, ShardSet):
         return data
     paths = file_paths("data", data, _DATA, NumeraiSequenceError)
     return paths[0] if isinstance(data, (str, os.PathLike)) else paths
@@ -187,7 +200,8 @@ def _warn_missing(shards: ShardSet, path: Path, features: Sequence[str]) -> None
 class _Run:
     """What `predict` was asked for, but for the data.
 
-    `known` is what the model was trained on, and `asked` what it is to be fed.
+    `known` is what the model was trained on, and `asked` what it is to be fed. `maker` is a
+    sequence of a class of the user's own, which makes the batches.
     """
 
     model: Any
@@ -200,6 +214,7 @@ class _Run:
     batch_size: int | None
     memory_budget: int | str
     progress: bool
+    maker: NumeraiSequence | None = None
 
     def __post_init__(self) -> None:
         # The sequence would find this, but only when a Parquet file has been written.
@@ -212,7 +227,7 @@ class _Run:
             raise NumeraiSequenceError(f"{where}: no rows; expected at least one")
         wanted = self.known.features if self.features is None else self.features
         features = resolve_features(wanted, shards.manifest, where)
-        fed = self._settle(features, where)
+        fed = self._settle(features, where, shards)
         sequence = self._make_sequence(shards, fed, **self.chosen)
         names, values = self._predict(sequence)
         eras = sequence.column("era") if self.ranked else None
@@ -229,12 +244,16 @@ class _Run:
         with closing(Source(path)) as source:
             wanted = self.known.features if self.features is None else self.features
             features, _ = choose_columns([source], wanted, ())
-            fed = self._settle(features, str(path))
+            targets = self.maker.target_columns if self.maker else ()
+            check_known(_MADE, targets, source.others, str(path))
+            _, targets = choose_columns([source], features, targets)
+            fed = self._settle(features, str(path)) if self.maker is None else None
             meta = _read_meta(source)
-            self._try_model(source.rows, fed)
+            if fed is not None:
+                self._try_model(source.rows, fed)
         # One era a window: the least memory, and the order does not matter.
         options = WriteOptions(
-            num_shards=1, mix_eras=1, features=features, targets=(), missing_feature="middle"
+            num_shards=1, mix_eras=1, features=features, targets=targets, missing_feature="middle"
         )
         with _temporary_folder(path) as folder:
             written = write(
@@ -249,12 +268,19 @@ class _Run:
             )
             with open_shards(written) as shards:
                 _warn_missing(shards, path, features)
-                sequence = self._make_sequence(shards, fed)
+                sequence = self._make_sequence(
+                    shards, fed or self._settle(features, str(path), shards)
+                )
                 places = pc.index_in(sequence.column("id"), value_set=meta["id"]).to_numpy()
                 names, values = self._predict(sequence, places)
         return self._make_frame(features, names, values, meta["id"], meta["era"])
 
-    def _settle(self, features: Sequence[str], where: str) -> ModelInput:
+    def _settle(
+        self, features: Sequence[str], where: str, shards: ShardSet | None = None
+    ) -> ModelInput:
+        maker = None
+        if self.maker is not None and shards is not None:
+            maker = self.maker.over(shards, batch_by="rows", batch_size=1, **self.chosen)
         asked = replace(self.asked, features=tuple(features))
         return settle_input(
             self.model,
@@ -264,6 +290,7 @@ class _Run:
             remedy=_REMEDY,
             batch_size=self.batch_size,
             is_told=self.features is not None or self.known.features is not None,
+            maker=maker,
         )
 
     def _try_model(self, rows: int, fed: ModelInput) -> None:
@@ -283,6 +310,14 @@ class _Run:
 
     def _make_sequence(self, shards: ShardSet, fed: ModelInput, **chosen: Any) -> NumeraiSequence:
         rows = self._batch_rows(shards.rows, len(fed.features or ()))
+        if self.maker is not None:
+            return self.maker.over(
+                shards,
+                batch_by=str(fed.batch_by),
+                batch_size=1 if fed.batch_by == "era" else rows,
+                memory_budget=self.memory_budget,
+                **chosen,
+            )
         return NumeraiSequence(
             shards,
             1 if fed.batch_by == "era" else rows,
@@ -337,7 +372,7 @@ def describe_eras(sequence: NumeraiSequence) -> str:
 
 def is_parquet(data: Any) -> bool:
     """Say whether data are a Parquet file."""
-    if isinstance(data, ShardSet) or not isinstance(data, (str, os.PathLike)):
+    if is_of(data, ShardSet) or not isinstance(data, (str, os.PathLike)):
         return False
     path = Path(data)
     if path.is_dir():

@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from ..checks import short
+from ..checks import is_of, short
 from ..feeding import keras_compat
 from ..feeding.model_input import ModelInput, check_scale, input_like, input_noted, joined
 from ..feeding.sequence import NumeraiSequence
 from ..reading.shards import PathLike
 from .benchmarks import several
 from .exposure import Exposure
-from .forward import predict_rows
-from .models import check_flat, check_width, depends_on_batch
+from .forward import mixes_rows, predict_rows, x_of
+from .models import check_flat, check_width
 from .picture import draw_scores
 from .scored_rows import ScoredRows, target_of
 from .scoring import load_scorer, score_eras, summarize, write_table
@@ -148,6 +148,9 @@ class EraScores(*_BASES):  # type: ignore[misc]
                     "give one of them a prefix=, such as prefix='recent_'"
                 )
             logs[name] = True
+        if self._exposure and not self._feeds_rows:  # rather now than after an epoch
+            one_pass = self._rows.sequence.one_pass()
+            _rows_of_x(x_of(one_pass[0]), len(one_pass.rows(0)))
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Score the model, and add the scores to the logs."""
@@ -199,17 +202,15 @@ class EraScores(*_BASES):  # type: ignore[misc]
     def _choose_batches(self, model: Any) -> None:
         """Predict whole eras where a model was trained on them, or needs them."""
         known = self._check_input(model)
-        if self._batch_by == "rows" and (known.batch_by == "era" or self._mixes_rows(model)):
+        if self._batch_by == "rows" and (
+            known.batch_by == "era" or mixes_rows(model, self.validation)
+        ):
             self._batch_by, self._rows = "era", self._scored_rows("era")
 
     @property
     def _feeds_rows(self) -> bool:
         # A class with a `__getitem__` of its own may feed anything.
         return self.validation.made_by is None
-
-    def _mixes_rows(self, model: Any) -> bool:
-        width, dtype = len(self.validation.features), self.validation.dtype
-        return self._feeds_rows and depends_on_batch(model, width, dtype)
 
     def _predict(self, model: Any, exposures: Exposure | None) -> npt.NDArray[np.float32]:
         sequence = self._rows.sequence
@@ -230,12 +231,13 @@ class EraScores(*_BASES):  # type: ignore[misc]
 
 
 def _check_sequence(validation: Any) -> NumeraiSequence:
-    if not isinstance(validation, NumeraiSequence):
+    if not is_of(validation, NumeraiSequence):
         raise TypeError(
             f"validation: found {type(validation).__name__}, expected a NumeraiSequence, such as "
             "NumeraiSequence(shards, eras=..., shuffle=False)"
         )
-    return validation
+    checked: NumeraiSequence = validation
+    return checked
 
 
 def _rows_of_x(x: Any, rows: int) -> npt.NDArray[Any]:
@@ -243,8 +245,8 @@ def _rows_of_x(x: Any, rows: int) -> npt.NDArray[Any]:
     shape = getattr(x, "shape", ())
     if shape[:1] != (rows,) and shape[:2] != (1, rows):
         raise ValueError(
-            f"exposure: found x of {'shape ' + str(shape) if shape else type(x).__name__}, "
-            f"expected an array of {rows} rows; leave exposure out"
+            f"exposure: found x of {'shape ' + str(shape) if shape else 'a ' + type(x).__name__}, "
+            f"expected one array of {rows} rows; leave exposure out"
         )
     flat: npt.NDArray[Any] = x.reshape(rows, -1)
     return flat

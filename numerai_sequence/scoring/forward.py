@@ -11,7 +11,15 @@ import numpy.typing as npt
 from ..feeding.sequence import NumeraiSequence
 from ..progress import progress_bar
 from ..reading.memory import batch_share
-from .models import Columns, Floats, name_columns, run_batch
+from .models import (
+    TRIED_ROWS,
+    Columns,
+    Floats,
+    depends_on_batch,
+    name_columns,
+    random_rows,
+    run_batch,
+)
 
 # Of one batch of x as float32: less and more are slower (of 3,555 features, 1,000 and 4,700 rows).
 _BATCH_BYTES = 32 << 20
@@ -77,7 +85,7 @@ def predict_rows(
     one_pass = sequence.one_pass()
     with progress_bar(sequence.rows, "predicting", progress) as bar:
         for number in range(len(one_pass)):
-            rows, x = one_pass.rows(number), _x_of(one_pass[number])
+            rows, x = one_pass.rows(number), x_of(one_pass[number])
             columns, part = _predict_batch(model, x, len(rows), columns, output)
             if not number:
                 values = np.empty((sequence.rows, len(columns.names)), np.float32)
@@ -97,5 +105,15 @@ def _predict_batch(
     return columns, columns.take(outputs, rows)
 
 
-def _x_of(batch: Any) -> Any:
-    return batch[0] if isinstance(batch, tuple) else batch
+def x_of(batch: Any) -> Any:
+    """Return x of a batch: what Keras takes a list or tuple to begin with."""
+    return batch[0] if isinstance(batch, (list, tuple)) else batch
+
+
+def mixes_rows(model: Any, sequence: NumeraiSequence) -> bool:
+    """Say whether a model's values of a row depend on the rest of its batch; see `models`."""
+    if sequence.made_by is None:
+        return depends_on_batch(model, random_rows(len(sequence.features), sequence.dtype))
+    # Only its class knows what the model takes.
+    tried = sequence.in_order(TRIED_ROWS)
+    return bool(len(tried)) and depends_on_batch(model, x_of(tried.one_pass()[0]))

@@ -6,6 +6,7 @@ or several. What is kept of a batch are columns: one a value, of all outputs or 
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,12 +17,16 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import FeatureError, close_matches
+from ..feeding.compared import are_pseudo
+from ..feeding.model_input import input_noted
 from ..format.encoding import LARGEST, SCALE
 
 _PREDICTION = "prediction"
 # Rows that a model is tried on, by batch. Their values may differ by some units of float32's
 # precision, by a share of what there is between the smallest and the largest, and by noise.
 _TRIED = (1, 63, 192)
+TRIED_ROWS = sum(_TRIED)
+MAKER = "give the sequence that it was trained on, whose class makes what it takes, as like="
 _ROUNDING, _SHARE, _NOISE = 1e-6, 1e-4, 20
 
 Floats = npt.NDArray[np.float32]
@@ -74,38 +79,91 @@ def check_width(model: Any, features: int, where: str, remedy: str) -> None:
         )
 
 
-def check_flat(model: Any) -> None:
+def check_flat(model: Any, remedy: str = MAKER) -> None:
     """Raise a `FeatureError` where a model takes x of another form than (rows, features)."""
     try:
         shape = model.input_shape
     except (AttributeError, ValueError, RuntimeError):
         return
+    if isinstance(shape, (list, dict)) and len(shape) > 1:
+        raise FeatureError(f"model: takes {len(shape)} inputs, expected one array; {remedy}")
     if isinstance(shape, tuple) and len(shape) != 2:
         raise FeatureError(
             f"model: takes x of shape {shape}, expected (rows, features); give the model an input "
-            "of two dimensions, and reshape it in the model"
+            f"of two dimensions, and reshape it in the model; or {remedy}"
         )
 
 
-def depends_on_batch(model: Any, features: int, dtype: str) -> bool:
+def check_made(model: Any, made_by: str, features: int, dtype: str, remedy: str) -> None:
+    """Raise a `FeatureError` where a model fails on rows that no class of the user's own made."""
+    try:
+        run_batch(model, np.zeros((_batch_rows(model) or 2, features), dtype))
+    except Exception as error:
+        raise FeatureError(
+            f"model: found that it fails on x of shape (rows, {features:,}), expected it to run; "
+            f"it was trained on batches that {made_by}.__getitem__ made: {remedy}"
+        ) from error
+
+
+def depends_on_batch(model: Any, x: Any) -> bool:
     """Say whether a model's values of a row depend on which other rows are in its batch.
 
-    It is tried on random rows: in one batch, and in batches of 1, 63 and 192 of them. A model that
-    fails on one of these does depend. Of values that are random themselves, only what is far larger
-    than their own noise can be told.
+    It is tried on rows in one batch, and in three of other sizes. A model that fails on one of
+    these does depend. Of values that are random themselves, only what is far larger than their own
+    noise can be told.
+
+    Parameters
+    ----------
+    model : Keras model
+    x : array, or a list or dict of them
+        From `random_rows`, or of a batch. Where an array has not as many rows as the others,
+        nothing can be told.
     """
-    if not callable(model) or _batch_rows(model) is not None:
+    rows = rows_in(x)
+    if not callable(model) or _batch_rows(model) is not None or rows is None or rows < 2:
         return False
-    digits = np.random.default_rng(0).integers(0, LARGEST + 1, (sum(_TRIED), features), np.int8)
-    x = digits if dtype == "int8" else (digits * SCALE).astype(dtype)
+    cuts = np.unique(np.clip(np.cumsum([0, *_TRIED]), 0, rows))
     with _unchanged(model):
         try:
-            whole, again = _values(model, x), _values(model, x)
-            cuts = np.cumsum(_TRIED)[:-1]
-            parts = np.concatenate([_values(model, part) for part in np.split(x, cuts)])
+            whole, again = _values(model, x, rows), _values(model, x, rows)
+            parts = [
+                _values(model, _part(x, slice(first, last)), last - first)
+                for first, last in itertools.pairwise(cuts.tolist())
+            ]
+            apart = np.concatenate(parts)
         except Exception:  # such as one that takes the largest 100 of a batch
             return True
-    return bool((np.abs(parts - whole) > _tolerance(whole, again)).any())
+    whole, again, apart = (values[: len(apart)] for values in (whole, again, apart))
+    return bool((np.abs(apart - whole) > _tolerance(whole, again)).any())
+
+
+def random_rows(features: int, dtype: str) -> npt.NDArray[Any]:
+    """Return rows to try a model on, shape (256, features)."""
+    digits = np.random.default_rng(0).integers(0, LARGEST + 1, (TRIED_ROWS, features), np.int8)
+    return digits if dtype == "int8" else (digits * SCALE).astype(dtype)
+
+
+def rows_in(x: Any) -> int | None:
+    """Return how many rows each array of x has; None where they differ, or there is none."""
+    found = {len(array) if np.ndim(array) else 0 for array in _arrays_of(x)}
+    return next(iter(found)) if len(found) == 1 and found != {0} else None
+
+
+def _arrays_of(x: Any) -> Iterator[Any]:
+    if isinstance(x, (dict, list, tuple)):
+        for part in x.values() if isinstance(x, dict) else x:
+            yield from _arrays_of(part)
+    else:
+        yield x
+
+
+def _part(x: Any, rows: slice) -> Any:
+    if isinstance(x, dict):
+        return {name: _part(part, rows) for name, part in x.items()}
+    if isinstance(x, (list, tuple)):
+        parts = [_part(part, rows) for part in x]
+        return tuple(parts) if isinstance(x, tuple) else parts
+    return x[rows]
 
 
 def _tolerance(whole: Floats, again: Floats) -> Floats:
@@ -139,11 +197,11 @@ def _batch_rows(model: Any) -> int | None:
     return shape[0] if isinstance(shape, tuple) and shape else None
 
 
-def _values(model: Any, x: npt.NDArray[Any]) -> Floats:
+def _values(model: Any, x: Any, rows: int) -> Floats:
     """Call a model by itself: a batch of another size would be compiled anew."""
     steps_alone = any("predict_step" in vars(kind) for kind in _own_classes(model))
     outputs = run_batch(model, x) if steps_alone else _as_arrays(model(x))
-    arrays = [_rows_of(array, len(x)) for array in _flat(outputs)]
+    arrays = [_rows_of(array, rows) for array in _flat(outputs)]
     return np.concatenate(arrays, axis=1, dtype=np.float32)
 
 
@@ -174,12 +232,12 @@ def _as_array(tensor: Any) -> npt.NDArray[Any]:
     return np.array(value.detach().cpu() if hasattr(value, "detach") else value)
 
 
-def run_batch(model: Any, x: npt.NDArray[Any]) -> Any:
-    """Return a model's outputs for x, shape (rows, features), as NumPy arrays."""
+def run_batch(model: Any, x: Any) -> Any:
+    """Return a model's outputs for x, an array or what the model takes, as NumPy arrays."""
     # Keras 2, where it was compiled to run several batches at a time, does not run a single one.
     steps: Any = getattr(model, "_steps_per_execution", None)
     if hasattr(steps, "numpy") and steps.numpy() > 1:
-        return model.predict(x, batch_size=len(x), verbose=0)
+        return model.predict(x, batch_size=rows_in(x), verbose=0)
     return model.predict_on_batch(x)
 
 
@@ -229,7 +287,9 @@ def _name_outputs(model: Any, outputs: Any) -> dict[str, tuple[Any, Any]]:
     is_one = not isinstance(outputs, (list, tuple))
     arrays = [outputs] if is_one else outputs
     names = getattr(model, "output_names", None) or []
-    if len(names) != len(arrays) or len(set(names)) != len(names):
+    if len(names) != len(arrays) or len(set(names)) != len(names) or are_pseudo(names):
+        names = input_noted(model).outputs or ()
+    if len(names) != len(arrays):
         names = ["output"] if is_one else [f"output_{place}" for place in range(len(arrays))]
     keys = [None] if is_one else range(len(arrays))
     return dict(zip(names, zip(keys, arrays, strict=True), strict=True))
