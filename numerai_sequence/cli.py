@@ -107,6 +107,13 @@ def _writing(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
+_OUTPUT = click.option(
+    "--output",
+    metavar="NAME",
+    help="Output of a model of several.  [default: the one that the run was scored by]",
+)
+
+
 class _Commands(click.Group):
     """Turns our errors, and no others, into one line on stderr and exit code 1."""
 
@@ -400,6 +407,7 @@ def train(
     help="A feature set of DATA.  [default: what MODEL was trained on; all, if it does not say]",
 )
 @click.option("--eras", metavar="ERAS", help="Of a shard set.  [default: all]")
+@_OUTPUT
 @_BATCH_BY
 @_QUIET
 def predict(model: str, data: str, out: str, ranked: bool, quiet: bool, **options: Any) -> None:
@@ -419,8 +427,9 @@ def predict(model: str, data: str, out: str, ranked: bool, quiet: bool, **option
 @main.command()
 @click.argument("model", metavar="RUN")
 @click.option("--out", required=True, metavar="FILE", help="predict.pkl")
+@_OUTPUT
 @_BATCH_BY
-def export(model: str, out: str, batch_by: str | None) -> None:
+def export(model: str, out: str, output: str | None, batch_by: str | None) -> None:
     """Write the predict function of a run as Numerai's model upload takes it.
 
     RUN is the folder of a run, or a file that Keras has saved of a model that was trained on a
@@ -430,7 +439,7 @@ def export(model: str, out: str, batch_by: str | None) -> None:
     _before_tensorflow()
     from .training.serving import export_run, exported_for
 
-    click.echo(export_run(Path(model), Path(out), batch_by=batch_by))
+    click.echo(export_run(Path(model), Path(out), output=output, batch_by=batch_by))
     click.echo(f"{out}: {exported_for()}")
 
 

@@ -218,8 +218,9 @@ def tables(draw, shape, *, least_rows=1):
         **({} if data_types is None else {"data_type": draw(_text_column(data_types))}),
     }
     digits = rng.integers(0, 5, (rows, len(shape.features))).astype(np.int8)
+    kinds = draw(st.sampled_from([INTEGERS, FLOATS]))  # a file has one scale
     for name, values in zip(shape.features, digits.T, strict=True):
-        made[name] = feature_column(values, draw(st.sampled_from(INTEGERS + FLOATS)), rng)
+        made[name] = feature_column(values, draw(st.sampled_from(kinds)), rng)
     numbers = {}
     for name in (*shape.targets, *shape.weights):
         kind = draw(st.sampled_from(FLOATS + INTEGERS))

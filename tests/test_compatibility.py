@@ -12,6 +12,7 @@ import json
 import os
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -199,8 +200,15 @@ def copied(folder, tmp_path):
 
 @pytest.mark.parametrize("value", [None, False, 3, "keep", [], {"a": [1]}], ids=repr)
 def test_whatever_the_option_from_the_future_is(copied, value):
-    edit(copied, lambda document: document["options"].update(missing_feature=value))
-    assert "write option 'missing_feature'" in str(refused(copied))
+    edit(copied, lambda document: document["options"].update(of_tomorrow=value))
+    assert "write option 'of_tomorrow'" in str(refused(copied))
+
+
+def test_a_choice_from_the_future_says_to_upgrade(copied):
+    edit(copied, lambda document: document["options"].update(missing_feature="keep"))
+    error = refused(copied)
+    assert "missing_feature 'keep', expected one of error, middle; upgrade numerai_" in str(error)
+    assert (error.found, error.expected) == ("'keep'", ("error", "middle"))
 
 
 @pytest.mark.parametrize("places", [("manifest",), ("options",), ("manifest", "options")])
@@ -236,7 +244,8 @@ def test_keys_from_the_future_that_are_no_options_are_ignored(copied):
         before = shards.manifest
     edit(copied, change)
     with open_shards(copied) as shards:
-        assert shards.manifest == before
+        assert replace(shards.manifest, others={}) == before
+        assert shards.manifest.others == {"of_the_future": [1]}  # for the next refresh
 
 
 def test_a_set_from_before_an_option_is_the_one_that_its_default_makes(tmp_path):

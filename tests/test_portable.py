@@ -128,15 +128,15 @@ def saved(model):
 
 
 def test_python_functions_are_errors(tmp_path):
-    def twice(x):
+    def known_here_alone(x):
         return x * 2
 
     i = inputs()
     same = value(L.Lambda(lambda x: x, output_shape=(14,))(i))
     assert "a lambda holds the bytecode of one Python" in refused(same, tmp_path, x=i)
-    named = value(L.Lambda(twice, output_shape=(14,))(i))
+    named = value(L.Lambda(known_here_alone, output_shape=(14,))(i))
     assert "cannot be loaded again" in refused(named, tmp_path, x=i)
-    assert "twice" in refused(named, tmp_path, x=i)
+    assert "known_here_alone" in refused(named, tmp_path, x=i)
     inside = L.Dense(1, activation=lambda x: x)(i)
     assert "a lambda holds the bytecode" in refused(inside, tmp_path, x=i)
 

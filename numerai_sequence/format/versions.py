@@ -13,7 +13,7 @@ from typing import Any
 from ..checks import as_dict, as_text, short
 from ..errors import ManifestError
 from .encoding import ENCODINGS
-from .layout import VERSIONS, WriteOptions
+from .layout import MISSING_FEATURE, VERSIONS, WriteOptions
 
 FORMAT = "numerai_sequence"
 
@@ -67,6 +67,9 @@ def check_known(path: Path, document: dict[str, Any]) -> None:
     for encoding in (document["encoding"], options.get("encoding", document["encoding"])):
         if as_text(encoding) not in ENCODINGS:
             raise _newer(path, "encoding", encoding, ENCODINGS)
+    missing = options.get("missing_feature", WriteOptions.missing_feature)
+    if isinstance(missing, str) and missing not in MISSING_FEATURE:
+        raise _newer(path, "missing_feature", missing, MISSING_FEATURE)
 
 
 def _newer(path: Path, what: str, found: str, expected: tuple[str, ...]) -> ManifestError:

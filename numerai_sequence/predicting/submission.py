@@ -69,20 +69,16 @@ def write_predictions(frame: pd.DataFrame, path: PathLike) -> Path:
         return path
     described = path.with_suffix(".features.json")
     if features is None:
-        _write_csv(bare, path)
+        with replaced(path) as temporary:
+            bare.to_csv(temporary)
         with explained(described):  # of other predictions
             described.unlink(missing_ok=True)
         return path
     # Both are whole before one is moved.
-    with replaced(described) as temporary:
-        temporary.write_text(json.dumps(list(features), indent=1) + "\n")
-        _write_csv(bare, path)
+    with replaced(described) as beside, replaced(path) as temporary:
+        beside.write_text(json.dumps(list(features), indent=1) + "\n")
+        bare.to_csv(temporary)
     return path
-
-
-def _write_csv(frame: pd.DataFrame, path: Path) -> None:
-    with replaced(path) as temporary:
-        frame.to_csv(temporary)
 
 
 def _as_submission(given: Any) -> pd.DataFrame:

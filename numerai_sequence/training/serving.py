@@ -26,6 +26,7 @@ def predict_file(
     *,
     features: str | None,
     eras: str | None,
+    output: str | None = None,
     batch_by: str | None,
     ranked: bool,
     progress: bool,
@@ -45,6 +46,8 @@ def predict_file(
         these are not known.
     eras : str, optional
         Of a shard set; None for all.
+    output : str, optional
+        Of a model of several; None for that of the run, or the only one.
     batch_by : {"rows", "era"}, optional
         As of `predict`.
 
@@ -66,6 +69,7 @@ def predict_file(
         like=run,
         features=features,
         eras=eras,
+        output=output,
         batch_by=batch_by,
         ranked=ranked,
         progress=progress,
@@ -74,7 +78,7 @@ def predict_file(
     return len(frame)
 
 
-def export_run(model: Path, out: Path, *, batch_by: str | None) -> str:
+def export_run(model: Path, out: Path, *, output: str | None = None, batch_by: str | None) -> str:
     """Write the predict function of a run's model, and say how it runs; see `export_predict`."""
     loaded, run = _load(model)
     if run is None and input_noted(loaded).features is None:
@@ -84,7 +88,13 @@ def export_run(model: Path, out: Path, *, batch_by: str | None) -> str:
         )
     fed = input_to_export(loaded, like=run, batch_by=batch_by)
     export_predict(
-        loaded, out, like=run, features=fed.features, dtype=fed.dtype, batch_by=fed.batch_by
+        loaded,
+        out,
+        like=run,
+        features=fed.features,
+        output=output,
+        dtype=fed.dtype,
+        batch_by=fed.batch_by,
     )
     width = len(fed.features or ())
     if fed.batch_by == "rows":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+
 from typing import Any
 
 import numpy as np
@@ -68,7 +70,8 @@ def _missing(file: Parquet, found: str, name: str, row: int) -> SourceError:
 def _two_scales(file: Parquet, scale: Scale, group: int, other: str) -> SourceError:
     """Return the error of a file with floats of both scales, at the first one above 1."""
     name = str(scale.column)
-    values = file.read([group], [name])[name].to_numpy()
+    with closing(Parquet(file.path)) as own:  # another thread may be reading the file
+        values = own.read([group], [name])[name].to_numpy()
     place = int(np.argmax(above_one(values)))
     row = place + sum(file.group_rows[:group])
     what = f"found {values[place]}, and {other}, expected {FEATURE_VALUES} in the whole file"

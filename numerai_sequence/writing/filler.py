@@ -85,6 +85,7 @@ class _Filler:
     def fill(self, progress: bool) -> int:
         """Return how many missing feature values were filled in."""
         source = self._source
+        source.scale  # noqa: B018 - found before another thread asks: only one may read the file
         chunks = list(enumerate(source.chunks(rows=self._plan.rows_per_chunk)))
         done = sum(self._rows_done(number, chunk) for number, chunk in chunks)
         with (
