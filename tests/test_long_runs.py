@@ -195,6 +195,7 @@ def test_sets_that_are_written_anew_let_all_go_without_the_collector(folder, tmp
     assert_flat(collector, use, times=12)
 
 
+@pytest.mark.slow
 def test_short_campaign_of_long_runs(tmp_path):
     results = run_campaign("long_runs", tmp_path, count=4)
     lives = {result["what"] for result in results}

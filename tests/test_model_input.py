@@ -186,6 +186,7 @@ print(numerai_sequence.predict(model, {source!r}, progress=False).attrs["feature
 """
 
 
+@pytest.mark.slow
 def test_a_model_that_is_loaded_first_remembers(shards, source, backwards, tmp_path):
     model, _ = fitted(shards, features=backwards)
     path = str(tmp_path / "model.keras")
@@ -221,7 +222,8 @@ def test_the_commands_take_a_saved_model_alone(shards, source, backwards, tmp_pa
     assert predict_file(path, str(source), out, progress=False, **options) == 1037
     frame = pd.read_parquet(out)
     expected = pd.Series(expected_of(model, frame, backwards), frame.index)
-    eras = pq.read_table(source, columns=["id", "era"]).to_pandas().set_index("id")["era"]
+    table = pq.read_table(source, columns=["id", "era"])
+    eras = pd.Series(table["era"].to_pylist(), table["id"].to_pylist())
     by_era = expected.groupby(eras.reindex(frame.index).to_numpy())
     ranks = (by_era.rank() - 0.5) / by_era.transform("size")
     assert np.allclose(frame["prediction"], ranks, atol=0.02)

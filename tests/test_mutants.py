@@ -34,6 +34,7 @@ OUTCOMES = {
 ROWS, ERAS = 300, 12
 
 
+@pytest.mark.slow
 def test_mutants_are_read_right_or_refused(tmp_path):
     results = run_campaign("mutants", tmp_path, count=COUNT)
     assert sum(result["tried"] for result in results) == COUNT

@@ -146,6 +146,7 @@ def use_all(given, work):
 
 
 @is_linux
+@pytest.mark.slow
 def test_all_works_on_a_read_only_file_system_without_any_of_linux(given, tmp_path):
     from numerai_sequence import open_shards
 

@@ -112,6 +112,7 @@ def test_a_worker_that_is_killed_while_it_writes_loses_nothing(
         monkeypatch.undo()
 
 
+@pytest.mark.slow
 def test_folds_are_tasks_whose_scores_are_gathered(cluster, tmp_path):
     source = write_parquet(
         tmp_path / "train.parquet", rows=3000, features=20, targets=1, min_eras=30
@@ -130,6 +131,7 @@ def test_folds_are_tasks_whose_scores_are_gathered(cluster, tmp_path):
     assert len(list((tmp_path / "tasks").glob("fold-*/model.keras"))) == 2
 
 
+@pytest.mark.slow
 def test_two_workers_train_one_network_and_one_is_killed(cluster, tmp_path):
     """README's example; the weights are those of a training in which nobody is killed."""
     source = write_parquet(tmp_path / "train.parquet", rows=20_000, features=20, targets=1)
@@ -172,6 +174,7 @@ def test_no_cluster_at_an_address_is_an_error_that_says_so(address):
         pass
 
 
+@pytest.mark.slow
 def test_the_command_starts_a_ray_of_its_own(tmp_path, sources):
     whole = contents(write(sources, tmp_path / "whole"))
     out = tmp_path / "out"

@@ -97,6 +97,7 @@ def test_the_example_of_resume_runs_and_is_done_when_run_again(modelling, forked
     assert list((folder / "state").iterdir())
 
 
+@pytest.mark.slow
 def test_the_example_of_ranks_runs(modelling):
     folder, _ = modelling
     code = PRELUDE + "import jax\n" + example("jax.process_index")

@@ -44,6 +44,7 @@ ROWS, GROUP, SHARDS = 600, 150, 3
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="forks and kills")
+@pytest.mark.slow
 def test_a_few_of_all_faults_end_as_promised(tmp_path):
     results = run_campaign("writing", tmp_path, count=3)
     assert len(results) == 8
