@@ -50,6 +50,7 @@ from numerai_sequence import (
     predict,
     read_run,
     split_eras,
+    sync_shards,
     walk_forward,
     write_predictions,
     write_shards,
@@ -81,6 +82,8 @@ def refresh(shards: ShardSet) -> None:
     assert_type(plan.target_alias, tuple[str, ...] | None)
     if plan.is_needed and plan.bytes < plan.set_bytes:
         print(append_shards("shards/", Path("validation.parquet")))
+    newer: ShardSet = sync_shards(["train.parquet"], "shards/", missing_feature="middle")
+    print(newer.rows)
 
 
 def look() -> None:
