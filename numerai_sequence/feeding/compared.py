@@ -7,11 +7,11 @@ None, which Keras passes over where the output has no loss.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from ..checks import short
-from ..errors import FeatureError, close_matches
+from ..errors import FeatureError
+from .forms import arrays_of, check_names
 
 Names = tuple[str, ...]
 
@@ -45,7 +45,7 @@ def names_of(returned: Any, told: Told) -> Names | None:
     if isinstance(returned, dict):
         is_flat = not any(map(_is_nested, returned.values()))
         return tuple(map(str, returned)) if is_flat else told.known
-    count = len(list(_arrays(returned)))
+    count = len(list(arrays_of(returned)))
     fields: Any = getattr(returned, "_fields", None)
     found = (names for names in (told.known, fields, told.given) if names and len(names) == count)
     return next(found, None)
@@ -78,28 +78,28 @@ def arrange_named(part: Any, returned: Any, told: Told) -> Any:
         is_whole = given is not None and len(given) == len(part) and {*given} <= {*returned}
         return dict(zip(given or (), part, strict=True)) if is_whole else part
     if isinstance(part, (list, tuple)) and not _is_flat(returned) and _is_flat(part):
-        is_whole = len(part) == len(list(_arrays(returned)))
+        is_whole = len(part) == len(list(arrays_of(returned)))
         return _filled(returned, iter(part)) if is_whole and _is_nested(returned) else part
     if not isinstance(part, dict):
         return part
     if isinstance(returned, dict):
-        _check_names(part, list(returned))
+        check_names(part, list(returned))
         _check_whole(part, returned)
         return type(returned)((name, part.get(name)) for name in returned)
     if not _is_nested(returned):
         return _only(part)
-    if len(list(_arrays(returned))) == 1:
+    if len(list(arrays_of(returned))) == 1:
         return _filled(returned, iter([_only(part)]))
     names = names_of(returned, told)
     if names is None or (names != told.known and not {*part} <= {*names}):
         return _by_losses(part, returned, told)
-    _check_names(part, names)
+    check_names(part, names)
     return _filled(returned, iter([part.get(name) for name in names]))
 
 
 def losses_of(returned: Any, told: Told) -> list[Any] | None:
     """Return the loss of each array that a model has returned; None where that is not plain."""
-    arrays, loss = list(_arrays(returned)), told.loss
+    arrays, loss = list(arrays_of(returned)), told.loss
     if isinstance(loss, dict):
         names = names_of(returned, told)
         return None if names is None else [loss.get(name) for name in names]
@@ -122,7 +122,7 @@ def spread(y: Any, returned: Any, told: Told) -> Any:
     FeatureError
         Several have one.
     """
-    arrays = list(_arrays(returned))
+    arrays = list(arrays_of(returned))
     if _is_nested(y) or y is None or len(arrays) < 2:
         return y
     losses = losses_of(returned, told)
@@ -144,7 +144,7 @@ def check_losses(y: Any, returned: Any, told: Told) -> None:
     losses = losses_of(returned, told)
     if losses is None or not _is_nested(returned) or not _is_nested(y):
         return
-    found = list(_arrays(y))
+    found = list(arrays_of(y))
     if len(found) != len(losses):
         return
     for place, (loss, one) in enumerate(zip(losses, found, strict=True)):
@@ -162,7 +162,7 @@ def check_loss_names(returned: Any, told: Told) -> None:
     names = names_of(returned, told)
     is_nested_dict = isinstance(returned, dict) and not _is_flat(returned)
     if isinstance(told.loss, dict) and names is not None and not is_nested_dict:
-        _check_names(told.loss, names, "loss")
+        check_names(told.loss, names, "loss")
 
 
 def check_flat_list(returned: Any) -> None:
@@ -194,7 +194,7 @@ def _only(part: Mapping[str, Any]) -> Any:
 
 def _by_losses(part: Mapping[str, Any], returned: Any, told: Told) -> Any:
     """Return y of outputs without names: in order, of those that have a loss."""
-    count = len(list(_arrays(returned)))
+    count = len(list(arrays_of(returned)))
     losses = losses_of(returned, told._replace(given=None)) or []
     given = [name for name in told.given or () if name in part]
     has_loss = isinstance(told.loss, (list, tuple)) and [loss is not None for loss in losses]
@@ -220,17 +220,6 @@ def _check_whole(part: Mapping[str, Any], returned: Mapping[str, Any]) -> None:
             )
 
 
-def _check_names(names: Collection[str], known: Collection[str], what: str = "target") -> None:
-    unknown = sorted(set(names) - set(known))
-    if unknown:
-        expected = ", ".join(map(repr, known))
-        raise FeatureError(
-            f"{what}: found a model's output {short(unknown[0])}, expected of this model: "
-            f"{expected}{close_matches(unknown[0], list(known))}",
-            names=unknown,
-        )
-
-
 def _is_nested(value: Any) -> bool:
     return isinstance(value, (list, tuple, dict))
 
@@ -238,14 +227,6 @@ def _is_nested(value: Any) -> bool:
 def _is_flat(returned: Any) -> bool:
     parts = returned.values() if isinstance(returned, dict) else returned
     return _is_nested(returned) and not any(map(_is_nested, parts))
-
-
-def _arrays(value: Any) -> Iterator[Any]:
-    if not _is_nested(value):
-        yield value
-        return
-    for part in value.values() if isinstance(value, dict) else value:
-        yield from _arrays(part)
 
 
 def _filled(form: Any, values: Iterator[Any]) -> Any:

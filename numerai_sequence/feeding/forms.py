@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from typing import Any
 
+from ..checks import short
 from ..errors import FeatureError, close_matches
 
 #: The names of a list of outputs, the name of a single one, or None: leave the dict as it is.
@@ -35,9 +36,9 @@ def find_form(model: Any, names: Collection[str]) -> Form:
     if not known or outputs is None:
         return None  # it is known only when the model runs
     if isinstance(outputs, dict):
-        _check_names(names, list(outputs))
+        check_names(names, list(outputs))
         return None
-    _check_names(names, known)
+    check_names(names, known)
     if not isinstance(outputs, (list, tuple)):
         return str(known[0])
     is_flat = len(known) == len(outputs)
@@ -77,13 +78,25 @@ def without_lists(batch: Any) -> Any:
     return batch
 
 
-def arrays_of(batch: Any) -> Iterator[Any]:
-    """Yield the arrays of a batch: x, y and sample weights, of which the latter may be several."""
-    if isinstance(batch, (list, tuple, dict)):
-        for part in batch.values() if isinstance(batch, dict) else batch:
+def arrays_of(value: Any) -> Iterator[Any]:
+    """Yield the arrays of a batch, or of what a model has returned, however they are nested."""
+    if isinstance(value, (list, tuple, dict)):
+        for part in value.values() if isinstance(value, dict) else value:
             yield from arrays_of(part)
     else:
-        yield batch
+        yield value
+
+
+def check_names(names: Collection[str], known: Collection[str], what: str = "target") -> None:
+    """Raise a `FeatureError` where an argument names an output that a model does not have."""
+    unknown = sorted(set(names) - set(known))
+    if unknown:
+        expected = ", ".join(map(repr, known))
+        raise FeatureError(
+            f"{what}: found a model's output {short(unknown[0])}, expected of this model: "
+            f"{expected}{close_matches(unknown[0], list(known))}",
+            names=unknown,
+        )
 
 
 def _outputs_of(model: Any) -> Any:
@@ -91,14 +104,3 @@ def _outputs_of(model: Any) -> Any:
         return model.output
     except (AttributeError, ValueError, RuntimeError):  # not built, or no functional model
         return None
-
-
-def _check_names(names: Collection[str], known: Collection[str]) -> None:
-    unknown = sorted(set(names) - set(known))
-    if unknown:
-        expected = ", ".join(map(repr, known))
-        raise FeatureError(
-            f"target: found a model's output {unknown[0]!r}, expected of this model: {expected}"
-            f"{close_matches(unknown[0], list(known))}",
-            names=unknown,
-        )
