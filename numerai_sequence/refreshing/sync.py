@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import OutputExistsError
-from ..format.feature_sets import choose_set, find_feature_sets
+from ..format.feature_sets import choose_set
 from ..format.layout import MANIFEST, WriteOptions
 from ..format.manifest import read_manifest
 from ..writing.difference import find_other_options, has_same_sources
 from ..writing.output import Output
 from ..writing.source import open_sources
-from ..writing.writer import folders_of, write
+from ..writing.writer import find_sets, write
 from .refresh import Refresh, refresh_set
 
 
@@ -108,7 +108,7 @@ def _is_same(
     with open_sources(sources) as opened:
         if feature_set is not None:
             first = opened[0]
-            sets = find_feature_sets(features_json, first.path.parent, *folders_of(sources))
+            sets = find_sets(features_json, sources, first)
             chosen = choose_set(feature_set, sets, first.features, str(first.path))
             options = replace(options, features=chosen)
         others = find_other_options(manifest.options, options)
@@ -123,5 +123,5 @@ def _is_same(
 
 def _update_feature_sets(sources: Any, output: Output, features_json: Path | None) -> None:
     with open_sources(sources) as opened:
-        sets = find_feature_sets(features_json, opened[0].path.parent, *folders_of(sources))
+        sets = find_sets(features_json, sources, opened[0])
     output.update(sets)

@@ -89,7 +89,7 @@ def write(
     output = Output(out)
     with short_of_memory(output), open_sources(sources) as opened:
         first = opened[0]
-        sets = find_feature_sets(features_json, first.path.parent, *folders_of(sources))
+        sets = find_sets(features_json, sources, first)
         if feature_set is not None:
             features = choose_set(feature_set, sets, first.features, str(first.path))
             options = replace(options, features=features)
@@ -100,11 +100,16 @@ def write(
     return out
 
 
-def folders_of(sources: Any) -> list[Path]:
-    """Return where the features.json of a folder of sources may be: in it, or beside it."""
+def find_sets(features_json: Path | None, sources: Any, opened: Source) -> FeatureSets | None:
+    """Read the feature sets of sources, of which the first is open.
+
+    Their features.json is the one given, or beside the first file; of a folder of files also in
+    the folder, or beside it.
+    """
     given = [sources] if isinstance(sources, (str, os.PathLike)) else list(sources)
     first = Path(given[0])
-    return [first, first.parent] if first.is_dir() else []
+    folders = [first, first.parent] if first.is_dir() else []
+    return find_feature_sets(features_json, opened.path.parent, *folders)
 
 
 @contextmanager
