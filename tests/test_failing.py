@@ -223,14 +223,19 @@ def test_error_of_a_callback_ends_the_passes(shards, workers):
     assert multiprocessing.active_children() == []
 
 
+def iterators():
+    return {id(one) for one in gc.get_objects() if type(one).__name__ == "OwnedIterator"}
+
+
 @each_pool
 def test_no_iterator_of_tensorflow_stays_for_the_exit_to_wait_for(shards, workers):
     gc.collect()
+    others = iterators()  # tf_keras keeps those of a model that other tests fail to trace
     gc.disable()
     try:
         with pytest.raises(KeyError):
             make_model().fit(failing(shards, raise_plain), verbose=0, **workers)
-        assert not [one for one in gc.get_objects() if type(one).__name__ == "OwnedIterator"]
+        assert iterators() <= others
     finally:
         gc.enable()
 
