@@ -23,8 +23,8 @@ from tables import row_numbers
 
 from numerai_sequence import CorruptShardError, NumeraiSequence, open_shards
 from numerai_sequence.cli import main
-from numerai_sequence.feeding.enqueuers import run_pass
 from numerai_sequence.feeding.feeding import Feeding
+from numerai_sequence.feeding.runs import run_pass
 from numerai_sequence.reading.checking import Checker, FileCheck, Watch
 
 ROWS, BATCH, BATCHES, SHARDS = 1037, 50, 21, 5
@@ -443,7 +443,7 @@ def test_last_batch_of_an_epoch_looks_at_once(folder):
 
 def test_last_batch_of_a_pass_looks_at_once_whatever_its_number(shards):
     sequence = NumeraiSequence(shards, BATCH, shuffle=False, seed=1)
-    batches = run_pass(sequence, True, None, Feeding())
+    batches = run_pass(sequence, True, Feeding())
     sizes = [len(next(batches)[0]) for _ in range(BATCHES - 1)]
     assert ROWS % BATCH in sizes, "the last batch of the epoch has come before the end of the pass"
     overwrite(shards.paths[0])

@@ -32,7 +32,8 @@ STAGES = [
     (
         "feeding",
         """messages processes interrupts forms compared changes model_input feeding containers
-        enqueuers following distribution arguments keras_compat sequence""",
+        ahead runs following distribution arguments relied keras_compat
+        sequence""",
     ),
     (
         "scoring",

@@ -48,21 +48,25 @@ from typing import Any
 
 from ..batching.passes import Prefetching, check_options
 from ..checks import is_of
+from ..errors import NumeraiSequenceError
 from .changes import Changes
 from .compared import Names
 from .containers import cure_containers_2, cure_containers_3, given_loss
 from .distribution import check_distribution
-from .enqueuers import run_pass
 from .feeding import Feeding, forget
 from .following import follow
 from .forms import Form, arrange, arrays_of, find_form, without_lists
 from .interrupts import heeded
 from .model_input import check_inputs, input_noted, note_input, read_input, write_input
+from .relied import describe_missing, enclosed, missing, root_of, version_of
+from .runs import run_pass
 
 OPTIONS = Prefetching._fields
 
 _INSTALLED = "_numerai_sequence_installed"
 _FEEDING = "_numerai_sequence_feeding"
+# Whoever has imported it before this package means to use it.
+_HAS_LEGACY = "tf_keras" in sys.modules
 
 # By TensorFlow, between our generator and the model. It would take as many as it likes.
 _PREFETCHED = 1
@@ -106,7 +110,13 @@ def carry_inputs() -> None:
 def install(kind: type) -> None:
     """Make the Keras packages in use ready for sequences of class `kind`.
 
-    Those of another import of this package are known by the name of their class.
+    Those of another import of this package are known by the name of their class. All that is relied
+    on in a package is looked for before anything of it is changed; see `relied`.
+
+    Raises
+    ------
+    NumeraiSequenceError
+        The Keras in use lacks something. One that is not in use says so when it is fed a sequence.
     """
     for package in _keras_packages():
         before = getattr(package, _INSTALLED, None)
@@ -114,14 +124,35 @@ def install(kind: type) -> None:
             continue
         if before is not None:
             before.undo()
+            delattr(package, _INSTALLED)
         changes = Changes(kind)
+        _serve(package, kind, changes)
+        setattr(package, _INSTALLED, changes)
+
+
+def _serve(package: ModuleType, kind: type, changes: Changes) -> None:
+    found = missing(package)
+    if not found:
         for name in ("fit", "evaluate", "predict"):
             _give_options(package.Model, name, kind, changes)
-        if int(package.__version__.split(".")[0]) >= 3:
-            _cure_keras_3(kind, changes)
-        else:
-            _cure_keras_2(package, kind, changes)
-        setattr(package, _INSTALLED, changes)
+        cure = _cure_keras_3 if version_of(package) >= (3, 0) else _cure_keras_2
+        cure(package, kind, changes)
+        return
+    message = describe_missing(package, found)
+    if package is active_keras() and not _HAS_LEGACY:
+        raise NumeraiSequenceError(message)
+    for name in ("fit", "evaluate", "predict"):  # the other Keras may be the one that is used
+        changes.set(package.Model, name, _refusing(getattr(package.Model, name), kind, message))
+
+
+def _refusing(original: Callable[..., Any], kind: type, message: str) -> Callable[..., Any]:
+    @functools.wraps(original)
+    def method(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if any(is_of(one, kind) for one in (*args, *kwargs.values())):
+            raise NumeraiSequenceError(message)
+        return original(self, *args, **kwargs)
+
+    return method
 
 
 def _give_options(model: type, name: str, kind: type, changes: Changes) -> None:
@@ -132,13 +163,8 @@ def _give_options(model: type, name: str, kind: type, changes: Changes) -> None:
     function inside: every Keras wraps these methods to shorten their tracebacks.
     """
     owner = next(parent for parent in model.__mro__ if name in vars(parent))
-    outer = vars(owner)[name]
-    inner = getattr(outer, "__wrapped__", None)
-    for cell in getattr(outer, "__closure__", None) or ():
-        if cell.cell_contents is inner:
-            changes.set_cell(cell, _with_options(inner, kind))
-            return
-    changes.set(owner, name, _with_options(outer, kind))
+    cell = enclosed(vars(owner)[name])
+    changes.set_cell(cell, _with_options(cell.cell_contents, kind))
 
 
 def _with_options(original: Callable[..., Any], kind: type) -> Callable[..., Any]:
@@ -213,7 +239,7 @@ def _form(sequence: Any, model: Any) -> Form:
     return find_form(model, names) if isinstance(names, Mapping) else None
 
 
-def _cure_keras_3(kind: type, changes: Changes) -> None:
+def _cure_keras_3(package: ModuleType, kind: type, changes: Changes) -> None:
     module = importlib.import_module("keras.src.trainers.data_adapters.py_dataset_adapter")
     adapter = module.PyDatasetAdapter
     made, get_iterator = adapter.__init__, adapter._get_iterator
@@ -237,24 +263,26 @@ def _cure_keras_3(kind: type, changes: Changes) -> None:
         if not is_of(self.py_dataset, kind):
             return get_iterator(self)
         shuffles, feeding = self.shuffle, _feeding_of(self)
-        batches = run_pass(self.py_dataset, shuffles, module.OrderedEnqueuer, feeding, self)
+        batches = run_pass(self.py_dataset, shuffles, feeding, self)
         return (self._standardize_batch(batch) for batch in batches)
 
     @functools.wraps(get_dataset)
     def get_tf_dataset(self: Any) -> Any:
         if not is_of(self.py_dataset, kind):
             return get_dataset(self)
-        self.enqueuer = self.py_dataset  # anything: what prefetches by itself gets `_on_its_own`
+        # The pass shuffles, and prefetches. Anything for an enqueuer says that.
+        shuffles, self.shuffle, self.enqueuer = self.shuffle, False, self.py_dataset
         try:
             return _on_its_own(get_dataset(self)).prefetch(_PREFETCHED)
         finally:
-            self.enqueuer = None
+            self.shuffle, self.enqueuer = shuffles, None
 
-    iterator = importlib.import_module("keras.src.trainers.epoch_iterator").EpochIterator
-    steps = _shortened(
-        iterator._enumerate_iterator, kind, "data_adapter", "py_dataset", "_num_batches"
-    )
-    changes.set(iterator, "_enumerate_iterator", steps)
+    for owner, name in _epochs_of_keras_3(package):
+        method = getattr(owner, name)
+        if name == "enumerate_epoch":
+            method = _anew(method, kind)
+        steps = _shortened(method, kind, "data_adapter", "py_dataset", "_num_batches")
+        changes.set(owner, name, steps)
     for name, method in {
         "__init__": init,
         "_get_iterator": _get_iterator,
@@ -265,9 +293,38 @@ def _cure_keras_3(kind: type, changes: Changes) -> None:
     cure_containers_3(importlib.import_module("keras.src.trainers.compile_utils"), changes)
 
 
+def _epochs_of_keras_3(keras: ModuleType) -> list[tuple[Any, str]]:
+    """Return the classes, and the name of the method in each, that go through an epoch's steps."""
+    epochs = importlib.import_module("keras.src.trainers.epoch_iterator").EpochIterator
+    if version_of(keras) >= (3, 7):
+        return [(epochs, "_enumerate_iterator")]
+    found = [(epochs, "enumerate_epoch")]
+    if keras.backend.backend() == "tensorflow":
+        trainer = importlib.import_module("keras.src.backend.tensorflow.trainer")
+        found.append((trainer.TFEpochIterator, "enumerate_epoch"))
+    return found
+
+
+def _anew(method: Callable[[Any], Iterator[Any]], kind: type) -> Callable[[Any], Iterator[Any]]:
+    """Return a method that begins a new pass each time, unless it trains.
+
+    Up to Keras 3.6 one that is validated with a part of its batches goes on where the last
+    validation has ended, with other rows.
+    """
+
+    @functools.wraps(method)
+    def steps(self: Any) -> Iterator[Any]:
+        adapter = self.data_adapter
+        sequence = getattr(adapter, "py_dataset", None)
+        if is_of(sequence, kind) and not _feeding_of(adapter).trains(adapter):
+            self._current_iterator = None
+        yield from method(self)
+
+    return steps
+
+
 def _cure_keras_2(package: ModuleType, kind: type, changes: Changes) -> None:
-    root = package.utils.Sequence.__module__.rsplit(".utils.", 1)[0]
-    module = importlib.import_module(f"{root}.utils.data_utils")
+    root = root_of(package)
     adapter = importlib.import_module(f"{root}.engine.data_adapter").KerasSequenceAdapter
     handle, standardize = adapter._handle_multiprocessing, adapter._standardize_batch
     get_dataset = adapter.get_dataset
@@ -278,8 +335,7 @@ def _cure_keras_2(package: ModuleType, kind: type, changes: Changes) -> None:
             return handle(self, x, *args, **kwargs)
         feeding, shuffles = _feeding_of(self), self._shuffle_sequence
         # The adapter holds the sequence, not this function.
-        enqueuer = module.OrderedEnqueuer
-        return lambda: run_pass(self._keras_sequence, shuffles, enqueuer, feeding, self)
+        return lambda: run_pass(self._keras_sequence, shuffles, feeding, self)
 
     @functools.wraps(standardize)
     def _standardize_batch(self: Any, data: Any) -> Any:

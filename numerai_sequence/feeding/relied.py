@@ -1,0 +1,202 @@
+"""Relied: every private name of Keras's that this package uses, and the versions that have it.
+
+`missing` looks for all of them, before anything is changed. A method is there when its class has
+it, it takes what it is given, and its code reads or sets the attributes of objects that are used.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from types import ModuleType
+from typing import Any, NamedTuple
+
+Version = tuple[int, int]
+
+# The versions whose contract the tests have run on, as people read them, and what installs one.
+_KNOWN = "Keras 3.0 to 3.16, tf_keras 2.16 to 2.21 and TensorFlow 2.15"
+_REMEDIES = {"keras": "pip install 'keras>=3.0,<3.17'", "tf_keras": "pip install 'tf_keras<2.22'"}
+
+
+class Relied(NamedTuple):
+    """A function of Keras's, and what is relied on of it.
+
+    Attributes
+    ----------
+    owner : str
+        The module below the package's root, and its class, if any; or the package's ``Model``.
+    name : str
+    takes : str
+        Its parameters that are given, with blanks between.
+    uses : str
+        Attributes, and names as text, that it reads or sets.
+    since, until : (int, int)
+        Versions of Keras: the first that has it, and the first that has it no more.
+    backend : str
+        The only one that has it; every one if empty.
+    """
+
+    owner: str
+    name: str
+    takes: str = ""
+    uses: str = ""
+    since: Version = (0, 0)
+    until: Version = (99, 0)
+    backend: str = ""
+
+
+_ADAPTER_3 = "trainers.data_adapters.py_dataset_adapter:PyDatasetAdapter"
+_EPOCH_3 = "trainers.epoch_iterator:EpochIterator"
+_UTILS_3 = "trainers.compile_utils"
+_TENSORFLOW = "backend.tensorflow.trainer"
+_FIT = "x callbacks shuffle initial_epoch epochs steps_per_epoch validation_data class_weight"
+
+KERAS_3 = (
+    Relied(_ADAPTER_3, "__init__", "x shuffle", "py_dataset shuffle enqueuer"),
+    Relied(_ADAPTER_3, "_get_iterator", "", "enqueuer"),
+    Relied(_ADAPTER_3, "get_tf_dataset"),
+    Relied(_ADAPTER_3, "get_tf_dataset", "", "enqueuer", since=(3, 6)),
+    Relied(_ADAPTER_3, "_standardize_batch", "batch"),
+    Relied(_EPOCH_3, "__init__", "x", "data_adapter _num_batches"),
+    Relied(_EPOCH_3, "_enumerate_iterator", "", "_num_batches data_adapter", since=(3, 7)),
+    Relied(_EPOCH_3, "enumerate_epoch", "", "_current_iterator data_adapter", until=(3, 7)),
+    Relied(
+        f"{_TENSORFLOW}:TFEpochIterator",
+        "enumerate_epoch",
+        uses="_current_iterator num_batches",
+        until=(3, 7),
+        backend="tensorflow",
+    ),
+    Relied(
+        f"{_TENSORFLOW}:TensorFlowTrainer",
+        "__init__",
+        "",
+        "_distribute_strategy",
+        backend="tensorflow",
+    ),
+    Relied(
+        f"{_UTILS_3}:CompileLoss",
+        "__init__",
+        "",
+        "_user_loss _user_loss_weights output_names built",
+    ),
+    Relied(f"{_UTILS_3}:CompileLoss", "call", "y_true y_pred sample_weight", "built"),
+    Relied(f"{_UTILS_3}:CompileMetrics", "__init__", "", "output_names built"),
+    Relied(f"{_UTILS_3}:CompileMetrics", "update_state", "y_true y_pred sample_weight", "built"),
+    Relied("Model", "fit", _FIT, "_eval_epoch_iterator"),
+    Relied("Model", "evaluate", "x", "_eval_epoch_iterator"),
+    Relied("Model", "predict", "x"),
+    Relied("Model", "compile", "loss", "_compile_loss"),
+    Relied("backend", "get_keras_mask", since=(3, 6)),
+    Relied("saving.saving_lib", "_save_state", "", "save_assets"),
+    Relied("saving.saving_lib", "_load_state", "", "load_assets"),
+)
+
+_ADAPTERS_2, _UTILS_2 = "engine.data_adapter", "engine.compile_utils"
+
+KERAS_2 = (
+    Relied(
+        f"{_ADAPTERS_2}:KerasSequenceAdapter",
+        "__init__",
+        "x shuffle",
+        "_keras_sequence _shuffle_sequence",
+    ),
+    Relied(f"{_ADAPTERS_2}:KerasSequenceAdapter", "_handle_multiprocessing", "x"),
+    Relied(f"{_ADAPTERS_2}:KerasSequenceAdapter", "_standardize_batch", "data"),
+    Relied(f"{_ADAPTERS_2}:KerasSequenceAdapter", "get_dataset"),
+    Relied(f"{_ADAPTERS_2}:DataHandler", "__init__", "", "_adapter"),
+    Relied(f"{_ADAPTERS_2}:DataHandler", "steps", "", "_inferred_steps"),
+    Relied(f"{_UTILS_2}:Container", "__init__", "", "_output_names"),
+    Relied(f"{_UTILS_2}:LossesContainer", "__init__", "", "_user_losses _user_loss_weights _built"),
+    Relied(f"{_UTILS_2}:LossesContainer", "__call__", "y_true y_pred sample_weight", "_built"),
+    Relied(f"{_UTILS_2}:MetricsContainer", "__init__", "", "_built"),
+    Relied(f"{_UTILS_2}:MetricsContainer", "update_state", "y_true y_pred sample_weight", "_built"),
+    Relied("Model", "fit", _FIT, "_eval_data_handler _use_cached_eval_dataset"),
+    Relied("Model", "evaluate", "x", "_eval_data_handler _use_cached_eval_dataset"),
+    Relied("Model", "predict", "x"),
+    Relied("Model", "compile", "loss", "compiled_loss"),
+    Relied("Model", "_configure_steps_per_execution", "", "_steps_per_execution"),
+)
+
+
+def version_of(package: ModuleType) -> Version:
+    """Return the first two numbers of a Keras package's version."""
+    major, minor = package.__version__.split(".")[:2]
+    return int(major), int("".join(digit for digit in minor if digit.isdigit()) or 0)
+
+
+def root_of(package: ModuleType) -> str:
+    """Return the package that holds what is private."""
+    if version_of(package) >= (3, 0):
+        return f"{package.__name__}.src"
+    return str(package.utils.Sequence.__module__).rsplit(".utils.", 1)[0]
+
+
+def enclosed(function: Any) -> Any:
+    """Return the cell in which a function encloses the one that it wraps, or None.
+
+    Every Keras wraps the methods of its models to shorten their tracebacks.
+    """
+    inner = getattr(function, "__wrapped__", None)
+    cells = getattr(function, "__closure__", None) or ()
+    return next((cell for cell in cells if inner and cell.cell_contents is inner), None)
+
+
+def missing(package: ModuleType) -> list[str]:
+    """Return what is relied on and not found in a Keras package, each in words."""
+    version = version_of(package)
+    table = KERAS_3 if version >= (3, 0) else KERAS_2
+    backend = package.backend.backend()
+    return [
+        found
+        for one in table
+        if one.since <= version < one.until and one.backend in ("", backend)
+        if (found := _missing(one, package))
+    ]
+
+
+def describe_missing(package: ModuleType, found: list[str]) -> str:
+    """Return an error's message: what a Keras lacks, which ones do not, and what installs one."""
+    name = package.__name__
+    return (
+        f"{name} {package.__version__}: found no {', no '.join(found)}; NumeraiSequence works with "
+        f"{_KNOWN}; {_REMEDIES[name]}"
+    )
+
+
+def _missing(one: Relied, package: ModuleType) -> str | None:
+    owner = _owner(one.owner, package)
+    function = getattr(owner, one.name, None)
+    place = f"{one.owner.replace(':', '.')}.{one.name}"
+    if function is None:
+        return place
+    if one.owner == "Model" and one.name in ("fit", "evaluate", "predict"):
+        holder = next(parent for parent in owner.__mro__ if one.name in vars(parent))
+        if enclosed(vars(holder)[one.name]) is None:
+            return f"function that {place} wraps"
+    function = inspect.unwrap(function)
+    known = {*inspect.signature(function).parameters}
+    if not {*one.takes.split()} <= known:
+        return f"{place}({', '.join(sorted({*one.takes.split()} - known))}=)"
+    names = _names_in(function)
+    lost = [used for used in one.uses.split() if used not in names]
+    return f"{lost[0]} in {place}" if lost else None
+
+
+def _owner(path: str, package: ModuleType) -> Any:
+    """Return a class or a module of a Keras package, or None."""
+    if path == "Model":
+        return package.Model
+    module, _, name = path.partition(":")
+    try:
+        found = importlib.import_module(f"{root_of(package)}.{module}")
+    except ImportError:
+        return None
+    return getattr(found, name, None) if name else found
+
+
+def _names_in(function: Any) -> set[Any]:
+    """Return the attributes and texts in a function's code."""
+    code = function.__code__
+    texts = [one if isinstance(one, tuple) else (one,) for one in code.co_consts]
+    return {*code.co_names, *(one for several in texts for one in several)}
