@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
@@ -262,6 +263,30 @@ def test_a_set_without_missing_values_gets_some_only_where_asked(tmp_path):
         assert digits_of(shards)[65, 3] == 2
         assert shards.manifest.options.missing_feature == "middle"
         assert [file.filled for file in shards.manifest.sources] == [0, 1]
+
+
+@pytest.mark.parametrize("kind", ["Int8", "float32", "no values"])
+def test_rows_that_a_set_has_may_lack_features_that_are_not_written(tmp_path, kind):
+    table = numerai_table(80, eras=4)
+    save(table.filter(pc.less(table["era"], "0004")), tmp_path / "a.parquet")
+    written(tmp_path / "a.parquet", tmp_path / "set")
+    is_new = pc.equal(table["era"], "0004")
+    lacks = pc.if_else(is_new, table[NAMES[3]], pa.scalar(None, pa.int8()))
+    if kind == "no values":
+        values = pa.nulls(80)
+    else:
+        values = lacks.cast(pa.float32()) if kind == "float32" else lacks
+    newer = save(with_column(table, NAMES[3], values), tmp_path / "b.parquet")
+    if kind == "no values":
+        first = pc.index(is_new, True).as_py()
+        with pytest.raises(SourceError, match=f"'feature_003', row {first}: found null"):
+            append_shards(tmp_path / "set", newer, progress=False)
+        return
+    append_shards(tmp_path / "set", newer, progress=False)
+    with open_shards(tmp_path / "set") as shards:
+        assert [file.filled for file in shards.manifest.sources] == [0, 0]
+        expected = np.stack([table[name].to_numpy() for name in NAMES], axis=1)
+        np.testing.assert_array_equal(digits_of(shards), expected)
 
 
 def test_a_run_that_goes_on_counts_all(tmp_path, monkeypatch):
