@@ -144,6 +144,10 @@ REFUSED = {
     "all ids twice": (lambda m: pd.concat([m, m]), r"there 2 times \(2,000 such ids\)"),
     "infinite": (lambda m: m.assign(numerai_meta_model=np.inf), "2,000 of 2,000 values are inf"),
     "other ids of the same eras": (lambda m: m.set_index("m" + m.index), "has a value for none"),
+    "other ids of the same eras as floats": (
+        lambda m: m.set_index("m" + m.index).assign(era=m["era"].astype(float).to_numpy()),
+        "has a value for none",
+    ),
     "ids that look alike": (lambda m: m.set_index("n" + m.index.str[:0:-1]), "for none of"),
     "other ids alone": (lambda m: m.set_index("m" + m.index).iloc[:, 2], "has a value for none"),
     "a column twice": (lambda m: pd.concat([m, m], axis=1), "column 'era' is there twice"),
