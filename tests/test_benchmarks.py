@@ -112,6 +112,12 @@ def test_a_file_gives_each_row_its_value(meta, rows, name, tmp_path):
         np.testing.assert_array_equal(found["numerai_meta_model"], expected(meta, rows))
 
 
+def test_a_path_may_begin_with_the_users_folder(meta, rows, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    meta.to_parquet(tmp_path / "meta.parquet")
+    np.testing.assert_array_equal(read_meta_model("~/meta.parquet", rows), expected(meta, rows))
+
+
 def test_each_column_of_numbers_is_a_model(meta, rows):
     models = meta.assign(v53_lgbm=1.5, text="no", is_new=True)
     found = read_benchmarks(models, rows)
@@ -171,7 +177,8 @@ def test_files_that_cannot_be_read_are_named(rows, tmp_path):
         (tmp_path / "folder.parquet", "folder.parquet: a folder"),
         (tmp_path / "none.csv", "none.csv: no such file"),
         (tmp_path / "table.xls", "table.xls: expected a file that ends in"),
-        ("s3://numerai/meta_model.parquet", "s3://numerai/meta_model.parquet: .* download it"),
+        ("s3://numerai/meta_model.parquet", "'s3://numerai/meta_model.parquet', .* downloaded"),
+        (f"file://{tmp_path}/none.csv", f"give its path, as '{tmp_path}/none.csv'"),
     ):
         with pytest.raises(SourceError, match=message):
             read_benchmarks(path, rows)
