@@ -249,7 +249,8 @@ def test_layers_that_numerai_does_not_have_are_an_error(old, is_registered):
     def double(x):
         return x * 2
 
-    expected = "cannot be loaded again"
+    is_keras_2 = keras.__version__.startswith("2.")
+    expected = "cannot be loaded again" if is_keras_2 else "'double' is none of keras.activations"
     if is_registered:  # it can be loaded here, but not there
         double.__name__ = "twice"
         register = keras.saving.register_keras_serializable("ours")
