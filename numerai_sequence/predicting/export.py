@@ -153,7 +153,8 @@ def export_predict(
         row.
     NumeraiSequenceError
         The model has a layer, function or argument that is not Keras's own, or that Keras 3.10
-        does not have or builds wrongly; Keras cannot save it; its predictions are NaN; or those of the function are not the same.
+        does not have or builds wrongly; Keras cannot save it; its predictions are NaN; or those of
+        the function are not the same.
     OutputError
         The system does not let it be written.
     """
