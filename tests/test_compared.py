@@ -87,6 +87,15 @@ def test_a_loss_needs_a_target_and_an_output():
         spread(1, ["p", "q"], told())
 
 
+def test_losses_by_name_need_outputs_with_names():
+    unnamed = told({"main": "mse"}, given=None)
+    for returned in (["p", "q"], ("p", "q")):
+        with pytest.raises(FeatureError, match=r"losses by name, 'main', .* 2 outputs without nam"):
+            spread(1, returned, unnamed)
+    assert spread(1, {"main": "q", "decoded": "p"}, unnamed) == {"main": 1, "decoded": None}
+    assert spread(1, ["p", "q"], told({"main": "mse"}, given=GIVEN)) == [None, 1]
+
+
 class Network(keras.Model):
     """Predicts zero, twice, in any form."""
 
