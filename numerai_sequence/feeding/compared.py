@@ -46,9 +46,14 @@ def names_of(returned: Any, told: Told) -> Names | None:
         is_flat = not any(map(_is_nested, returned.values()))
         return tuple(map(str, returned)) if is_flat else told.known
     count = len(list(arrays_of(returned)))
-    fields: Any = getattr(returned, "_fields", None)
+    fields = fields_of(returned)
     found = (names for names in (told.known, fields, told.given) if names and len(names) == count)
     return next(found, None)
+
+
+def fields_of(returned: Any) -> Names:
+    """Return the names that a namedtuple, which a model has returned, has for its parts."""
+    return tuple(getattr(returned, "_fields", ()))
 
 
 def are_pseudo(names: Sequence[str]) -> bool:
