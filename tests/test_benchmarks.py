@@ -252,3 +252,23 @@ def test_two_of_a_fit_log_by_their_prefix(shards):
     model.fit(training, callbacks=[again], verbose=0)
     with pytest.raises(TypeError, match="prefix: found 3, expected a str"):
         EraScores(all_scores[0].validation, prefix=3)
+
+
+def test_two_of_a_fit_write_files_of_their_own(shards, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    model = keras.Sequential([keras.Input((12,)), keras.layers.Dense(1)])
+    model.compile("adam", "mse")
+    training = NumeraiSequence(shards, 500, eras="0001-0012")
+    validation = NumeraiSequence(shards, eras=VALIDATION)
+    first = EraScores(validation, csv="a.csv", png="a.png")
+    taken = [("csv", tmp_path / "a.csv"), ("png", "a.png"), ("csv", f"../{tmp_path.name}/a.png")]
+    for option, path in taken:
+        second = EraScores(validation, prefix="recent", **{option: path})
+        with pytest.raises(ValueError, match=rf"two EraScores write .*a\..* another {option}="):
+            model.fit(training, callbacks=[first, second], verbose=0)
+        assert not list(tmp_path.iterdir())
+    second = EraScores(validation, prefix="recent", csv="b.csv")
+    model.fit(training, callbacks=[first, second], verbose=0)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.csv", "a.png", "b.csv"]
+    with pytest.raises(ValueError, match="csv, png: found c for both, expected two files"):
+        EraScores(validation, csv="c", png="c")
