@@ -254,8 +254,10 @@ def sync_shards(
         once the set has their rows.
     out : path
         The folder of the set.
-    num_shards, encoding, mix_eras, features, targets, seed, missing_feature
+    num_shards, encoding, mix_eras, features, targets, seed
         As of `write_shards`. A set that is there has the same.
+    missing_feature : {"error", "middle"}
+        As of `write_shards`, of the rows that are written or added.
     features_json : path, optional
         As of `write_shards`.
     overwrite : bool

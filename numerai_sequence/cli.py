@@ -520,10 +520,10 @@ def _share_or_eras(text: str) -> float | str:
         share = float(text) if "." in text else None
     except ValueError:
         share = None
-    if share is not None and not 0 < share < 1:
+    number = int(text) if is_ambiguous(text) else None
+    if number == 0 or (share is not None and not 0 < share < 1):
         raise click.UsageError(f"--validation: found {text}, expected a share between 0 and 1")
-    if is_ambiguous(text):
-        number = int(text)
+    if number is not None:
         raise click.UsageError(
             f"--validation: found {text}, which may be a count or an era; expected {-number}: for "
             f"the newest {number:,} eras, or {number:04d} for that era"

@@ -112,6 +112,12 @@ def test_a_file_gives_each_row_its_value(meta, rows, name, tmp_path):
         np.testing.assert_array_equal(found["numerai_meta_model"], expected(meta, rows))
 
 
+def test_a_path_may_begin_with_the_users_folder(meta, rows, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    meta.to_parquet(tmp_path / "meta.parquet")
+    np.testing.assert_array_equal(read_meta_model("~/meta.parquet", rows), expected(meta, rows))
+
+
 def test_each_column_of_numbers_is_a_model(meta, rows):
     models = meta.assign(v53_lgbm=1.5, text="no", is_new=True)
     found = read_benchmarks(models, rows)
@@ -144,6 +150,10 @@ REFUSED = {
     "all ids twice": (lambda m: pd.concat([m, m]), r"there 2 times \(2,000 such ids\)"),
     "infinite": (lambda m: m.assign(numerai_meta_model=np.inf), "2,000 of 2,000 values are inf"),
     "other ids of the same eras": (lambda m: m.set_index("m" + m.index), "has a value for none"),
+    "other ids of the same eras as floats": (
+        lambda m: m.set_index("m" + m.index).assign(era=m["era"].astype(float).to_numpy()),
+        "has a value for none",
+    ),
     "ids that look alike": (lambda m: m.set_index("n" + m.index.str[:0:-1]), "for none of"),
     "other ids alone": (lambda m: m.set_index("m" + m.index).iloc[:, 2], "has a value for none"),
     "a column twice": (lambda m: pd.concat([m, m], axis=1), "column 'era' is there twice"),
@@ -167,7 +177,8 @@ def test_files_that_cannot_be_read_are_named(rows, tmp_path):
         (tmp_path / "folder.parquet", "folder.parquet: a folder"),
         (tmp_path / "none.csv", "none.csv: no such file"),
         (tmp_path / "table.xls", "table.xls: expected a file that ends in"),
-        ("s3://numerai/meta_model.parquet", "s3://numerai/meta_model.parquet: .* download it"),
+        ("s3://numerai/meta_model.parquet", "'s3://numerai/meta_model.parquet', .* downloaded"),
+        (f"file://{tmp_path}/none.csv", f"give its path, as '{tmp_path}/none.csv'"),
     ):
         with pytest.raises(SourceError, match=message):
             read_benchmarks(path, rows)
@@ -241,3 +252,23 @@ def test_two_of_a_fit_log_by_their_prefix(shards):
     model.fit(training, callbacks=[again], verbose=0)
     with pytest.raises(TypeError, match="prefix: found 3, expected a str"):
         EraScores(all_scores[0].validation, prefix=3)
+
+
+def test_two_of_a_fit_write_files_of_their_own(shards, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    model = keras.Sequential([keras.Input((12,)), keras.layers.Dense(1)])
+    model.compile("adam", "mse")
+    training = NumeraiSequence(shards, 500, eras="0001-0012")
+    validation = NumeraiSequence(shards, eras=VALIDATION)
+    first = EraScores(validation, csv="a.csv", png="a.png")
+    taken = [("csv", tmp_path / "a.csv"), ("png", "a.png"), ("csv", f"../{tmp_path.name}/a.png")]
+    for option, path in taken:
+        second = EraScores(validation, prefix="recent", **{option: path})
+        with pytest.raises(ValueError, match=rf"two EraScores write .*a\..* another {option}="):
+            model.fit(training, callbacks=[first, second], verbose=0)
+        assert not list(tmp_path.iterdir())
+    second = EraScores(validation, prefix="recent", csv="b.csv")
+    model.fit(training, callbacks=[first, second], verbose=0)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.csv", "a.png", "b.csv"]
+    with pytest.raises(ValueError, match="csv, png: found c for both, expected two files"):
+        EraScores(validation, csv="c", png="c")

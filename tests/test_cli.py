@@ -314,6 +314,7 @@ WRONG_USE = [
     (["train", "SET", "--out", "r", "--window", "3"], "--window: expected --step"),
     (["train", "SET", "--out", "r", "--monitor", "val_loss"], "val_corr_mean"),
     (["train", "SET", "--validation", "1"], "expected -1: for the newest 1 eras, or 0001 for"),
+    (["train", "SET", "--validation", "0"], "found 0, expected a share between 0 and 1"),
     (["train", "SET", "--validation", "20"], "expected -20: for the newest 20 eras, or 0020"),
     (["train", "SET", "--target", "target", "--target", "target"], "'target' comes twice"),
     (["predict", "RUN", "SET", "--out", "p.xls"], "expected a name with .csv or .parquet"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple
+
 import numpy as np
 import pytest
 from networks import keras
@@ -87,6 +89,15 @@ def test_a_loss_needs_a_target_and_an_output():
         spread(1, ["p", "q"], told())
 
 
+def test_losses_by_name_need_outputs_with_names():
+    unnamed = told({"main": "mse"}, given=None)
+    for returned in (["p", "q"], ("p", "q")):
+        with pytest.raises(FeatureError, match=r"losses by name, 'main', .* 2 outputs without nam"):
+            spread(1, returned, unnamed)
+    assert spread(1, {"main": "q", "decoded": "p"}, unnamed) == {"main": 1, "decoded": None}
+    assert spread(1, ["p", "q"], told({"main": "mse"}, given=GIVEN)) == [None, 1]
+
+
 class Network(keras.Model):
     """Predicts zero, twice, in any form."""
 
@@ -99,7 +110,13 @@ class Network(keras.Model):
         return self.form(self.decoder(x), self.main(x))
 
 
+class Outputs(NamedTuple):
+    decoded: Any
+    main: Any
+
+
 FORMS = {
+    "fields": Outputs,
     "tuple": lambda decoded, main: (decoded, main),
     "dict": lambda decoded, main: {"main": main, "decoded": decoded},
 }
@@ -126,6 +143,16 @@ def test_outputs_without_names_are_compared_in_the_order_of_the_targets(shards, 
     assert list(predict(model, shards, output="main", progress=False)) == ["prediction"]
     with pytest.raises(ValueError, match="expected one of decoded, main; did you mean main"):
         predict(model, shards, output="mian", progress=False)
+
+
+def test_outputs_are_known_by_the_fields_of_a_namedtuple(shards):
+    sequence = NumeraiSequence(shards, ROWS, target=dict(reversed(BOTH.items())))
+    model, _ = fitted("fields", sequence, loss="mse")
+    found = model.evaluate(sequence, verbose=0, return_dict=True)
+    assert found["decoded_loss"] == pytest.approx(DECODED, rel=1e-4)
+    assert found["main_loss"] == pytest.approx(MAIN, rel=1e-4)
+    assert list(predict(model, shards, output="main", progress=False)) == ["prediction"]
+    assert len(predict(model, shards, output="decoded", progress=False).columns) == FEATURES
 
 
 def test_some_outputs_alone_may_have_a_loss(shards):

@@ -130,6 +130,21 @@ def test_what_is_missing_is_the_middle(raw, values, missing):
     assert raw(frame)["prediction"].tolist() == expected.tolist()
 
 
+@pytest.mark.parametrize("value", [7, -1, np.inf, 2.5])
+def test_values_that_are_no_features_are_an_error(raw, value):
+    frame = live_frame()
+    frame[FEATURES] = frame[FEATURES].astype("float32")
+    frame.loc[frame.index[700], "feature_003"] = value
+    with pytest.raises(ValueError, match=f"column 'feature_003' holds {value}, expected 0 to 4"):
+        raw(frame)
+
+
+def test_a_column_that_is_there_twice_is_an_error(raw):
+    frame = pd.concat([live_frame(), live_frame()[["feature_003"]]], axis=1)
+    with pytest.raises(ValueError, match="live_features: column 'feature_003' is there twice"):
+        raw(frame)
+
+
 def test_digits_that_are_all_floats_are_digits(raw):
     frame = live_frame()
     frame[FEATURES] = frame[FEATURES].astype("float64")
@@ -234,7 +249,8 @@ def test_layers_that_numerai_does_not_have_are_an_error(old, is_registered):
     def double(x):
         return x * 2
 
-    expected = "cannot be loaded again"
+    is_keras_2 = keras.__version__.startswith("2.")
+    expected = "cannot be loaded again" if is_keras_2 else "'double' is none of keras.activations"
     if is_registered:  # it can be loaded here, but not there
         double.__name__ = "twice"
         register = keras.saving.register_keras_serializable("ours")

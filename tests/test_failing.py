@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
+import functools
 import gc
 import json
 import multiprocessing
@@ -105,6 +106,12 @@ def make_model():
     return model
 
 
+@functools.cache
+def used_model():
+    """One for all failures: what they leave is not in the model, and one is made in a second."""
+    return make_model()
+
+
 class Failing(NumeraiSequence):
     """Does something at one of its batches."""
 
@@ -180,7 +187,7 @@ def test_what_a_batch_raises_is_what_fit_raises(
         expected = {leave: SystemExit, interrupt: KeyboardInterrupt}.get(trouble, expected)
         message = {leave: "3", interrupt: ""}.get(trouble, message)
     with in_time(), pytest.raises(BaseException, match=message) as caught:
-        make_model().fit(failing(shards, trouble), epochs=2, verbose=0, **workers)
+        used_model().fit(failing(shards, trouble), epochs=2, verbose=0, **workers)
     assert type(caught.value) is expected
     if expected is CorruptShardError:
         assert (caught.value.path, caught.value.found, caught.value.expected) == ("a.arrow", 1, 2)
@@ -190,21 +197,21 @@ def test_what_a_batch_raises_is_what_fit_raises(
 @pytest.mark.parametrize("method", ["evaluate", "predict"])
 def test_what_a_batch_raises_is_what_evaluate_and_predict_raise(shards, workers, method):
     with in_time(), pytest.raises(CorruptShardError, match="it broke"):
-        getattr(make_model(), method)(failing(shards, raise_ours), verbose=0, **workers)
+        getattr(used_model(), method)(failing(shards, raise_ours), verbose=0, **workers)
 
 
 @each_pool
 def test_what_a_batch_of_validation_raises_is_what_fit_raises(shards, workers):
     train = NumeraiSequence(shards, batch_size=BATCH)
     with in_time(), pytest.raises(CorruptShardError, match="it broke"):
-        make_model().fit(train, validation_data=failing(shards, raise_ours), verbose=0, **workers)
+        used_model().fit(train, validation_data=failing(shards, raise_ours), verbose=0, **workers)
 
 
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="notes")
 @pytest.mark.parametrize("trouble", [raise_plain, raise_with_a_lock])
 def test_error_of_a_process_tells_where_it_was_raised(shards, trouble):
     with pytest.raises(Exception, match="it broke") as caught:
-        make_model().fit(failing(shards, trouble), verbose=0, **PROCESSES)
+        used_model().fit(failing(shards, trouble), verbose=0, **PROCESSES)
     told = "\n".join([str(caught.value), *getattr(caught.value, "__notes__", [])])
     assert f"in {trouble.__name__}" in told
     assert "worker process " in told
@@ -219,7 +226,7 @@ def test_error_of_a_callback_ends_the_passes(shards, workers):
 
     sequence = NumeraiSequence(shards, batch_size=BATCH, max_queue_size=2)
     with in_time(), pytest.raises(ValueError, match=r"^of the callback$"):
-        make_model().fit(sequence, verbose=0, callbacks=[Fails()], **workers)
+        used_model().fit(sequence, verbose=0, callbacks=[Fails()], **workers)
     assert multiprocessing.active_children() == []
 
 
@@ -268,7 +275,7 @@ def assert_killed(error):
 
 def test_killed_process_is_an_error(shards):
     with in_time(), pytest.raises(WorkerError, match=KILLED) as caught:
-        make_model().fit(failing(shards, kill_this), epochs=3, verbose=0, **PROCESSES)
+        used_model().fit(failing(shards, kill_this), epochs=3, verbose=0, **PROCESSES)
     assert_killed(caught.value)
 
 
@@ -281,13 +288,13 @@ def test_process_that_is_killed_while_it_has_nothing_to_do_is_an_error(shards):
 
     sequence = NumeraiSequence(shards, batch_size=BATCH, max_queue_size=1)
     with in_time(), pytest.raises(WorkerError, match=KILLED) as caught:
-        make_model().fit(sequence, verbose=0, callbacks=[Kills()], **PROCESSES)
+        used_model().fit(sequence, verbose=0, callbacks=[Kills()], **PROCESSES)
     assert_killed(caught.value)
 
 
 def test_process_that_ends_says_how(shards):
     with in_time(), pytest.raises(WorkerError, match="ended with exit code 7 before") as caught:
-        make_model().fit(failing(shards, lambda: os._exit(7)), verbose=0, **PROCESSES)
+        used_model().fit(failing(shards, lambda: os._exit(7)), verbose=0, **PROCESSES)
     assert caught.value.exitcode == 7
 
 
@@ -312,7 +319,7 @@ def test_process_that_is_killed_half_way_through_a_batch_is_an_error(wide):
     sequence = Wide(wide, batch_size=100)
     assert sequence[0][0].nbytes > 1 << 20
     with in_time(), pytest.raises(WorkerError, match=KILLED) as caught:
-        make_model().fit(sequence, verbose=0, workers=1, use_multiprocessing=True)
+        used_model().fit(sequence, verbose=0, workers=1, use_multiprocessing=True)
     assert_killed(caught.value)
 
 
@@ -355,6 +362,7 @@ def is_gone(pid):
         return True
 
 
+@pytest.mark.slow
 def test_signals_end_a_fit_and_all_that_works_for_it(folder, tmp_path):
     """Ctrl-C, alone or for all processes of a terminal; a shard that is gone; the end by force."""
     shutil.copytree(folder, tmp_path / "copy")

@@ -251,7 +251,7 @@ def with_eras(eras):
     return table.set_column(table.schema.get_field_index("era"), "era", eras)
 
 
-@pytest.mark.parametrize("kind", ["int8", "uint16", "int64", "float32", "float64", "dictionary"])
+@pytest.mark.parametrize("kind", ["int8", "uint16", "int64", "float16", "float64", "dictionary"])
 def test_eras_that_are_numbers_are_spelled_as_numerai_does(tmp_path, kind):
     numbers = np.array([int(era) for era in numerai_table(ROWS, eras=6)["era"].to_pylist()])
     eras = pa.array(numbers).dictionary_encode() if kind == "dictionary" else None

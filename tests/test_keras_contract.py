@@ -306,6 +306,7 @@ def test_installing_again_changes_nothing(folder):
     assert functions() == before
 
 
+@pytest.mark.slow
 def test_nothing_is_installed_before_the_first_sequence(folder, forked):
     done = forked(f"""
 import {PACKAGE} as keras

@@ -482,6 +482,7 @@ print(found, np.mean(halves))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="replicas of TensorFlow")
 def test_replicas_are_averaged(forked):
     result = forked(REPLICAS)

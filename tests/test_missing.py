@@ -8,12 +8,13 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 from tables import numerai_table, row_digits, write_source
 
-from numerai_sequence import SourceError, append_shards, open_shards, write_shards
+from numerai_sequence import SourceError, append_shards, open_shards, sync_shards, write_shards
 from numerai_sequence.cli import main
 from numerai_sequence.format.layout import WriteOptions
 from numerai_sequence.writing import writer as writer_module
@@ -262,6 +263,46 @@ def test_a_set_without_missing_values_gets_some_only_where_asked(tmp_path):
         assert digits_of(shards)[65, 3] == 2
         assert shards.manifest.options.missing_feature == "middle"
         assert [file.filled for file in shards.manifest.sources] == [0, 1]
+
+
+def test_sync_fills_the_rows_that_it_adds_where_asked(tmp_path):
+    paths, lacks = [], numerai_table(20, first_row=60, eras=np.full(20, 9))
+    paths.append(write_source(tmp_path / "a.parquet", rows=60, eras=3))
+    values = pa.array([None, *lacks[NAMES[3]].to_pylist()[1:]], pa.int8())
+    paths.append(save(with_column(lacks, NAMES[3], values), tmp_path / "b.parquet"))
+    options = {"encoding": "int8", "num_shards": 3, "progress": False}
+    sync_shards(paths[0], tmp_path / "set", **options).close()
+    with pytest.raises(SourceError, match=r"row 0: found null.*with missing_feature='middle'"):
+        sync_shards(paths, tmp_path / "set", **options)
+    with sync_shards(paths, tmp_path / "set", missing_feature="middle", **options) as shards:
+        assert digits_of(shards)[60, 3] == 2
+        assert shards.manifest.options.missing_feature == "middle"
+    with sync_shards(paths, tmp_path / "set", **options) as shards:
+        assert shards.rows == 80
+
+
+@pytest.mark.parametrize("kind", ["Int8", "float32", "no values"])
+def test_rows_that_a_set_has_may_lack_features_that_are_not_written(tmp_path, kind):
+    table = numerai_table(80, eras=4)
+    save(table.filter(pc.less(table["era"], "0004")), tmp_path / "a.parquet")
+    written(tmp_path / "a.parquet", tmp_path / "set")
+    is_new = pc.equal(table["era"], "0004")
+    lacks = pc.if_else(is_new, table[NAMES[3]], pa.scalar(None, pa.int8()))
+    if kind == "no values":
+        values = pa.nulls(80)
+    else:
+        values = lacks.cast(pa.float32()) if kind == "float32" else lacks
+    newer = save(with_column(table, NAMES[3], values), tmp_path / "b.parquet")
+    if kind == "no values":
+        first = pc.index(is_new, True).as_py()
+        with pytest.raises(SourceError, match=f"'feature_003', row {first}: found null"):
+            append_shards(tmp_path / "set", newer, progress=False)
+        return
+    append_shards(tmp_path / "set", newer, progress=False)
+    with open_shards(tmp_path / "set") as shards:
+        assert [file.filled for file in shards.manifest.sources] == [0, 0]
+        expected = np.stack([table[name].to_numpy() for name in NAMES], axis=1)
+        np.testing.assert_array_equal(digits_of(shards), expected)
 
 
 def test_a_run_that_goes_on_counts_all(tmp_path, monkeypatch):

@@ -171,6 +171,20 @@ def test_a_model_that_was_not_fed_by_us_remembers_nothing(shards, tmp_path):
     assert input_noted(copy.copy(model)) == ModelInput()
 
 
+def test_what_nobody_has_said_is_warned_of_at_the_line_of_the_caller(shards, source, tmp_path):
+    model, features = make_model(), shards.features
+    calls = (
+        lambda: predict(model, shards, progress=False),
+        lambda: predict(model, source, progress=False),
+        lambda: export_predict(model, tmp_path / "p.pkl", features=features),
+    )
+    for call in calls:
+        with pytest.warns(UserWarning, match="does not remember") as caught:
+            call()
+        found = [w for w in caught if "does not remember" in str(w.message)]
+        assert [(w.filename, w.lineno) for w in found] == [(__file__, call.__code__.co_firstlineno)]
+
+
 def test_a_checkpoint_of_the_first_epoch_remembers(shards, tmp_path):
     model, path = make_model(), tmp_path / "best.keras"
     checkpoint = keras.callbacks.ModelCheckpoint(str(path))

@@ -165,6 +165,15 @@ def test_nothing_is_left_and_the_end_may_come_twice():
         workers.batch(1)
 
 
+@pytest.mark.parametrize("method", METHODS[1:], indirect=True)
+def test_a_pass_of_a_class_that_was_made_again_is_an_error_of_ours(method):
+    older = type("Squares", (Squares,), {"__qualname__": "Squares", "__module__": __name__})
+    made = Workers(older(), 2)
+    with pytest.raises(WorkerError, match=r"not the same object.*, open the set and make the"):
+        made.start()
+    made.end()
+
+
 def test_a_pass_that_does_not_unpickle_is_an_error_of_the_first_batch():
     class Local(Squares):
         def __reduce__(self):

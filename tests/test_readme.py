@@ -38,6 +38,7 @@ def run_python(code, folder, **environment):
     return result.stdout
 
 
+@pytest.mark.slow
 def test_the_first_example_runs(tmp_path):
     code = example("print(shards)")
     assert code == EXAMPLES[0]

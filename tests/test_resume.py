@@ -199,6 +199,7 @@ def test_steps_per_epoch_is_refused(folder, tmp_path):
         train(folder, tmp_path, steps_per_epoch=3)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not IS_TENSORFLOW or not IS_KERAS_3, reason="one Keras is enough for kills")
 def test_killed_at_any_batch_the_weights_are_the_same_bit_for_bit(tmp_path):
     [result] = run_campaign("resuming", tmp_path, count=1)

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from numerai_sequence import NumeraiSequenceError
+from numerai_sequence import NumeraiSequenceError, OutputError
 from numerai_sequence.predicting.submission import write_predictions
 
 FEATURES = ["feature_b", "feature_a", "feature_ü"]
@@ -79,6 +79,18 @@ def test_what_cannot_be_written_is_an_error(frame, tmp_path):
         with pytest.raises(TypeError, match=r"frame: found .*, expected a frame"):
             write_predictions(other, tmp_path / "live.csv")
     assert not os.listdir(tmp_path)
+
+
+def test_the_path_is_one_of_a_file_on_this_machine(frame, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert write_predictions(frame, "~/live.csv") == tmp_path / "live.csv"
+    assert sorted(os.listdir(tmp_path)) == ["live.csv", "live.features.json"]
+    for address in ("s3://bucket/live.csv", f"file://{tmp_path}/other.csv"):
+        with pytest.raises(OutputError, match=f"path: found the address '{address[:20]}"):
+            write_predictions(frame, address)
+    for other in (b"live.csv", None, 3):
+        with pytest.raises(TypeError, match=r"path: found an? .*, expected the path of a \.csv"):
+            write_predictions(frame, other)
 
 
 FORMS = {

@@ -280,8 +280,14 @@ def test_weights_of_eras_in_any_spelling(shards, spelling, is_series):
         np.testing.assert_array_equal(one[1][2], right[1][2])
 
 
-def test_weights_of_ranges_of_eras(shards, eras):
-    weights = {"-0005": 0.5, "0006-": 2.0}
+@pytest.mark.parametrize(
+    "weights",
+    [
+        {"-0005": 0.5, "0006-": 2.0},
+        {"0001, 2,era3,0004-0005": 0.5, "0006-": 2.0},
+    ],
+)
+def test_weights_of_ranges_of_eras(shards, eras, weights):
     sequence = NumeraiSequence(shards, BATCH, target="target_full", sample_weight=weights)
     for x, _, weight in batches(sequence):
         late = np.array([eras[number] > "0005" for number in row_numbers(x)])

@@ -94,10 +94,18 @@ def with_target(shards, folder, name):
     return source
 
 
-@pytest.mark.parametrize("targets", [None, ("target", "target_agnes_20")], ids=["all", "two"])
-@pytest.mark.parametrize("is_old", [False, True], ids=["new", "old"])
+TWO = ("target", "target_agnes_20")
+
+
 @pytest.mark.parametrize(
-    ("name", "purge", "last"), [("target_agnes_20", 8, "0024"), ("target_alpha_60", 16, "0016")]
+    ("name", "purge", "last", "is_old", "targets"),
+    [
+        ("target_agnes_20", 8, "0024", False, None),
+        ("target_agnes_20", 8, "0024", True, TWO),
+        ("target_alpha_60", 16, "0016", False, TWO),
+        ("target_alpha_60", 16, "0016", True, None),
+        ("target_alpha_60", 16, "0016", True, TWO),
+    ],
 )
 def test_target_is_purged_as_what_it_equals(
     shards, tmp_path, capsys, name, purge, last, is_old, targets
@@ -123,7 +131,6 @@ def test_purge_and_why_are_said(shards, tmp_path, capsys):
     for place, (options, words) in enumerate(
         (
             ({}, "purge 16: target equals no other target of the set, so its horizon is unknown"),
-            ({"purge": 3}, "purge 3: as asked for"),
             ({"purge": 0}, "purge 0: as asked for"),
             ({"targets": ("target_agnes_20",)}, "purge 8: target_agnes_20 is a 20-day target"),
             ({"targets": ("target_agnes_60",)}, "purge 16: target_agnes_60 is a 60-day target"),

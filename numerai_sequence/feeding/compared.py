@@ -46,9 +46,14 @@ def names_of(returned: Any, told: Told) -> Names | None:
         is_flat = not any(map(_is_nested, returned.values()))
         return tuple(map(str, returned)) if is_flat else told.known
     count = len(list(arrays_of(returned)))
-    fields: Any = getattr(returned, "_fields", None)
+    fields = fields_of(returned)
     found = (names for names in (told.known, fields, told.given) if names and len(names) == count)
     return next(found, None)
+
+
+def fields_of(returned: Any) -> Names:
+    """Return the names that a namedtuple, which a model has returned, has for its parts."""
+    return tuple(getattr(returned, "_fields", ()))
 
 
 def are_pseudo(names: Sequence[str]) -> bool:
@@ -120,13 +125,14 @@ def spread(y: Any, returned: Any, told: Told) -> Any:
     Raises
     ------
     FeatureError
-        Several have one.
+        Several have one, or it cannot be known which.
     """
     arrays = list(arrays_of(returned))
     if _is_nested(y) or y is None or len(arrays) < 2:
         return y
     losses = losses_of(returned, told)
     if losses is None:
+        _check_named(returned, told)
         return y
     if sum(loss is not None for loss in losses) == 1:
         return _filled(returned, iter([None if loss is None else y for loss in losses]))
@@ -163,6 +169,17 @@ def check_loss_names(returned: Any, told: Told) -> None:
     is_nested_dict = isinstance(returned, dict) and not _is_flat(returned)
     if isinstance(told.loss, dict) and names is not None and not is_nested_dict:
         check_names(told.loss, names, "loss")
+
+
+def _check_named(returned: Any, told: Told) -> None:
+    if isinstance(told.loss, dict) and not isinstance(returned, dict):
+        count = len(list(arrays_of(returned)))
+        raise FeatureError(
+            f"loss: found losses by name, {', '.join(map(repr, told.loss))}, for a model that "
+            f"returns {count} outputs without names; name all of them in target=, in the order in "
+            "which the model returns them, or give a list of losses, None for outputs without one",
+            names=list(told.loss),
+        )
 
 
 def check_flat_list(returned: Any) -> None:

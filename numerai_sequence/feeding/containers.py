@@ -20,6 +20,7 @@ from .compared import (
     check_flat_list,
     check_loss_names,
     check_losses,
+    fields_of,
     names_of,
     spread,
 )
@@ -64,7 +65,7 @@ def _arrange(
     container, attribute = owner
     try:
         told = Told(
-            _known(container, attribute, feeding),
+            _known(container, attribute, feeding, returned),
             feeding.given,
             feeding.loss,
             feeding.is_ours,
@@ -98,7 +99,9 @@ def _comparing(original: Method, names: str, prepare: Method, arrange: Method = 
     return method
 
 
-def _known(container: Any, attribute: str, feeding: Feeding) -> tuple[str, ...] | None:
+def _known(
+    container: Any, attribute: str, feeding: Feeding, returned: Any
+) -> tuple[str, ...] | None:
     """Return the model's own names of its outputs."""
     names = getattr(container, attribute, None)
     ours = getattr(container, _NAMED, None)
@@ -106,6 +109,8 @@ def _known(container: Any, attribute: str, feeding: Feeding) -> tuple[str, ...] 
         return None
     if ours is None:
         return tuple(names)
+    if fields_of(returned) == ours:
+        return None
     if feeding.given and feeding.given != ours and {*feeding.given} == {*ours}:
         raise FeatureError(
             f"target: found the outputs in the order {', '.join(feeding.given)}, but the model was "

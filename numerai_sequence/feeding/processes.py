@@ -58,7 +58,7 @@ class Workers:
         Raises
         ------
         WorkerError
-            The system has no room for one more.
+            The system has no room for one more; or the sequence cannot be pickled for it.
         """
         for worker in self._all:
             worker.start()
@@ -105,6 +105,12 @@ class _Worker:
                     process.start()
                 except OSError as error:
                     raise WorkerError(f"no worker process: {error}; use {_THREADS}") from error
+                except pickle.PicklingError as error:
+                    raise WorkerError(
+                        f"no worker process: {error}; if the package was imported again since, or "
+                        "a class defined again, open the set and make the sequence anew; or use "
+                        f"{_THREADS}"
+                    ) from error
                 self._process = process
 
     def batch(self, place: int) -> Any:

@@ -167,7 +167,8 @@ def spelled_eras(names: Sequence[Any], known: Iterable[str]) -> list[list[str]]:
     Parameters
     ----------
     names : sequence of str or int
-        Each as `choose_eras` takes it: ``"0001"``, ``"era1"``, 1 or ``"0001-0574"``.
+        Each as `choose_eras` takes it: ``"0001"``, ``"era1"``, 1, ``"0001-0574"`` or several with
+        commas between.
     known : iterable of str
 
     Raises
@@ -279,6 +280,8 @@ def _meant(name: str | int, known: list[str], spellings: dict[str | int, list[st
     eras = spellings.get(name) or spellings.get(_number(name), [])
     if eras or not isinstance(name, str):
         return eras
+    if "," in name:
+        return [era for part in name.split(",") for era in _meant(part.strip(), known, spellings)]
     return _part(name, known) if _RANGE.fullmatch(name) or _SLICE.fullmatch(name) else []
 
 

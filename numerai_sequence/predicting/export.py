@@ -106,7 +106,7 @@ def export_predict(
     It holds a function ``predict(live_features, live_benchmark_models=None)`` that needs NumPy,
     pandas and Keras, but not this package. Columns may come in any order, and others are ignored;
     features are 0..4, or 0..1 as of old. A missing value (NaN) counts as the middle, which is how
-    Numerai marks it. The file is tried before it is accepted.
+    Numerai marks it; any other value is an error. The file is tried before it is accepted.
 
     The file holds source text and data, and no bytecode: it runs on Python 3.10 to 3.13 with Keras
     3.10 or newer, which all images of Numerai's have. A model of tf_keras or TensorFlow 2.15 needs
@@ -153,7 +153,8 @@ def export_predict(
         row.
     NumeraiSequenceError
         The model has a layer, function or argument that is not Keras's own, or that Keras 3.10
-        does not have; its predictions are NaN; or those of the function are not the same.
+        does not have or builds wrongly; Keras cannot save it; its predictions are NaN; or those of
+        the function are not the same.
     OutputError
         The system does not let it be written.
     """
@@ -254,7 +255,13 @@ def _as_bytes(weight: Any) -> _Weight:
 def _save(model: Any) -> bytes:
     with explained(gettempdir()), TemporaryDirectory() as folder:
         path = Path(folder, "model.keras")
-        model.save(str(path))
+        try:
+            model.save(str(path))
+        except (TypeError, ValueError, NotImplementedError) as error:
+            raise NumeraiSequenceError(
+                f"model: Keras cannot save it: {_reason(error)}; build it of Keras's own layers "
+                "and functions"
+            ) from error
         return path.read_bytes()
 
 
@@ -302,7 +309,7 @@ def _try(pickled: bytes, rows: pd.DataFrame, expected: Floats, ranked: bool) -> 
 def _reason(error: BaseException) -> str:
     """Return the line of Keras's error that says what is wrong."""
     lines = str(error.__cause__ or error).strip().rpartition("Exception encountered: ")[2]
-    return lines.partition("\n")[0][:300]
+    return lines.partition("\n")[0][:300].rstrip(".")
 
 
 def _agree(found: npt.NDArray[Any], expected: Floats, ranked: bool) -> bool:

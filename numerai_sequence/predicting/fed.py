@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
@@ -114,15 +115,26 @@ def _warn(fed: ModelInput, guessed: Sequence[str], where: str) -> None:
         warnings.warn(
             f"{where}: the model was trained on batches that {fed.made_by}.__getitem__ made, but "
             "is fed those of NumeraiSequence; if they differ in x, make that change in the model",
-            stacklevel=5,
+            stacklevel=_callers_level(),
         )
     if guessed:
         warnings.warn(
             f"{where}: the model does not remember what it was trained on, and is fed "
             f"{', as '.join(guessed)}; give the training sequence or the run as like=, or "
             "features= and dtype=",
-            stacklevel=5,
+            stacklevel=_callers_level(),
         )
+
+
+def _callers_level() -> int:
+    """Return the stacklevel, in who calls this, of the first line that is not this package's."""
+    level, frame = 1, inspect.currentframe()
+    package = __name__.partition(".")[0]
+    while (frame := frame and frame.f_back) is not None:
+        if str(frame.f_globals.get("__name__")).partition(".")[0] != package:
+            break
+        level += 1
+    return level
 
 
 def _batch_by(

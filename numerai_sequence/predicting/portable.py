@@ -27,6 +27,17 @@ _PREDICTING = {"__call__", "call", "predict_on_batch", "predict_step", "make_pre
 _WRAPPERS = {"FlaxLayer", "JaxLayer", "TFSMLayer", "TorchModuleWrapper"}
 # Of tf_keras 2.21; each is False by default.
 _NEW_IN_KERAS_2 = {"optional", "robust_masking", "softmax_robust_masking"}
+# What Keras 3.10 builds wrongly, with the same keys, and what does the same there.
+_INSTEAD = {
+    "Argmax": "keepdims=False and keras.ops.expand_dims",
+    "Argmin": "keepdims=False and keras.ops.expand_dims",
+    "BatchNorm": "a BatchNormalization layer",
+    "Discretization": "output_mode='int' and a CategoryEncoding layer",
+    "Flip": "one keras.ops.flip for each axis",
+    "Glu": "keras.ops.split and keras.ops.sigmoid",
+    "Logsumexp": "a tuple of axes",
+    "RMSNorm": "an RMSNormalization layer",
+}
 _MISSING = object()
 _LAMBDA = (
     "model: a lambda holds the bytecode of one Python, and Numerai's may be another; build the "
@@ -107,6 +118,7 @@ def _portable_object(saved: dict[str, Any], keras: ModuleType) -> dict[str, Any]
     if is_keras_2(keras):
         return saved | {"config": _known_of_keras_2(saved["class_name"], config, keras)}
     _check_activations(config, keras)
+    _check_builds(saved["class_name"], config)
     config = _known(saved, config, keras)
     return saved | {"config": config}
 
@@ -131,6 +143,18 @@ def _check_own(saved: dict[str, Any], keras: ModuleType) -> None:
             f"model: {foreign!r} is not Keras's own, and Numerai does not have it; "
             "build the model of Keras's own layers and functions"
         )
+    if kind == "function" and not is_keras_2(keras):
+        _check_function(config, keras)
+
+
+def _check_function(name: Any, keras: ModuleType) -> None:
+    """Raise where a function, which is saved by its name, is not one that Keras finds by it."""
+    if not hasattr(keras.activations, str(name)):
+        raise NumeraiSequenceError(
+            f"model: the function {name!r} is none of keras.activations, and Numerai does not have "
+            "others; build the model of Keras's own layers and of keras.ops"
+        )
+    _check_has(name not in _oldest()["keras.activations"], f"activation {name!r}", keras)
 
 
 def _check_activations(config: dict[str, Any], keras: ModuleType) -> None:
@@ -140,7 +164,29 @@ def _check_activations(config: dict[str, Any], keras: ModuleType) -> None:
         if isinstance(value, dict) and "class_name" not in value:
             raise NumeraiSequenceError(_LAMBDA)
         if isinstance(value, str):
-            _check_has(value not in _oldest()["keras.activations"], f"activation {value!r}", keras)
+            _check_function(value, keras)
+
+
+def _check_builds(kind: str, config: dict[str, Any]) -> None:
+    """Raise where Keras 3.10 has a class and its keys, but builds it wrongly or not at all."""
+    axis = config.get("axis")
+    fails = {
+        "Argmax": bool(config.get("keepdims")) and axis is not None,
+        "Argmin": bool(config.get("keepdims")) and axis is not None,
+        "Discretization": config.get("output_mode", "int") != "int",
+        "Flip": isinstance(axis, (list, tuple)),
+        "Logsumexp": isinstance(axis, int),
+    }
+    if kind in _INSTEAD and fails.get(kind, True):
+        raise NumeraiSequenceError(
+            f"model: {kind}({_shown(config)}) fails in Keras 3.10, which Numerai also runs; use "
+            f"{_INSTEAD[kind]} instead"
+        )
+
+
+def _shown(config: dict[str, Any]) -> str:
+    keys = ("axis", "keepdims", "output_mode")
+    return ", ".join(f"{key}={config[key]!r}" for key in keys if key in config)
 
 
 def _known(saved: dict[str, Any], config: dict[str, Any], keras: ModuleType) -> dict[str, Any]:

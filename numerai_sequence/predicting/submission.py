@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow.compute as pc
 
-from ..errors import PredictionError
+from ..checks import file_path
+from ..errors import OutputError, PredictionError
 from ..extras import load_extra
 from ..files import explained, replaced
 from ..reading.shards import PathLike
@@ -51,13 +52,13 @@ def write_predictions(frame: pd.DataFrame, path: PathLike) -> Path:
     Raises
     ------
     TypeError
-        `frame` is no frame.
+        `frame` is no frame, or `path` no path.
     ValueError
         The suffix is another one; or `frame` is what Numerai would refuse.
     OutputError
         The system does not let it be written.
     """
-    path = Path(path)
+    path = file_path("path", path, "the path of a .csv or .parquet file", OutputError)
     if path.suffix not in (".csv", ".parquet"):
         raise ValueError(f"{path}: found suffix {path.suffix!r}, expected '.csv' or '.parquet'")
     bare = _as_submission(frame)

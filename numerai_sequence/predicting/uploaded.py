@@ -60,6 +60,10 @@ def _check_features(frame: pd.DataFrame, features: list[str]) -> None:
             f"live_features: no column {missing[0]!r}{others}; expected all {len(features)} "
             "features that the model was trained on"
         )
+    twice = frame.columns[frame.columns.duplicated()]
+    wrong = [name for name in features if name in set(twice)]
+    if wrong:
+        raise ValueError(f"live_features: column {wrong[0]!r} is there twice; expected it once")
 
 
 def _load(known: dict[str, Any]) -> Any:
@@ -149,11 +153,24 @@ def _predict_rows(model: Any, frame: pd.DataFrame, known: dict[str, Any]) -> Any
     for places in _batches(frame, known):
         [x] = _cut(frame.iloc[places], known["features"], len(frame))
         digits = np.where(np.isnan(x), np.float32(2), x * 4 if is_scaled else x)
+        _check_digits(digits, x, known["features"])
         values[places] = _run(model, _as_input(digits, known["dtype"]), known)
     wrong = np.count_nonzero(np.isnan(values))
     if wrong:
         raise ValueError(f"the model's predictions are NaN for {wrong} of {len(frame)} rows")
     return values
+
+
+def _check_digits(
+    digits: npt.NDArray[np.float32], x: npt.NDArray[np.float32], features: list[str]
+) -> None:
+    wrong = (digits < 0) | (digits > 4) | (digits != np.floor(digits))
+    if wrong.any():
+        row, column = np.argwhere(wrong)[0]
+        raise ValueError(
+            f"live_features: column {features[column]!r} holds {x[row, column]:g}, expected 0 to 4 "
+            "(0, 1, 2, 3, 4), or 0 to 1 in all features (0, .25, .5, .75, 1), or a missing value"
+        )
 
 
 def _as_input(digits: npt.NDArray[Any], dtype: str) -> npt.NDArray[Any]:

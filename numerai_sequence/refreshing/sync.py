@@ -59,7 +59,8 @@ def sync(
     if _is_same(sources, out, options, **named):
         done = f"{out}: is up to date"
     else:
-        done = describe(refresh_set(out, sources, dry_run=dry_run, progress=progress), dry_run)
+        asked: dict[str, Any] = {"missing_feature": options.missing_feature, "dry_run": dry_run}
+        done = describe(refresh_set(out, sources, progress=progress, **asked), dry_run)
     if not dry_run:
         _update_feature_sets(sources, output, features_json)
     return done
@@ -111,6 +112,8 @@ def _is_same(
             sets = find_sets(features_json, sources, first)
             chosen = choose_set(feature_set, sets, first.features, str(first.path))
             options = replace(options, features=chosen)
+        # This one is of the rows that are added; the set says of all rows whether some were filled.
+        options = replace(options, missing_feature=manifest.options.missing_feature)
         others = find_other_options(manifest.options, options)
         if others:
             raise OutputExistsError(

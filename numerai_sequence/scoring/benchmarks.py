@@ -223,7 +223,7 @@ class _Rows:
     def _check_apart(self, where: str, frame: Frame) -> None:
         """Raise an error unless a frame, which has none of the ids, is of other eras."""
         if "era" in frame.types:
-            theirs = {era_number(str(era)) for era in pc.unique(frame.column("era")).to_pylist()}
+            theirs = set(map(_era_number, frame.column("era").unique().to_pylist()))
             ours = {era_number(era) for era in self._sequence.eras}
             is_apart = not theirs & (ours - {None})
         elif not len(frame.ids):
@@ -269,6 +269,12 @@ def _check_once(where: str, ids: pa.ChunkedArray) -> None:
 def _first(ids: pa.ChunkedArray) -> str | None:
     valid = ids.drop_null()
     return str(valid[0].as_py()) if len(valid) else None
+
+
+def _era_number(era: Any) -> int | None:
+    """Return the number of an era: text, a whole number, or one that pandas made a float."""
+    is_whole = isinstance(era, float) and era.is_integer()
+    return era_number(str(int(era) if is_whole else era))
 
 
 def _kind_of_id(ids: pa.ChunkedArray) -> tuple[str, int]:

@@ -72,7 +72,8 @@ class EraScores(*_BASES):  # type: ignore[misc]
         What comes after ``val_`` in the names of the logs, where one ``fit`` has two `EraScores`:
         ``prefix="recent_"`` logs ``val_recent_corr_mean``. A ``_`` at its end may be left out.
     csv, png : path, optional
-        Where to write the table and the picture of the newest scores.
+        Where to write the table and the picture of the newest scores: each `EraScores` of a
+        ``fit`` its own files.
     progress : bool
         Show a progress bar on stderr.
 
@@ -88,7 +89,8 @@ class EraScores(*_BASES):  # type: ignore[misc]
     FeatureError, ValueError
         `target` has to be named, or a column is unknown; or the model was trained on other
         features than `validation` has, or on another scale of them. Or another model has an id
-        twice, an infinite value, or other ids; or two of a ``fit`` have the same `prefix`.
+        twice, an infinite value, or other ids; or two of a ``fit`` have the same `prefix`, or
+        write the same file.
     SourceError
         A file of other models cannot be read.
     NumeraiSequenceError
@@ -129,6 +131,8 @@ class EraScores(*_BASES):  # type: ignore[misc]
         self._output, self._exposure, self._progress = output, exposure, progress
         self._csv = None if csv is None else Path(csv)
         self._png = None if png is None else Path(png)
+        if self._csv and self._png and self._csv.resolve() == self._png.resolve():
+            raise ValueError(f"csv, png: found {self._csv} for both, expected two files")
         self.table: pd.DataFrame | None = None
 
     def _scored_rows(self, batch_by: str) -> ScoredRows:
@@ -137,7 +141,8 @@ class EraScores(*_BASES):  # type: ignore[misc]
     def on_train_begin(self, logs: Any = None) -> None:
         """See that the validation feeds the model what it is trained on.
 
-        And that no other of its kind logs by the same names: callbacks of one ``fit`` share `logs`.
+        And that no other of its kind logs by the same names, or writes the same file: callbacks of
+        one ``fit`` share `logs`.
         """
         self._check_input(self.model)
         if logs is not None:
@@ -148,9 +153,22 @@ class EraScores(*_BASES):  # type: ignore[misc]
                     "give one of them a prefix=, such as prefix='recent_'"
                 )
             logs[name] = True
+            self._claim_files(logs)
         if self._exposure and not self._feeds_rows:  # rather now than after an epoch
             one_pass = self._rows.sequence.one_pass()
             _rows_of_x(x_of(one_pass[0]), len(one_pass.rows(0)))
+
+    def _claim_files(self, logs: dict[str, Any]) -> None:
+        for option, path in ("csv", self._csv), ("png", self._png):
+            if path is None:
+                continue
+            name = f"val_file_{path.resolve()}"
+            if name in logs:
+                raise ValueError(
+                    f"callbacks: two EraScores write {path}, expected a file for each; give this "
+                    f"one another {option}="
+                )
+            logs[name] = True
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Score the model, and add the scores to the logs."""

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 
-from ..checks import kind_of
+from ..checks import file_path, kind_of
 from ..errors import PredictionError, SourceError
 
 SUFFIXES = (".parquet", ".csv")
@@ -86,7 +86,7 @@ def read_frame(option: str, given: Any, expected: str, *, unnamed: str) -> Frame
         It is something else.
     """
     if isinstance(given, (str, os.PathLike)):
-        return _read_file(given)
+        return _read_file(option, given)
     if _is_series(given):
         given = given.to_frame(unnamed if given.name is None else given.name)
     if hasattr(given, "iloc") and hasattr(given, "columns"):
@@ -116,10 +116,8 @@ def is_number(kind: pa.DataType) -> bool:
     return bool(types.is_floating(kind) or types.is_integer(kind) or types.is_decimal(kind))
 
 
-def _read_file(given: Any) -> Frame:
-    path = Path(given)
-    if "://" in str(given):
-        raise SourceError(f"{given}: expected a file on this machine; download it", path=given)
+def _read_file(option: str, given: Any) -> Frame:
+    path = file_path(option, given, "the path of a .parquet or .csv file", SourceError)
     if path.suffix.lower() not in SUFFIXES:
         raise SourceError(f"{path}: expected a file that ends in .parquet or .csv", path=path)
     if not path.is_file():

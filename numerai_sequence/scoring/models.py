@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import FeatureError, close_matches
-from ..feeding.compared import are_pseudo
+from ..feeding.compared import are_pseudo, fields_of
 from ..feeding.model_input import input_noted
 from ..format.encoding import LARGEST, SCALE
 
@@ -288,7 +288,7 @@ def _name_outputs(model: Any, outputs: Any) -> dict[str, tuple[Any, Any]]:
     arrays = [outputs] if is_one else outputs
     names = getattr(model, "output_names", None) or []
     if len(names) != len(arrays) or len(set(names)) != len(names) or are_pseudo(names):
-        names = input_noted(model).outputs or ()
+        names = fields_of(outputs) or input_noted(model).outputs or ()
     if len(names) != len(arrays):
         names = ["output"] if is_one else [f"output_{place}" for place in range(len(arrays))]
     keys = [None] if is_one else range(len(arrays))

@@ -144,6 +144,11 @@ class _Filler:
             rows_of = map(placement.arrange, is_missing.values())
             filled = sum(int(np.count_nonzero(rows)) for rows in rows_of)
             self._missing += filled
+        elif self._plan.skipped:
+            # The set has these rows already, and their features are not written.
+            is_skipped = np.ones(chunk.rows, bool)
+            is_skipped[placement.arrange(np.arange(chunk.rows))] = False
+            table, _ = fill_missing(table, self._source.scale, is_skipped)
         columns = [self._source.digits(table, name, chunk) for name in table.column_names]
         rows = placement.arrange(encode_block(columns, block))
         for part in placement.parts:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.types as pt
 
 from ..format.encoding import MIDDLE, SCALE
@@ -60,13 +61,24 @@ def find_missing(source: Source, features: Sequence[str]) -> Missing | None:
     return Missing(sum(counts.values()), int(rows.sum()), source.rows, found)
 
 
-def fill_missing(table: pa.Table, scale: Scale) -> tuple[pa.Table, dict[str, _Bools]]:
-    """Fill in the middle; return the table, and which rows of which columns lacked a value."""
+def fill_missing(
+    table: pa.Table, scale: Scale, among: _Bools | None = None
+) -> tuple[pa.Table, dict[str, _Bools]]:
+    """Fill in the middle, in all rows or only among some.
+
+    Returns
+    -------
+    table : pyarrow.Table
+    found : dict of str to bool array, shape (rows,)
+        Which of these rows lacked a value, by column.
+    """
     found = {}
     for place, name in enumerate(table.column_names):
         column = table[name]
         is_missing = _is_missing(column)
-        if is_missing is not None:
+        if is_missing is not None and among is not None:
+            is_missing = is_missing & among
+        if is_missing is not None and is_missing.any():
             found[name] = is_missing
             table = table.set_column(place, name, _filled(column, is_missing, scale))
     return table, found
@@ -84,9 +96,9 @@ def _is_missing(column: pa.ChunkedArray) -> _Bools | None:
 
 def _filled(column: pa.ChunkedArray, is_missing: _Bools, scale: Scale) -> pa.Array:
     if pt.is_null(column.type):
-        return pa.array(np.full(len(column), MIDDLE, np.int8))
+        return pa.array(np.full(len(column), MIDDLE, np.int8), mask=~is_missing)
     if pt.is_floating(column.type):
         middle = MIDDLE * SCALE if scale.is_scaled else MIDDLE
         values = column.to_numpy()
         return pa.array(np.where(is_missing, values.dtype.type(middle), values))
-    return column.fill_null(MIDDLE)
+    return pc.if_else(pa.array(is_missing), pa.scalar(MIDDLE, column.type), column)

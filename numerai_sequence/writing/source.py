@@ -267,6 +267,8 @@ class Source:
             return self._strings(table, "era", first_row, "an era")
         if pt.is_dictionary(column.type):
             column = column.cast(column.type.value_type)
+        if pt.is_float16(column.type):  # which Arrow does not look up
+            column = column.cast(pa.float32())
         spelled = [_spelled(number) for number in pc.unique(column).to_pylist()]
         codes = pc.index_in(column, value_set=pc.unique(column))
         eras = pa.chunked_array([pa.array(spelled, pa.string()).take(codes.combine_chunks())])
