@@ -24,7 +24,7 @@ from tables import row_numbers
 from numerai_sequence import CorruptShardError, NumeraiSequence, open_shards
 from numerai_sequence.cli import main
 from numerai_sequence.feeding.feeding import Feeding
-from numerai_sequence.feeding.runs import run_pass
+from numerai_sequence.feeding.running import run_pass
 from numerai_sequence.reading.checking import Checker, FileCheck, Watch
 
 ROWS, BATCH, BATCHES, SHARDS = 1037, 50, 21, 5

@@ -32,7 +32,7 @@ STAGES = [
     (
         "feeding",
         """messages processes interrupts forms compared changes model_input feeding containers
-        ahead runs following distribution arguments relied keras_compat
+        ahead running following distribution arguments relied keras_compat
         sequence""",
     ),
     (

@@ -27,6 +27,7 @@ from sets import write_set
 from tables import row_numbers
 
 from numerai_sequence import NumeraiSequence, open_shards
+from numerai_sequence.feeding.relied import version_of
 
 ROWS, BATCH, BATCHES, FEATURES = 1037, 50, 21, 14
 
@@ -439,7 +440,8 @@ def test_tensorflow_takes_no_more_batches_than_are_asked_for(monkeypatch, sequen
     queue = {"max_queue_size": 2} if workers > 1 else {}
     model.fit(sequence, verbose=0, workers=workers, callbacks=[Slow()], **queue)
     assert len(trained) == BATCHES
-    assert max(ahead) <= (2 + 2 if workers == 1 else 2 + 2 + workers + 2)
+    by_keras = PACKAGE == "keras" and (3, 1) <= version_of(keras) < (3, 6)  # one more
+    assert max(ahead) <= (2 + 2 if workers == 1 else 2 + 2 + workers + 2) + by_keras
 
 
 @pytest.mark.skipif(not IS_TENSORFLOW, reason="TensorFlow's data sets")

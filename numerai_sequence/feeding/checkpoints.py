@@ -222,12 +222,8 @@ class Checkpoints:
 
 
 def _build(model: Any, sequence: Any) -> None:
-    features = len(sequence.features)
     if not model.built:
-        if getattr(model.build, "_is_default", False):  # which in Keras 3 builds no layers
-            model(np.zeros((1, features), sequence.dtype))
-        else:
-            model.build((None, features))
+        model(np.zeros((1, len(sequence.features)), sequence.dtype))
     if not getattr(model.optimizer, "built", False):  # Keras 2 sees to it in there
         model.optimizer.build(model.trainable_variables)
 

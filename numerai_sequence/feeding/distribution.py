@@ -128,10 +128,10 @@ def _check_workers(model: Any, method: str) -> None:
 
 
 def _strategy_of_keras_3(model: Any) -> Any:
-    """Return the strategy that a model of Keras 3's on TensorFlow was made under, or None."""
+    """Return the strategy that a model of Keras 3's runs under on TensorFlow, or None."""
     keras = sys.modules.get("keras")
     is_3 = isinstance(model, getattr(keras, "Model", ())) and hasattr(keras, "ops")
-    return getattr(model, "_distribute_strategy", None) if is_3 else None
+    return getattr(model, "distribute_strategy", None) if is_3 else None
 
 
 def _check_replicas(sequence: Any, model: Any, first: int | None) -> None:

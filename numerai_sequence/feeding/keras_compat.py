@@ -59,22 +59,28 @@ from .forms import Form, arrange, arrays_of, find_form, without_lists
 from .interrupts import heeded
 from .model_input import check_inputs, input_noted, note_input, read_input, write_input
 from .relied import describe_missing, enclosed, missing, root_of, version_of
-from .runs import run_pass
+from .running import run_pass
 
 OPTIONS = Prefetching._fields
 
 _INSTALLED = "_numerai_sequence_installed"
 _FEEDING = "_numerai_sequence_feeding"
-# Whoever has imported it before this package means to use it.
-_HAS_LEGACY = "tf_keras" in sys.modules
 
 # By TensorFlow, between our generator and the model. It would take as many as it likes.
 _PREFETCHED = 1
 
 
 def sequence_bases() -> tuple[type, ...]:
-    """Return the ``Sequence`` classes that a sequence of ours has to inherit from."""
-    return tuple(package.utils.Sequence for package in _keras_packages())
+    """Return the ``Sequence`` classes that a sequence of ours has to inherit from.
+
+    A Keras that lacks something takes no sequence, unless it is ``tf.keras``: see `install`.
+    """
+    active = active_keras()
+    return tuple(
+        package.utils.Sequence
+        for package in _keras_packages()
+        if package is active or not missing(package)
+    )
 
 
 def callback_bases() -> tuple[type, ...]:
@@ -126,7 +132,11 @@ def install(kind: type) -> None:
             before.undo()
             delattr(package, _INSTALLED)
         changes = Changes(kind)
-        _serve(package, kind, changes)
+        try:
+            _serve(package, kind, changes)
+        except BaseException:
+            changes.undo()
+            raise
         setattr(package, _INSTALLED, changes)
 
 
@@ -139,7 +149,7 @@ def _serve(package: ModuleType, kind: type, changes: Changes) -> None:
         cure(package, kind, changes)
         return
     message = describe_missing(package, found)
-    if package is active_keras() and not _HAS_LEGACY:
+    if package is active_keras():
         raise NumeraiSequenceError(message)
     for name in ("fit", "evaluate", "predict"):  # the other Keras may be the one that is used
         changes.set(package.Model, name, _refusing(getattr(package.Model, name), kind, message))

@@ -44,6 +44,11 @@ class Relied(NamedTuple):
     until: Version = (99, 0)
     backend: str = ""
 
+    @property
+    def is_wrapped(self) -> bool:
+        """Whether the function inside of it is replaced."""
+        return self.owner == "Model" and self.name in ("fit", "evaluate", "predict")
+
 
 _ADAPTER_3 = "trainers.data_adapters.py_dataset_adapter:PyDatasetAdapter"
 _EPOCH_3 = "trainers.epoch_iterator:EpochIterator"
@@ -67,13 +72,7 @@ KERAS_3 = (
         until=(3, 7),
         backend="tensorflow",
     ),
-    Relied(
-        f"{_TENSORFLOW}:TensorFlowTrainer",
-        "__init__",
-        "",
-        "_distribute_strategy",
-        backend="tensorflow",
-    ),
+    Relied("Model", "distribute_strategy", backend="tensorflow"),
     Relied(
         f"{_UTILS_3}:CompileLoss",
         "__init__",
@@ -87,7 +86,8 @@ KERAS_3 = (
     Relied("Model", "evaluate", "x", "_eval_epoch_iterator"),
     Relied("Model", "predict", "x"),
     Relied("Model", "compile", "loss", "_compile_loss"),
-    Relied("backend", "get_keras_mask", since=(3, 6)),
+    Relied("backend.common.masking", "get_keras_mask", since=(3, 6)),
+    Relied("distribution.distribution_lib:DataParallel", "__init__", "", "_is_multi_process"),
     Relied("saving.saving_lib", "_save_state", "", "save_assets"),
     Relied("saving.saving_lib", "_load_state", "", "load_assets"),
 )
@@ -128,7 +128,7 @@ def version_of(package: ModuleType) -> Version:
 def root_of(package: ModuleType) -> str:
     """Return the package that holds what is private."""
     if version_of(package) >= (3, 0):
-        return f"{package.__name__}.src"
+        return "keras.src"
     return str(package.utils.Sequence.__module__).rsplit(".utils.", 1)[0]
 
 
@@ -137,9 +137,10 @@ def enclosed(function: Any) -> Any:
 
     Every Keras wraps the methods of its models to shorten their tracebacks.
     """
-    inner = getattr(function, "__wrapped__", None)
+    inner = inspect.unwrap(function)
     cells = getattr(function, "__closure__", None) or ()
-    return next((cell for cell in cells if inner and cell.cell_contents is inner), None)
+    found = (cell for cell in cells if callable(cell.cell_contents))
+    return next((cell for cell in found if inspect.unwrap(cell.cell_contents) is inner), None)
 
 
 def missing(package: ModuleType) -> list[str]:
@@ -157,7 +158,7 @@ def missing(package: ModuleType) -> list[str]:
 
 def describe_missing(package: ModuleType, found: list[str]) -> str:
     """Return an error's message: what a Keras lacks, which ones do not, and what installs one."""
-    name = package.__name__
+    name = package.__name__.split(".")[0]
     return (
         f"{name} {package.__version__}: found no {', no '.join(found)}; NumeraiSequence works with "
         f"{_KNOWN}; {_REMEDIES[name]}"
@@ -165,25 +166,29 @@ def describe_missing(package: ModuleType, found: list[str]) -> str:
 
 
 def _missing(one: Relied, package: ModuleType) -> str | None:
-    owner = _owner(one.owner, package)
-    function = getattr(owner, one.name, None)
+    functions = definitions(one, package)
     place = f"{one.owner.replace(':', '.')}.{one.name}"
-    if function is None:
+    if not functions:
         return place
-    if one.owner == "Model" and one.name in ("fit", "evaluate", "predict"):
-        holder = next(parent for parent in owner.__mro__ if one.name in vars(parent))
-        if enclosed(vars(holder)[one.name]) is None:
-            return f"function that {place} wraps"
-    function = inspect.unwrap(function)
-    known = {*inspect.signature(function).parameters}
-    if not {*one.takes.split()} <= known:
-        return f"{place}({', '.join(sorted({*one.takes.split()} - known))}=)"
-    names = _names_in(function)
+    if one.is_wrapped and enclosed(functions[0]) is None:
+        return f"function that {place} wraps"
+    takes = {*one.takes.split()} - {*inspect.signature(functions[0]).parameters}
+    if takes:
+        return f"{place}({', '.join(sorted(takes))}=)"
+    names = set().union(*map(_names_in, functions))
     lost = [used for used in one.uses.split() if used not in names]
     return f"{lost[0]} in {place}" if lost else None
 
 
-def _owner(path: str, package: ModuleType) -> Any:
+def definitions(one: Relied, package: ModuleType) -> list[Any]:
+    """Return the functions of a name, in a module or in a class and then in its parents."""
+    owner = owner_of(one.owner, package)
+    holders = owner.__mro__ if isinstance(owner, type) else [owner]
+    found = [vars(holder).get(one.name) for holder in holders if holder is not None]
+    return [getattr(function, "fget", function) for function in found if function is not None]
+
+
+def owner_of(path: str, package: ModuleType) -> Any:
     """Return a class or a module of a Keras package, or None."""
     if path == "Model":
         return package.Model
@@ -197,6 +202,8 @@ def _owner(path: str, package: ModuleType) -> Any:
 
 def _names_in(function: Any) -> set[Any]:
     """Return the attributes and texts in a function's code."""
-    code = function.__code__
+    code = getattr(inspect.unwrap(function), "__code__", None)
+    if code is None:  # of object, in C
+        return set()
     texts = [one if isinstance(one, tuple) else (one,) for one in code.co_consts]
     return {*code.co_names, *(one for several in texts for one in several)}

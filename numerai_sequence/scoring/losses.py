@@ -195,10 +195,12 @@ def _require_keras_3(name: str) -> None:
 
 
 def _mask(tensor: Tensor) -> Tensor:
-    # Of tensors that take no attributes, as JAX's, Keras keeps the masks itself (since 3.5).
-    backend = importlib.import_module("keras.src.backend")
-    find = getattr(backend, "get_keras_mask", lambda tensor: getattr(tensor, "_keras_mask", None))
-    return find(tensor)
+    # Of tensors that take no attributes, as JAX's, Keras keeps the masks itself (since 3.6).
+    try:
+        masking = importlib.import_module("keras.src.backend.common.masking")
+    except ImportError:
+        return getattr(tensor, "_keras_mask", None)
+    return masking.get_keras_mask(tensor)
 
 
 def _taking_part(

@@ -1,4 +1,4 @@
-"""Runs: one pass over a sequence at work; what works for it ends with it.
+"""Running: one pass over a sequence at work; what works for it ends with it.
 
 Its workers are threads. Where processes are asked for, each of these threads waits for one of them.
 """
