@@ -319,7 +319,7 @@ def test_process_that_is_killed_half_way_through_a_batch_is_an_error(wide):
     sequence = Wide(wide, batch_size=100)
     assert sequence[0][0].nbytes > 1 << 20
     with in_time(), pytest.raises(WorkerError, match=KILLED) as caught:
-        used_model().fit(sequence, verbose=0, workers=1, use_multiprocessing=True)
+        make_model().fit(sequence, verbose=0, workers=1, use_multiprocessing=True)
     assert_killed(caught.value)
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import json
 from pathlib import Path
 
 import pytest
-from keras_models import IS_KERAS_3, PACKAGE, keras
+from keras_models import IS_KERAS_3, PACKAGE
 from sets import write_set
 
 from numerai_sequence.feeding.relied import (
@@ -20,6 +21,7 @@ from numerai_sequence.feeding.relied import (
     version_of,
 )
 
+keras = importlib.import_module(PACKAGE)
 # The parameters of each function as the known versions have them, several where these differ.
 KNOWN = Path(__file__).parent / "keras_signatures.json"
 HERE = [
