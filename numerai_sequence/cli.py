@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import traceback
 from collections.abc import Callable
 from concurrent.futures import Executor
 from contextlib import AbstractContextManager, ExitStack, nullcontext
@@ -120,8 +121,16 @@ class _Commands(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except NumeraiSequenceError as error:
+        except (NumeraiSequenceError, ValueError) as error:
+            if not isinstance(error, NumeraiSequenceError) and not _is_raised_here(error):
+                raise
             raise click.ClickException(" ".join(str(error).split())) from error
+
+
+def _is_raised_here(error: ValueError) -> bool:
+    """Say whether an error is about a value that was given, raised by this package itself."""
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    return str(frame.f_globals.get("__name__")).partition(".")[0] == __package__
 
 
 @click.group(cls=_Commands)

@@ -106,10 +106,12 @@ def make_model():
     return model
 
 
-@functools.cache
 def used_model():
-    """One for all failures: what they leave is not in the model, and one is made in a second."""
-    return make_model()
+    """One for all failures, for one is made in a second. On JAX, Keras's own cannot be used again."""
+    return _shared_model() if keras.backend.backend() == "tensorflow" else make_model()
+
+
+_shared_model = functools.cache(make_model)
 
 
 class Failing(NumeraiSequence):
