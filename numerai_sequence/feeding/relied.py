@@ -172,7 +172,7 @@ def _missing(one: Relied, package: ModuleType) -> str | None:
         return place
     if one.is_wrapped and enclosed(functions[0]) is None:
         return f"function that {place} wraps"
-    takes = {*one.takes.split()} - {*inspect.signature(functions[0]).parameters}
+    takes = {*one.takes.split()} - {*inspect.signature(inspect.unwrap(functions[0])).parameters}
     if takes:
         return f"{place}({', '.join(sorted(takes))}=)"
     names = set().union(*map(_names_in, functions))
