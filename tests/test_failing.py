@@ -107,7 +107,7 @@ def make_model():
 
 
 def used_model():
-    """One for all failures, as it takes a second to make; JAX leaves none that can be used again."""
+    """One for all failures, as making it takes a second; JAX leaves none that can be used again."""
     return _shared_model() if keras.backend.backend() == "tensorflow" else make_model()
 
 
