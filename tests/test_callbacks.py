@@ -276,7 +276,7 @@ def test_only_sequences_with_a_target_are_scored(shards):
         with pytest.raises(TypeError, match=r"validation: found \w+, expected a NumeraiSequence"):
             EraScores(other)
     for target in ("features", None, ["target"], {"main": "target"}):
-        with pytest.raises(ValueError, match="expected the name of the target column to score"):
+        with pytest.raises(ValueError, match=r"^EraScores: found target=.*, as in EraScores"):
             EraScores(NumeraiSequence(shards, target=target))
 
 

@@ -277,6 +277,8 @@ def test_an_unknown_output_is_found_before_a_file_is_written(kernels, source, mo
         ValueError, match=r"found 'won', expected one of one, wide; did you mean one"
     ):
         silent(model_of(*kernels, names=["one", "wide"]), source, output="won")
+    with pytest.raises(TypeError, match=r"output: found 0, expected the name of one, as text: one"):
+        silent(model_of(*kernels, names=["one", "wide"]), source, output=0)
 
 
 def test_outputs_that_were_not_chosen_are_not_kept(shards):

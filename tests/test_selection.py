@@ -230,8 +230,14 @@ NOTHING = [
     ({"data_type": 3}, "data_type: found 3, expected 'train' or 'validation'"),
     ({"data_type": []}, "data_type: found none"),
     ({"eras": "0040-"}, "chooses none"),
-    ({"eras": ["0001"], "data_type": "validation"}, "no row is of the eras and data types"),
-    ({"eras": ["0031"], "missing_target": "drop"}, "has the targets asked for"),
+    (
+        {"eras": ["0001", "0002"], "data_type": "validation"},
+        "no row is of eras 0001 to 0002 and data type validation; choose others",
+    ),
+    (
+        {"eras": ["0031"], "missing_target": "drop"},
+        "no row of era 0031 has a value of target; the newest eras get their targets later",
+    ),
 ]
 
 

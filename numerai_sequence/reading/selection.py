@@ -82,12 +82,21 @@ class Selection:
         self.row_bytes = row_bytes(shards.encoding, len(shards.features))
         self._number_rows(list(self._choose()))
         if shards.rows and not self.rows:
-            raise EraError(
-                f"{shards.folder}: no row is of the eras and data types asked for and has the "
-                "targets asked for; choose others",
-                eras=self._eras,
-            )
+            raise EraError(f"{shards.folder}: {self._describe_nothing()}", eras=self._eras)
         self.eras = self._find_eras()
+
+    def _describe_nothing(self) -> str:
+        """Say which rows there are none of, and what to do."""
+        asked = self._eras or self.all_eras  # of which there are some, as there are rows
+        which = f"of era {asked[0]}" if len(asked) == 1 else f"of eras {asked[0]} to {asked[-1]}"
+        if self.data_types is not None:
+            which += f" and data type {', '.join(self.data_types)}"
+        if not self._complete:
+            return f"no row is {which}; choose others"
+        return (
+            f"no row {which} has a value of {', '.join(self._complete)}; the newest eras get their "
+            "targets later: choose older ones"
+        )
 
     def __reduce__(self) -> Any:
         return Selection, (self.shards, self._eras, self.data_types, self._complete)

@@ -303,6 +303,10 @@ def _find_column(wanted: str, columns: dict[str, list[str]]) -> tuple[str, int]:
     for name, found in columns.items():
         if wanted in found:
             return name, found.index(wanted)
+    if not isinstance(wanted, str):
+        raise TypeError(
+            f"output: found {wanted!r}, expected the name of one, as text: {', '.join(columns)}"
+        )
     known = [*columns, *(column for found in columns.values() for column in found)]
     shown = ", ".join(columns)
     raise ValueError(

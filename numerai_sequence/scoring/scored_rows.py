@@ -103,7 +103,8 @@ def target_of(validation: NumeraiSequence, target: Any) -> str:
         if isinstance(target, str):
             return target  # and is refused as unknown
         raise ValueError(
-            f"target: found {name!r}, expected the name of the target column to score with, "
-            "target='target'"
+            f"EraScores: found target={name!r}, expected one column to score with, as in "
+            f"EraScores(..., target={validation.shards.targets[0]!r}); of a model with several "
+            "outputs choose one with output="
         )
     return name

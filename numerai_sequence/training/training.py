@@ -206,7 +206,7 @@ class _Fitter:
         (folder / RUN).unlink(missing_ok=True)  # unfinished from now on
         training, scores = self._open(split)
         _show_purge(self.purge, self.why)
-        _show_split(training, scores.validation, self.purge)
+        _show_split(split, training, scores.validation, self.purge)
         model, history = self._fit(folder, training, scores)
         table = scores.score(model)
         write_scores(table, folder, "Validation")
@@ -365,7 +365,7 @@ def write_scores(table: pd.DataFrame, folder: Path, title: str) -> None:
 def show_scores(table: pd.DataFrame) -> None:
     """Print the summary of a table of scores."""
     eras = list(table.index)
-    click.echo(f"Validation correlation (numerai_corr), {len(eras)} eras, {eras[0]} to {eras[-1]}:")
+    click.echo(f"Validation correlation (numerai_corr), {_describe_eras(eras)}:")
     summary = summarize(table["corr"])
     click.echo(
         f"  mean {summary.mean:.4f}, std {summary.std:.4f}, Sharpe {summary.sharpe:.2f}, "
@@ -373,17 +373,28 @@ def show_scores(table: pd.DataFrame) -> None:
     )
 
 
+def _describe_eras(eras: Sequence[str]) -> str:
+    return f"1 era, {eras[0]}" if len(eras) == 1 else f"{len(eras):,} eras, {eras[0]} to {eras[-1]}"
+
+
 def _show_purge(purge: int, why: str) -> None:
     click.echo(f"purge {purge}: {why}")
 
 
-def _show_split(training: NumeraiSequence, validation: NumeraiSequence, purge: int) -> None:
-    for name, sequence in (("Training", training), ("Validation", validation)):
+def _show_split(
+    split: Split, training: NumeraiSequence, validation: NumeraiSequence, purge: int
+) -> None:
+    asked = (("Training", training, split.train), ("Validation", validation, split.validation))
+    for name, sequence, wanted in asked:
         eras = sequence.eras
         click.echo(
-            f"{name} on {sequence.rows:,} rows of {len(eras):,} eras, {eras[0]} to {eras[-1]}"
+            f"{name} on {sequence.rows:,} rows of {_describe_eras(eras)}"
             + ("" if sequence is training else f", {purge} eras purged between them")
         )
+        if len(wanted) > len(eras):
+            click.echo(
+                f"{name} leaves out {_describe_eras(sorted({*wanted} - {*eras}))}: no target yet"
+            )
 
 
 def _show_cost(rows: int, seconds: float) -> None:

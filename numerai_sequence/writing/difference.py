@@ -86,7 +86,8 @@ def _describe_newer(
     new = set().union(*counts) - manifest.era_rows.keys()
     paths = [str(source.path) for source in newer]
     given = repr(paths[0] if len(paths) == 1 else paths)
-    what = f"without {len(new):,} eras that these have" if new else "with the same eras"
+    some = "1 era" if len(new) == 1 else f"{len(new):,} eras"
+    what = f"without {some} that these have" if new else "with the same eras"
     return (
         f"{_describe_other(manifest, sources)}, {what}; bring it up to date with "
         f"append_shards({str(folder)!r}, {given}), or by calling sync_shards in place of "
