@@ -140,6 +140,20 @@ def test_purge_and_why_are_said(shards, tmp_path, capsys):
         assert f"{words}\n" in capsys.readouterr().out
 
 
+def test_validation_eras_without_a_target_are_named(tmp_path, capsys):
+    path = write_parquet(tmp_path / "all.parquet", rows=2000, features=14, targets=2, min_eras=40)
+    table = pd.read_parquet(path)
+    newest = sorted(set(table["era"]))[-3:]
+    table.loc[table["era"].isin(newest), "target"] = np.nan
+    table.to_parquet(path)
+    with write_shards(path, tmp_path / "set", progress=False) as found:
+        run(found, tmp_path / "run", replace(QUICK, epochs=1))
+    left = f"Validation leaves out 3 eras, {newest[0]} to {newest[-1]}: no target yet\n"
+    shown = capsys.readouterr().out
+    assert left in shown
+    assert "Training leaves out" not in shown
+
+
 def change_run(folder, change):
     document = json.loads((folder / "run.json").read_text())
     change(document)
