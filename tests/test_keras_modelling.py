@@ -533,6 +533,7 @@ POLICIES = ["float32", "mixed_float16", "mixed_bfloat16"]
 
 
 @pytest.mark.parametrize("policy", POLICIES, indirect=True)
+@pytest.mark.slow
 def test_training_is_the_same_to_the_bit_from_any_encoding_and_number_type(sets, policy):
     """0, .25, .5, .75 and 1 are exact in every floating point type."""
 

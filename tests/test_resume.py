@@ -89,6 +89,7 @@ def assert_same(weights, expected):
 
 
 @pytest.mark.parametrize("stop", [3, BATCHES, BATCHES + 1, 2 * BATCHES + 25])
+@pytest.mark.slow
 def test_a_stopped_fit_ends_as_if_it_had_not_been(folder, tmp_path, whole, stop):
     train(folder, tmp_path, stop=stop, workers=4)
     saved = max(stop // BATCHES * BATCHES, stop - stop % BATCHES % EVERY)
@@ -280,6 +281,7 @@ def layers_of(*middle, activation="relu"):
         ),
     ],
 )
+@pytest.mark.slow
 def test_what_makes_another_model_of_the_same_shapes_is_named(folder, tmp_path, other, message):
     loss = power(2) if "encloses" in message else "mse"
     fit(compiled(loss=loss), folder, tmp_path, stop=7)
@@ -320,6 +322,7 @@ def test_attributes_of_a_model_of_ones_own_class_make_another_model(folder, tmp_
 
 
 @pytest.mark.parametrize("stop", [7, 12])
+@pytest.mark.slow
 def test_a_rate_that_is_changed_each_epoch_is_changed_once(folder, tmp_path, stop):
     def run(state, stop=-1):
         keras.utils.set_random_seed(1)
@@ -376,6 +379,7 @@ def test_two_resumes_in_one_fit_are_refused(folder, tmp_path):
 
 
 @pytest.mark.parametrize("workers", [1, 4])
+@pytest.mark.slow
 def test_a_resumed_epoch_is_validated_with_all_batches_of_the_same_sequence(
     folder, tmp_path, workers
 ):
@@ -421,6 +425,7 @@ class Weigh(keras.callbacks.Callback):
 
 
 @pytest.mark.parametrize(("after", "stop"), [(0, BATCHES + 1), (0, BATCHES + 12), (2, 12)])
+@pytest.mark.slow
 def test_sample_weights_in_force_are_saved(folder, tmp_path, after, stop):
     def run(state, stop=-1):
         keras.utils.set_random_seed(1)

@@ -127,6 +127,7 @@ def test_target_is_purged_as_what_it_equals(
     assert (written.asked["purge"], written.asked["options"]["purge"]) == (purge, None)
 
 
+@pytest.mark.slow
 def test_purge_and_why_are_said(shards, tmp_path, capsys):
     for place, (options, words) in enumerate(
         (

@@ -183,6 +183,7 @@ for name, write in {
 
 
 @needs_limits
+@pytest.mark.slow
 def test_other_files_that_cannot_be_written_leave_what_was_there(tmp_path):
     names = ["a.csv", "b.parquet", "c.features.json", "d.csv", "e.png", "run.json", "g.parquet"]
     for name in [*names, "a.features.json", "c.csv"]:
