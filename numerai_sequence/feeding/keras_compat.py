@@ -174,7 +174,8 @@ def _give_options(model: type, name: str, kind: type, changes: Changes) -> None:
     """
     owner = next(parent for parent in model.__mro__ if name in vars(parent))
     cell = enclosed(vars(owner)[name])
-    changes.set_cell(cell, _with_options(cell.cell_contents, kind))
+    if cell is not None:  # on NumPy no model is fit
+        changes.set_cell(cell, _with_options(cell.cell_contents, kind))
 
 
 def _with_options(original: Callable[..., Any], kind: type) -> Callable[..., Any]:

@@ -82,7 +82,7 @@ KERAS_3 = (
     Relied(f"{_UTILS_3}:CompileLoss", "call", "y_true y_pred sample_weight", "built"),
     Relied(f"{_UTILS_3}:CompileMetrics", "__init__", "", "output_names built"),
     Relied(f"{_UTILS_3}:CompileMetrics", "update_state", "y_true y_pred sample_weight", "built"),
-    Relied("Model", "fit", _FIT, "_eval_epoch_iterator"),
+    Relied("Model", "fit", _FIT),
     Relied("Model", "evaluate", "x", "_eval_epoch_iterator"),
     Relied("Model", "predict", "x"),
     Relied("Model", "compile", "loss", "_compile_loss"),
@@ -170,7 +170,7 @@ def _missing(one: Relied, package: ModuleType) -> str | None:
     place = f"{one.owner.replace(':', '.')}.{one.name}"
     if not functions:
         return place
-    if one.is_wrapped and enclosed(functions[0]) is None:
+    if one.is_wrapped and enclosed(functions[0]) is None and _trains(package):
         return f"function that {place} wraps"
     takes = {*one.takes.split()} - {*inspect.signature(inspect.unwrap(functions[0])).parameters}
     if takes:
@@ -178,6 +178,11 @@ def _missing(one: Relied, package: ModuleType) -> str | None:
     names = set().union(*map(_names_in, functions))
     lost = [used for used in one.uses.split() if used not in names]
     return f"{lost[0]} in {place}" if lost else None
+
+
+def _trains(package: ModuleType) -> bool:
+    """Say whether models can be fit; what is not there on other backends is not wrapped either."""
+    return package.backend.backend() not in ("numpy", "openvino")
 
 
 def definitions(one: Relied, package: ModuleType) -> list[Any]:
