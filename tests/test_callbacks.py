@@ -199,7 +199,7 @@ def test_one_of_several_outputs_and_targets_is_scored(shards, frame):
     training = NumeraiSequence(shards, 500, eras=TRAIN, target=target, missing_target="mask")
     validation = NumeraiSequence(shards, eras=VALIDATION, target=target, missing_target="mask")
     model = make_model(shards, outputs=names)
-    with pytest.raises(ValueError, match="expected the name of the target column"):
+    with pytest.raises(ValueError, match="expected one column to score with"):
         EraScores(validation)
     with pytest.raises(ValueError, match=r"2 values a row.*choose it with output="):
         EraScores(validation, target="target").score(model)
