@@ -10,8 +10,8 @@ the Keras packages in use, and `install` changes this in each of them, for our s
 2. One pass over a sequence has threads of its own, which end with the pass. Keras 3 keeps one
    enqueuer for all passes, and hands the batches that a stopped pass had prefetched to the next:
    a model then misses some rows and sees others twice. Keras 2 lets it run on into a pass that
-   nobody wants, and waits 5 seconds for it at the end of every epoch. What fails in a pass ends it, and is
-   raised as what it is: TensorFlow makes an error of its own of it.
+   nobody wants, and waits 5 seconds for it at the end of every epoch. What fails in a pass ends it,
+   and is raised as what it is: TensorFlow makes an error of its own of it.
 3. Keras 2 copies every array of floats, though it is of the type that it wants. Ours it takes.
 4. TensorFlow waits for a batch in a thread of its own, not in one of those that run the model, and
    prefetches one, not as many as it likes.
