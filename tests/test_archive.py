@@ -13,7 +13,8 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 FOLDERS = (".ci", "benchmarks", "constraints", "numerai_sequence", "tests")
-FILES = (
+FILES = ("CHANGELOG.md", "LICENSE", "MANIFEST.in", "README.md", "ruff.toml")
+SETUP = ("setup.cfg", "setup.py")
     "CHANGELOG.md",
     "LICENSE",
     "MANIFEST.in",
@@ -37,7 +38,7 @@ def archive(tmp_path_factory):
     """The source archive, made from a copy of the project."""
     pytest.importorskip("setuptools", reason="from Python 3.12 on no environment has it at first")
     copy, out = tmp_path_factory.mktemp("copy"), tmp_path_factory.mktemp("archive")
-    for name in files_of(*FOLDERS) | set(FILES):
+    for name in files_of(*FOLDERS) | {*FILES, *SETUP}:
         (copy / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(ROOT / name, copy / name)
     run("setup.py", "-q", "sdist", "--dist-dir", str(out), cwd=copy)
@@ -54,7 +55,7 @@ def test_the_source_archive_holds_the_whole_project(archive):
     with tarfile.open(archive) as packed:
         names = {name.partition("/")[2] for name in packed.getnames() if not is_made(name)}
         folders = {member.name.partition("/")[2] for member in packed if member.isdir()}
-    assert names - folders == files_of(*FOLDERS) | set(FILES)
+    assert names - folders == files_of(*FOLDERS) | {*FILES, *SETUP}
 
 
 def is_made(name):
