@@ -15,14 +15,6 @@ ROOT = Path(__file__).parent.parent
 FOLDERS = (".ci", "benchmarks", "constraints", "numerai_sequence", "tests")
 FILES = ("CHANGELOG.md", "LICENSE", "MANIFEST.in", "README.md", "ruff.toml")
 SETUP = ("setup.cfg", "setup.py")
-    "CHANGELOG.md",
-    "LICENSE",
-    "MANIFEST.in",
-    "README.md",
-    "ruff.toml",
-    "setup.cfg",
-    "setup.py",
-)
 
 pytestmark = pytest.mark.slow
 
