@@ -164,6 +164,7 @@ assert not {{"tensorflow", "keras", "jax"}} & set(sys.modules)
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("train", [False, True], ids=["made-up", "file"])
 def test_demo_trains_and_shows_scores_and_cost(train, tmp_path, run_keras):
     options = ["--rows", 4000, "--features", 30, "--epochs", 3, "--out", tmp_path / "kept"]

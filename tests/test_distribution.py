@@ -79,6 +79,7 @@ def assert_refused(found, *texts):
         assert text in found["text"]
 
 
+@pytest.mark.slow
 @is_tensorflow
 def test_mirrored_devices_see_each_row_once_and_learn_as_one(forked):
     [found] = on_tensorflow(forked, "mirrored")

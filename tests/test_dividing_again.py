@@ -35,6 +35,7 @@ def make_model():
     return counting_model(RowCounts(ROWS), FEATURES)
 
 
+@pytest.mark.slow
 @each_threads
 def test_models_of_all_ranks_see_each_row_once(folder, workers, nothing_left):
     found = []

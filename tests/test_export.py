@@ -57,6 +57,7 @@ def raw(tmp_path_factory):
     return export(tmp_path_factory.mktemp("raw"), ranked=False)
 
 
+@pytest.mark.slow
 def test_numerai_runs_it_without_this_package(tmp_path, forked):
     rng = np.random.default_rng(0)
     inputs = keras.layers.Input((14,))

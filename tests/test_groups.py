@@ -60,6 +60,7 @@ def assert_same(found, expected):
         np.testing.assert_array_equal(y, expected_y)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("least_bytes", [0, 8 << 10], ids=["read", "taken"])
 @pytest.mark.parametrize("dtype", ["float32", "float16", "int8"])
 @pytest.mark.parametrize("encoding", ["packed", "int8"])

@@ -36,6 +36,7 @@ def fit(sequence, **options):
     return model
 
 
+@pytest.mark.slow
 def test_both_are_fed_whichever_was_made_last(shards, new, tmp_path):
     ours = old.NumeraiSequence(shards, 300)
     others = new.NumeraiSequence(shards, 300)  # of an open set of the older import

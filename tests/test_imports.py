@@ -178,6 +178,7 @@ def test_only_losses_import_keras_by_name():
     assert {module: names for module, names in found.items() if names} == {"losses": {"keras"}}
 
 
+@pytest.mark.slow
 def test_only_sequence_and_losses_need_keras_to_be_imported():
     """And what imports these; the writer, and the command, come without."""
     code = f"""

@@ -115,7 +115,7 @@ def nothing(rows):
     return np.empty((rows, 0), np.float32), np.ones(rows, np.float32)
 
 
-@examples(60)
+@examples(20)
 @given(st.data())
 def test_a_valid_table_is_read_bit_for_bit(data):
     brought = data.draw(shapes().flatmap(tables))
@@ -136,7 +136,7 @@ def test_a_valid_table_is_read_bit_for_bit(data):
     count_outcome("read right")
 
 
-@examples(150)
+@examples(50)
 @given(st.data())
 def test_what_is_damaged_is_refused_by_file_column_and_row(data):
     shape = data.draw(shapes(most_features=4))
@@ -196,7 +196,7 @@ def check_refusal(error, damage, path, first):
 CHANGES = ["nothing", "lacks a feature", "lacks a target", "has a feature", "has a target"]
 
 
-@examples(60)
+@examples(20)
 @given(st.data())
 def test_two_sources_are_read_as_one_or_refused(data):
     shape = data.draw(shapes())

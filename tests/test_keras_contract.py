@@ -178,6 +178,7 @@ class Addresses(NumeraiSequence):
         return batch
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 4])
 @pytest.mark.parametrize("paging", ["resident", "streaming"])
 def test_model_sees_each_row_once_though_memory_is_used_again(folder, workers, paging):

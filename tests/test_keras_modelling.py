@@ -209,6 +209,7 @@ def in_memory(sequence):
     )
 
 
+@pytest.mark.slow
 @FORMS
 def test_masked_rows_do_not_move_the_weights(shards, as_dict):
     """The same training on arrays whose masked targets are wild has the same result."""

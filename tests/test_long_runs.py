@@ -20,7 +20,10 @@ from sets import write_set
 
 from numerai_sequence import CorruptShardError, NumeraiSequence, open_shards, write_shards
 
-pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+pytestmark = [
+    pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc"),
+    pytest.mark.slow,
+]
 
 TIMES = 100
 

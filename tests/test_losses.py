@@ -350,6 +350,7 @@ def test_float64_is_computed_in_float64():
     assert found == pytest.approx(1 - stats.pearsonr(target, prediction)[0], abs=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="how TensorFlow compiles")
 @each_loss
 def test_xla_gives_what_the_graph_gives(kind):
@@ -402,6 +403,7 @@ def make_model(loss, outputs=1, features=8, last="glorot_uniform", dtype=None, *
     return model
 
 
+@pytest.mark.slow
 @each_loss
 @pytest.mark.parametrize(
     ("dtype", "last"), [("float32", "zeros"), ("mixed_float16", "glorot_uniform")]

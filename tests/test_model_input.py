@@ -68,6 +68,7 @@ def expected_of(model, frame, backwards):
     return np.asarray(model.predict(np.ascontiguousarray(x, np.float32), verbose=0))[:, 0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["in memory", "saved", "copied", "like", "like a run"])
 def test_predictions_are_fed_as_the_training_was(shards, source, backwards, tmp_path, how):
     model, sequence = fitted(shards, features=backwards)

@@ -603,6 +603,7 @@ def write_copy(states, state, out, source):
     return write(source, out, overwrite=state != "empty")
 
 
+@pytest.mark.slow
 @needs_fork
 @pytest.mark.parametrize("state", ["old", "empty", "torn"])
 def test_a_kill_at_any_step_leaves_the_old_set_or_the_new(states, nursery, tmp_path, state):
@@ -685,6 +686,7 @@ def test_a_kill_while_mending_leaves_the_old_set(states, nursery, tmp_path, list
     assert step > SHARDS + 2
 
 
+@pytest.mark.slow
 @needs_fork
 def test_a_kill_over_a_damaged_manifest_leaves_nothing_behind(states, nursery, tmp_path):
     damaged = Path(shutil.copytree(states["old"], tmp_path / "damaged"))
@@ -700,6 +702,7 @@ def test_a_kill_over_a_damaged_manifest_leaves_nothing_behind(states, nursery, t
     assert step > 2 * SHARDS + 5
 
 
+@pytest.mark.slow
 @needs_fork
 @pytest.mark.parametrize("state", ["old", "empty"])
 def test_a_kill_at_any_time_leaves_the_old_set_or_the_new(states, nursery, tmp_path, state):
@@ -761,6 +764,7 @@ def test_a_run_that_is_killed_again_and_again_comes_to_its_end(grouped, nursery,
     assert contents(out) == whole
 
 
+@pytest.mark.slow
 @needs_fork
 @pytest.mark.parametrize("overwrite", [False, True])
 @pytest.mark.parametrize("listing", ["ascending", "descending"])
@@ -808,6 +812,7 @@ def test_a_disk_that_takes_no_more_leaves_the_old_set_and_nothing_else(
     assert ids_of(write(states["new"], old, overwrite=True)) == NEW
 
 
+@pytest.mark.slow
 @needs_fork
 @pytest.mark.parametrize("how", ["kill", "fail"])
 def test_a_refresh_that_ends_at_any_step_leaves_the_old_set_or_the_new(nursery, tmp_path, how):

@@ -88,6 +88,7 @@ training = NumeraiSequence(shards)
 """
 
 
+@pytest.mark.slow
 def test_the_example_of_resume_runs_and_is_done_when_run_again(modelling, forked):
     folder, _ = modelling
     code = f"import tensorflow as tf{PRELUDE}{example('enable_op_determinism')}"

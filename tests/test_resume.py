@@ -119,6 +119,7 @@ def test_an_epoch_is_not_over_before_it_has_been_validated(folder, tmp_path):
     assert read_state(tmp_path) is None
 
 
+@pytest.mark.slow
 def test_a_finished_training_goes_on_with_more_epochs_only(folder, tmp_path, whole):
     train(folder, tmp_path, epochs=2)
     history = train(folder, tmp_path, epochs=2)[2]
@@ -126,6 +127,7 @@ def test_a_finished_training_goes_on_with_more_epochs_only(folder, tmp_path, who
     assert_same(train(folder, tmp_path, epochs=3)[0].get_weights(), whole)
 
 
+@pytest.mark.slow
 def test_a_sequence_that_counts_on_is_resumed_where_it_was(folder, tmp_path):
     used = make_sequence(folder)
     used.begin_epoch(5)
@@ -136,6 +138,7 @@ def test_a_sequence_that_counts_on_is_resumed_where_it_was(folder, tmp_path):
     assert fresh.epoch == 8
 
 
+@pytest.mark.slow
 def test_of_several_ranks_the_first_saves_and_all_go_on(folder, tmp_path):
     def rank(number, **options):
         return train(
@@ -217,6 +220,7 @@ class Blended(Noting):
         return (x[:rows] + other[:rows]) / 2, y[:rows]
 
 
+@pytest.mark.slow
 def test_a_subclass_that_reads_batches_of_before_goes_on_as_if_not_stopped(
     folder, tmp_path, monkeypatch
 ):
@@ -311,6 +315,7 @@ def own(rate, function):
     return model
 
 
+@pytest.mark.slow
 def test_attributes_of_a_model_of_ones_own_class_make_another_model(folder, tmp_path):
     relu, tanh = keras.activations.relu, keras.activations.tanh
     fit(own(1.0, relu), folder, tmp_path, stop=7)
@@ -344,6 +349,7 @@ def test_a_callback_that_swaps_weights_is_refused(folder, tmp_path):
         fit(compiled(), folder, tmp_path, swap)
 
 
+@pytest.mark.slow
 def test_names_that_keras_makes_up_and_metrics_do_not_make_another_model(folder, tmp_path):
     fit(compiled(), folder, tmp_path, stop=7)
     model = compiled()
@@ -352,6 +358,7 @@ def test_names_that_keras_makes_up_and_metrics_do_not_make_another_model(folder,
     assert len(fit(model, folder, tmp_path)["loss"]) == 2
 
 
+@pytest.mark.slow
 def test_each_fit_that_has_nothing_to_train_says_so(folder, tmp_path):
     fit(compiled(), folder, tmp_path, epochs=1)
     for _ in range(2):
@@ -359,6 +366,7 @@ def test_each_fit_that_has_nothing_to_train_says_so(folder, tmp_path):
             assert not fit(compiled(), folder, tmp_path, epochs=1).get("loss")
 
 
+@pytest.mark.slow
 def test_a_folder_is_of_one_training_at_a_time(folder, tmp_path):
     tried = []
 
@@ -454,6 +462,7 @@ def test_sample_weights_that_a_callback_makes_a_function_are_refused(folder, tmp
     assert read_state(tmp_path) is None
 
 
+@pytest.mark.slow
 def test_a_learning_rate_that_callbacks_change_is_saved_and_does_not_make_another(folder, tmp_path):
     def halve():
         return keras.callbacks.ReduceLROnPlateau("loss", factor=0.5, patience=0, min_delta=1e9)
@@ -472,6 +481,7 @@ def test_a_learning_rate_that_callbacks_change_is_saved_and_does_not_make_anothe
     assert seen == [pytest.approx(0.005)] * 2
 
 
+@pytest.mark.slow
 def test_numpy_values_among_the_options_are_saved(folder, tmp_path):
     def sequence():
         options = {"seed": np.int64(3), "run_rows": np.int32(1), "target": np.str_("target")}

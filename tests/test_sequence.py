@@ -527,6 +527,7 @@ with open(answer, "wb") as file:
 """
 
 
+@pytest.mark.slow
 def test_another_process_that_is_not_forked_gives_the_same_batches(folder, tmp_path):
     """Of a sequence that is made there, of one that comes there, and of its passes."""
     sequence = NumeraiSequence(folder, 50, target=["target", "target_b"], seed=9, run_rows=8)

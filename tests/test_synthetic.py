@@ -220,6 +220,7 @@ def test_row_groups_hold_the_rows_asked_for(
     assert pq.read_table(path).equals(pq.read_table(whole))
 
 
+@pytest.mark.slow
 def test_memory_is_bounded_by_row_group_and_era(tmp_path: Path) -> None:
     tracemalloc.start()
     try:

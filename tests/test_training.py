@@ -48,6 +48,7 @@ def run(shards, out, options=QUICK, **others):
     return train(shards, out, options, **{"overwrite": False, "progress": False, **others})
 
 
+@pytest.mark.slow
 def test_saved_model_has_the_scores_of_the_table(shards, tmp_path):
     table = run(shards, tmp_path)
     written = read_run(tmp_path)
@@ -161,6 +162,7 @@ def change_run(folder, change):
     (folder / "run.json").write_text(json.dumps(document))
 
 
+@pytest.mark.slow
 def test_a_run_with_another_purge_is_another_run(shards, tmp_path, capsys):
     run(shards, tmp_path)
     change_run(tmp_path, lambda document: document["asked"].update(purge=8))
@@ -171,6 +173,7 @@ def test_a_run_with_another_purge_is_another_run(shards, tmp_path, capsys):
     assert "is already trained" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_run_from_before_an_option_is_the_one_of_its_default(shards, tmp_path, capsys):
     run(shards, tmp_path)
 
@@ -228,6 +231,7 @@ def test_walk_forward_trains_a_network_for_each_fold(shards, tmp_path, capsys):
     assert "All 3 folds" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_finished_folds_are_not_done_again(shards, tmp_path, capsys):
     options = replace(QUICK, step=10, purge=4, epochs=1)
     first = run(shards, tmp_path, options)
@@ -241,6 +245,7 @@ def test_finished_folds_are_not_done_again(shards, tmp_path, capsys):
     assert [old == new for old, new in zip(models, now, strict=True)][::2] == [True, True]
 
 
+@pytest.mark.slow
 def test_another_run_is_not_replaced_unless_asked_for(shards, tmp_path):
     run(shards, tmp_path)
     with pytest.raises(OutputExistsError, match="with other options"):
@@ -249,6 +254,7 @@ def test_another_run_is_not_replaced_unless_asked_for(shards, tmp_path):
     assert read_run(tmp_path).asked["options"]["seed"] == 1
 
 
+@pytest.mark.slow
 def test_run_that_was_interrupted_is_no_run(shards, tmp_path, monkeypatch):
     def interrupt(*_, **__):
         raise KeyboardInterrupt
@@ -281,6 +287,7 @@ def test_rows_of_live_data_take_no_part(tmp_path):
             make_splits(shards, replace(QUICK, eras="0001-,X"), 4)
 
 
+@pytest.mark.slow
 def test_same_seed_is_the_same_network(shards, tmp_path):
     options = replace(QUICK, dropout=0.2)
     tables = [run(shards, tmp_path / name, options) for name in ("a", "b")]
@@ -289,6 +296,7 @@ def test_same_seed_is_the_same_network(shards, tmp_path):
     assert not other.equals(tables[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", ["pearson", "rank"])
 def test_losses_of_whole_eras_learn(shards, tmp_path, loss):
     if not hasattr(keras, "ops"):
@@ -311,6 +319,7 @@ def test_several_targets_are_outputs_and_the_first_is_scored(shards, tmp_path):
     assert sorted(model.output_names) == sorted(targets)
 
 
+@pytest.mark.slow
 def test_int8_is_the_same_network_scaled_inside(shards, tmp_path):
     tables = [run(shards, tmp_path / t, replace(QUICK, dtype=t)) for t in ("float32", "int8")]
     np.testing.assert_allclose(tables[0]["corr"], tables[1]["corr"], atol=1e-5)
@@ -321,6 +330,7 @@ def test_too_few_eras_are_refused(shards, tmp_path):
         run(shards, tmp_path, replace(QUICK, eras="0001-0008"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(5))
 def test_validation_sharpe_beats_that_of_an_untrained_network(tmp_path, seed):
     """v5.3's columns and eras, but smaller: a weak signal, found across the purged eras."""
@@ -341,6 +351,7 @@ def test_validation_sharpe_beats_that_of_an_untrained_network(tmp_path, seed):
     assert summarize(trained["corr"]).sharpe > 2
 
 
+@pytest.mark.slow
 def test_a_full_disk_leaves_no_part_of_a_model(shards, tmp_path):
     with small_disk(tmp_path / "disk") as disk:
         leave_free(disk, 8192)

@@ -67,6 +67,7 @@ def assert_is(folder, frame, encoding):
     pd.testing.assert_frame_equal(found, expected, check_dtype=False, check_index_type=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("encoding", "mix_eras"), [("packed", None), ("int8", 1)])
 @pytest.mark.parametrize("is_whole", [True, False], ids=["whole", "newest"])
 def test_ten_weeks_are_what_pandas_says(tmp_path, encoding, mix_eras, is_whole):

@@ -584,6 +584,7 @@ def one_large_row_group(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 @each_encoding
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads VmHWM from /proc")
 def test_one_row_group_of_any_size_is_written_in_little_memory(
