@@ -191,16 +191,14 @@ def _with_options(original: Callable[..., Any], kind: type) -> Callable[..., Any
             options = check_options(
                 **{option: kwargs.pop(option) for option in OPTIONS if option in kwargs}
             )
-        is_within_fit = bool(kwargs.get("_use_cached_eval_dataset"))
-        if is_within_fit:
-            options = {}  # Keras 2's fit validates with the defaults; its own options are set
         given = signature.bind_partial(self, *args, **kwargs)
         is_compared = original.__name__ != "predict"  # which looks at no y
         forms = {one: _form(one, self) if is_compared else None for one in ours}
         is_fed = is_of(given.arguments.get("x"), kind)
         is_trained = original.__name__ == "fit" and is_fed
         trained = given.arguments["x"] if is_trained else None
-        if not is_within_fit:
+        around = Feeding.present()
+        if around is None or not around.has_checked(self, ours):  # as of a fit that validates
             check_inputs(self, original.__name__, ours, trained)
         with heeded(), ExitStack() as stack:
             if original.__name__ == "fit":
@@ -209,7 +207,7 @@ def _with_options(original: Callable[..., Any], kind: type) -> Callable[..., Any
                 # Where one is interrupted, the next would use these.
                 stack.callback(forget, self, "_eval_epoch_iterator", "_eval_data_handler")
             else:
-                feeding = stack.enter_context(Feeding(forms, options))
+                feeding = stack.enter_context(Feeding(forms, options, model=self))
             for one in ours:
                 first = feeding.first_batch(one)
                 check_distribution(one, self, original.__name__, given.arguments, first)

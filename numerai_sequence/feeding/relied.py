@@ -88,8 +88,6 @@ KERAS_3 = (
     Relied("Model", "compile", "loss", "_compile_loss"),
     Relied("backend.common.masking", "get_keras_mask", since=(3, 6)),
     Relied("distribution.distribution_lib:DataParallel", "__init__", "", "_is_multi_process"),
-    Relied("saving.saving_lib", "_save_state", "", "save_assets"),
-    Relied("saving.saving_lib", "_load_state", "", "load_assets"),
 )
 
 _ADAPTERS_2, _UTILS_2 = "engine.data_adapter", "engine.compile_utils"
@@ -111,11 +109,10 @@ KERAS_2 = (
     Relied(f"{_UTILS_2}:LossesContainer", "__call__", "y_true y_pred sample_weight", "_built"),
     Relied(f"{_UTILS_2}:MetricsContainer", "__init__", "", "_built"),
     Relied(f"{_UTILS_2}:MetricsContainer", "update_state", "y_true y_pred sample_weight", "_built"),
-    Relied("Model", "fit", _FIT, "_eval_data_handler _use_cached_eval_dataset"),
-    Relied("Model", "evaluate", "x", "_eval_data_handler _use_cached_eval_dataset"),
+    Relied("Model", "fit", _FIT, "_eval_data_handler"),
+    Relied("Model", "evaluate", "x", "_eval_data_handler"),
     Relied("Model", "predict", "x"),
     Relied("Model", "compile", "loss", "compiled_loss"),
-    Relied("Model", "_configure_steps_per_execution", "", "_steps_per_execution"),
 )
 
 
