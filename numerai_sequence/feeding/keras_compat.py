@@ -204,8 +204,8 @@ def _with_options(original: Callable[..., Any], kind: type) -> Callable[..., Any
             if original.__name__ == "fit":
                 feeding = follow(given.arguments, forms, options, callback_bases(), stack)
                 stack.enter_context(feeding)
-                # Where one is interrupted, the next would use these.
-                stack.callback(forget, self, "_eval_epoch_iterator", "_eval_data_handler")
+                # Where one of Keras 2 is interrupted, the next would use it.
+                stack.callback(forget, self, "_eval_data_handler")
             else:
                 feeding = stack.enter_context(Feeding(forms, options, model=self))
             for one in ours:

@@ -83,7 +83,7 @@ KERAS_3 = (
     Relied(f"{_UTILS_3}:CompileMetrics", "__init__", "", "output_names built"),
     Relied(f"{_UTILS_3}:CompileMetrics", "update_state", "y_true y_pred sample_weight", "built"),
     Relied("Model", "fit", _FIT),
-    Relied("Model", "evaluate", "x", "_eval_epoch_iterator"),
+    Relied("Model", "evaluate", "x"),
     Relied("Model", "predict", "x"),
     Relied("Model", "compile", "loss", "_compile_loss"),
     Relied("backend.common.masking", "get_keras_mask", since=(3, 6)),
