@@ -16,8 +16,8 @@ numbers are those in `relied`, which names what each change needs of Keras.
 3. Keras 3 makes no workers (`__init__`).
    Without it: on JAX and torch the workers of a sequence make each batch again, for nobody.
 4. ``fit`` and the others raise the error of a pass as what it is.
-   Without it: TensorFlow raises an error of its own. Under Keras 3 its iterator may stay, and Python
-   then waits for it at the exit.
+   Without it: TensorFlow raises an error of its own. Under Keras 3 its iterator may stay, and
+   Python then waits for it at the exit.
 5. Lists in a batch become tuples, and y gets the form of the model's outputs
    (`_standardize_batch`).
    Without it: TensorFlow refuses lists. A model with a loss of its own gets a dict for y.
