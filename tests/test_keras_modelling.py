@@ -272,10 +272,11 @@ def test_a_loss_of_a_models_own_gets_y_in_the_form_of_its_outputs(shards, names)
     target = {"main": "target_number", "late": "target_weight"}
     target = {name: target[name] for name in reversed(names)}
     sequence = NumeraiSequence(shards, ROWS, target=target)
-    found = model.fit(sequence, verbose=0).history["loss"]
+    history = model.fit(sequence, verbose=0).history  # a dict for y would end it
     y = sequence[0][1]
     expected = sum(np.mean(np.square(y[name], dtype=np.float64)) for name in names)
-    assert found == [pytest.approx(expected, rel=1e-5)]
+    if IS_KERAS_3:  # Keras 2 logs no loss that was not compiled
+        assert history["loss"] == [pytest.approx(expected, rel=1e-5)]
 
 
 @pytest.mark.parametrize("as_dict", [True, False, None], ids=["dict", "list", "single"])
