@@ -164,6 +164,23 @@ def test_some_outputs_alone_may_have_a_loss(shards):
         fitted(form, sequence, loss={"decoder": "mse"})
 
 
+@pytest.mark.parametrize("form", FORMS)
+def test_sample_weights_find_outputs_without_names(shards, form):
+    """Those of a target alone, in the other order: Keras takes them by place."""
+    weights = np.where(np.arange(ROWS) % 3 == 0, 4, 0).astype(np.float32)
+
+    class Weighted(NumeraiSequence):
+        def __getitem__(self, index):
+            x, y = super().__getitem__(index)
+            share = weights[y["main"].astype(int)]
+            return x, y, {"main": share, "decoded": np.ones(len(x), np.float32)}
+
+    _, history = fitted(form, Weighted(shards, ROWS, target=BOTH), loss="mse")
+    expected = np.average(np.arange(ROWS, dtype=np.float64) ** 2 * weights)
+    assert history["main_loss"] == [pytest.approx(expected, rel=1e-4)]
+    assert history["decoded_loss"] == [pytest.approx(DECODED, rel=1e-4)]
+
+
 class Tuples(NumeraiSequence):
     def __getitem__(self, index):
         x, y = super().__getitem__(index)

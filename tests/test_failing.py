@@ -232,6 +232,28 @@ def test_error_of_a_callback_ends_the_passes(shards, workers):
     assert multiprocessing.active_children() == []
 
 
+@pytest.mark.parametrize("workers", [ONE_THREAD, THREADS], ids=NAMES[:2])
+def test_interrupt_that_someone_catches_ends_the_fit(shards, workers):
+    """As Keras 3 does where it waits for the logs of a step."""
+
+    class Catches(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            batches.append(batch)
+            if len(batches) == 5:
+                with contextlib.suppress(KeyboardInterrupt):
+                    signal.raise_signal(signal.SIGINT)
+
+    batches = []
+    sequence = NumeraiSequence(shards, batch_size=BATCH)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with in_time(), pytest.raises(KeyboardInterrupt):
+            used_model().fit(sequence, epochs=5, callbacks=[Catches()], verbose=0, **workers)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert len(batches) < 2 * len(sequence)
+
+
 def iterators():
     return {id(one) for one in gc.get_objects() if type(one).__name__ == "OwnedIterator"}
 

@@ -223,6 +223,24 @@ def test_options_given_to_the_sequence_work_too(folder):
     assert (made.workers, made.use_multiprocessing, made.max_queue_size) == (4, False, 3)
 
 
+class Asked(NumeraiSequence):
+    """Notes each batch that it is asked for."""
+
+    def __getitem__(self, index):
+        self.asked.append(index)
+        return super().__getitem__(index)
+
+
+def test_no_batch_is_made_for_nobody(folder):
+    """Keras starts workers of its own for those that a sequence was given, unless it is told."""
+    made = Asked(folder, batch_size=BATCH, shuffle=False, workers=4)
+    made.asked = []
+    model, _ = make_model()
+    model.fit(made, epochs=3, verbose=0)
+    looked_at = 2 if IS_TENSORFLOW else 0  # from which TensorFlow's data set learns the shapes
+    assert 3 * BATCHES <= len(made.asked) <= 3 * BATCHES + looked_at
+
+
 class Spy(NumeraiSequence):
     """Notes how many workers each pass was begun with."""
 
@@ -442,6 +460,8 @@ def test_tensorflow_takes_no_more_batches_than_are_asked_for(monkeypatch, sequen
     model.fit(sequence, verbose=0, workers=workers, callbacks=[Slow()], **queue)
     assert len(trained) == BATCHES
     by_keras = (3, 0) <= version_of(importlib.import_module(PACKAGE)) < (3, 6)  # one more
+    # Two that TensorFlow has looked at, and the next one, which is made while a step runs.
+    assert max(ahead) >= 2 + 1 - by_keras
     assert max(ahead) <= (2 + 2 if workers == 1 else 2 + 2 + workers + 2) + by_keras
 
 

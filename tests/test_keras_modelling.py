@@ -254,6 +254,32 @@ def test_target_may_name_the_only_output(shards, known, form, missing):
     assert model.evaluate(sequence, verbose=0) == pytest.approx(expected, rel=1e-5)
 
 
+class OwnLoss(keras.Model):
+    """Compares by itself what it has returned with y, as it is given."""
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, **options):
+        outputs = y_pred if isinstance(y_pred, (list, tuple)) else [y_pred]
+        wanted = y if isinstance(y, (list, tuple)) else [y]
+        mean = keras.ops.mean if IS_KERAS_3 else tf.reduce_mean
+        return sum(mean((a - b) ** 2) for a, b in zip(outputs, wanted, strict=True))
+
+
+@pytest.mark.parametrize("names", [["main"], ["late", "main"]], ids=["single", "list"])
+def test_a_loss_of_a_models_own_gets_y_in_the_form_of_its_outputs(shards, names):
+    x = keras.Input((FEATURES,))
+    heads = [keras.layers.Dense(1, name=name, kernel_initializer="zeros")(x) for name in names]
+    model = OwnLoss(x, heads if names[1:] else heads[0])
+    model.compile(keras.optimizers.SGD(0.0))
+    target = {"main": "target_number", "late": "target_weight"}
+    target = {name: target[name] for name in reversed(names)}
+    sequence = NumeraiSequence(shards, ROWS, target=target)
+    history = model.fit(sequence, verbose=0).history  # a dict for y would end it
+    y = sequence[0][1]
+    expected = sum(np.mean(np.square(y[name], dtype=np.float64)) for name in names)
+    if IS_KERAS_3:  # Keras 2 logs no loss that was not compiled
+        assert history["loss"] == [pytest.approx(expected, rel=1e-5)]
+
+
 @pytest.mark.parametrize("as_dict", [True, False, None], ids=["dict", "list", "single"])
 def test_unknown_output_is_refused_with_those_that_there_are(shards, as_dict):
     names = ["main"] if as_dict is None else ["main", "late"]

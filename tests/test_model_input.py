@@ -214,14 +214,28 @@ def test_a_model_that_is_loaded_first_remembers(shards, source, backwards, tmp_p
 
 def test_batches_of_rows_are_said_where_training_was_by_eras(shards):
     model, by_era = make_model(), NumeraiSequence(shards, batch_by="era")
-    with pytest.warns(UserWarning, match="fit: found a sequence with batch_by='rows'"):
-        model.fit(by_era, validation_data=NumeraiSequence(shards), verbose=0)
+    with pytest.warns(UserWarning, match="found a sequence with batch_by='rows'") as said:
+        model.fit(by_era, validation_data=NumeraiSequence(shards), epochs=3, verbose=0)
+    assert [str(one.message).split(":")[0] for one in said] == ["fit"]  # not of each validation
     with pytest.warns(UserWarning, match="evaluate: found a sequence with batch_by='rows'"):
         model.evaluate(NumeraiSequence(shards), verbose=0)
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
         model.fit(by_era, validation_data=by_era, verbose=0)
         model.evaluate(by_era, verbose=0)
+
+
+def test_a_callback_that_feeds_another_model_is_checked(shards, backwards):
+    """Though the fit around it is fed the same sequence."""
+    other, _ = fitted(shards, features=backwards)
+    model, sequence = make_model(), NumeraiSequence(shards, 1037, dtype="int8")
+
+    def evaluate(epoch, logs):
+        other.evaluate(sequence, verbose=0)
+
+    callback = keras.callbacks.LambdaCallback(on_epoch_end=evaluate)
+    with pytest.raises(FeatureError, match="evaluate: found the model's 14 features in another"):
+        model.fit(sequence, callbacks=[callback], verbose=0)
 
 
 def test_the_commands_take_a_saved_model_alone(shards, source, backwards, tmp_path):

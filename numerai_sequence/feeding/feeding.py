@@ -7,7 +7,7 @@ was made in is noted with the adapter, for it is asked for batches from any thre
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextvars import ContextVar, Token
 from types import ModuleType, TracebackType
 from typing import Any, Protocol
@@ -42,6 +42,8 @@ class Feeding:
         The sequences, and the form that y of each has to have.
     options : mapping, optional
         What the call was given of `Prefetching`, which wins over what a sequence says.
+    model : Keras model, optional
+        Whose method it is.
     trained : NumeraiSequence, optional
         The one that ``fit`` trains on; None in ``evaluate`` and ``predict``, where the epoch is the
         sequences' own.
@@ -71,12 +73,13 @@ class Feeding:
         forms: Mapping[Any, Form] | None = None,
         options: Mapping[str, Any] | None = None,
         *,
+        model: Any = None,
         trained: Any = None,
         first: Place | None = None,
         before: int = 0,
     ) -> None:
         self._forms, self._options = forms or {}, options or {}
-        self._trained, self._before = trained, before
+        self._model, self._trained, self._before = model, trained, before
         epoch, batch = first or (0, 0)
         self._first = Place(before + epoch, batch)
         self._epoch = self._first.epoch
@@ -128,7 +131,8 @@ class Feeding:
             for adapter in self._adapters:
                 forget(adapter, "py_dataset", "_keras_sequence")
             # An adapter keeps its call.
-            self._forms, self._runs, self._adapters, self._trained = {}, [], [], None
+            self._forms, self._runs, self._adapters = {}, [], []
+            self._model = self._trained = None
 
     def compare(
         self, given: tuple[str, ...] | None, loss: Any, *, is_ours: bool, width: int
@@ -144,6 +148,10 @@ class Feeding:
     def has(self, sequence: Any) -> bool:
         """Say whether the call is fed a sequence."""
         return sequence in self._forms
+
+    def has_checked(self, model: Any, sequences: Iterable[Any]) -> bool:
+        """Say whether the call is of this model, and is fed these sequences: then it knows them."""
+        return self._model is model and all(map(self.has, sequences))
 
     def begin_epoch(self, number: int) -> None:
         """Take note that ``fit`` has come to an epoch."""

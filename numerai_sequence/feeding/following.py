@@ -67,7 +67,7 @@ def follow(
     """
     trained: Any = arguments.get("x")
     if not any(trained is one for one in forms):  # only validated with
-        return Feeding(forms, options)
+        return Feeding(forms, options, model=arguments.get("self"))
     place = Place(arguments.get("initial_epoch") or 0)
     # What has been through epochs is not begun anew, unless `fit` is told where it begins.
     before = 0 if place.epoch else trained.epoch
@@ -78,7 +78,14 @@ def follow(
         place, before, settling = stack.enter_context(callback.resumed(fit))
         last.append(settling)
     arguments["initial_epoch"] = place.epoch
-    feeding = Feeding(forms, options, trained=trained, first=place, before=before)
+    feeding = Feeding(
+        forms,
+        options,
+        model=arguments.get("self"),
+        trained=trained,
+        first=place,
+        before=before,
+    )
     last.append(_follower(bases)(feeding))
     if hasattr(given, "callbacks"):
         given.callbacks.extend(last)  # old ones do nothing more

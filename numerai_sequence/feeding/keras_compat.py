@@ -2,31 +2,49 @@
 
 Keras 3 (`keras`), its predecessor as a package of its own (`tf_keras`) and inside TensorFlow up to
 2.15 (`keras` 2) each have a ``Sequence`` that their models accept. `sequence_bases` names those of
-the Keras packages in use, and `install` changes this in each of them, for our sequences only:
+the Keras packages in use, and `install` changes this in each of them, for our sequences only. The
+numbers are those in `relied`, which names what each change needs of Keras.
 
 1. ``fit``, ``evaluate`` and ``predict`` take ``workers``, ``use_multiprocessing`` and
-   ``max_queue_size`` again, which Keras 3 moved to the sequence. They hold for that call, for the
-   validation sequence too, and win over those given to the sequence.
-2. One pass over a sequence has threads of its own, which end with the pass. Keras 3 keeps one
-   enqueuer for all passes, and hands the batches that a stopped pass had prefetched to the next:
-   a model then misses some rows and sees others twice. Keras 2 lets it run on into a pass that
-   nobody wants, and waits 5 seconds for it at the end of every epoch. What fails in a pass ends it,
-   and is raised as what it is: TensorFlow makes an error of its own of it.
-3. Keras 2 copies every array of floats, though it is of the type that it wants. Ours it takes.
-4. TensorFlow waits for a batch in a thread of its own, not in one of those that run the model, and
-   prefetches one, not as many as it likes.
-5. Keras finds y and weights by the names of a model's outputs, whatever form these have. Outputs
-   that have no names get those in ``target=``; see `compared`.
-6. TensorFlow keeps every generator that it was ever given, and with it Keras's adapter and its
-   sequence: at the end of ``fit``, ``evaluate`` or ``predict`` the adapter forgets the sequence.
-   So does a model the validation data of a fit that was interrupted, which the next would use.
-7. A Ctrl-C ends these three methods. Keras 3 catches it where it waits for the logs of a step.
-8. The epoch whose batches are read is that of ``fit``: hooks are called at other times, too. The
-   first one may begin at any of its batches.
-9. ``fit`` and the others refuse a sequence that Keras or TensorFlow would not divide among devices
-   and processes as it is meant.
-10. ``fit`` notes with the model what it was fed, and a file that ``model.save`` writes holds it.
-    What is fed to the model later is compared with that; see `model_input`.
+   ``max_queue_size``. They hold for that call and its validation.
+   Without it: Keras 3 raises a TypeError, ``evaluate`` a ValueError.
+2. Each pass over a sequence has threads and an order of its own (`_get_iterator`,
+   `_handle_multiprocessing`).
+   Without it: Keras shuffles the batches again, in another order each time. With workers of its own
+   Keras 3 hands the batches that a stopped pass has left to the next: a model misses rows and sees
+   others twice. Those of Keras 2 wait 5 seconds at the end of each epoch.
+3. Keras 3 makes no workers (`__init__`).
+   Without it: on JAX and torch the workers of a sequence make each batch again, for nobody.
+4. ``fit`` and the others raise the error of a pass as what it is.
+   Without it: TensorFlow raises an error of its own. Under Keras 3 its iterator may stay, and
+   Python then waits for it at the exit.
+5. Lists in a batch become tuples, and y gets the form of the model's outputs
+   (`_standardize_batch`).
+   Without it: TensorFlow refuses lists. A model with a loss of its own gets a dict for y.
+6. Keras 2 takes floats of its own type as they are (`_standardize_batch`).
+   Without it: Keras 2 copies each batch.
+7. TensorFlow waits for a batch in a thread of its own, and prefetches one (`get_tf_dataset`,
+   `get_dataset`).
+   Without it: TensorFlow waits in a thread that runs the model. Keras 3 has as many batches made as
+   TensorFlow likes; up to 3.5 it shuffles them again. Without the one, each step waits for a batch.
+8. Losses and metrics find y and weights by the names in ``target=``; see `containers`.
+   Without it: every Keras compares unnamed outputs with the wrong y, or raises an error.
+9. At the end of a call Keras's adapter forgets the sequence, and a model of Keras 2 forgets its
+   validation data.
+   Without it: TensorFlow keeps each sequence and its files. After a fit that was interrupted, the
+   next fit on Keras 2 validates on the data of the first.
+10. A Ctrl-C ends a call.
+    Without it: Keras 3 catches it where it waits for the logs of a step, and training goes on.
+11. A callback follows the epochs of ``fit``. The first epoch may begin at any batch
+    (`_enumerate_iterator`, `enumerate_epoch`, `steps`).
+    Without it: each epoch has the same order. `Resume` runs out of batches in its first epoch.
+12. Up to Keras 3.6 each validation begins anew (`enumerate_epoch`).
+    Without it: with ``validation_steps`` each epoch is validated on other rows.
+13. ``fit`` and the others refuse a sequence that Keras or TensorFlow would divide among devices and
+    processes in another way than is meant.
+    Without it: processes read the same rows, or some rows are read by none.
+14. ``fit`` notes what a model was fed, and ``model.save`` saves that; see `model_input`.
+    Without it: a model predicts from features in another order or scale, and nobody is told.
 
 Every other input reaches Keras as it was given. Installing again changes nothing; what another
 import of this package has installed is replaced, and its sequences are fed as ours are.
@@ -191,25 +209,23 @@ def _with_options(original: Callable[..., Any], kind: type) -> Callable[..., Any
             options = check_options(
                 **{option: kwargs.pop(option) for option in OPTIONS if option in kwargs}
             )
-        is_within_fit = bool(kwargs.get("_use_cached_eval_dataset"))
-        if is_within_fit:
-            options = {}  # Keras 2's fit validates with the defaults; its own options are set
         given = signature.bind_partial(self, *args, **kwargs)
         is_compared = original.__name__ != "predict"  # which looks at no y
         forms = {one: _form(one, self) if is_compared else None for one in ours}
         is_fed = is_of(given.arguments.get("x"), kind)
         is_trained = original.__name__ == "fit" and is_fed
         trained = given.arguments["x"] if is_trained else None
-        if not is_within_fit:
+        around = Feeding.present()
+        if around is None or not around.has_checked(self, ours):  # as of a fit that validates
             check_inputs(self, original.__name__, ours, trained)
         with heeded(), ExitStack() as stack:
             if original.__name__ == "fit":
                 feeding = follow(given.arguments, forms, options, callback_bases(), stack)
                 stack.enter_context(feeding)
-                # Where one is interrupted, the next would use these.
-                stack.callback(forget, self, "_eval_epoch_iterator", "_eval_data_handler")
+                # Where one of Keras 2 is interrupted, the next would use it.
+                stack.callback(forget, self, "_eval_data_handler")
             else:
-                feeding = stack.enter_context(Feeding(forms, options))
+                feeding = stack.enter_context(Feeding(forms, options, model=self))
             for one in ours:
                 first = feeding.first_batch(one)
                 check_distribution(one, self, original.__name__, given.arguments, first)
@@ -251,6 +267,11 @@ def _form(sequence: Any, model: Any) -> Form:
 
 
 def _cure_keras_3(package: ModuleType, kind: type, changes: Changes) -> None:
+    """Change the adapter of Keras 3's for sequences.
+
+    An adapter of our own would need as many names of Keras's: Keras takes one from 3.7 on only, and
+    asks it for the batches in another way on each backend.
+    """
     module = importlib.import_module("keras.src.trainers.data_adapters.py_dataset_adapter")
     adapter = module.PyDatasetAdapter
     made, get_iterator = adapter.__init__, adapter._get_iterator

@@ -2,6 +2,7 @@
 
 `missing` looks for all of them, before anything is changed. A method is there when its class has
 it, it takes what it is given, and its code reads or sets the attributes of objects that are used.
+The numbers above the names are those of the changes in `keras_compat` that need them.
 """
 
 from __future__ import annotations
@@ -57,11 +58,16 @@ _TENSORFLOW = "backend.tensorflow.trainer"
 _FIT = "x callbacks shuffle initial_epoch epochs steps_per_epoch validation_data class_weight"
 
 KERAS_3 = (
+    # 2, 3, 9.
     Relied(_ADAPTER_3, "__init__", "x shuffle", "py_dataset shuffle enqueuer"),
+    # 2.
     Relied(_ADAPTER_3, "_get_iterator", "", "enqueuer"),
+    # 7.
     Relied(_ADAPTER_3, "get_tf_dataset"),
     Relied(_ADAPTER_3, "get_tf_dataset", "", "enqueuer", since=(3, 6)),
+    # 5.
     Relied(_ADAPTER_3, "_standardize_batch", "batch"),
+    # 11, 12.
     Relied(_EPOCH_3, "__init__", "x", "data_adapter _num_batches"),
     Relied(_EPOCH_3, "_enumerate_iterator", "", "_num_batches data_adapter", since=(3, 7)),
     Relied(_EPOCH_3, "enumerate_epoch", "", "_current_iterator data_adapter", until=(3, 7)),
@@ -72,7 +78,9 @@ KERAS_3 = (
         until=(3, 7),
         backend="tensorflow",
     ),
+    # 13.
     Relied("Model", "distribute_strategy", backend="tensorflow"),
+    # 8.
     Relied(
         f"{_UTILS_3}:CompileLoss",
         "__init__",
@@ -82,40 +90,49 @@ KERAS_3 = (
     Relied(f"{_UTILS_3}:CompileLoss", "call", "y_true y_pred sample_weight", "built"),
     Relied(f"{_UTILS_3}:CompileMetrics", "__init__", "", "output_names built"),
     Relied(f"{_UTILS_3}:CompileMetrics", "update_state", "y_true y_pred sample_weight", "built"),
+    # 1.
     Relied("Model", "fit", _FIT),
-    Relied("Model", "evaluate", "x", "_eval_epoch_iterator"),
+    Relied("Model", "evaluate", "x"),
     Relied("Model", "predict", "x"),
+    # 8; and `architecture`.
     Relied("Model", "compile", "loss", "_compile_loss"),
+    # No change: `scoring.losses`.
     Relied("backend.common.masking", "get_keras_mask", since=(3, 6)),
+    # 13.
     Relied("distribution.distribution_lib:DataParallel", "__init__", "", "_is_multi_process"),
-    Relied("saving.saving_lib", "_save_state", "", "save_assets"),
-    Relied("saving.saving_lib", "_load_state", "", "load_assets"),
 )
 
 _ADAPTERS_2, _UTILS_2 = "engine.data_adapter", "engine.compile_utils"
 
 KERAS_2 = (
+    # 2, 9.
     Relied(
         f"{_ADAPTERS_2}:KerasSequenceAdapter",
         "__init__",
         "x shuffle",
         "_keras_sequence _shuffle_sequence",
     ),
+    # 2.
     Relied(f"{_ADAPTERS_2}:KerasSequenceAdapter", "_handle_multiprocessing", "x"),
+    # 5, 6.
     Relied(f"{_ADAPTERS_2}:KerasSequenceAdapter", "_standardize_batch", "data"),
+    # 7.
     Relied(f"{_ADAPTERS_2}:KerasSequenceAdapter", "get_dataset"),
+    # 11.
     Relied(f"{_ADAPTERS_2}:DataHandler", "__init__", "", "_adapter"),
     Relied(f"{_ADAPTERS_2}:DataHandler", "steps", "", "_inferred_steps"),
+    # 8.
     Relied(f"{_UTILS_2}:Container", "__init__", "", "_output_names"),
     Relied(f"{_UTILS_2}:LossesContainer", "__init__", "", "_user_losses _user_loss_weights _built"),
     Relied(f"{_UTILS_2}:LossesContainer", "__call__", "y_true y_pred sample_weight", "_built"),
     Relied(f"{_UTILS_2}:MetricsContainer", "__init__", "", "_built"),
     Relied(f"{_UTILS_2}:MetricsContainer", "update_state", "y_true y_pred sample_weight", "_built"),
-    Relied("Model", "fit", _FIT, "_eval_data_handler _use_cached_eval_dataset"),
-    Relied("Model", "evaluate", "x", "_eval_data_handler _use_cached_eval_dataset"),
+    # 1, 9.
+    Relied("Model", "fit", _FIT, "_eval_data_handler"),
+    Relied("Model", "evaluate", "x", "_eval_data_handler"),
     Relied("Model", "predict", "x"),
+    # 8; and `architecture`.
     Relied("Model", "compile", "loss", "compiled_loss"),
-    Relied("Model", "_configure_steps_per_execution", "", "_steps_per_execution"),
 )
 
 

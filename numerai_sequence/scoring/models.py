@@ -235,7 +235,7 @@ def _as_array(tensor: Any) -> npt.NDArray[Any]:
 def run_batch(model: Any, x: Any) -> Any:
     """Return a model's outputs for x, an array or what the model takes, as NumPy arrays."""
     # Keras 2, where it was compiled to run several batches at a time, does not run a single one.
-    steps: Any = getattr(model, "_steps_per_execution", None)
+    steps: Any = getattr(model, "steps_per_execution", None)
     if hasattr(steps, "numpy") and steps.numpy() > 1:
         return model.predict(x, batch_size=rows_in(x), verbose=0)
     return model.predict_on_batch(x)
