@@ -107,7 +107,7 @@ class StayingFitter(_Fitter):
 
     def _fit(self, folder, training, scores):
         if is_first(folder.parent / "held"):
-            scores.on_train_batch_end = lambda *_: stay(folder.parent / "held")
+            scores.on_train_batch_end = lambda *_, **__: stay(folder.parent / "held")
         return super()._fit(folder, training, scores)
 
 

@@ -26,9 +26,9 @@ def three_nodes():
         patch.setenv("RAY_TMPDIR", folder)  # or another cluster is found by its address file
         patch.setenv("RAY_worker_niceness", "0")  # or other tests at work leave them no time
         patch.setenv("PYTHONPATH", os.pathsep.join([str(TESTS), str(TESTS.parent)]))
-        nodes = Cluster(initialize_head=True, head_node_args=NODE)
+        nodes = Cluster()
         try:
-            for _ in range(2):
+            for _ in range(3):
                 nodes.add_node(**NODE)
             join(nodes)
             yield nodes

@@ -9,8 +9,8 @@ import threading
 
 import pytest
 import ray
-from ray_calls import StayingFitter, kill_once
-from ray_nodes import NODE, join, kill_head, kill_node, three_nodes, wait_for
+from ray_calls import StayingFitter
+from ray_nodes import NODE, kill_head, kill_node, three_nodes, wait_for
 from tables import write_source
 
 from numerai_sequence import RayTasks, WorkerError, open_shards, write_shards
