@@ -68,9 +68,10 @@ def test_a_machine_without_the_package_is_an_error_that_says_so(cluster, tmp_pat
         "import sys\nsys.modules['numerai_sequence'] = None\n"
     )
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    cluster.add_node(**{**NODE, "num_cpus": 2})
+    node = cluster.add_node(**{**NODE, "num_cpus": 2})
     with pytest.raises(WorkerError, match=r"cannot read a task: .*numerai_sequence"):
         RayTasks(num_cpus=2).submit(pow, 2, 3).result(timeout=120)
+    kill_node(cluster, node.node_id)
 
 
 DRIVER = """
