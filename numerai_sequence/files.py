@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -35,7 +36,9 @@ def replaced(path: str | os.PathLike[str]) -> Iterator[Path]:
     path = Path(path)
     # With the same suffixes: some writers, such as Keras, know by them what to write.
     stem, dot, suffixes = path.name.partition(".")
-    temporary = path.with_name(f"{stem}.{os.getpid()}.tmp{dot}{suffixes}")
+    # Of two machines that share the folder, both may have a process of that number.
+    name = f"{stem}.{os.getpid()}-{secrets.token_hex(4)}.tmp{dot}{suffixes}"
+    temporary = path.with_name(name)
     with explained(path):
         try:
             yield temporary

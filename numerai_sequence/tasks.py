@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import socket
+import threading
+import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import CancelledError, Executor, Future, as_completed, wait
-from contextlib import contextmanager
+from concurrent.futures import (
+    CancelledError,
+    Executor,
+    Future,
+    InvalidStateError,
+    as_completed,
+    wait,
+)
+from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
 from .errors import NumeraiSequenceError, WorkerError
@@ -14,6 +25,7 @@ from .extras import load_extra
 T = TypeVar("T")
 
 _TIMEOUT_SECONDS = 10
+_LOOK_SECONDS = 2
 
 
 def run_all(
@@ -55,15 +67,17 @@ class RayTasks(Executor):
 
     ``write_shards(..., executor=RayTasks())`` writes one set from many files at a time, and
     ``RayTasks().map(fit_fold, splits)`` trains the folds of a walk forward. A task whose worker is
-    killed, or whose machine is lost, is run again. Functions, arguments and results are pickled;
-    this package has to be installed on all machines, and paths have to mean the same on all.
+    killed, or whose machine is lost, is run again. Without the head of the cluster nothing can be:
+    each call that is not done raises an error. Functions, arguments and results are pickled; this
+    package has to be installed on all machines, and paths have to mean the same on all.
 
     Ray is not started or shut down here: that is `ray.init`.
 
     Parameters
     ----------
     num_cpus : float
-        That a task takes: Ray runs as many tasks at a time as it has processors for.
+        That a task takes: Ray runs as many tasks at a time as it has processors for. A task that
+        no machine is large enough for waits for one that joins, with a warning.
     num_gpus : float
     max_retries : int
         How often a task that is lost is run again.
@@ -77,6 +91,7 @@ class RayTasks(Executor):
     def __init__(self, *, num_cpus: float = 1, num_gpus: float = 0, max_retries: int = 3) -> None:
         self._ray = _load_ray()
         self._options = {"num_cpus": num_cpus, "num_gpus": num_gpus, "max_retries": max_retries}
+        self._watch: _Watch | None = None
 
     def submit(self, function: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
         """Return the future of a call.
@@ -86,12 +101,18 @@ class RayTasks(Executor):
         Raises
         ------
         WorkerError
-            From the future: the task's worker was killed more often than it is run again.
+            From the future: the task's worker was killed more often than it is run again; the head
+            of the cluster is lost; or a machine lacks what the call needs to be read.
         """
         name = getattr(function, "__name__", "call")
         call = self._ray.remote(_call).options(name=name, **self._options)
         task = call.remote(function, args, kwargs)
-        return _RayFuture(self._ray, task)
+        if self._watch is None:
+            _warn_of_size(self._ray, self._options)
+            self._watch = _Watch(_head_of(self._ray))
+        future: _RayFuture[T] = _RayFuture(self._ray, task)
+        self._watch.add(future)
+        return future
 
 
 @contextmanager
@@ -142,12 +163,18 @@ class _RayFuture(Future[T]):
             self._ray.cancel(self._task)
         return False
 
+    def lose(self, error: WorkerError) -> None:
+        """End with an error, if it has not ended."""
+        with suppress(InvalidStateError):
+            self.set_exception(error)
+
     def _settle(self, done: Future[Any]) -> None:
         error = done.exception()
-        if error is None:
-            self.set_result(done.result())
-        else:
-            self.set_exception(self._explain(error))
+        with suppress(InvalidStateError):  # it was given up
+            if error is None:
+                self.set_result(done.result())
+            else:
+                self.set_exception(self._explain(error))
 
     def _explain(self, error: BaseException) -> BaseException:
         """Return what the function raised, or what became of its worker."""
@@ -161,7 +188,107 @@ class _RayFuture(Future[T]):
         if isinstance(error, exceptions.TaskCancelledError):
             return CancelledError(str(error))
         cause: BaseException = getattr(error, "cause", error)
+        lines = str(cause).splitlines()
+        missing = [line for line in lines if "No module named" in line]
+        is_unread = "failed to import on the worker" in lines[0] if lines else False
+        if missing and (is_unread or isinstance(cause, exceptions.RaySystemError)):
+            return WorkerError(
+                f"a machine of Ray's cannot read a task: {missing[-1]}; install the same packages "
+                "on all machines, such as 'numerai_sequence[ray,train]'"
+            )
         return cause
+
+
+class _Watch:
+    """Gives up the tasks of a cluster whose head is lost: Ray would end this process, untold.
+
+    Parameters
+    ----------
+    head : (host, port), optional
+        Where the head listens; None where that cannot be known, and nothing is given up.
+    """
+
+    def __init__(self, head: tuple[str, int] | None) -> None:
+        self._head = head
+        self._lock = threading.Lock()
+        self._tasks: set[_RayFuture[Any]] = set()
+        self._is_at_work = False
+
+    def add(self, task: _RayFuture[Any]) -> None:
+        with self._lock:
+            self._tasks.add(task)
+            begins = self._head is not None and not self._is_at_work
+            self._is_at_work = self._is_at_work or begins
+        task.add_done_callback(self._forget)
+        if begins:
+            threading.Thread(target=self._look, name="head of Ray's", daemon=True).start()
+
+    def _forget(self, task: Any) -> None:
+        with self._lock:
+            self._tasks.discard(task)
+
+    def _look(self) -> None:
+        assert self._head is not None
+        answered, patience_seconds = time.monotonic(), _patience_seconds()
+        while self._goes_on():
+            time.sleep(_LOOK_SECONDS)
+            if _answers(self._head):
+                answered = time.monotonic()
+            elif time.monotonic() - answered > patience_seconds:
+                self._give_up(patience_seconds)
+
+    def _goes_on(self) -> bool:
+        with self._lock:
+            self._is_at_work = bool(self._tasks)
+            return self._is_at_work
+
+    def _give_up(self, seconds: float) -> None:
+        assert self._head is not None
+        with self._lock:
+            tasks = list(self._tasks)
+        for task in tasks:
+            task.lose(
+                WorkerError(
+                    f"{self._head[0]}:{self._head[1]}: the head of Ray's cluster has not answered "
+                    f"for {seconds:.0f} seconds, and its tasks are lost; start the cluster again, "
+                    "leave this one (ray.shutdown()) before Ray ends this process, and join it "
+                    "(ray.init) for the same call again"
+                )
+            )
+
+
+def _patience_seconds() -> float:
+    """Return how long a head may be silent; Ray ends the process after half as much again."""
+    name = "RAY_gcs_rpc_server_reconnect_timeout_s"
+    return float(os.environ.get(name, 60)) * 2 / 3
+
+
+def _head_of(ray: Any) -> tuple[str, int] | None:
+    if ray.util.client.ray.is_connected():  # a proxy, which has its own view of the cluster
+        return None
+    host, colon, port = ray.get_runtime_context().gcs_address.rpartition(":")
+    return (host.strip("[]"), int(port)) if colon else None
+
+
+def _answers(head: tuple[str, int]) -> bool:
+    try:
+        socket.create_connection(head, timeout=_LOOK_SECONDS).close()
+    except OSError:
+        return False
+    return True
+
+
+def _warn_of_size(ray: Any, options: dict[str, float]) -> None:
+    """Warn where no machine is large enough for a task: it waits, perhaps for ever."""
+    sizes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    for option, name in (("num_cpus", "CPU"), ("num_gpus", "GPU")):
+        asked, most = options[option], max((size.get(name, 0) for size in sizes), default=0)
+        if asked > most:
+            warnings.warn(
+                f"RayTasks: found {option}={asked:g}, and no machine of the cluster has more than "
+                f"{most:g}; the tasks wait until a larger one joins",
+                stacklevel=3,
+            )
 
 
 def _call(function: Callable[..., T], args: Any, kwargs: Any) -> T:

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
+import ray
+
 from numerai_sequence import SourceError
+from numerai_sequence.training.training import _Fitter
+from numerai_sequence.writing.claim import claimed
 from numerai_sequence.writing.scratch import Scratch
 
 
@@ -20,6 +26,89 @@ def kill_once(marker, result):
 
 def kill(*_):
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def node_of(*_):
+    """Where this runs; long enough for others to run elsewhere."""
+    time.sleep(0.2)
+    return ray.get_runtime_context().get_node_id()
+
+
+def is_first(marker):
+    """Whether this is the first call for a marker, and not on the head, which no test may kill."""
+    me, head = ray.get_runtime_context().get_node_id(), "node:__internal_head__"
+    if any(node["NodeID"] == me and head in node["Resources"] for node in ray.nodes()):
+        return False
+    try:
+        marker.with_suffix(".taken").touch(exist_ok=False)
+    except FileExistsError:
+        return False
+    return True
+
+
+def stay(marker):
+    """Say on which node this is, and wait to be killed."""
+    beside = marker.with_suffix(".beside")
+    beside.write_text(ray.get_runtime_context().get_node_id())
+    beside.replace(marker)
+    while True:
+        time.sleep(0.1)
+
+
+def stays_once(function, marker):
+    """Once, a portion has written something, and then goes no further."""
+
+    def run(work, number, *rest):
+        if is_first(marker):
+            add = Scratch.add_features
+
+            def add_and_stay(scratch, *options):
+                add(scratch, *options)
+                stay(marker)
+
+            Scratch.add_features = add_and_stay
+            Scratch.read_meta = lambda *_: stay(marker)
+        return function(work, number, *rest)
+
+    return run
+
+
+def claimed_for_a_while(function, marker):
+    """A machine that was thought to be lost is still at the source, and then is not."""
+
+    def run(work, number, *rest):
+        folder, begun = work.scratch(number).folder, threading.Event()
+
+        def hold():
+            with claimed(folder, make=True):
+                begun.set()
+                time.sleep(1)
+
+        if number == 1:
+            threading.Thread(target=hold).start()
+            begun.wait()
+            marker.touch()
+        return function(work, number, *rest)
+
+    return run
+
+
+def elsewhere(function, folder):
+    """The machine of a task has another file system."""
+
+    def run(work, *rest):
+        return function(replace(work, folder=folder / work.folder.name), *rest)
+
+    return run
+
+
+class StayingFitter(_Fitter):
+    """Trains as the command does, and once stays in the middle of it."""
+
+    def _fit(self, folder, training, scores):
+        if is_first(folder.parent / "held"):
+            scores.on_train_batch_end = lambda *_, **__: stay(folder.parent / "held")
+        return super()._fit(folder, training, scores)
 
 
 def fit_fold(split):

@@ -1,16 +1,28 @@
-"""Ray: tasks and trainings on a local Ray do what they do in one process."""
+"""Ray: tasks and trainings on three nodes do what they do in one process."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
+import threading
 from concurrent.futures import CancelledError, wait
-from pathlib import Path
 
 import pytest
-import ray
-from ray_calls import fail, fit_fold, kill, kill_once, killed_once, sleep_for_ever, train_twice
+from ray_calls import (
+    claimed_for_a_while,
+    elsewhere,
+    fail,
+    fit_fold,
+    kill,
+    kill_once,
+    killed_once,
+    node_of,
+    sleep_for_ever,
+    stays_once,
+    train_twice,
+)
+from ray_nodes import NODE, kill_node, three_nodes, wait_for
 from readme import example
 from sets import contents
 from tables import write_source
@@ -29,25 +41,12 @@ from numerai_sequence.tasks import ray_at
 from numerai_sequence.training.training import TrainOptions, train
 from numerai_sequence.writing import portions
 
-TESTS = Path(__file__).parent
-
 
 @pytest.fixture(scope="module")
 def cluster():
-    """A Ray of this machine's, for all tests of this file."""
-    paths = os.pathsep.join([str(TESTS), str(TESTS.parent)])
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAY_worker_niceness", "0")  # or other tests at work leave them no time
-        ray.init(
-            "local",
-            num_cpus=3,
-            include_dashboard=False,
-            log_to_driver=False,
-            configure_logging=False,
-            runtime_env={"env_vars": {"PYTHONPATH": paths}},
-        )
-        yield
-        ray.shutdown()
+    """Three nodes of Ray's, for all tests of this file."""
+    with three_nodes() as nodes:
+        yield nodes
 
 
 def write(sources, out, **options):
@@ -67,6 +66,16 @@ def test_calls_are_run_in_other_processes(cluster):
     assert list(tasks.map(pow, [2, 3, 4], [5, 6, 7])) == [32, 729, 16384]
     assert tasks.submit(os.getpid).result() != os.getpid()
     assert tasks.submit(dict, a=1).result() == {"a": 1}
+
+
+def test_calls_are_run_on_all_nodes(cluster):
+    nodes = {node.node_id for node in cluster.list_all_nodes()}
+    found = set()
+    for _ in range(20):  # a node may take its time to start a worker
+        found |= set(RayTasks().map(node_of, range(6)))
+        if found == nodes:
+            break
+    assert found == nodes
 
 
 def test_a_task_that_is_killed_is_run_again(cluster, tmp_path):
@@ -110,6 +119,62 @@ def test_a_worker_that_is_killed_while_it_writes_loses_nothing(
         assert (tmp_path / name).exists()
         assert contents(out) == whole
         monkeypatch.undo()
+
+
+@pytest.mark.parametrize("name", ["_fill", pytest.param("_seal", marks=pytest.mark.slow)])
+def test_a_node_that_is_killed_while_it_writes_loses_nothing(
+    cluster, sources, tmp_path, monkeypatch, name
+):
+    whole = contents(write(sources, tmp_path / "whole"))
+    monkeypatch.setattr(portions, name, stays_once(getattr(portions, name), tmp_path / "held"))
+    killer = threading.Thread(
+        target=lambda: kill_node(cluster, wait_for(tmp_path / "held")), daemon=True
+    )
+    killer.start()
+    out = write(sources, tmp_path / "out", executor=RayTasks())
+    killer.join()
+    assert len(cluster.worker_nodes) == 1
+    cluster.add_node(**NODE)  # one joins late, and the next tests have three
+    assert contents(out) == whole
+
+
+def test_a_source_that_a_lost_machine_is_still_at_is_waited_for(
+    cluster, sources, tmp_path, monkeypatch
+):
+    whole = contents(write(sources, tmp_path / "whole"))
+    held = claimed_for_a_while(portions._fill, tmp_path / "held")
+    monkeypatch.setattr(portions, "_fill", held)
+    assert contents(write(sources, tmp_path / "out", executor=RayTasks())) == whole
+    assert (tmp_path / "held").exists()
+
+
+def test_a_folder_that_another_machine_lacks_is_an_error_that_says_so(
+    cluster, sources, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(portions, "_fill", elsewhere(portions._fill, tmp_path / "local"))
+    with pytest.raises(WorkerError, match=r"local/.writing: not found on the machine .* at the"):
+        write(sources, tmp_path / "out", executor=RayTasks())
+    assert not (tmp_path / "local").exists()
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_task_that_no_node_is_large_enough_for_is_warned_of(cluster):
+    tasks = RayTasks(num_cpus=64)
+    with pytest.warns(UserWarning, match=r"num_cpus=64, and no machine .* has more than 1"):
+        future = tasks.submit(pow, 2, 3)
+    future.cancel()
+    with pytest.raises(CancelledError):
+        future.result(timeout=60)
+
+
+def test_a_call_that_a_machine_cannot_import_is_an_error_that_says_so(cluster):
+    with pytest.raises(WorkerError, match=r"cannot read a task: .*No module named 'not_there'"):
+        RayTasks().submit(str, Foreign()).result()
+
+
+class Foreign:
+    def __reduce__(self):
+        return exec, ("import not_there",)
 
 
 @pytest.mark.slow

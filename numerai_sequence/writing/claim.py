@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,10 +14,11 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 _TRIES = 100
+_POLL_SECONDS = 0.2
 
 
 @contextmanager
-def claimed(folder: Path, *, make: bool = False) -> Iterator[bool]:
+def claimed(folder: Path, *, make: bool = False, wait_seconds: float = 0) -> Iterator[bool]:
     """Keep other processes that claim a folder out of it, if it is there, and say if it is.
 
     Its owner may remove it.
@@ -26,6 +28,8 @@ def claimed(folder: Path, *, make: bool = False) -> Iterator[bool]:
     folder : path
     make : bool
         Make it, and its parents, where it is not there.
+    wait_seconds : float
+        How long to wait for the end of another process's claim.
 
     Raises
     ------
@@ -37,12 +41,22 @@ def claimed(folder: Path, *, make: bool = False) -> Iterator[bool]:
             folder.mkdir(parents=True, exist_ok=True)
         yield folder.exists()
         return
-    descriptor = _claim(folder, make)
+    descriptor = _claim_in_time(folder, make, time.monotonic() + wait_seconds)
     try:
         yield descriptor is not None
     finally:
         if descriptor is not None:
             os.close(descriptor)  # and the claim goes
+
+
+def _claim_in_time(folder: Path, make: bool, deadline: float) -> int | None:
+    while True:
+        try:
+            return _claim(folder, make)
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                raise
+            time.sleep(_POLL_SECONDS)
 
 
 def _claim(folder: Path, make: bool) -> int | None:

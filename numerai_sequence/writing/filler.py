@@ -29,7 +29,13 @@ from .windows import Placement
 
 
 def fill_scratch(
-    source: Source, scratch: Scratch, plan: Plan, run: str, progress: bool
+    source: Source,
+    scratch: Scratch,
+    plan: Plan,
+    run: str,
+    progress: bool,
+    *,
+    wait_seconds: float = 0,
 ) -> SourceFile:
     """Put the rows of a source into its scratch, but for what is there already.
 
@@ -41,6 +47,8 @@ def fill_scratch(
     run : str
         As of `Steps`.
     progress : bool
+    wait_seconds : float
+        How long to wait for another process that is at it.
 
     Returns
     -------
@@ -55,7 +63,7 @@ def fill_scratch(
         Another process is at it.
     """
     with ExitStack() as stack:
-        stack.enter_context(claimed(scratch.folder, make=True))
+        stack.enter_context(claimed(scratch.folder, make=True, wait_seconds=wait_seconds))
         steps = stack.enter_context(Steps(scratch.folder, run))
         # In the background, and first: it also brings the file into the page cache.
         background = stack.enter_context(ThreadPoolExecutor(1))

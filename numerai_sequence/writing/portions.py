@@ -7,6 +7,7 @@ in this process, or many at a time in others that see the same files.
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import closing
@@ -14,16 +15,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from ..errors import WorkerError
 from ..files import replaced
 from ..format.layout import Shard, SourceFile, WriteOptions
 from ..progress import progress_bar
-from ..tasks import run_all
+from ..tasks import RayTasks, run_all
 from .batches import Mixer, seal
 from .filler import fill_scratch
 from .plan import Plan
 from .scratch import Scratch
 from .source import Source
 from .steps import Steps
+
+# A file server takes a lock from a machine that is lost after 90 seconds (NFS).
+_CLAIM_SECONDS = 120
 
 
 @dataclass(frozen=True)
@@ -145,7 +150,12 @@ class AtOnce:
                 note(numbers[place], file)
                 bar.update(file.rows)
 
-            tasks = [(self._work, number, source.path) for number, source in sources.items()]
+            # Ray runs a task again whose machine does not answer, but may still be at it.
+            wait_seconds = _CLAIM_SECONDS if isinstance(self._executor, RayTasks) else 0
+            tasks = [
+                (self._work, number, source.path, wait_seconds)
+                for number, source in sources.items()
+            ]
             run_all(self._executor, _fill, tasks, note_and_show)
 
     def seal(self, shards: Sequence[int], note: Callable[[int, Shard], None]) -> None:
@@ -163,17 +173,29 @@ def _shard_bar(work: Work, shards: Sequence[int], progress: bool) -> Any:
     return progress_bar(rows, "writing shards", progress, rows - left)
 
 
-def _fill(work: Work, number: int, path: Path) -> SourceFile:
+def _fill(work: Work, number: int, path: Path, wait_seconds: float) -> SourceFile:
+    _check_shared(work.folder)
     with closing(Source(path)) as source:
-        return fill_scratch(source, work.scratch(number), work.plan, work.run, False)
+        scratch = work.scratch(number)
+        return fill_scratch(source, scratch, work.plan, work.run, False, wait_seconds=wait_seconds)
 
 
 def _seal(work: Work, number: int) -> Shard:
+    _check_shared(work.folder)
     path = work.folder / work.names[number]
     mixer = work.mixer([number])
     with replaced(path) as beside:  # the task of a run that was killed may still be at the same
         batches = mixer.write(beside, number, lambda rows: None)
     return seal(path, batches)
+
+
+def _check_shared(folder: Path) -> None:
+    """Raise an error where this machine does not see the folder that is written into."""
+    if not folder.is_dir():
+        raise WorkerError(
+            f"{folder}: not found on the machine {socket.gethostname()}, which runs a task of this "
+            "writing; expected a folder that all machines share, at the same path on all"
+        )
 
 
 def fill_all(portions: Portions, sources: Sequence[Source], steps: Steps) -> tuple[SourceFile, ...]:
