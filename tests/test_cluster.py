@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import threading
 
 import pytest
+import ray
 from ray_calls import StayingFitter
-from ray_nodes import NODE, kill_node, three_nodes, wait_for
+from ray_nodes import NODE, kill_head, kill_node, three_nodes, wait_for
+from tables import write_source
 
 from numerai_sequence import RayTasks, WorkerError, open_shards, write_shards
 from numerai_sequence.synthetic import write_parquet
@@ -68,3 +72,47 @@ def test_a_machine_without_the_package_is_an_error_that_says_so(cluster, tmp_pat
     with pytest.raises(WorkerError, match=r"cannot read a task: .*numerai_sequence"):
         RayTasks(num_cpus=2).submit(pow, 2, 3).result(timeout=120)
     kill_node(cluster, node.node_id)
+
+
+DRIVER = """
+import sys
+from numerai_sequence import WorkerError, write_shards
+from numerai_sequence.tasks import ray_at
+from numerai_sequence.writing import portions
+from pathlib import Path
+from ray_calls import stay
+
+marker = Path(sys.argv[2])
+
+def stay_anywhere(work, *rest):
+    stay(marker)
+
+portions._fill = stay_anywhere
+try:
+    with ray_at(sys.argv[1]) as tasks:
+        write_shards(sys.argv[4], sys.argv[3], executor=tasks, progress=False)
+except WorkerError as error:
+    print(f"said: {error}")
+"""
+
+
+def test_a_head_that_is_lost_is_an_error_in_time(cluster, tmp_path):
+    """The last test of this file: nothing is left of the cluster."""
+    ray.shutdown()
+    source = write_source(tmp_path / "0.parquet")
+    patience = {"RAY_gcs_rpc_server_reconnect_timeout_s": "15"}
+    arguments = [cluster.address, tmp_path / "held", tmp_path / "out", source]
+    with subprocess.Popen(
+        [sys.executable, "-c", DRIVER, *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, **patience},
+    ) as driver:
+        wait_for(tmp_path / "held")
+        kill_head(cluster)
+        said, _ = driver.communicate(timeout=120)
+    assert "said: " in said, said
+    assert f"{cluster.address}: the head of Ray's cluster has not answered for 10 seconds" in said
+    assert driver.returncode == 0
+    assert not (tmp_path / "out").exists()
