@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import sys
 import tempfile
 import traceback
 from collections.abc import Callable
@@ -141,6 +143,8 @@ def main() -> None:
     Parquet files are turned once into a folder of memory-mapped shard files, which
     numerai_sequence.NumeraiSequence feeds to model.fit.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a code page of Windows lacks most letters
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 @main.command()

@@ -232,7 +232,7 @@ class _Run:
         names, values = self._predict(sequence)
         eras = sequence.column("era") if self.ranked else None
         # A copy, or the frame would hold the files as long as it lives.
-        ids = sequence.column("id").take(pa.array(np.arange(len(values))))
+        ids = sequence.column("id").take(pa.array(np.arange(len(values), dtype=np.int64)))
         return self._make_frame(features, names, values, ids, eras)
 
     def predict_parquet(self, path: Path) -> pd.DataFrame:
