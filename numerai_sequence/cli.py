@@ -496,7 +496,10 @@ def demo(train: str | None, out: str | None, **options: Any) -> None:
 
     with ExitStack() as stack:
         with explained(out or tempfile.gettempdir()):
-            made = out or stack.enter_context(tempfile.TemporaryDirectory(prefix="numerai-"))
+            # After an error its files may be open, and Windows would refuse.
+            made = out or stack.enter_context(
+                tempfile.TemporaryDirectory(prefix="numerai-", ignore_cleanup_errors=True)
+            )
             folder = Path(made)
             folder.mkdir(parents=True, exist_ok=True)
         run_demo(Path(train) if train else None, folder, **options)

@@ -38,7 +38,7 @@ def in_child(function, *arguments, before=(), **environment):
         env=os.environ | environment,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return json.loads(done.stdout.splitlines()[-1])
@@ -435,10 +435,14 @@ def test_sets_that_are_open_are_replaced_refreshed_and_synced_as_on_windows(give
 
 
 def claim_as_on_windows(work):
-    """Claim a folder twice at the same time, and then once more."""
+    """Claim a folder twice at the same time, and once more; replace a file that is open."""
+    import threading
+
     import windows
 
     windows.take_on()
+    from numerai_sequence import OutputError
+    from numerai_sequence.files import replaced
     from numerai_sequence.writing.claim import claimed
 
     folder, found = Path(work) / "one" / "two", []
@@ -450,16 +454,30 @@ def claim_as_on_windows(work):
                     found.append("claimed twice")
             except BlockingIOError:
                 found.append("refused")
-    return found, names_in(Path(work) / "one")
+    path, told = Path(work) / "one" / "p.csv", None
+    held = open(path, "w", encoding="utf-8")  # noqa: SIM115
+    try:
+        with replaced(path) as beside:
+            beside.write_text("new", encoding="utf-8")
+    except OutputError as error:
+        told = str(error)
+    threading.Timer(0.1, held.close).start()  # as a virus scanner does
+    with replaced(path) as beside:
+        beside.write_text("new", encoding="utf-8")
+    return found, names_in(path.parent), told, path.read_text(encoding="utf-8")
 
 
 @is_linux
-def test_folder_is_claimed_once_as_on_windows(tmp_path):
-    found = in_child(claim_as_on_windows, str(tmp_path))
+def test_folder_is_claimed_once_and_an_open_file_is_told_of_as_on_windows(tmp_path):
+    found, names, told, text = in_child(claim_as_on_windows, str(tmp_path))
     assert found == [
-        [[False, []], "claimed twice", [True, ["one"]], "refused", [True, ["one"]], "refused"],
-        ["two"],
+        *([False, []], "claimed twice"),
+        *([True, ["one"]], "refused", [True, ["one"]], "refused"),
     ]
+    assert names == ["p.csv", "two"]
+    assert told.startswith(f"{tmp_path}/one/p.csv: cannot be written (in use by another process);")
+    assert "close what has it open" in told
+    assert text == "new"
 
 
 def use_processes_as_on_windows():
@@ -553,3 +571,71 @@ def test_rows_are_found_past_2_gib_where_numpy_counts_in_32_bits(given):
     ]
     assert found[-1][1][0][1] > 2**32
     assert many == [number * 2**30 for number in range(7)]
+
+
+def live_as_on_windows(given, work):
+    """Fit with worker processes, predict, export, and run the command."""
+    import windows
+
+    windows.take_on()
+    from click.testing import CliRunner
+    from keras_models import keras
+
+    from numerai_sequence import (
+        NumeraiSequence,
+        export_predict,
+        open_shards,
+        predict,
+        write_predictions,
+    )
+    from numerai_sequence.cli import main
+
+    given, work, temporary = Path(given), Path(work), os.environ["TMPDIR"]
+
+    def command(*arguments):
+        result = CliRunner().invoke(main, list(map(str, arguments)), catch_exceptions=False)
+        assert not result.exit_code, result.output
+        return names_in(temporary)
+
+    shards = open_shards(given / "set")
+    training = NumeraiSequence(shards, 500, workers=1, use_multiprocessing=True)
+    model = keras.Sequential([keras.layers.Input((FEATURES,)), keras.layers.Dense(1)])
+    model.compile("adam", "mse")
+    loss = model.fit(training, verbose=0).history["loss"]
+    left, known = [], NumeraiSequence(shards, 500)
+    for suffix in ("csv", "parquet"):
+        predictions = predict(model, given / "train.parquet", like=known, ranked=True)
+        write_predictions(predictions, work / f"p.{suffix}")
+        left.append(names_in(temporary))
+    export_predict(model, work / "m.pkl", like=known)
+    quiet = ["--quiet", "--overwrite", "--epochs", "1", "--layers", "4"]
+    left.append(command("train", given / "set", "--out", work / "run", *quiet))
+    left.append(command("train", given / "set", "--out", work / "run", *quiet))
+    to_csv = ["--out", work / "q.csv", "--quiet"]
+    left.append(command("predict", work / "run", given / "train.parquet", *to_csv))
+    left.append(command("predict", work / "run", given / "set", *to_csv))
+    left.append(command("demo", "--train", given / "train.parquet", "--epochs", "1"))
+    csv = (work / "p.csv").read_bytes()
+    return {
+        "loss": loss,
+        "reason": training.paging_reason,
+        "left": left,
+        "lines": [csv.count(b"\n"), csv.count(b"\r")],
+        "names": names_in(work),
+    }
+
+
+@is_linux
+@pytest.mark.slow
+def test_whole_life_is_as_on_windows(given, tmp_path):
+    """Temporary folders are gone, though no file that is open can be deleted."""
+    temporary, work = tmp_path / "temporary", tmp_path / "work"
+    temporary.mkdir()
+    work.mkdir()
+    environment = {"TMPDIR": str(temporary), "KERAS_BACKEND": "jax"}  # which loads fast
+    found = in_child(live_as_on_windows, str(given), str(work), **environment)
+    assert np.isfinite(found["loss"]).all()
+    assert found["reason"].endswith("3,000 MB of memory available")
+    assert found["left"] == [[]] * 7
+    assert found["lines"] == [ROWS + 1, 0]
+    assert not [name for name in found["names"] if "tmp" in name or "lock" in name]

@@ -21,6 +21,7 @@ import socket
 import stat
 import subprocess  # noqa: F401 - before there is an msvcrt, by which it knows Windows
 import sys
+import tempfile
 import types
 from multiprocessing import resource_sharer
 from multiprocessing.reduction import ForkingPickler
@@ -43,6 +44,7 @@ def take_on():
     for name in ("replace", "rename"):
         setattr(os, name, _refusing(getattr(os, name), 5))
     shutil._use_fd_functions = False
+    tempfile.TemporaryFile = tempfile.NamedTemporaryFile  # the other one is deleted while open
     os.open, os.fsync = _open_no_folder(os.open), _sync_what_may_write(os.fsync)
     ctypes.windll = types.SimpleNamespace(kernel32=_Kernel)
     _connect_by_tcp()
@@ -134,7 +136,7 @@ def _sync_what_may_write(call):
 
 class _Kernel:
     @staticmethod
-    def GlobalMemoryStatusEx(pointer):
+    def GlobalMemoryStatusEx(pointer):  # noqa: N802
         sizes = pointer._obj
         assert ctypes.sizeof(sizes) == sizes.length == 64
         sizes.available = AVAILABLE_BYTES
@@ -174,7 +176,7 @@ def number_in_32_bits():
                 is_given = "dtype" in options
             if is_given or array.dtype != np.int64 or not array.size:
                 return array
-            fits = -(2**31) <= array.min() and array.max() < 2**31
+            fits = array.min() >= -(2**31) and array.max() < 2**31
             return array.astype(np.int32) if fits or call is cumsum else array
 
         return made

@@ -197,7 +197,9 @@ def _pieces(
     apart = max(1, pager.piece_bytes // width)
     cuts = [0, len(rows)]
     if extent > pager.piece_bytes:
-        inner = np.searchsorted(rows, np.arange(rows[0] + apart, rows[-1] + 1, apart, dtype=np.int64))
+        inner = np.searchsorted(
+            rows, np.arange(rows[0] + apart, rows[-1] + 1, apart, dtype=np.int64)
+        )
         cuts = [0, *np.unique(inner).tolist(), len(rows)]
     for first, last in pairwise(cuts):
         extent = int(rows[last - 1] - rows[first] + 1) * width
