@@ -115,7 +115,7 @@ def free_bytes(path: Path) -> int | None:
     return None
 
 
-def is_in_use(error: OSError) -> bool:
+def is_in_use(error: BaseException | None) -> bool:
     """Say whether Windows refused to touch a file because it is open or mapped somewhere."""
     return getattr(error, "winerror", None) in _IN_USE
 
