@@ -574,7 +574,7 @@ def test_rows_are_found_past_2_gib_where_numpy_counts_in_32_bits(given):
 
 
 def live_as_on_windows(given, work):
-    """Fit with worker processes, predict, export, and run the command."""
+    """Fit with worker processes, predict, and run the command."""
     import windows
 
     windows.take_on()
@@ -583,7 +583,6 @@ def live_as_on_windows(given, work):
 
     from numerai_sequence import (
         NumeraiSequence,
-        export_predict,
         open_shards,
         predict,
         write_predictions,
@@ -612,13 +611,11 @@ def live_as_on_windows(given, work):
         predictions = predict(model, given / "train.parquet", like=known, ranked=True)
         write_predictions(predictions, work / f"p.{suffix}")
         left.append(names_left())
-    export_predict(model, work / "m.pkl", like=known)
     quiet = ["--quiet", "--overwrite", "--epochs", "1", "--layers", "4"]
     left.append(command("train", given / "set", "--out", work / "run", *quiet))
     left.append(command("train", given / "set", "--out", work / "run", *quiet))
     to_csv = ["--out", work / "q.csv", "--quiet"]
     left.append(command("predict", work / "run", given / "train.parquet", *to_csv))
-    left.append(command("predict", work / "run", given / "set", *to_csv))
     left.append(command("demo", "--train", given / "train.parquet", "--epochs", "1"))
     csv = (work / "p.csv").read_bytes()
     return {
@@ -641,6 +638,6 @@ def test_whole_life_is_as_on_windows(given, tmp_path):
     found = in_child(live_as_on_windows, str(given), str(work), **environment)
     assert np.isfinite(found["loss"]).all()
     assert found["reason"].endswith("3,000 MB of memory available")
-    assert found["left"] == [[]] * 7
+    assert found["left"] == [[]] * 6
     assert found["lines"] == [ROWS + 1, 0]
     assert not [name for name in found["names"] if "tmp" in name or "lock" in name]
