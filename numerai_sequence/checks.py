@@ -22,6 +22,7 @@ from .errors import NumeraiSequenceError
 _LARGEST = 2**63 - 1
 # As "s3://bucket/file", of which a Path keeps one stroke; one letter is a drive of Windows.
 _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/+(.*)", re.DOTALL)
+_DRIVE = re.compile(r"[A-Za-z]:/")
 
 _Kind = TypeVar("_Kind")
 
@@ -125,7 +126,9 @@ def file_path(
     address = _ADDRESS.fullmatch(text)
     if address and not os.path.lexists(text):
         is_here = address[1].lower() == "file"
-        where = f"as '/{address[2]}'" if is_here else "once it is downloaded, as no address is read"
+        root = "" if _DRIVE.match(address[2]) else "/"
+        here = f"as '{root}{address[2]}'"
+        where = here if is_here else "once it is downloaded, as no address is read"
         raise refused(f"the address {short(text)}", f"; give its path, {where}")
     if not text:
         raise refused("an empty text")

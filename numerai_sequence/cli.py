@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import sys
 import tempfile
 import traceback
 from collections.abc import Callable
@@ -141,6 +143,8 @@ def main() -> None:
     Parquet files are turned once into a folder of memory-mapped shard files, which
     numerai_sequence.NumeraiSequence feeds to model.fit.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a code page of Windows lacks most letters
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 @main.command()
@@ -492,7 +496,10 @@ def demo(train: str | None, out: str | None, **options: Any) -> None:
 
     with ExitStack() as stack:
         with explained(out or tempfile.gettempdir()):
-            made = out or stack.enter_context(tempfile.TemporaryDirectory(prefix="numerai-"))
+            # After an error its files may be open, and Windows would refuse.
+            made = out or stack.enter_context(
+                tempfile.TemporaryDirectory(prefix="numerai-", ignore_cleanup_errors=True)
+            )
             folder = Path(made)
             folder.mkdir(parents=True, exist_ok=True)
         run_demo(Path(train) if train else None, folder, **options)

@@ -6,10 +6,11 @@ import errno
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from .errors import NumeraiSequenceError, OutputError
 
@@ -22,6 +23,12 @@ _REMEDIES = {
     errno.EFBIG: "let files be larger (ulimit -f), or choose another folder",
 }
 _FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
+# What Windows says of a file that is open, locked or mapped: access denied, a sharing or a lock
+# violation, a mapped section.
+_IN_USE = (5, 32, 33, 1224)
+_WAIT_SECONDS = (0.01, 0.04, 0.15, 0.3, 0.5)
+
+_Result = TypeVar("_Result")
 
 
 @contextmanager
@@ -44,9 +51,9 @@ def replaced(path: str | os.PathLike[str]) -> Iterator[Path]:
             yield temporary
             with open(temporary, "rb+") as file:  # Windows syncs no file that is open for reading
                 os.fsync(file.fileno())
-            os.replace(temporary, path)
+            patiently(os.replace, temporary, path)
         finally:
-            temporary.unlink(missing_ok=True)
+            delete(temporary)
 
 
 @contextmanager
@@ -91,6 +98,8 @@ def unwritten(
 
 
 def _remedy(path: Path, error: OSError, needed_bytes: int) -> str:
+    if is_in_use(error):
+        return "close what has it open, such as another program; or choose another folder"
     if error.errno not in _FULL:
         return _REMEDIES.get(error.errno or 0, "choose another folder, or look after this disk")
     needed = f"about {needed_bytes / 1e6:,.1f} MB are needed, " if needed_bytes else ""
@@ -107,6 +116,37 @@ def free_bytes(path: Path) -> int | None:
         except OSError:
             continue
     return None
+
+
+def is_in_use(error: BaseException | None) -> bool:
+    """Say whether Windows refused to touch a file because it is open or mapped somewhere."""
+    return getattr(error, "winerror", None) in _IN_USE
+
+
+def patiently(do: Callable[..., _Result], *args: Any) -> _Result:
+    """Call a function, and call it again for a second while Windows says that a file is in use.
+
+    Virus scanners and search indexes open a new file for a moment, and so does a reader.
+    """
+    for seconds in _WAIT_SECONDS:
+        try:
+            return do(*args)
+        except OSError as error:
+            if not is_in_use(error):
+                raise
+        time.sleep(seconds)
+    return do(*args)
+
+
+def delete(path: Path) -> bool:
+    """Delete a file, if it is there; return False where Windows keeps it because it is in use."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        if not is_in_use(error):
+            raise
+        return False
+    return True
 
 
 def sync_folder(folder: Path) -> None:

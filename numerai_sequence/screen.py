@@ -47,7 +47,7 @@ def without_logs() -> Iterator[None]:
         if reader is None:
             yield
             return
-        own = os.fdopen(os.dup(2), "w", buffering=1, errors="backslashreplace")
+        own = os.fdopen(os.dup(2), "w", 1, encoding="locale", errors="backslashreplace")
         shown, sys.stderr = sys.stderr, own
         os.dup2(reader.stdin.fileno(), 2)
         reader.stdin.close()

@@ -163,6 +163,7 @@ def test_parquet_files_and_others_are_no_shard_set(tmp_path):
         ("gs://bucket/a.parquet", "once it is downloaded"),
         ("https://a.b/a.parquet", "once it is downloaded"),
         ("file:///data/a.parquet", "as '/data/a.parquet'"),
+        ("file:///C:/data/a.parquet", "as 'C:/data/a.parquet'"),
         (Path("s3://bucket/a.parquet"), "once it is downloaded"),
     ],
 )

@@ -68,6 +68,7 @@ SHARED = {
     "checks": "values of JSON and arguments",
     "buffers": "memory for arrays, which encoding borrows",
     "progress": "a bar",
+    "files": "what a system says of a file that is in use",
 }
 
 KERAS = {"keras", "tensorflow", "tf_keras", "jax", "torch"}

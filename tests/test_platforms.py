@@ -10,6 +10,7 @@ import errno
 import hashlib
 import json
 import mmap
+import multiprocessing
 import os
 import shutil
 import subprocess
@@ -37,7 +38,7 @@ def in_child(function, *arguments, before=(), **environment):
         env=os.environ | environment,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return json.loads(done.stdout.splitlines()[-1])
@@ -335,3 +336,308 @@ def test_control_group_that_may_not_be_looked_into_is_no_obstacle(tmp_path):
         (tmp_path / f"sys/fs/cgroup/memory.{name}").write_text(number)
     found = in_child(look_into_closed_groups, str(tmp_path), before=as_others())
     assert found == [800]
+
+
+def rows_of(shards):
+    """Return the numbers of the rows of a set, as its features tell them, ascending."""
+    encoded, _ = shards.gather(np.arange(shards.rows, dtype=np.int64), [])
+    from numerai_sequence.format.encoding import Decoder
+
+    x = np.empty((shards.rows, FEATURES), np.float32)
+    Decoder(shards.encoding, FEATURES, dtype="float32")(encoded, x)
+    return np.sort(row_numbers(x)).tolist()
+
+
+def names_in(folder):
+    return sorted(path.name for path in Path(folder).iterdir())
+
+
+def write_as_on_windows(given, newer, work):
+    """Write, append, sync and replace sets that are open all the while."""
+    import gc
+    import warnings
+
+    import windows
+
+    windows.take_on()
+    warnings.filterwarnings("error", category=EncodingWarning, module="numerai_sequence")
+    from numerai_sequence import append_shards, open_shards, sync_shards, write_shards
+    from numerai_sequence.cli import main
+
+    out, options = Path(work) / "set 特", {"num_shards": 3, "progress": False}
+    first = write_shards(Path(given) / "train.parquet", out, **options)
+    found = {"written": checksums(first)}
+    second = write_shards(Path(given) / "train.parquet", out, seed=1, overwrite=True, **options)
+    found["first"], found["second"] = rows_of(first), rows_of(second)
+    found["names"] = [names_in(out)]
+    refreshed = []
+    for path in newer:
+        append_shards(out, path, progress=False)
+        refreshed.append(open_shards(out))
+    found["refreshed"] = [[one.rows, one.missing, len(one.manifest.patches)] for one in refreshed]
+    for one in (first, second, *refreshed):
+        one.verify()
+    sync_shards(newer[-1], out, seed=1, progress=False, num_shards=3).close()
+    found["names"].append(names_in(out))
+    main(["info", str(out)], standalone_mode=False)
+    for one in (first, second, *refreshed):
+        one.close()
+    del one, first, second, refreshed
+    gc.collect()
+    append_shards(out, newer[-1], progress=False)
+    with open_shards(out) as shards:
+        found["files"] = sorted(file.file for file in shards.manifest.files)
+    found["names"].append(names_in(out))
+    return found
+
+
+def write_newer(folder):
+    """Write the files of three weeks: two eras without some targets, with them, and corrected."""
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+    from tables import numerai_table
+
+    options = {
+        "rows": 500,
+        "features": FEATURES,
+        "first_row": ROWS,
+        "eras": [25] * 200 + [26] * 300,
+    }
+    tables = [numerai_table(missing_target=is_new, **options) for is_new in (True, False)]
+    place = tables[1].schema.get_field_index("target")
+    more = pc.cast(pc.add(tables[1]["target"], 1), "float32")
+    tables += [tables[1].set_column(place, "target", more)]
+    tables[2] = tables[2].set_column(tables[2].schema.get_field_index("target_b"), "target_b", more)
+    paths = [folder / f"week-{number}.parquet" for number in range(3)]
+    for path, table in zip(paths, tables, strict=True):
+        pq.write_table(table.replace_schema_metadata(tables[0].schema.metadata), path)
+    return [str(path) for path in paths]
+
+
+@is_linux
+def test_sets_that_are_open_are_replaced_refreshed_and_synced_as_on_windows(given, tmp_path):
+    """Their files stay until nobody has them open, and go with the next run."""
+    newer = write_newer(tmp_path)
+    environment = {"PYTHONWARNDEFAULTENCODING": "1", "PYTHONIOENCODING": "cp1252"}
+    found = in_child(write_as_on_windows, str(given), newer, str(tmp_path), **environment)
+    from numerai_sequence import open_shards
+
+    with open_shards(given / "set") as shards:
+        assert found["written"] == checksums(shards)
+    assert found["first"] == found["second"] == list(range(ROWS))
+    missing = sum(number % 7 == 3 for number in range(ROWS, ROWS + 500))
+    both = {"target": missing, "target_b": missing}
+    assert found["refreshed"] == [[ROWS + 500, both, 0], [ROWS + 500, {}, 1], [ROWS + 500, {}, 1]]
+    before = [f"shard-{number:02d}.arrow" for number in range(3)]
+    assert set(before) < set(found["names"][0])
+    assert {*before, "patch-00-3.arrow", ".left.json"} < set(found["names"][1])
+    assert found["names"][2] == sorted(["manifest.json", *found["files"]])
+
+
+def claim_as_on_windows(work):
+    """Claim a folder twice at the same time, and once more; replace a file that is open."""
+    import threading
+
+    import windows
+
+    windows.take_on()
+    from numerai_sequence import OutputError
+    from numerai_sequence.files import replaced
+    from numerai_sequence.writing.claim import claimed
+
+    folder, found = Path(work) / "one" / "two", []
+    for make in (False, True, True):
+        with claimed(folder, make=make) as is_there:
+            found.append([is_there, names_in(work)])
+            try:
+                with claimed(folder, make=True):
+                    found.append("claimed twice")
+            except BlockingIOError:
+                found.append("refused")
+    path, told = Path(work) / "one" / "p.csv", None
+    held = open(path, "w", encoding="utf-8")  # noqa: SIM115
+    try:
+        with replaced(path) as beside:
+            beside.write_text("new", encoding="utf-8")
+    except OutputError as error:
+        told = str(error)
+    threading.Timer(0.1, held.close).start()  # as a virus scanner does
+    with replaced(path) as beside:
+        beside.write_text("new", encoding="utf-8")
+    return found, names_in(path.parent), told, path.read_text(encoding="utf-8")
+
+
+@is_linux
+def test_folder_is_claimed_once_and_an_open_file_is_told_of_as_on_windows(tmp_path):
+    found, names, told, text = in_child(claim_as_on_windows, str(tmp_path))
+    assert found == [
+        *([False, []], "claimed twice"),
+        *([True, ["one"]], "refused", [True, ["one"]], "refused"),
+    ]
+    assert names == ["p.csv", "two"]
+    assert told.startswith(f"{tmp_path}/one/p.csv: cannot be written (in use by another process);")
+    assert "close what has it open" in told
+    assert text == "new"
+
+
+def use_processes_as_on_windows():
+    """Have a worker process make batches, and one that dies before it has fetched its socket."""
+    import windows
+
+    windows.take_on()
+    from test_processes import Squares
+
+    from numerai_sequence import WorkerError
+    from numerai_sequence.feeding.processes import Workers
+    from numerai_sequence.reading.memory import available_memory
+
+    squares = Workers(Squares(), 1)
+    squares.start()
+    values, process = squares.batch(7)
+    again = squares.batch(8)[0]
+    squares.end()
+    multiprocessing.set_executable(shutil.which("false"))
+    dying = Workers(Squares(), 1)
+    dying.start()
+    try:
+        dying.batch(0)
+    except WorkerError as error:
+        told = str(error)
+    dying.end()
+    numbers = [float(values.max()), float(again.min()), process != os.getpid()]
+    return numbers, told, available_memory()
+
+
+@is_linux
+def test_worker_processes_answer_or_are_missed_as_on_windows():
+    import windows
+
+    numbers, told, available = in_child(use_processes_as_on_windows)
+    assert numbers == [49.0, 64.0, True]
+    assert "ended with exit code 1 before its pass had ended" in told
+    assert "if __name__ == '__main__'" in told
+    assert available == windows.AVAILABLE_BYTES
+
+
+def find_rows_in_32_bits(given):
+    """Find rows past 2 GiB and past row 2 ** 31, with NumPy's integers as on Windows."""
+    import windows
+
+    windows.number_in_32_bits()
+    from numerai_sequence import open_shards
+    from numerai_sequence.ordering.era_order import EraOrder
+    from numerai_sequence.ordering.order import epoch_order
+    from numerai_sequence.reading.rows import Rows
+    from numerai_sequence.reading.selection import Selection
+
+    shards, width = open_shards(Path(given) / "set"), 3_000_000
+    batches = [[batch.rows for batch in shard.batches] for shard in shards.manifest.shards]
+    rows = Rows(shards.files, batches, width, [])
+    many = Rows(shards.files[:1], [[2**30] * 6], width, [])
+    selection = Selection(shards, eras=["0003", "0017"])
+    orders = [
+        epoch_order([(0, ROWS)], seed=seed, batch_size=ROWS, run_rows=run, group_rows=ROWS)
+        for seed, run in ((None, 1), (1, 1), (1, 16))
+    ]
+    sizes = np.full(4, ROWS // 4)
+    orders.append(EraOrder(np.arange(ROWS), sizes, seed=1, epoch=0, batch_size=4))
+    chosen = [order.batch(0) for order in orders]
+    chosen += [order.placed_group(0)[0] for order in orders]
+    chosen += [selection.rows_of_set(np.arange(selection.rows))]
+    found = [[(number, ends.tolist()) for number, ends in rows.extents(c, [])] for c in chosen]
+    return [
+        [one == found[0] for one in found[:-1]],
+        found[0],
+        [rows._start("features", batch) for batch in range(sum(map(len, batches)))],
+        many.starts.tolist(),
+        Selection(shards, eras=["0003", "0017"]).digest(),
+    ]
+
+
+def test_rows_are_found_past_2_gib_where_numpy_counts_in_32_bits(given):
+    from numerai_sequence import open_shards
+    from numerai_sequence.reading.selection import Selection
+
+    same, found, starts, many, digest = in_child(find_rows_in_32_bits, str(given))
+    assert all(same)
+    with open_shards(given / "set") as shards:
+        sizes = [[b.rows for b in shard.batches] for shard in shards.manifest.shards]
+        assert digest == Selection(shards, eras=["0003", "0017"]).digest()
+    numbers = [(place, size) for place, of_shard in enumerate(sizes) for size in of_shard]
+    width = 3_000_000
+    assert found == [
+        [place, [[start, start + size * width]]]
+        for (place, size), start in zip(numbers, starts, strict=True)
+    ]
+    assert found[-1][1][0][1] > 2**32
+    assert many == [number * 2**30 for number in range(7)]
+
+
+def live_as_on_windows(given, work):
+    """Fit with worker processes, predict, and run the command."""
+    import windows
+
+    windows.take_on()
+    from click.testing import CliRunner
+    from keras_models import keras
+
+    from numerai_sequence import (
+        NumeraiSequence,
+        open_shards,
+        predict,
+        write_predictions,
+    )
+    from numerai_sequence.cli import main
+
+    given, work, temporary = Path(given), Path(work), os.environ["TMPDIR"]
+
+    def command(*arguments):
+        result = CliRunner().invoke(main, list(map(str, arguments)), catch_exceptions=False)
+        assert not result.exit_code, result.output
+        return names_left()
+
+    def names_left():
+        """Return what is left of temporary folders, but for the one of multiprocessing."""
+        return [name for name in names_in(temporary) if not name.startswith("pymp-")]
+
+    shards = open_shards(given / "set")
+    training = NumeraiSequence(shards, 500, workers=1, use_multiprocessing=True)
+    model = keras.Sequential([keras.layers.Input((FEATURES,)), keras.layers.Dense(1)])
+    model.compile("adam", "mse")
+    os.environ["KERAS_BACKEND"] = "numpy"  # which loads fast: of the process that is spawned
+    loss = model.fit(training, verbose=0).history["loss"]
+    left, known = [], NumeraiSequence(shards, 500)
+    for suffix in ("csv", "parquet"):
+        predictions = predict(model, given / "train.parquet", like=known, ranked=True)
+        write_predictions(predictions, work / f"p.{suffix}")
+        left.append(names_left())
+    quiet = ["--quiet", "--overwrite", "--epochs", "1", "--layers", "4"]
+    left.append(command("train", given / "set", "--out", work / "run", *quiet))
+    left.append(command("train", given / "set", "--out", work / "run", *quiet))
+    to_csv = ["--out", work / "q.csv", "--quiet"]
+    left.append(command("predict", work / "run", given / "train.parquet", *to_csv))
+    left.append(command("demo", "--train", given / "train.parquet", "--epochs", "1"))
+    csv = (work / "p.csv").read_bytes()
+    return {
+        "loss": loss,
+        "reason": training.paging_reason,
+        "left": left,
+        "lines": [csv.count(b"\n"), csv.count(b"\r")],
+        "names": names_in(work),
+    }
+
+
+@is_linux
+@pytest.mark.slow
+def test_whole_life_is_as_on_windows(given, tmp_path):
+    """Temporary folders are gone, though no file that is open can be deleted."""
+    temporary, work = tmp_path / "temporary", tmp_path / "work"
+    temporary.mkdir()
+    work.mkdir()
+    environment = {"TMPDIR": str(temporary), "KERAS_BACKEND": "jax"}  # which loads fast
+    found = in_child(live_as_on_windows, str(given), str(work), **environment)
+    assert np.isfinite(found["loss"]).all()
+    assert found["reason"].endswith("3,000 MB of memory available")
+    assert found["left"] == [[]] * 6
+    assert found["lines"] == [ROWS + 1, 0]
+    assert not [name for name in found["names"] if "tmp" in name or "lock" in name]

@@ -149,7 +149,7 @@ def write_input(model: Any, folder: str) -> None:
     """Write what is noted with a model into a folder of what is saved of it."""
     noted = getattr(model, _NOTE, None)
     if is_of(noted, ModelInput):
-        Path(folder, _FILE).write_text(json.dumps(asdict(noted)))
+        Path(folder, _FILE).write_text(json.dumps(asdict(noted)), encoding="utf-8")
 
 
 def read_input(model: Any, folder: Any) -> None:
@@ -157,7 +157,7 @@ def read_input(model: Any, folder: Any) -> None:
     path = Path(folder, _FILE) if folder else None
     if path is None or not path.is_file():
         return
-    document = as_dict(json.loads(path.read_text()))
+    document = as_dict(json.loads(path.read_text(encoding="utf-8")))
     made_by, outputs = document.get("made_by"), document.get("outputs")
     note = ModelInput(
         as_names(document["features"]),

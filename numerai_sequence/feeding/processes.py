@@ -18,7 +18,6 @@ import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from multiprocessing import forkserver, resource_tracker
 from multiprocessing.reduction import ForkingPickler
 from queue import SimpleQueue
 from typing import Any
@@ -29,6 +28,7 @@ from ..locks import OwnLock
 from .messages import pack, read, unpack, write
 
 _ENDING_SECONDS = 5.0
+_LOOK_SECONDS = 1.0
 _THREADS = "threads, which share their memory: workers=4 without use_multiprocessing"
 
 # This process's ends. One that is forked closes them, or the others would never see it die.
@@ -93,10 +93,11 @@ class _Worker:
         self._using = threading.Lock()
         self._process: multiprocessing.Process | None = None
         self._socket: socket.socket | None = None
+        self._has_answered = False
 
     def start(self) -> None:
         with _STARTING, _interrupts_blocked():
-            self._socket, theirs = socket.socketpair()
+            self._socket, theirs = _connected()
             _OURS.add(self._socket)
             with theirs:
                 args = theirs, _Late(self._pass)
@@ -120,6 +121,9 @@ class _Worker:
                 raise WorkerError("worker process: found none, since its pass has ended")
             try:
                 write(end, pack(place))
+                if not self._has_answered:
+                    _await_answer(process, end)
+                    self._has_answered = True
                 parts = read(end, self._pass.empty)
             except (OSError, EOFError):
                 raise _death(process) from None
@@ -144,6 +148,38 @@ class _Worker:
             # Its descriptors are closed with the last who refers to it.
             self._process = self._socket = None
             self._using.release()
+
+
+def _connected() -> tuple[socket.socket, socket.socket]:
+    """Return two sockets that are connected, and send each part of a message at once."""
+    ends = socket.socketpair()
+    for end in ends:
+        if end.family != getattr(socket, "AF_UNIX", None):  # Windows connects them by TCP
+            end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return ends
+
+
+def _await_answer(process: multiprocessing.Process, end: socket.socket) -> None:
+    """Wait until a process begins its first answer.
+
+    On Windows a spawned process fetches its end from this one. Until then this process holds both,
+    and no end closes when the other process dies.
+
+    Raises
+    ------
+    EOFError, OSError
+        The process has died.
+    """
+    end.settimeout(_LOOK_SECONDS)
+    try:
+        while True:
+            with suppress(TimeoutError):
+                end.recv(1, socket.MSG_PEEK)
+                return
+            if not process.is_alive():
+                raise EOFError
+    finally:
+        end.settimeout(None)
 
 
 def _death(process: multiprocessing.Process) -> WorkerError:
@@ -218,6 +254,8 @@ def _interrupts_blocked() -> Iterator[None]:
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
+    from multiprocessing import forkserver, resource_tracker  # of Unix
+
     # Python's own processes are for all that the user starts, and shall not inherit it.
     method = multiprocessing.get_start_method()
     if method == "forkserver":

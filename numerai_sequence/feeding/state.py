@@ -17,7 +17,7 @@ from typing import Any
 from ..batching.passes import Place
 from ..checks import as_count, as_dict, as_list, as_text, reason, short
 from ..errors import ResumeError
-from ..files import explained, replaced
+from ..files import delete, explained, replaced
 from ..writing.claim import claimed
 from .differences import first_difference
 
@@ -73,7 +73,7 @@ class State:
 
 @contextmanager
 def kept(folder: Path) -> Iterator[None]:
-    """Keep a folder, which is made, for one training; on Windows nobody is kept out.
+    """Keep a folder, which is made, for one training.
 
     Raises
     ------
@@ -124,10 +124,10 @@ def write_state(folder: Path, state: State, save: Callable[[str], object]) -> No
         save(str(path))
     document = {"format": FORMAT, "version": VERSION, **asdict(state)}
     with replaced(folder / FILE) as path:
-        path.write_text(json.dumps(document, indent=1) + "\n")
+        path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8", newline="\n")
     for old in folder.glob(f"*{WEIGHTS}"):
         if old.name != state.weights:
-            old.unlink(missing_ok=True)
+            delete(old)  # or it goes with the next ones
 
 
 def read_state(folder: Path) -> State | None:

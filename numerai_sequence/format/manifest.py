@@ -29,6 +29,7 @@ from ..checks import (
     short,
 )
 from ..errors import ManifestError
+from ..files import patiently
 from ..ordering.horizon import TARGET
 from .layout import (
     FEATURES,
@@ -70,7 +71,7 @@ def write_manifest(manifest: Manifest, path: Path) -> None:
     document["checksum"] = _checksum(document)
     # A line a key: with one a number, the feature sets would fill thousands.
     lines = [f"{json.dumps(key)}: {json.dumps(value)}" for key, value in document.items()]
-    with open(path, "w", encoding="utf-8") as file:
+    with open(path, "w", encoding="utf-8", newline="\n") as file:  # the same bytes everywhere
         file.write("{\n" + ",\n".join(lines) + "\n}\n")
         file.flush()
         os.fsync(file.fileno())
@@ -111,7 +112,7 @@ def read_manifest(folder: Path) -> Manifest:
 
 def _read(path: Path) -> bytes:
     try:
-        with open(open_regular(path), "rb") as file:
+        with open(patiently(open_regular, path), "rb") as file:  # it may be replaced right now
             found = os.fstat(file.fileno()).st_size
             most = _most_bytes(path.parent) if found > _NAMES_BYTES else _NAMES_BYTES
             text = file.read(most + 1)

@@ -40,9 +40,9 @@ class EraOrder:
         batch_size: int,
     ) -> None:
         self._rows, self._sizes = rows, sizes
-        self._starts = np.cumsum(sizes) - sizes
+        self._starts = np.cumsum(sizes, dtype=np.int64) - sizes
         self._batch_size = batch_size
-        self._eras = np.arange(len(sizes))
+        self._eras = np.arange(len(sizes), dtype=np.int64)
         if seed is not None:
             np.random.default_rng([seed, epoch]).shuffle(self._eras)
 
@@ -66,7 +66,7 @@ class EraOrder:
     def placed_group(self, number: int) -> tuple[Rows, Rows]:
         """Return the rows of a batch, which is a group of its own, and their places."""
         rows = self.batch(number)
-        return rows, np.arange(len(rows))
+        return rows, np.arange(len(rows), dtype=np.int64)
 
     def places(self, batch: int) -> slice:
         """Return which places of its group are the batch's: all."""

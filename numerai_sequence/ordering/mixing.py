@@ -62,7 +62,7 @@ def era_mixing(
     names = {era: number for number, era in enumerate({e: 0 for w in windows for e in w})}
     eras = np.array([names[era] for window in windows for era in window], np.int64)
     # As if the rows of each window lay era by era: a permuted window's row is any of them.
-    bounds = np.cumsum([rows for window in windows for rows in window.values()])
+    bounds = np.cumsum([n for window in windows for n in window.values()], dtype=np.int64)
     sizes = np.array([sum(window.values()) for window in windows], np.int64)
     rows = int(sizes.sum())
     batch_size = min(batch_size, rows)

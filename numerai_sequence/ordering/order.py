@@ -152,7 +152,7 @@ class RowOrder:
         rows = np.concatenate([whole, np.sort(self._left_over[first:last])])
         rows.sort(kind="stable")  # of few ascending pieces, which are merged
         rng = np.random.default_rng([self._seed or 0, self._epoch, 1 + number])
-        return rows, rng.permutation(len(rows))
+        return rows, rng.permutation(np.arange(len(rows), dtype=np.int64))
 
     def rows(self, start: int, stop: int) -> Rows:
         """Return the rows at the places `start` to `stop` of the epoch, ascending.
@@ -179,7 +179,7 @@ class RowOrder:
         first, last = start // self._run_rows, -(-stop // self._run_rows)
         starts = self._rows_of_runs(self._permutation(first, last))
         starts[1:-1].sort()  # not the first and the last: they may be cut
-        rows: Rows = (starts[:, np.newaxis] + np.arange(self._run_rows)).reshape(-1)
+        rows: Rows = (starts[:, np.newaxis] + np.arange(self._run_rows, dtype=np.int64)).reshape(-1)
         skipped = start - first * self._run_rows
         return rows[skipped : skipped + stop - start]
 
@@ -240,7 +240,7 @@ def placed(rows: Rows) -> tuple[Rows, Rows]:
     """Return rows ascending, and for each place in `rows` its number among them."""
     order = np.argsort(rows)
     ranks = np.empty_like(order)
-    ranks[order] = np.arange(len(order))
+    ranks[order] = np.arange(len(order), dtype=np.int64)
     return rows[order], ranks
 
 
@@ -259,7 +259,9 @@ def ranges(starts: Rows, stops: Rows) -> Rows:
     """Return the numbers of several ranges, one after the other."""
     lengths = stops - starts
     before = np.cumsum(lengths) - lengths
-    numbers: Rows = np.arange(lengths.sum()) + np.repeat(starts - before, lengths)
+    numbers: Rows = np.arange(int(lengths.sum()), dtype=np.int64) + np.repeat(
+        starts - before, lengths
+    )
     return numbers
 
 
@@ -274,7 +276,7 @@ class _Natural:
     """0, 1, 2 and so on."""
 
     def __call__(self, start: int, stop: int) -> Rows:
-        return np.arange(start, stop)
+        return np.arange(start, stop, dtype=np.int64)
 
 
 class _Array:

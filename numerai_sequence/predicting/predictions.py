@@ -232,7 +232,7 @@ class _Run:
         names, values = self._predict(sequence)
         eras = sequence.column("era") if self.ranked else None
         # A copy, or the frame would hold the files as long as it lives.
-        ids = sequence.column("id").take(pa.array(np.arange(len(values))))
+        ids = sequence.column("id").take(pa.array(np.arange(len(values), dtype=np.int64)))
         return self._make_frame(features, names, values, ids, eras)
 
     def predict_parquet(self, path: Path) -> pd.DataFrame:
@@ -266,14 +266,27 @@ class _Run:
                 feature_set=None,
                 features_json=None,
             )
-            with open_shards(written) as shards:
-                _warn_missing(shards, path, features)
-                sequence = self._make_sequence(
-                    shards, fed or self._settle(features, str(path), shards)
-                )
-                places = pc.index_in(sequence.column("id"), value_set=meta["id"]).to_numpy()
-                names, values = self._predict(sequence, places)
+            names, values = self._predict_written(written, path, features, fed, meta["id"])
         return self._make_frame(features, names, values, meta["id"], meta["era"])
+
+    def _predict_written(
+        self,
+        folder: Path,
+        path: Path,
+        features: Sequence[str],
+        fed: ModelInput | None,
+        ids: pa.ChunkedArray,
+    ) -> tuple[tuple[str, ...], Floats]:
+        """Predict the rows of a temporary set in the order of their ids, and let go of its files.
+
+        Windows deletes no folder whose files are open.
+        """
+        with open_shards(folder) as shards:
+            _warn_missing(shards, path, features)
+            fed = fed or self._settle(features, str(path), shards)
+            sequence = self._make_sequence(shards, fed)
+            places = pc.index_in(sequence.column("id"), value_set=ids).to_numpy()
+            return self._predict(sequence, places)
 
     def _settle(
         self, features: Sequence[str], where: str, shards: ShardSet | None = None
@@ -391,7 +404,9 @@ def _temporary_folder(path: Path) -> Iterator[str]:
     with ExitStack() as stack:
         try:
             with explained(gettempdir()):
-                folder = stack.enter_context(TemporaryDirectory(prefix="numerai-sequence-"))
+                # After an error its files may be open, and Windows would refuse.
+                made = TemporaryDirectory(prefix="numerai-sequence-", ignore_cleanup_errors=True)
+                folder = stack.enter_context(made)
             yield folder
         except (OutputError, OutOfMemoryError) as error:
             raise type(error)(

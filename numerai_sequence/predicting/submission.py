@@ -71,15 +71,21 @@ def write_predictions(frame: pd.DataFrame, path: PathLike) -> Path:
     described = path.with_suffix(".features.json")
     if features is None:
         with replaced(path) as temporary:
-            bare.to_csv(temporary)
+            _write_csv(bare, temporary)
         with explained(described):  # of other predictions
             described.unlink(missing_ok=True)
         return path
     # Both are whole before one is moved.
     with replaced(described) as beside, replaced(path) as temporary:
-        beside.write_text(json.dumps(list(features), indent=1) + "\n")
-        bare.to_csv(temporary)
+        text = json.dumps(list(features), indent=1) + "\n"
+        beside.write_text(text, encoding="utf-8", newline="\n")
+        _write_csv(bare, temporary)
     return path
+
+
+def _write_csv(frame: pd.DataFrame, path: Path) -> None:
+    with open(path, "w", encoding="utf-8", newline="\n") as file:  # the same bytes everywhere
+        frame.to_csv(file, lineterminator="\n")
 
 
 def _as_submission(given: Any) -> pd.DataFrame:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import re
 import sys
@@ -9,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -178,15 +180,36 @@ def available_memory() -> int | None:
     """Return the bytes that this process can still use, page cache of others included.
 
     The least of what the machine and each control group around the process leaves (Linux's cgroups,
-    versions 1 and 2); None where nobody says.
+    versions 1 and 2). macOS says only how much memory there is. None where nobody says.
     """
+    if hasattr(ctypes, "windll"):
+        return _windows_available(ctypes.windll.kernel32)
     sizes = [*_machine_available(Path("/proc/meminfo")), *_groups_available(Path("/"))]
     return min(sizes, default=None)
 
 
+class _MemoryStatus(ctypes.Structure):
+    """What Windows calls ``MEMORYSTATUSEX``; memory of the page cache counts as available."""
+
+    _fields_ = [
+        ("length", ctypes.c_uint32),
+        ("load", ctypes.c_uint32),
+        ("physical", ctypes.c_uint64),
+        ("available", ctypes.c_uint64),
+        ("others", ctypes.c_uint64 * 5),
+    ]
+
+
+def _windows_available(kernel: Any) -> int | None:
+    status = _MemoryStatus(length=ctypes.sizeof(_MemoryStatus))
+    if not kernel.GlobalMemoryStatusEx(ctypes.byref(status)):
+        return None
+    return int(status.available)
+
+
 def _machine_available(meminfo: Path) -> Iterator[int]:
     try:
-        match = re.search(r"^MemAvailable:\s+(\d+) kB", meminfo.read_text(), re.MULTILINE)
+        match = re.search(r"^MemAvailable:\s+(\d+) kB", meminfo.read_text("ascii"), re.MULTILINE)
         if match:
             yield int(match[1]) << 10
             return
@@ -201,7 +224,7 @@ def _machine_available(meminfo: Path) -> Iterator[int]:
 def _groups_available(root: Path) -> Iterator[int]:
     """Yield what is left in each control group that this process is in."""
     try:
-        lines = (root / "proc/self/cgroup").read_text().splitlines()
+        lines = (root / "proc/self/cgroup").read_text("utf-8").splitlines()
     except OSError:
         return
     for line in lines:
@@ -225,9 +248,9 @@ def _groups_available(root: Path) -> Iterator[int]:
 
 def _group_available(folder: Path, limit: str, usage: str, prefix: str) -> Iterator[int]:
     try:
-        allowed = int((folder / limit).read_text())  # "max" where there is none
-        used = int((folder / usage).read_text())
-        statistics = (folder / "memory.stat").read_text()
+        allowed = int((folder / limit).read_text("ascii"))  # "max" where there is none
+        used = int((folder / usage).read_text("ascii"))
+        statistics = (folder / "memory.stat").read_text("ascii")
     except (OSError, ValueError):
         return
     # Files' pages count as used, but go when they have to.

@@ -23,6 +23,8 @@ _REMEDIES = {
     errno.ENFILE: _TOO_MANY_FILES,
     errno.ENOMEM: "there is too little memory, or address space",
 }
+# Read at a time: macOS refuses 2 GiB.
+_MOST_BYTES = 1 << 30
 _IN_USE = "open the set again, and write sets with write_shards, which changes no file in place"
 
 
@@ -99,8 +101,13 @@ class Opened:
             left, start = left[count:], start + count
 
     def _read(self, start: int, out: memoryview) -> int:
+        out = out[:_MOST_BYTES]
         if hasattr(os, "preadv"):
             return os.preadv(self.descriptor, [out], start)
+        if hasattr(os, "pread"):  # macOS before 11
+            read = os.pread(self.descriptor, len(out), start)
+            out[: len(read)] = read
+            return len(read)
         # Windows, where nobody can put another file in the place of one that is open.
         with open(self.path, "rb", buffering=0) as file:
             file.seek(start)

@@ -25,7 +25,7 @@ Values = npt.NDArray[np.float32]
 
 # What a call of the system costs is made up for by runs of this size; shorter ones are taken.
 _READ_BYTES = 8 << 10
-_CAN_READ = hasattr(os, "preadv")
+_CAN_READ = hasattr(os, "preadv") or hasattr(os, "pread")
 
 
 class Rows:
@@ -58,7 +58,7 @@ class Rows:
     ) -> None:
         self._files = files
         self._width = width
-        self.starts = np.cumsum([0, *(rows for size in sizes for rows in size)])
+        self.starts = np.cumsum([0, *(rows for size in sizes for rows in size)], dtype=np.int64)
         # Of each column and record batch: the number of its file, and where its values start in it.
         file_of = np.repeat(np.arange(len(sizes)), [len(size) for size in sizes])
         shards = files[: len(sizes)]
@@ -197,7 +197,9 @@ def _pieces(
     apart = max(1, pager.piece_bytes // width)
     cuts = [0, len(rows)]
     if extent > pager.piece_bytes:
-        inner = np.searchsorted(rows, np.arange(rows[0] + apart, rows[-1] + 1, apart))
+        inner = np.searchsorted(
+            rows, np.arange(rows[0] + apart, rows[-1] + 1, apart, dtype=np.int64)
+        )
         cuts = [0, *np.unique(inner).tolist(), len(rows)]
     for first, last in pairwise(cuts):
         extent = int(rows[last - 1] - rows[first] + 1) * width

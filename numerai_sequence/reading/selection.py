@@ -122,7 +122,7 @@ class Selection:
             stop - start if rows is None else len(rows)
             for (start, stop), rows in zip(spans, chosen, strict=True)
         ]
-        self._starts = np.cumsum([0, *kept])
+        self._starts = np.cumsum([0, *kept], dtype=np.int64)
         self.rows = int(self._starts[-1])
         self.is_whole = self.rows == self.shards.rows
         self._first_rows = np.array([start for start, _ in spans], np.int64)
@@ -130,7 +130,7 @@ class Selection:
         # The numbers of the rows in record batches that are chosen in part, one after the other.
         parts = [np.empty(0, np.uint32) if rows is None else rows for rows in chosen]
         self._numbers = np.concatenate([np.empty(0, np.uint32), *parts])
-        self._first_numbers = np.cumsum([0, *map(len, parts)])[:-1]
+        self._first_numbers = np.cumsum([0, *map(len, parts)], dtype=np.int64)[:-1]
 
     def _record_batches(
         self, is_needed: Callable[[int, Batch], bool]
@@ -296,7 +296,7 @@ class Selection:
         column = self.shards.column(name)
         if self.is_whole:
             return column
-        return column.take(pa.array(self.rows_of_set(np.arange(self.rows))))
+        return column.take(pa.array(self.rows_of_set(np.arange(self.rows, dtype=np.int64))))
 
 
 def _check_data_types(wanted: Any, shards: ShardSet) -> tuple[str, ...]:

@@ -22,7 +22,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from ..checks import digest, file_paths, short
-from ..errors import CorruptShardError, ManifestError
+from ..errors import CorruptShardError, ManifestError, NumeraiSequenceError
+from ..files import is_in_use
 from ..format.encoding import Bytes, row_bytes
 from ..format.layout import MANIFEST, META_COLUMNS, Manifest, is_shard_name
 from ..format.manifest import read_manifest
@@ -533,7 +534,10 @@ def _open_folder(folder: Path) -> ShardSet:
     for _ in range(_TRIES):
         try:
             return ShardSet(folder, manifest)
-        except CorruptShardError:
+        except NumeraiSequenceError as error:
+            # On Windows a file that is being deleted is there, but cannot be opened.
+            if not isinstance(error, CorruptShardError) and not is_in_use(error.__cause__):
+                raise
             # A new set's files have new names, and the old ones go when its manifest is there.
             newer = read_manifest(folder)
             if newer == manifest:

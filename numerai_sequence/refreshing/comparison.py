@@ -257,7 +257,7 @@ def _find(known: pa.RecordBatch, rows: pa.Table) -> npt.NDArray[np.int64]:
 
 def _find_by_era(source: Source, known: pa.RecordBatch, rows: pa.Table) -> npt.NDArray[np.int64]:
     """Return the same of a record batch whose eras have ids in common."""
-    places = np.full(rows.num_rows, -1)
+    places = np.full(rows.num_rows, -1, np.int64)
     for era in pc.unique(rows["era"]):
         of_era, there = (np.flatnonzero(pc.equal(r["era"], era)) for r in (rows, known))
         wanted, held = rows.take(of_era), known.take(pa.array(there))

@@ -59,7 +59,8 @@ class Run:
 def write_run(run: Run, folder: Path) -> None:
     """Write run.json, whole or not at all: the folder is then a finished run."""
     with replaced(folder / RUN) as path:
-        path.write_text(json.dumps({"format": FORMAT, **asdict(run)}, indent=1) + "\n")
+        text = json.dumps({"format": FORMAT, **asdict(run)}, indent=1) + "\n"
+        path.write_text(text, encoding="utf-8", newline="\n")
 
 
 def read_run(folder: str | os.PathLike[str]) -> Run:

@@ -1,18 +1,30 @@
-"""Claim: a folder is one process's at a time, and no longer than that process lives."""
+"""Claim: a folder is one process's at a time, and no longer than that process lives.
+
+The folder itself is locked. Windows locks only files: there a file beside it is, which goes with
+the claim.
+"""
 
 from __future__ import annotations
 
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
+from typing import Any
 
 try:
     import fcntl
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
+msvcrt: Any
+try:
+    import msvcrt
+except ImportError:
+    msvcrt = None
 
+#: What the name of a file beside a folder ends with, where the folder cannot be locked.
+LOCK = ".lock"
 _TRIES = 100
 _POLL_SECONDS = 0.2
 
@@ -37,9 +49,10 @@ def claimed(folder: Path, *, make: bool = False, wait_seconds: float = 0) -> Ite
         Another process has claimed it.
     """
     if fcntl is None:
-        if make:
-            folder.mkdir(parents=True, exist_ok=True)
-        yield folder.exists()
+        with _claimed_beside(folder) if make or folder.exists() else nullcontext():
+            if make:
+                folder.mkdir(parents=True, exist_ok=True)
+            yield folder.exists()
         return
     descriptor = _claim_in_time(folder, make, time.monotonic() + wait_seconds)
     try:
@@ -99,3 +112,32 @@ def _is_at(descriptor: int, folder: Path) -> bool:
         return os.path.samestat(os.fstat(descriptor), os.stat(folder))
     except FileNotFoundError:
         return False
+
+
+@contextmanager
+def _claimed_beside(folder: Path) -> Iterator[None]:
+    """Lock a file beside a folder, and delete it in the end."""
+    path = Path(f"{os.path.abspath(folder)}{LOCK}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT)
+    try:
+        _lock_file(descriptor, folder)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise
+    try:
+        yield
+    finally:
+        os.close(descriptor)  # and the claim goes
+        with suppress(OSError):  # Windows keeps a file that another process has opened to lock it
+            path.unlink()
+
+
+def _lock_file(descriptor: int, folder: Path) -> None:
+    try:
+        if msvcrt is not None:
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+    except PermissionError as error:
+        raise BlockingIOError(f"{folder} is claimed") from error
+    except OSError:  # not every file system has locks
+        return

@@ -6,6 +6,9 @@ their own, and replacing the manifest is the one step that counts. Where a run w
 between, the next one moves the new shards back, or removes the old ones: the journal says which
 files are no user's. The hidden folder of a killed run stays, for the next one to go on with or to
 remove.
+
+Windows deletes no file that is open or mapped. There the old shards of a set that is in use stay,
+``.left.json`` lists them, and a later run deletes them.
 """
 
 from __future__ import annotations
@@ -24,17 +27,19 @@ from ..errors import (
     OutputExistsError,
     is_out_of_memory,
 )
-from ..files import sync_folder, unwritten
+from ..files import delete, patiently, sync_folder, unwritten
 from ..format.feature_sets import FeatureSets, with_feature_sets
 from ..format.layout import MANIFEST, Manifest, WriteOptions, is_shard_name
 from ..format.manifest import read_manifest, write_manifest
-from .claim import claimed
+from .claim import LOCK, claimed
 from .difference import find_difference
 from .source import Source
 from .steps import forget
 
 _WRITING = ".writing"
 _JOURNAL = "journal.json"
+_LEFT = ".left.json"
+_OURS = {_WRITING, _LEFT, f"{_WRITING}{LOCK}"}
 _NUMBERED = re.compile(r"(?:shard|patch)-\d+(?:-(\d+))?\.arrow")
 
 
@@ -85,7 +90,8 @@ class Output:
             Another process writes to the folder.
         OutputError
         """
-        with self._explained(), claimed(self._writing) as is_there:
+        has_left = not keeps and (self.folder / _LEFT).exists()
+        with self._explained(), claimed(self._writing, make=has_left) as is_there:
             if is_there:
                 self._end(keeps=keeps)
 
@@ -183,6 +189,8 @@ class Output:
     def _end(self, *, keeps: bool) -> None:
         if self._mend() and not keeps:
             self._discard()
+        if (self.folder / _LEFT).exists():
+            self._remove(())
 
     def what_is_left(self) -> str:
         """Say in an error what is in the folder now."""
@@ -236,15 +244,15 @@ class Output:
 
     def _replace(self, manifest: Manifest, new: set[str], old: set[str]) -> None:
         write_manifest(manifest, self._writing / MANIFEST)
-        with open(self._writing / _JOURNAL, "w") as file:
+        with open(self._writing / _JOURNAL, "w", encoding="utf-8") as file:
             json.dump({"new": sorted(new), "old": sorted(old)}, file)
             file.flush()
             os.fsync(file.fileno())
         sync_folder(self._writing)
         for name in sorted(new):
-            os.replace(self._writing / name, self.folder / name)
+            patiently(os.replace, self._writing / name, self.folder / name)
         sync_folder(self.folder)
-        os.replace(self._writing / MANIFEST, self.folder / MANIFEST)
+        patiently(os.replace, self._writing / MANIFEST, self.folder / MANIFEST)
         self._is_new = True
         sync_folder(self.folder)  # and the journal has `writing` remove the old files
 
@@ -262,7 +270,7 @@ class Output:
             moved = [name for name in new if not (self._writing / name).exists()]
             try:
                 for name in filter(self._entries().__contains__, moved):
-                    os.replace(self.folder / name, self._writing / name)
+                    patiently(os.replace, self.folder / name, self._writing / name)
             except OSError:
                 self._remove(moved)
                 self._discard()
@@ -277,7 +285,7 @@ class Output:
     def _read_journal(self) -> tuple[list[str], list[str]] | None:
         """Return the names of new and old shard files; None where there is none, or a torn one."""
         try:
-            journal = json.loads((self._writing / _JOURNAL).read_text())
+            journal = json.loads((self._writing / _JOURNAL).read_text(encoding="utf-8"))
             new, old = (list(filter(is_shard_name, journal[key])) for key in ("new", "old"))
         except (FileNotFoundError, ValueError, KeyError, TypeError):
             return None
@@ -288,15 +296,29 @@ class Output:
         if self._writing.exists():
             forget(self._writing)
             (self._writing / _JOURNAL).unlink(missing_ok=True)
-            shutil.rmtree(self._writing)
+            patiently(shutil.rmtree, self._writing)
 
     def _remove(self, names: Iterable[str]) -> None:
-        for name in names:
-            (self.folder / name).unlink(missing_ok=True)
+        """Delete files, and those that were in use before; note the ones that are in use now."""
+        wanted = sorted({*names, *self._read_left()})
+        left = [name for name in wanted if not delete(self.folder / name)]
+        if left:
+            (self.folder / _LEFT).write_text(json.dumps(left), encoding="utf-8")
+        else:
+            (self.folder / _LEFT).unlink(missing_ok=True)
+
+    def _read_left(self) -> set[str]:
+        """Return the names of files that a run could not delete, and no set has."""
+        try:
+            left = json.loads((self.folder / _LEFT).read_text(encoding="utf-8"))
+            used = {file.file for file in read_manifest(self.folder).files}
+            return set(filter(is_shard_name, left)) - used
+        except (FileNotFoundError, ValueError, TypeError, ManifestError):
+            return set()
 
     def _entries(self) -> set[str]:
         """Return what is in the folder, but for what a killed run may have left."""
-        return set(os.listdir(self.folder)) - {_WRITING} if self.folder.exists() else set()
+        return set(os.listdir(self.folder)) - _OURS if self.folder.exists() else set()
 
     def _exists(self, what: str) -> OutputExistsError:
         return OutputExistsError(f"{self.folder}: {what}", path=self.folder)

@@ -62,7 +62,9 @@ class Scratch:
     def add_features(self, window: int, row: int, block: Block, encoded: Bytes) -> None:
         """Put encoded rows, uint8 (rows, block.width), at the place of `row` in the window."""
         offset = block.start * self.rows[window] + row * block.width
-        descriptor = os.open(self._features_path(window), os.O_WRONLY | os.O_CREAT, 0o644)
+        binary = getattr(os, "O_BINARY", 0)
+        flags = os.O_WRONLY | os.O_CREAT | binary
+        descriptor = os.open(self._features_path(window), flags, 0o644)
         with open(descriptor, "wb", buffering=0) as file:
             file.seek(offset)
             write_all(file, encoded.data.cast("B"))

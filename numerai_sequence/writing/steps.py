@@ -17,7 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from ..files import write_all
+from ..files import patiently, write_all
 from ..format.layout import Batch, Shard, SourceFile, file_checksum
 
 _NOTES = "steps.jsonl"
@@ -97,7 +97,7 @@ class Steps:
         if not self.goes_on:
             forget(folder)
             for left in folder.iterdir():
-                shutil.rmtree(left) if left.is_dir() else left.unlink()
+                patiently(shutil.rmtree, left) if left.is_dir() else patiently(left.unlink)
         self._file = open(path, "ab", buffering=0)  # noqa: SIM115
         self._file.truncate(size)  # a torn line, if there is one
         if not self.goes_on:
@@ -178,6 +178,6 @@ def _is_whole(path: Path, shard: Shard, is_same_boot: bool) -> bool:
 def _boot() -> str | None:
     """Return what differs after each start of the machine; None where that is not known."""
     try:
-        return _BOOT_ID.read_text().strip()
+        return _BOOT_ID.read_text("ascii").strip()
     except OSError:
         return None
