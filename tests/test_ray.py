@@ -61,6 +61,7 @@ def sources(tmp_path):
     ]
 
 
+@pytest.mark.slow
 def test_calls_are_run_in_other_processes(cluster):
     tasks = RayTasks()
     assert list(tasks.map(pow, [2, 3, 4], [5, 6, 7])) == [32, 729, 16384]
@@ -68,6 +69,7 @@ def test_calls_are_run_in_other_processes(cluster):
     assert tasks.submit(dict, a=1).result() == {"a": 1}
 
 
+@pytest.mark.slow
 def test_calls_are_run_on_all_nodes(cluster):
     nodes = {node.node_id for node in cluster.list_all_nodes()}
     found = set()
@@ -78,16 +80,19 @@ def test_calls_are_run_on_all_nodes(cluster):
     assert found == nodes
 
 
+@pytest.mark.slow
 def test_a_task_that_is_killed_is_run_again(cluster, tmp_path):
     result, pid = RayTasks().submit(kill_once, tmp_path / "killed", 7).result()
     assert (result, pid != os.getpid()) == (7, True)
 
 
+@pytest.mark.slow
 def test_a_task_that_is_always_killed_is_an_error_that_says_so(cluster):
     with pytest.raises(WorkerError, match="a task of Ray's was lost"):
         RayTasks(max_retries=1).submit(kill).result()
 
 
+@pytest.mark.slow
 def test_an_error_is_the_one_that_was_raised(cluster):
     with pytest.raises(SourceError, match="x: broken") as caught:
         RayTasks().submit(fail, "x").result()
@@ -95,6 +100,7 @@ def test_an_error_is_the_one_that_was_raised(cluster):
     assert (caught.value.path, caught.value.row) == ("x", 3)
 
 
+@pytest.mark.slow
 def test_a_task_that_runs_is_cancelled(cluster, tmp_path):
     future = RayTasks().submit(sleep_for_ever, tmp_path / "runs")
     while not (tmp_path / "runs").exists():
@@ -104,11 +110,13 @@ def test_a_task_that_runs_is_cancelled(cluster, tmp_path):
         future.result(timeout=120)
 
 
+@pytest.mark.slow
 def test_many_sources_make_one_set_bit_for_bit(cluster, sources, tmp_path):
     whole = contents(write(sources, tmp_path / "whole"))
     assert contents(write(sources, tmp_path / "out", executor=RayTasks())) == whole
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_killed_while_it_writes_loses_nothing(
     cluster, sources, tmp_path, monkeypatch
 ):
@@ -138,6 +146,7 @@ def test_a_node_that_is_killed_while_it_writes_loses_nothing(
     assert contents(out) == whole
 
 
+@pytest.mark.slow
 def test_a_source_that_a_lost_machine_is_still_at_is_waited_for(
     cluster, sources, tmp_path, monkeypatch
 ):
@@ -148,6 +157,7 @@ def test_a_source_that_a_lost_machine_is_still_at_is_waited_for(
     assert (tmp_path / "held").exists()
 
 
+@pytest.mark.slow
 def test_a_folder_that_another_machine_lacks_is_an_error_that_says_so(
     cluster, sources, tmp_path, monkeypatch
 ):
@@ -158,6 +168,7 @@ def test_a_folder_that_another_machine_lacks_is_an_error_that_says_so(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_a_task_that_no_node_is_large_enough_for_is_warned_of(cluster):
     tasks = RayTasks(num_cpus=64)
     with pytest.warns(UserWarning, match=r"num_cpus=64, and no machine .* has more than 1"):
@@ -167,6 +178,7 @@ def test_a_task_that_no_node_is_large_enough_for_is_warned_of(cluster):
         future.result(timeout=60)
 
 
+@pytest.mark.slow
 def test_a_call_that_a_machine_cannot_import_is_an_error_that_says_so(cluster):
     with pytest.raises(WorkerError, match=r"cannot read a task: .*No module named 'not_there'"):
         RayTasks().submit(str, Foreign()).result()
@@ -214,6 +226,7 @@ def test_two_workers_train_one_network_and_one_is_killed(cluster, tmp_path):
     assert (tmp_path / "killed.txt").read_text() == (tmp_path / "whole.txt").read_text()
 
 
+@pytest.mark.slow
 def test_the_example_of_tasks_runs(cluster, tmp_path):
     block = example("RayTasks").replace("/shared", str(tmp_path)).replace('ray.init("auto")\n', "")
     source = write_parquet(
@@ -230,6 +243,7 @@ def test_ranks_are_for_keras_on_jax():
         connect_ranks()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1", "127.0.0.1:port"])
 def test_no_cluster_at_an_address_is_an_error_that_says_so(address):
     with (
