@@ -7,6 +7,7 @@ the same few in every era and every file of one seed: a model fitted on one scor
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 from collections.abc import Iterable, Iterator
@@ -18,18 +19,25 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from .files import replaced
+from .files import explained, replaced
 
 #: Pearson correlation, within an era, of the ideal linear model's predictions with any target.
 SIGNAL_CORRELATION = 0.20
 
 _Floats = npt.NDArray[np.float32]
-_NAMES, _SIGNAL, _SIZES, _ROWS, _IDS = range(1, 6)  # first words of the seeds: streams apart
+_NAMES, _SIGNAL, _SIZES, _ROWS, _IDS, _MODELS = range(
+    1, 7
+)  # first words of the seeds: streams apart
 _TARGETS = (
     "agnes alpha bravo caroline charlie claudia cyrusd delta echo ender jasper jeremy ralph rowan "
     "sam teager2b tyler victor waldo xerxes"
 )
 _EQUAL = "target_ender_60"  # to `target`
+_UNKNOWN = {"20": 4, "60": 12}  # how many of the newest eras lack a target, by its days
+_BENCHMARKS, _META_MODEL = ("v53_lgbm_ender60", "v53_lgbm_cyrusd20"), "numerai_meta_model"
+# By which pandas makes `id` the index.
+_ID = {"name": "id", "field_name": "id", "pandas_type": "unicode", "numpy_type": "object"}
+_INDEX = {"pandas": json.dumps({"index_columns": ["id"], "column_indexes": [], "columns": [_ID]})}
 # Every start has three letters, so that no two words are spelled the same.
 _STARTS = "bal bri cal cor dru fen gla hal jun kra lum mar nov per sil tan"
 _ENDS = "aceous adactyl agram alescent ament anoid aphone ary iate ible ical ism ite itious ous ure"
@@ -99,13 +107,152 @@ def write_parquet(
     sizes = _era_sizes(rows, min_eras, np.random.default_rng([_SIZES, seed, first_era]))
     _expect(range(1, 10_000), last_era=first_era + len(sizes) - 1)
     eras = _eras(schema, sizes, features, seed, first_era, data_type)
-    groups = _regrouped(_with_bar(eras, rows) if progress else eras, group_rows)
+    return _write(path, schema, _with_bar(eras, rows) if progress else eras, group_rows)
+
+
+def write_version(
+    folder: str | os.PathLike[str],
+    *,
+    rows: int = 20_000,
+    features: int = 60,
+    seed: int = 0,
+    week: int = 0,
+    min_eras: int = 60,
+    progress: bool = False,
+) -> Path:
+    """Write all files of a data version, as Numerai gives them out, into a folder; return it.
+
+    ``train.parquet``, ``validation.parquet``, ``live.parquet``, ``features.json``, the
+    ``..._benchmark_models.parquet`` of all three, and ``meta_model.parquet``, which begins half way
+    through the validation. The newest 20-day targets (4 eras) and 60-day targets (12) are null, as
+    they are not known yet; so are all of live, whose era is "X".
+
+    Parameters
+    ----------
+    folder : path-like
+        It is made, if it is not there; files of the same names are replaced.
+    rows : int
+        Of train and validation together, in week 0. Memory: a row group and an era.
+    features : int
+        At least 20, in feature sets named as Numerai's.
+    seed : int
+    week : int
+        Each week adds last week's live to the validation as an era, fills in targets of older eras,
+        and has another live. All other rows are the same in each week.
+    min_eras : int
+        Of train, which has three fifths, and validation.
+    progress : bool
+        Show a bar, counted in rows.
+
+    Raises
+    ------
+    ValueError
+        If a number is out of its range.
+    OutputError
+        The system does not let it be written.
+    """
+    _expect(range(20, 100_001), features=features)
+    _expect(range(20, 1_000), min_eras=min_eras)
+    _expect(range(min_eras, 1 << 32), rows=rows)
+    _expect(range(1_000), week=week)
+    folder = Path(folder)
+    with explained(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    names = feature_names(features, seed=seed)
+    schema = _schema(names, 41)
+    sizes = _era_sizes(rows, min_eras, np.random.default_rng([_SIZES, seed, 1]))
+    first = 1 + 3 * len(sizes) // 5  # of validation
+    sizes += [sizes[-1]] * (week + 1)  # the last one is live
+    eras = _eras(schema, sizes, features, seed, 1, "train")
+    known = _known_targets(_with_bar(eras, sum(sizes)) if progress else eras, len(sizes) - 1)
+    models: dict[str, list[pa.Table]] = {"train": [], "validation": [], "live": []}
+
+    def noted(tables: Iterable[pa.Table], part: str) -> Iterator[pa.Table]:
+        for table in tables:
+            models[part].append(_models(table, features, seed))
+            yield table
+
+    train = itertools.islice(known, first - 1)
+    _write(folder / "train.parquet", schema, noted(train, "train"), 20_000)
+    newer = (_with_column(table, "data_type", "validation") for table in known)
+    validation = itertools.islice(newer, len(sizes) - first)
+    _write(folder / "validation.parquet", schema, noted(validation, "validation"), 20_000)
+    live = (_with_column(_with_column(t, "data_type", "live"), "era", "X") for t in known)
+    _write(folder / "live.parquet", schema, noted(live, "live"), 20_000)
+    _write_models(folder, models)
+    _write_feature_sets(folder / "features.json", names, schema)
+    return folder
+
+
+def _write(
+    path: str | os.PathLike[str], schema: pa.Schema, tables: Iterable[pa.Table], group_rows: int
+) -> Path:
     # Measured: the dictionary makes the file 4 times smaller; then lz4 or none gains nothing.
     options: dict[str, Any] = {"compression": "snappy", "use_dictionary": True}
     with replaced(path) as temporary, pq.ParquetWriter(temporary, schema, **options) as file:
-        for group in groups:
+        for group in _regrouped(tables, group_rows):
             file.write_table(group, row_group_size=group_rows)
     return Path(path)
+
+
+def _known_targets(tables: Iterable[pa.Table], eras: int) -> Iterator[pa.Table]:
+    """Take out the targets that are not known yet."""
+    for number, table in enumerate(tables):
+        for name in table.column_names:
+            if name.startswith("target") and number >= eras - _UNKNOWN[_days(name)]:
+                table = _with_column(table, name, None)
+        yield table
+
+
+def _days(target: str) -> str:
+    return (_EQUAL if target == "target" else target).rpartition("_")[2]
+
+
+def _with_column(table: pa.Table, name: str, value: str | None) -> pa.Table:
+    """Return a table with one value in all rows of a column."""
+    field = table.schema.field(name)
+    values = pa.repeat(pa.scalar(value, field.type), len(table))
+    return table.set_column(table.column_names.index(name), field, values)
+
+
+def _models(table: pa.Table, features: int, seed: int) -> pa.Table:
+    """Return the ids, eras and data types of an era's rows, and what other models predict."""
+    columns, weights = _signal(features, seed)
+    latent = sum(
+        float(weight) * (table.column(2 + int(column)).to_numpy().astype(np.float32) - 2)
+        for column, weight in zip(columns, weights, strict=True)
+    )
+    kept = table.select(["id", "era", "data_type"])
+    rng = np.random.default_rng([_MODELS, seed, int.from_bytes(kept["id"][0].as_py().encode())])
+    for name in (*_BENCHMARKS, _META_MODEL):
+        scores = latent + rng.standard_normal(len(table), dtype=np.float32)
+        ranks = (scores.argsort().argsort() + 0.5) / len(scores)
+        kept = kept.append_column(name, pa.array(ranks.astype(np.float32)))
+    return kept
+
+
+def _write_models(folder: Path, models: dict[str, list[pa.Table]]) -> None:
+    for part, tables in models.items():
+        table = pa.concat_tables(tables).select(["era", *_BENCHMARKS, "id"])
+        _write_indexed(folder / f"{part}_benchmark_models.parquet", table)
+    newest = models["validation"][len(models["validation"]) // 2 :]
+    table = pa.concat_tables(newest).select(["era", "data_type", _META_MODEL, "id"])
+    _write_indexed(folder / "meta_model.parquet", table)
+
+
+def _write_indexed(path: Path, table: pa.Table) -> None:
+    with replaced(path) as temporary:
+        pq.write_table(table.replace_schema_metadata(_INDEX), temporary)
+
+
+def _write_feature_sets(path: Path, names: list[str], schema: pa.Schema) -> None:
+    parts = {"small": 20, "medium": 4, "all": 1, "fncv3_features": 8, "serenity": 10}
+    document = {
+        "feature_sets": {name: names[part // 2 :: part] for name, part in parts.items()},
+        "targets": [name for name in schema.names if name.startswith("target")],
+    }
+    with replaced(path) as temporary:
+        temporary.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8", newline="\n")
 
 
 def _expect(expected: range, **numbers: int) -> None:
@@ -115,13 +262,11 @@ def _expect(expected: range, **numbers: int) -> None:
 
 
 def _schema(names: list[str], targets: int) -> pa.Schema:
-    """The Arrow schema, with the metadata by which pandas makes `id` the index."""
+    """The Arrow schema."""
     auxiliary = [f"target_{name}_{days}" for name in _TARGETS.split() for days in (20, 60)]
     kinds = dict.fromkeys(["era", "data_type"], "string") | dict.fromkeys(names, "int8")
     kinds |= dict.fromkeys([*auxiliary[: targets - 1], "target"], "float") | {"id": "string"}
-    index = {"name": "id", "field_name": "id", "pandas_type": "unicode", "numpy_type": "object"}
-    pandas = {"index_columns": ["id"], "column_indexes": [], "columns": [index]}
-    return pa.schema(kinds, metadata={"pandas": json.dumps(pandas)})
+    return pa.schema(kinds, metadata=_INDEX)
 
 
 def _era_sizes(rows: int, min_eras: int, rng: np.random.Generator) -> list[int]:

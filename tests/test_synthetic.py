@@ -14,7 +14,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from numerai_sequence.synthetic import SIGNAL_CORRELATION, feature_names, write_parquet
+from numerai_sequence import append_shards, write_shards
+from numerai_sequence.synthetic import (
+    SIGNAL_CORRELATION,
+    feature_names,
+    write_parquet,
+    write_version,
+)
 
 
 def _frame(path: Path, **options: Any) -> pd.DataFrame:
@@ -286,3 +292,81 @@ def test_progress_counts_rows(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert capsys.readouterr().err == ""
     write_parquet(tmp_path / "loud", rows=2_000, features=2, progress=True)
     assert "2.00k/2.00k" in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def weeks(tmp_path_factory):
+    """Two weeks of one data version."""
+    folder = tmp_path_factory.mktemp("version")
+    return [
+        write_version(folder / f"week{week}", rows=2000, features=40, seed=3, week=week)
+        for week in (0, 1)
+    ]
+
+
+def frame(folder, name):
+    return pd.read_parquet(folder / f"{name}.parquet")
+
+
+def test_a_version_has_train_validation_and_live_as_numerais(weeks):
+    train, validation, live = (frame(weeks[0], n) for n in ("train", "validation", "live"))
+    assert len(train) + len(validation) == 2000
+    assert [*train.columns] == [*validation.columns] == [*live.columns]
+    assert (train.index.name, live.index.name) == ("id", "id")
+    eras = [*train["era"].unique(), *validation["era"].unique()]
+    assert eras == [f"{era:04d}" for era in range(1, 61)]
+    assert train["era"].max() == "0036"
+    assert set(live["era"]) == {"X"}
+    kinds = [set(part["data_type"]) for part in (train, validation, live)]
+    assert kinds == [{"train"}, {"validation"}, {"live"}]
+
+
+def test_targets_that_are_not_known_yet_are_null(weeks):
+    for week, folder in enumerate(weeks):
+        known = frame(folder, "validation").groupby("era").count().filter(like="target") > 0
+        assert known["target"].equals(known["target_ender_60"].rename("target"))
+        assert known.index[known["target_ender_20"]].max() == f"{56 + week:04d}"
+        assert known.index[known["target_ender_60"]].max() == f"{48 + week:04d}"
+        assert not frame(folder, "live").filter(like="target").notna().any(axis=None)
+
+
+def test_each_week_adds_last_weeks_live_and_changes_no_other_row(weeks):
+    assert frame(weeks[0], "train").equals(frame(weeks[1], "train"))
+    (old, live), new = (
+        (frame(weeks[0], n) for n in ("validation", "live")),
+        frame(weeks[1], "validation"),
+    )
+    features = [*old.filter(like="feature").columns]
+    assert new.loc[old.index, features].equals(old[features])
+    assert new.iloc[len(old) :][features].equals(live[features])
+    both = old["target_ender_60"].notna()
+    assert new.loc[old.index[both], "target_ender_60"].equals(old.loc[both, "target_ender_60"])
+    assert not set(live.index) & set(frame(weeks[1], "live").index)
+
+
+def test_other_models_know_something_of_the_target(weeks):
+    for part in ("train", "validation", "live"):
+        models = frame(weeks[0], f"{part}_benchmark_models")
+        assert [*models.columns] == ["era", "v53_lgbm_ender60", "v53_lgbm_cyrusd20"]
+        assert models.index.equals(frame(weeks[0], part).index)
+    train = frame(weeks[0], "train")["target"]
+    model = frame(weeks[0], "train_benchmark_models")["v53_lgbm_ender60"]
+    assert 0.07 < train.corr(model) < 0.22
+    meta = frame(weeks[0], "meta_model")
+    assert [*meta.columns] == ["era", "data_type", "numerai_meta_model"]
+    assert (meta["era"].min(), meta["era"].max()) == ("0049", "0060")
+
+
+def test_a_version_becomes_a_set_that_a_later_week_brings_up_to_date(weeks, tmp_path):
+    files = [weeks[0] / "train.parquet", weeks[0] / "validation.parquet"]
+    with write_shards(files, tmp_path / "shards", progress=False) as shards:
+        assert {*shards.feature_sets} >= {"small", "medium", "all", "serenity"}
+        assert len(shards.feature_sets["medium"]) == 10
+    done = append_shards(tmp_path / "shards", weeks[1] / "validation.parquet", progress=False)
+    assert "0061" in str(done)
+
+
+@pytest.mark.parametrize("wrong", [{"features": 19}, {"rows": 59}, {"min_eras": 19}, {"week": -1}])
+def test_a_version_of_too_little_is_refused(tmp_path, wrong):
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        write_version(tmp_path, **wrong)
