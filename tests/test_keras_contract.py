@@ -127,6 +127,25 @@ def test_short_validation_steps_see_the_same_rows_every_epoch(
 
 
 @each_workers
+@pytest.mark.parametrize("validates_itself", [True, False], ids=["one", "two"])
+def test_short_validation_of_a_shuffled_sequence_sees_the_same_rows_every_epoch(
+    folder, sequence, workers, validates_itself
+):
+    other = NumeraiSequence(folder, batch_size=BATCH, seed=5)
+    validation = sequence if validates_itself else other
+    model, recorder = make_model()
+    how = {"validation_data": validation, "validation_steps": 3, "callbacks": [recorder]}
+    for _ in range(2):  # and in the next fit
+        model.fit(sequence, epochs=2, verbose=0, **how, **workers)
+    for counts in recorder.fit:
+        assert_each_row_once(counts)
+    assert len(recorder.tests) == 4
+    for counts in recorder.tests:
+        assert (counts.sum(), counts.max()) == (3 * BATCH, 1)
+        np.testing.assert_array_equal(counts, recorder.tests[0])
+
+
+@each_workers
 def test_whole_validation_sees_each_row_once(sequence, in_order, workers):
     model, recorder = make_model()
     model.fit(

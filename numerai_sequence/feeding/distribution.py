@@ -96,7 +96,8 @@ def _dividing_distribution() -> tuple[str, str] | None:
 
 def _keras_distribution() -> Any:
     package = getattr(sys.modules.get("keras"), "distribution", None)
-    return package.distribution() if package is not None else None
+    found = getattr(package, "distribution", None)
+    return None if found is None else found()
 
 
 def _dividing_strategy(model: Any) -> tuple[str, str] | None:

@@ -169,11 +169,16 @@ class Feeding:
         return is_first and self._trained is not None
 
     def place(self, adapter: Any, sequence: Any) -> Place:
-        """Return where a pass of an adapter over a sequence that begins now begins."""
+        """Return where a pass of an adapter over a sequence that begins now begins.
+
+        Each validation of ``fit`` has the order of epoch 0: with ``validation_steps`` its rows are
+        the same each time.
+        """
         if self._trained is None:
             return Place(sequence.epoch)
-        is_first = self.trains(adapter) and self._epoch == self._first.epoch
-        return self._first if is_first else Place(self._epoch)
+        if not self.trains(adapter):
+            return Place(0)
+        return self._first if self._epoch == self._first.epoch else Place(self._epoch)
 
     def first_batch(self, sequence: Any) -> int:
         """Return the batch of a sequence that the call begins with."""
