@@ -5,9 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+from networks import keras
+from numerai_tools.scoring import feature_neutral_corr
 from numerai_tools.scoring import neutralize as by_numerai
 
+from numerai_sequence import EraScores, FeatureError, NumeraiSequence, predict, write_shards
 from numerai_sequence.predicting.uploaded import neutralized
+from numerai_sequence.scoring.callbacks import log_scores
+from numerai_sequence.scoring.neutral import neutral_correlations
+from numerai_sequence.synthetic import write_parquet
 
 ROWS = 500
 
@@ -90,3 +96,74 @@ def test_float32_predictions_and_nothing_at_all():
     found = neutralized(values.astype(np.float32), digits, 1)
     np.testing.assert_allclose(found, neutralized(values, digits, 1), rtol=0, atol=1e-6)
     assert neutralized(values[:0], digits[:0], 1).shape == (0, 3)
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory):
+    source = tmp_path_factory.mktemp("neutral") / "train.parquet"
+    write_parquet(source, rows=1200, features=12, targets=3, min_eras=12)
+    with write_shards(source, source.parent / "set", mix_eras=3, progress=False) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def data(shards):
+    return pd.read_parquet(shards.folder.parent / "train.parquet")
+
+
+def fnc_of(data, predictions, target, features):
+    """Numerai's, of the complete frame."""
+    scores = {}
+    for era, rows in data.dropna(subset=[target]).groupby("era"):
+        ids = rows.index.sort_values()
+        frame = predictions[ids].astype(float).to_frame("p")
+        found = feature_neutral_corr(frame, rows.loc[ids, features].astype(float), rows[target])
+        scores[era] = found["p"]
+    return pd.Series(scores)
+
+
+class Fixed(keras.layers.Layer):
+    """Weighs features, differently for each, and bends the sum."""
+
+    def call(self, x):
+        weights = np.linspace(-1, 1, x.shape[-1]).astype("float32")
+        return keras.ops.tanh(keras.ops.sum(x * weights * weights[::-1], -1, keepdims=True) * 3) + (
+            x[:, :1] * x[:, 1:2]
+        )
+
+
+@pytest.mark.parametrize("batch_by", ["rows", "era"])
+def test_era_scores_log_numerais_feature_neutral_correlation(shards, data, batch_by):
+    model = keras.Sequential([keras.Input((12,)), Fixed()])
+    target, few = shards.targets[0], list(shards.features[3:8])
+    assert data[target].isna().any()
+    validation = NumeraiSequence(
+        shards, target=target, eras="0006-", missing_target="drop", batch_by=batch_by
+    )
+    predictions = predict(model, shards, progress=False)["prediction"]
+    for neutral, features in ((few, few), (True, list(shards.features))):
+        table = EraScores(validation, neutral=neutral).score(model)
+        expected = fnc_of(data, predictions, target, features).reindex(table.index)
+        np.testing.assert_allclose(table["fnc"], expected, rtol=0, atol=1e-6)
+        assert table["fnc"].abs().min() > 1e-3
+        assert log_scores(table)["val_fnc_mean"] == pytest.approx(table["fnc"].mean())
+    assert list(table.columns) == ["corr", "fnc"]
+
+
+def test_what_features_explain_has_no_neutral_score(shards):
+    model = keras.Sequential([keras.Input((12,)), Fixed()])
+    tiny = NumeraiSequence(shards, eras="0001", missing_target="drop")
+    rows = np.arange(12 + 1)
+    left = tiny.in_order(5)
+    predictions = np.random.default_rng(0).random((left.rows, 2))
+    predictions[:, 1] = 0.5
+    target = left.column("target").to_numpy().copy()
+    target[len(rows) :] = np.nan
+    with pytest.warns(UserWarning, match=r"12 features explain all .* 0001\b"):
+        table = neutral_correlations(left, predictions, target, features=None)
+    assert table.isna().all(axis=None)
+    with pytest.raises(TypeError, match="neutral: found 3, expected the name of a feature set"):
+        EraScores(tiny, neutral=3)
+    with pytest.raises(FeatureError, match="mediun"):
+        EraScores(tiny, neutral="mediun")
+    assert "fnc" not in EraScores(tiny, neutral=False).score(model)

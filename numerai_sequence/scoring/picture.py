@@ -25,7 +25,7 @@ _MOST_MARKERS = 40  # more run into one another
 _COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _STYLES = ("-", "--", ":")  # for more lines than colours
 _GREY = "#666666"
-_SCORES = ("corr", "mmc", "bmc")
+_SCORES = ("corr", "mmc", "bmc", "fnc")
 
 
 def draw_scores(
@@ -51,7 +51,7 @@ def score_figure(table: pd.DataFrame, *, title: str | None = None) -> Figure:
     Parameters
     ----------
     table : pandas.DataFrame
-        As `score_eras` makes it. Columns named ``corr``, ``mmc`` or ``bmc``, alone or with more
+        As `score_eras` makes it. Columns named ``corr``, ``mmc``, ``bmc`` or ``fnc``, alone or with more
         after a ``_``, are drawn, and no others; eras whose score is NaN are left out of a line.
     title : str, optional
 

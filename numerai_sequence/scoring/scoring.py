@@ -100,7 +100,7 @@ def score_eras(
     for era, rows in enumerate(_rows_of_eras(codes, len(names))):
         rows = rows[~np.isnan(target[rows])]
         ours, truth = predictions[rows].astype(np.float64), target[rows].astype(np.float64)
-        scores[era, 0] = _correlation(scorer, pandas, ours, truth)
+        scores[era, 0] = correlation(scorer, pandas, ours, truth)
         for place, model in enumerate(models.values(), 1):
             theirs = model[rows].astype(np.float64)
             scores[era, place] = _contribution(scorer, pandas, ours, theirs, truth)
@@ -200,7 +200,8 @@ def _rows_of_eras(codes: npt.NDArray[np.int32], eras: int) -> Iterator[npt.NDArr
 # it gets whole columns numbered from 0. What it would warn of, or divide by zero, is kept from it.
 
 
-def _correlation(scorer: Any, pandas: Any, predictions: Floats, target: Floats) -> float:
+def correlation(scorer: Any, pandas: Any, predictions: Floats, target: Floats) -> float:
+    """Return `numerai_corr` of one era; NaN where either side is all the same."""
     if not (_varies(predictions) and _varies(target)):
         return float("nan")
     frame = pandas.DataFrame({"prediction": predictions})
