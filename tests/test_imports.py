@@ -46,7 +46,8 @@ STAGES = [
         """differences state descriptions architecture identity beginnings checkpoints resume
         connection""",
     ),
-    ("predicting", "submission fed predictions portable export"),
+    ("predicting", "submission fed predictions portable export data neutralizing"),
+    ("scoring", "given evaluation"),
     ("", "synthetic"),
     ("training", "network runs"),
     ("", "__init__"),

@@ -23,7 +23,7 @@ from .models import check_flat, check_width
 from .neutral import neutral_correlations, read_neutral
 from .picture import draw_scores
 from .scored_rows import ScoredRows, target_of
-from .scoring import load_scorer, score_eras, summarize, write_table
+from .scoring import load_scorer, score_eras, summarize_score, write_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -301,6 +301,6 @@ def log_scores(table: pd.DataFrame, *, prefix: str = "") -> dict[str, float]:
             logs[f"{start}exposure_mean"] = float(table[name].mean())
             logs[f"{start}exposure_max"] = float(table[name].max())
             continue
-        for statistic, value in vars(summarize(table[name])).items():
+        for statistic, value in vars(summarize_score(table[name])).items():
             logs[f"{start}{name}_{statistic}"] = value
     return logs

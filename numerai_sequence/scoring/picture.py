@@ -9,7 +9,7 @@ import numpy as np
 
 from ..extras import load_extra
 from ..files import replaced
-from .scoring import summarize
+from .scoring import summarize_score
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -109,7 +109,7 @@ def _draw_line(axes: Any, name: str, scores: pd.Series, place: int) -> None:
 
 
 def _describe(scores: pd.Series) -> str:
-    summary = summarize(scores)
+    summary = summarize_score(scores)
     if np.isnan(summary.mean):
         return "no score"
     sharpe = "" if np.isnan(summary.sharpe) else f", Sharpe {_digits(summary.sharpe, 2)}"

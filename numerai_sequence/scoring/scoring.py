@@ -108,7 +108,35 @@ def score_eras(
     return pandas.DataFrame(scores, index=index, columns=["corr", *models])
 
 
-def summarize(scores: Mapping[str, float] | pd.Series) -> Summary:
+def summarize(table: pd.DataFrame | pd.Series) -> pd.DataFrame:
+    """Summarize scores over the eras, as Numerai does.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        What `score` or `EraScores` return, indexed by ``era``, in any order; or one column of it.
+
+    Returns
+    -------
+    pandas.DataFrame
+        float64, one row a score; of several models one row a model and score. Columns: ``mean``;
+        ``std``, of a population; ``sharpe``, the mean over the standard deviation; and
+        ``max_drawdown``, the deepest fall of the cumulative sum below its highest point before,
+        not negative. NaN scores are left out. ``exposure`` has a mean and a deviation alone.
+    """
+    pandas = load_extra("pandas", "pandas", "scores")
+    if not hasattr(table, "columns"):
+        table = table.to_frame(name=table.name or "score")
+    rows = [vars(summarize_score(table[name])) for name in table.columns]
+    found = pandas.DataFrame(rows, index=table.columns, dtype=np.float64)
+    if table.columns.nlevels == 1:
+        found.index.name = "score"
+    is_exposure = found.index.get_level_values(-1) == "exposure"
+    found.loc[is_exposure, ["sharpe", "max_drawdown"]] = np.nan
+    return found
+
+
+def summarize_score(scores: Mapping[str, float] | pd.Series) -> Summary:
     """Summarize one score over the eras; NaN scores are left out.
 
     Parameters
@@ -132,10 +160,16 @@ def summarize(scores: Mapping[str, float] | pd.Series) -> Summary:
     return Summary(mean, std, mean / std if _varies(values) else float("nan"), drawdown)
 
 
+def flat_names(table: pd.DataFrame) -> list[str]:
+    """Return the names of a table's columns; of several models as ``model/score``."""
+    names = table.columns
+    return ["/".join(map(str, n)) if isinstance(n, tuple) else str(n) for n in names]
+
+
 def write_table(table: pd.DataFrame, path: str | os.PathLike[str]) -> None:
     """Write a table of `score_eras` as CSV, whole or not at all, the eras being its first column.
 
-    Every number has as many digits as it takes to tell it from all others; NaN is an empty field.
+    Columns of several models are named ``model/score``. Every number has as many digits as it takes to tell it from all others; NaN is an empty field.
     To read it: ``pandas.read_csv(path, index_col="era", dtype={"era": str})``.
 
     Raises
@@ -144,7 +178,7 @@ def write_table(table: pd.DataFrame, path: str | os.PathLike[str]) -> None:
         The file cannot be written.
     """
     with replaced(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
-        table.to_csv(file, index_label="era")
+        table.to_csv(file, index_label="era", header=flat_names(table))
 
 
 def one_a_row(name: str, values: Any, rows: int) -> npt.NDArray[Any]:
