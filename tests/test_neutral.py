@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 from networks import keras
 from numerai_tools.scoring import feature_neutral_corr
 from numerai_tools.scoring import neutralize as by_numerai
 
-from numerai_sequence import EraScores, FeatureError, NumeraiSequence, predict, write_shards
+from numerai_sequence import EraScores, FeatureError, NumeraiSequence, neutralize, predict, write_shards
 from numerai_sequence.predicting.uploaded import neutralized
 from numerai_sequence.scoring.callbacks import log_scores
 from numerai_sequence.scoring.neutral import neutral_correlations
@@ -167,3 +168,83 @@ def test_what_features_explain_has_no_neutral_score(shards):
     with pytest.raises(FeatureError, match="mediun"):
         EraScores(tiny, neutral="mediun")
     assert "fnc" not in EraScores(tiny, neutral=False).score(model)
+
+
+@pytest.fixture(scope="module")
+def frame(data):
+    rng = np.random.default_rng(0)
+    values = rng.random((len(data), 2)) + data[["target"]].to_numpy()
+    return pd.DataFrame(values, data.index, ["a", "b"]).sample(frac=1, random_state=0)
+
+
+def neutral_by_numerai(data, frame, features, proportion):
+    parts = []
+    for _, rows in data.loc[frame.index].groupby("era"):
+        parts.append(
+            by_numerai(frame.loc[rows.index], rows[list(features)].astype(float), proportion)
+        )
+    return pd.concat(parts).loc[frame.index]
+
+
+@pytest.mark.parametrize("kind", ["set", "path", "parquet"])
+@pytest.mark.parametrize("proportion", [0, 0.5, 1])
+def test_neutralize_leaves_what_numerais_does(shards, data, frame, kind, proportion):
+    train = shards.folder.parent / "train.parquet"
+    given = {"set": shards, "path": str(shards.folder), "parquet": train}[kind]
+    for features in (None, list(shards.features[3:8])):
+        found = neutralize(frame, given, features=features, proportion=proportion, progress=False)
+        wanted = neutral_by_numerai(data, frame, features or shards.features, proportion)
+        pd.testing.assert_frame_equal(found, wanted, rtol=0, atol=1e-9, check_index_type=False)
+
+
+def test_a_set_and_a_parquet_file_give_the_same_bits(shards, frame):
+    train = shards.folder.parent / "train.parquet"
+    found = [neutralize(frame, given, progress=False) for given in (shards, train)]
+    pd.testing.assert_frame_equal(*found, check_exact=True)
+
+
+def test_frames_of_any_form_are_neutralized(shards, data, frame, tmp_path):
+    wanted = neutralize(frame, shards, progress=False)
+    frame.to_parquet(tmp_path / "a.parquet")
+    with_era = frame.assign(era=data["era"])[["era", "a", "b"]]
+    for given in (tmp_path / "a.parquet", frame.reset_index(), pa.table(frame.reset_index())):
+        pd.testing.assert_frame_equal(neutralize(given, shards, progress=False), wanted)
+    found = neutralize(with_era, shards, progress=False)
+    assert list(found.columns) == ["era", "a", "b"]
+    assert (found["era"] == with_era["era"]).all()
+    pd.testing.assert_frame_equal(found[["a", "b"]], wanted)
+    single = neutralize(frame["a"], shards, progress=False)
+    pd.testing.assert_frame_equal(single, wanted[["a"]])
+    frame.attrs["features"] = ["x"]
+    assert neutralize(frame, shards, progress=False).attrs == {"features": ["x"]}
+    del frame.attrs["features"]
+
+
+def test_some_rows_of_some_eras_are_neutralized_by_themselves(shards, data, frame):
+    some = frame[(data["era"][frame.index] > "0006").to_numpy()][::2]
+    found = neutralize(some, shards, features=list(shards.features[:4]), progress=False)
+    wanted = neutral_by_numerai(data, some, shards.features[:4], 1)
+    pd.testing.assert_frame_equal(found, wanted, rtol=0, atol=1e-9, check_index_type=False)
+
+
+def test_what_cannot_be_neutralized_is_refused(shards, data, frame):
+    first = frame.index[0]
+    few = frame[(data["era"][frame.index] == "0003").to_numpy()][:13]
+    broken = {
+        r"of 'n.*' in column 'a'; expected a number": frame.where(frame.index != first),
+        r"id '.*' is there 2 times": pd.concat([frame, frame[:1]]),
+        r"id 'xn.*' is not in the data": pd.concat([frame, frame[:1].rename("x{}".format)]),
+        r"'a': 12 features explain all of its 13 predictions of era 0003": few,
+        r"'b': all \d+ predictions of era 0001 are the same": frame.assign(b=0.5),
+        r"no ids": frame.reset_index(drop=True),
+    }
+    for message, given in broken.items():
+        with pytest.raises(ValueError, match=message):
+            neutralize(given, shards, progress=False)
+    half = neutralize(few, shards, proportion=0.5, progress=False)
+    np.testing.assert_allclose(half, few * 0.5, rtol=0, atol=1e-12)
+    for proportion, error in ((1.5, ValueError), (float("nan"), ValueError), ("1", TypeError)):
+        with pytest.raises(error, match="proportion: found .*, expected a number from 0 to 1"):
+            neutralize(frame, shards, proportion=proportion, progress=False)
+    with pytest.raises(FeatureError, match="feature_x"):
+        neutralize(frame, shards, features=["feature_x"], progress=False)

@@ -253,7 +253,7 @@ class Lookup:
 
     def _no_value(self, where: str) -> str:
         example = f", such as {_first(self._ids)!r}" if len(self._ids) else ""
-        return f"{where}: has a value for none of {len(self._ids):,} validation rows{example}"
+        return f"{where}: has a value for none of {len(self._ids):,} rows{example}"
 
 
 _IDS = "expected a Series or frame that is indexed by id, or has a column 'id'"

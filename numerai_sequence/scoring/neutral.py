@@ -154,6 +154,8 @@ def _score_era(
     if not len(target):
         return scores, False
     varies = np.flatnonzero(np.ptp(predictions, axis=0) > 0)  # NaN does not
+    if not len(varies):
+        return scores, False
     ranks = scorer.tie_kept_rank(pandas.DataFrame(predictions[:, varies].astype(np.float64)))
     ranks = scorer.gaussian(ranks).to_numpy()
     left = neutralized(ranks, digits, 1.0)

@@ -160,6 +160,15 @@ def summarize_score(scores: Mapping[str, float] | pd.Series) -> Summary:
     return Summary(mean, std, mean / std if _varies(values) else float("nan"), drawdown)
 
 
+def shown_summary(table: pd.DataFrame) -> str:
+    """Return the summary of a table as text: what is scored, and below it a line a score."""
+    names = list(table.index)
+    eras = f"{len(names):,} eras, {names[0]} to {names[-1]}" if names[1:] else f"1 era, {names[0]}"
+    shown = summarize(table)
+    text: str = shown.to_string(float_format="{:.4f}".format, na_rep="-", sparsify=False)
+    return f"{eras}\n{text}"
+
+
 def flat_names(table: pd.DataFrame) -> list[str]:
     """Return the names of a table's columns; of several models as ``model/score``."""
     names = table.columns
