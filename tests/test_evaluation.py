@@ -93,9 +93,7 @@ def test_scores_are_numerais_of_the_complete_frame(shards, folder, frame, meta, 
     }[kind]
     neutral = list(shards.features[FEW])
     with pytest.warns(UserWarning, match=r"meta_model has no value in 4 eras"):
-        table = score(
-            frame, given, meta_model=meta, exposure=True, neutral=neutral, progress=False
-        )
+        table = score(frame, given, meta_model=meta, exposure=True, neutral=neutral, progress=False)
     assert table.columns.names == ["model", "score"]
     assert table.index.name == "era"
     for model in frame:
@@ -122,8 +120,9 @@ FORMS = {
     "an Arrow table": lambda one, path: pa.table(one.reset_index()),
     "a list of one": lambda one, path: [one],
     "a dict of one": lambda one, path: {"mine": one.to_frame("prediction")},
-    "a Parquet file": lambda one, path: one.to_frame().to_parquet(path / "a.parquet")
-    or path / "a.parquet",
+    "a Parquet file": lambda one, path: (
+        one.to_frame().to_parquet(path / "a.parquet") or path / "a.parquet"
+    ),
     "a CSV file": lambda one, path: one.to_csv(path / "a.csv") or str(path / "a.csv"),
     "among other rows": lambda one, path: pd.concat([one, one.add_prefix("x")]),
 }
@@ -133,7 +132,9 @@ FORMS = {
 def test_predictions_of_any_form_score_the_same(shards, frame, form, tmp_path):
     given = FORMS[form](frame["one"], tmp_path)
     table = score(given, shards, progress=False)
-    pd.testing.assert_frame_equal(table, score(frame, shards, progress=False)["one"].rename_axis(columns=None))
+    pd.testing.assert_frame_equal(
+        table, score(frame, shards, progress=False)["one"].rename_axis(columns=None)
+    )
 
 
 def test_several_have_the_names_of_their_files_or_those_given(shards, frame, tmp_path):
@@ -208,11 +209,13 @@ def test_what_cannot_be_scored_is_refused(shards, data, frame, tmp_path):
 
 def test_a_set_of_several_targets_wants_one_named(folder, shards, frame):
     some = list(shards.targets[:2])
-    with write_shards(
-        folder / "train.parquet", folder / "other", targets=some, progress=False
-    ) as other:
-        with pytest.raises(FeatureError, match=f"{some[0]}, {some[1]}, expected one .* target="):
-            score(frame, other, progress=False)
+    with (
+        write_shards(
+            folder / "train.parquet", folder / "other", targets=some, progress=False
+        ) as other,
+        pytest.raises(FeatureError, match=f"{some[0]}, {some[1]}, expected one .* target="),
+    ):
+        score(frame, other, progress=False)
     with write_shards(
         folder / "train.parquet", folder / "one", targets=some[:1], progress=False
     ) as single:
@@ -230,7 +233,9 @@ def test_summaries_are_of_each_score(shards, frame):
     assert summary.loc[("one", "corr"), "std"] == pytest.approx(corr.std(ddof=0))
     assert summary.loc[("one", "corr"), "sharpe"] == pytest.approx(corr.mean() / corr.std(ddof=0))
     sums = corr.cumsum()
-    assert summary.loc[("one", "corr"), "max_drawdown"] == pytest.approx((sums.cummax() - sums).max())
+    assert summary.loc[("one", "corr"), "max_drawdown"] == pytest.approx(
+        (sums.cummax() - sums).max()
+    )
     exposure = summary.loc[("two", "exposure")]
     assert exposure["mean"] == pytest.approx(table["two"]["exposure"].mean())
     assert exposure[["sharpe", "max_drawdown"]].isna().all()

@@ -10,7 +10,14 @@ from networks import keras
 from numerai_tools.scoring import feature_neutral_corr
 from numerai_tools.scoring import neutralize as by_numerai
 
-from numerai_sequence import EraScores, FeatureError, NumeraiSequence, neutralize, predict, write_shards
+from numerai_sequence import (
+    EraScores,
+    FeatureError,
+    NumeraiSequence,
+    neutralize,
+    predict,
+    write_shards,
+)
 from numerai_sequence.predicting.uploaded import neutralized
 from numerai_sequence.scoring.callbacks import log_scores
 from numerai_sequence.scoring.neutral import neutral_correlations
@@ -141,7 +148,7 @@ def test_era_scores_log_numerais_feature_neutral_correlation(shards, data, batch
     validation = NumeraiSequence(
         shards, target=target, eras="0006-", missing_target="drop", batch_by=batch_by
     )
-    predictions = predict(model, shards, progress=False)["prediction"]
+    predictions = predict(model, shards, like=validation, progress=False)["prediction"]
     for neutral, features in ((few, few), (True, list(shards.features))):
         table = EraScores(validation, neutral=neutral).score(model)
         expected = fnc_of(data, predictions, target, features).reindex(table.index)
@@ -231,7 +238,9 @@ def test_what_cannot_be_neutralized_is_refused(shards, data, frame):
     first = frame.index[0]
     few = frame[(data["era"][frame.index] == "0003").to_numpy()][:13]
     broken = {
-        r"of 'n.*' in column 'a'; expected a number": frame.where(frame.index != first),
+        r"of 'n.*' in column 'a'; expected a number": frame.assign(
+            a=frame["a"].where(frame.index != first)
+        ),
         r"id '.*' is there 2 times": pd.concat([frame, frame[:1]]),
         r"id 'xn.*' is not in the data": pd.concat([frame, frame[:1].rename("x{}".format)]),
         r"'a': 12 features explain all of its 13 predictions of era 0003": few,
@@ -244,7 +253,7 @@ def test_what_cannot_be_neutralized_is_refused(shards, data, frame):
     half = neutralize(few, shards, proportion=0.5, progress=False)
     np.testing.assert_allclose(half, few * 0.5, rtol=0, atol=1e-12)
     for proportion, error in ((1.5, ValueError), (float("nan"), ValueError), ("1", TypeError)):
-        with pytest.raises(error, match="proportion: found .*, expected a number from 0 to 1"):
+        with pytest.raises(error, match=r"proportion: found .*, expected a number from 0 to 1"):
             neutralize(frame, shards, proportion=proportion, progress=False)
     with pytest.raises(FeatureError, match="feature_x"):
         neutralize(frame, shards, features=["feature_x"], progress=False)

@@ -270,11 +270,11 @@ def neutralized(
     -------
     float64 array, shape (rows, columns)
     """
-    values = np.asarray(values, np.float64)
-    if not len(values) or not proportion:
-        return values.copy()
-    residual = _residual(values - values.mean(axis=0), digits)
-    return residual + (1 - proportion) * (values - residual)
+    given = np.asarray(values, np.float64)
+    if not len(given) or not proportion:
+        return given.copy()
+    residual = _residual(given - given.mean(axis=0), digits)
+    return np.asarray(residual + (1 - proportion) * (given - residual), np.float64)
 
 
 def _residual(
@@ -348,7 +348,7 @@ def _repeats(correlations: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
 def _factor(gram: npt.NDArray[np.float64]) -> npt.NDArray[np.float64] | None:
     """Return the lower factor of a matrix of correlations; None where columns are dependent."""
     try:
-        lower = np.linalg.cholesky(gram)
+        lower: npt.NDArray[np.float64] = np.asarray(np.linalg.cholesky(gram), np.float64)
     except np.linalg.LinAlgError:
         return None
     return lower if lower.diagonal().min() ** 2 > _INDEPENDENT else None

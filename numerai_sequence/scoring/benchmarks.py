@@ -55,7 +55,8 @@ def read_meta_model(given: Any, sequence: NumeraiSequence) -> Values | None:
             f"meta_model: found {listed(list(found)) or 'no model'}; expected one model: choose "
             "its column, such as frame['numerai_meta_model']"
         )
-    return Lookup(sequence).fill("meta_model", next(iter(found.values())))
+    values: Values = Lookup(sequence).fill("meta_model", next(iter(found.values())))
+    return values
 
 
 def read_benchmarks(given: Any, sequence: NumeraiSequence) -> dict[str, Values]:

@@ -75,7 +75,9 @@ def score_figure(table: pd.DataFrame, *, title: str | None = None) -> Figure:
         raise ValueError(f"table: found {list(table.columns)}, expected one of {_SCORES} at least")
     height = _AXES_INCHES * len(panels) + _LINE_INCHES * sum(map(len, panels.values()))
     figure: Figure = figures.Figure(figsize=(_WIDTH_INCHES, height), layout="constrained")
-    parts = figure.subfigures(len(panels), squeeze=False)[:, 0] if panels.keys() - {""} else [figure]
+    parts = (
+        figure.subfigures(len(panels), squeeze=False)[:, 0] if panels.keys() - {""} else [figure]
+    )
     for part, (name, columns) in zip(parts, panels.items(), strict=True):
         _draw_panel(part, name, columns, list(table.index))
     if title:

@@ -178,7 +178,8 @@ def flat_names(table: pd.DataFrame) -> list[str]:
 def write_table(table: pd.DataFrame, path: str | os.PathLike[str]) -> None:
     """Write a table of `score_eras` as CSV, whole or not at all, the eras being its first column.
 
-    Columns of several models are named ``model/score``. Every number has as many digits as it takes to tell it from all others; NaN is an empty field.
+    Columns of several models are named ``model/score``. Every number has as many digits as it takes
+    to tell it from all others; NaN is an empty field.
     To read it: ``pandas.read_csv(path, index_col="era", dtype={"era": str})``.
 
     Raises
