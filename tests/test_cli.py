@@ -380,4 +380,6 @@ def test_score_prints_summaries_of_several_files_side_by_side(tmp_path):
         refused = run_here("score", files[0], source, option, tmp_path / path)
         assert refused.returncode == 2
         assert f"{option}: found" in refused.stderr
-    assert_one_line_error(run_here("score", tmp_path / "c.parquet", source), "no such file")
+    assert_one_line_error(
+        run_here("score", tmp_path / "c.parquet", tmp_path / "set", "--quiet"), "no such file"
+    )

@@ -52,7 +52,7 @@ def _written(
 ) -> Iterator[ShardSet]:
     by_name = features if isinstance(features, str) else None
     with closing(Source(path)) as source:
-        wanted = None if by_name is not None else features
+        wanted = None if by_name is not None else features or None
         chosen, targets = choose_columns([source], wanted, targets)
         if features is not None and not len(features):
             chosen = chosen[:1]
