@@ -43,10 +43,13 @@ if TYPE_CHECKING:
     from .feeding.resume import Resume
     from .feeding.sequence import NumeraiSequence
     from .predicting.export import export_predict
+    from .predicting.neutralizing import neutralize
     from .predicting.predictions import predict
     from .predicting.submission import write_predictions
     from .scoring.callbacks import EraScores
+    from .scoring.evaluation import score
     from .scoring.losses import PearsonLoss, RankCorrelationLoss
+    from .scoring.scoring import summarize
     from .tasks import RayTasks
     from .training.runs import Run, read_run
 
@@ -77,10 +80,13 @@ __all__ = [
     "append_shards",
     "connect_ranks",
     "export_predict",
+    "neutralize",
     "open_shards",
     "predict",
     "read_run",
+    "score",
     "split_eras",
+    "summarize",
     "sync_shards",
     "walk_forward",
     "write_predictions",
@@ -98,8 +104,11 @@ _LAZY = {
     "Run": "training.runs",
     "connect_ranks": "feeding.connection",
     "export_predict": "predicting.export",
+    "neutralize": "predicting.neutralizing",
     "predict": "predicting.predictions",
     "read_run": "training.runs",
+    "score": "scoring.evaluation",
+    "summarize": "scoring.scoring",
     "write_predictions": "predicting.submission",
 }
 

@@ -438,6 +438,64 @@ def predict(model: str, data: str, out: str, ranked: bool, quiet: bool, **option
 
 
 @main.command()
+@click.argument("predictions", metavar="PREDICTIONS...", nargs=-1, required=True)
+@click.argument("data", metavar="DATA")
+@click.option("--target", metavar="NAME", help="The target to score with.  [default: target]")
+@click.option("--eras", metavar="ERAS", help="Such as 0575-, or -20: for the newest 20.")
+@click.option(
+    "--meta-model", metavar="FILE", help="meta_model.parquet, or a column of DATA: adds mmc."
+)
+@click.option(
+    "--benchmarks",
+    multiple=True,
+    metavar="FILE",
+    help="validation_benchmark_models.parquet, or a column of DATA: adds bmc; repeatable.",
+)
+@click.option("--exposure", is_flag=True, help="Add the largest correlation with a feature.")
+@click.option(
+    "--neutral",
+    metavar="NAME",
+    help="Add fnc, the correlation without what these features explain: a feature set, or all.",
+)
+@click.option("--csv", metavar="FILE", help="Write the scores of each era.")
+@click.option("--png", metavar="FILE", help="Draw the cumulative scores, a line a model.")
+@_QUIET
+def score(
+    predictions: tuple[str, ...],
+    data: str,
+    neutral: str | None,
+    benchmarks: tuple[str, ...],
+    csv: str | None,
+    png: str | None,
+    quiet: bool,
+    **options: Any,
+) -> None:
+    """Score files of predictions by era, side by side.
+
+    PREDICTIONS are Parquet or CSV files with ids and a column of numbers for each model, such as
+    predict writes. DATA is a shard set, or a Parquet file with the targets.
+    """
+    for option, path, suffix in ("--csv", csv, ".csv"), ("--png", png, ".png"):
+        if path is not None:
+            _check_out(path, suffix, option=option)
+    _before_tensorflow()
+    from .scoring.evaluation import score as score_predictions
+    from .scoring.scoring import shown_summary
+
+    table = score_predictions(
+        list(predictions) if predictions[1:] else predictions[0],
+        data,
+        benchmarks=list(benchmarks) or None,
+        neutral=True if neutral == "all" else neutral,
+        csv=csv,
+        png=png,
+        progress=not quiet,
+        **options,
+    )
+    click.echo(shown_summary(table))
+
+
+@main.command()
 @click.argument("model", metavar="RUN")
 @click.option("--out", required=True, metavar="FILE", help="predict.pkl")
 @_OUTPUT
@@ -562,15 +620,15 @@ def _size(text: str) -> str:
     return text
 
 
-def _check_out(out: str, *suffixes: str) -> None:
+def _check_out(out: str, *suffixes: str, option: str = "--out") -> None:
     """Find what is wrong with a path before the work, and not after it."""
     path = Path(out)
     if path.suffix not in suffixes:
         raise click.UsageError(
-            f"--out: found {out!r}, expected a name with {' or '.join(suffixes)}"
+            f"{option}: found {out!r}, expected a name with {' or '.join(suffixes)}"
         )
     if not path.parent.is_dir():
-        raise click.UsageError(f"--out: found {out!r}, expected a file in a folder that exists")
+        raise click.UsageError(f"{option}: found {out!r}, expected a file in a folder that exists")
 
 
 def _whole_numbers(option: str, text: str) -> tuple[int, ...]:

@@ -140,7 +140,7 @@ def predict(
     NumeraiSequenceError
         Predictions are NaN.
     """
-    data = _check_data(data)
+    data = check_data(data)
     if features is not None and not isinstance(features, str):
         features = names_in_order("features", features)
     chosen = {"eras": eras, "data_type": data_type}
@@ -175,7 +175,7 @@ def predict(
         return run.predict_shards(shards)
 
 
-def _check_data(data: Any) -> Any:
+def check_data(data: Any) -> Any:
     """Return a shard set, a path, or several."""
     if is_of(data, NumeraiSequence):
         raise TypeError(
@@ -188,7 +188,7 @@ def _check_data(data: Any) -> Any:
     return paths[0] if isinstance(data, (str, os.PathLike)) else paths
 
 
-def _warn_missing(shards: ShardSet, path: Path, features: Sequence[str]) -> None:
+def warn_missing(shards: ShardSet, path: Path, features: Sequence[str]) -> None:
     """Say of a Parquet file that has become a shard set how many values were filled in."""
     if sum(source.filled for source in shards.manifest.sources):
         with closing(Source(path)) as source:
@@ -255,7 +255,7 @@ class _Run:
         options = WriteOptions(
             num_shards=1, mix_eras=1, features=features, targets=targets, missing_feature="middle"
         )
-        with _temporary_folder(path) as folder:
+        with temporary_folder(path) as folder:
             written = write(
                 path,
                 Path(folder, "shards"),
@@ -282,7 +282,7 @@ class _Run:
         Windows deletes no folder whose files are open.
         """
         with open_shards(folder) as shards:
-            _warn_missing(shards, path, features)
+            warn_missing(shards, path, features)
             fed = fed or self._settle(features, str(path), shards)
             sequence = self._make_sequence(shards, fed)
             places = pc.index_in(sequence.column("id"), value_set=ids).to_numpy()
@@ -399,7 +399,7 @@ def is_parquet(data: Any) -> bool:
 
 
 @contextmanager
-def _temporary_folder(path: Path) -> Iterator[str]:
+def temporary_folder(path: Path) -> Iterator[str]:
     """Make a folder for the shard set of a Parquet file; an error says what it was for."""
     with ExitStack() as stack:
         try:
