@@ -45,9 +45,10 @@ STAGES = [
         """differences state descriptions architecture identity beginnings checkpoints resume
         connection""",
     ),
-    ("predicting", "submission uploaded fed predictions portable export"),
+    ("training", "runs"),
+    ("predicting", "submission uploaded fed named members predictions ensembles portable export"),
     ("", "synthetic"),
-    ("training", "network runs"),
+    ("training", "network"),
     ("", "__init__"),
     ("training", "serving training"),
     ("", "demo cli __main__"),

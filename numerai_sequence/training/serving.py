@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 
 from ..errors import FeatureError, NumeraiSequenceError
-from ..feeding.keras_compat import active_keras, carry_inputs
+from ..feeding.keras_compat import active_keras
 from ..feeding.model_input import input_noted
 from ..predicting.export import export_predict, input_to_export, runs_where
+from ..predicting.named import load_model
 from ..predicting.predictions import is_parquet, predict
 from ..predicting.submission import write_predictions
 from .runs import Run, find_run
@@ -113,12 +114,4 @@ def exported_for() -> str:
 
 def _load(model: Path) -> tuple[Any, Run | None]:
     path, run = find_run(model)
-    carry_inputs()
-    try:
-        # Its loss is of no matter, and may be one that Keras does not know.
-        return active_keras().models.load_model(str(path), compile=False), run
-    except (OSError, ValueError, TypeError) as error:
-        raise NumeraiSequenceError(
-            f"{path}: cannot be loaded ({' '.join(str(error).split())[:200]}); expected a model "
-            "that this version of Keras has saved"
-        ) from error
+    return load_model(path), run
