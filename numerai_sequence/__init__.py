@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from .feeding.connection import connect_ranks
     from .feeding.resume import Resume
     from .feeding.sequence import NumeraiSequence
+    from .predicting.ensembles import ensemble
     from .predicting.export import export_predict
     from .predicting.predictions import predict
     from .predicting.submission import write_predictions
@@ -76,6 +77,7 @@ __all__ = [
     "__version__",
     "append_shards",
     "connect_ranks",
+    "ensemble",
     "export_predict",
     "open_shards",
     "predict",
@@ -97,6 +99,7 @@ _LAZY = {
     "Resume": "feeding.resume",
     "Run": "training.runs",
     "connect_ranks": "feeding.connection",
+    "ensemble": "predicting.ensembles",
     "export_predict": "predicting.export",
     "predict": "predicting.predictions",
     "read_run": "training.runs",

@@ -239,7 +239,7 @@ class _Run:
             members = [member.over_file(source) for member in self.members]
             targets = _targets_of(members, source, path)
             members = self._settle(members, str(path))
-            meta = _read_meta(source)
+            meta = read_meta(source)
             self._try_models(members, source.rows)
         # One era a window: the least memory, and the order does not matter.
         features = union_of(members)
@@ -418,7 +418,7 @@ def _temporary_folder(path: Path) -> Iterator[str]:
             ) from error
 
 
-def _read_meta(source: Source) -> pa.Table:
+def read_meta(source: Source) -> pa.Table:
     """Read a file's ids and eras, in its order, and see that no id is there twice."""
     tables = [
         rows.select(["id", "era"])
