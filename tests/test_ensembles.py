@@ -25,9 +25,8 @@ def frame():
 
 def by_numerai_tools(frame, eras, weights, by):
     def one_era(part):
-        ranks = tie_kept_rank(part)
-        if by == "gaussian":
-            ranks = gaussian(ranks.sort_index()).loc[part.index]
+        ranks = tie_kept_rank(part.sort_index())  # it refuses other orders
+        ranks = gaussian(ranks) if by == "gaussian" else ranks
         return tie_kept_rank((ranks * weights).sum(axis=1).to_frame("prediction"))
 
     return frame.groupby(eras.to_numpy(), group_keys=False)[list(frame)].apply(one_era)
@@ -49,7 +48,7 @@ def test_an_ensemble_is_that_of_numerai_tools(frame, by, weights):
 def test_eras_may_be_a_column_a_set_its_path_or_a_file(frame, tmp_path):
     source = write_source(tmp_path / "a.parquet")
     shards = write_shards(source, tmp_path / "shards", progress=False)
-    table = pq.read_table(source, columns=["id", "era"]).to_pandas().reset_index()
+    table = pq.read_table(source, columns=["id", "era"]).to_pandas(ignore_metadata=True)
     eras = table.set_index("id")["era"]
     expected = ensemble(frame.assign(era=eras))
     for given in (eras, shards, str(shards.folder), source, str(source)):
@@ -91,7 +90,7 @@ def test_eras_that_are_not_known_are_refused(frame):
     with pytest.raises(EraError, match=f"none for 1 of 1,037 rows.*{IDS[5]}"):
         ensemble(frame, eras=ERAS.drop(IDS[5]))
     with pytest.raises(EraError, match=f"missing for 1 rows, the first is '{IDS[7]}'"):
-        ensemble(frame.assign(era=ERAS.mask(IDS == IDS[7])))
+        ensemble(frame.assign(era=ERAS.mask(IDS.isin([IDS[7]]))))
     with pytest.raises(EraError, match=f"{IDS[0]}' is there twice"):
         ensemble(frame, eras=pd.concat([ERAS, ERAS[:1]]))
 

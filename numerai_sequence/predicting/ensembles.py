@@ -118,7 +118,9 @@ def _numbers(frame: pd.DataFrame) -> npt.NDArray[np.floating[Any]]:
     for name, kind in frame.dtypes.items():
         if not pd.api.types.is_numeric_dtype(kind) or kind == bool:
             raise PredictionError(f"frame: column {name!r} is {kind}, expected numbers")
-    values = frame.to_numpy(np.result_type(np.float32, *map(_float_of, frame.dtypes)), na_value=np.nan)
+    values = frame.to_numpy(
+        np.result_type(np.float32, *map(_float_of, frame.dtypes)), na_value=np.nan
+    )
     missing = np.isnan(values)
     if missing.any():
         row, column = np.argwhere(missing)[0]
