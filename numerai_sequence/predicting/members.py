@@ -1,4 +1,4 @@
-"""Members: models that predict the same rows; what each of them takes of a batch of all features."""
+"""Members: models that predict the same rows, and what each takes of a batch of all features."""
 
 from __future__ import annotations
 
