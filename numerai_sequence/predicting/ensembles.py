@@ -118,7 +118,7 @@ def _numbers(frame: pd.DataFrame) -> npt.NDArray[np.floating[Any]]:
     for name, kind in frame.dtypes.items():
         if not pd.api.types.is_numeric_dtype(kind) or pd.api.types.is_bool_dtype(kind):
             raise PredictionError(f"frame: column {name!r} is {kind}, expected numbers")
-    values = frame.to_numpy(
+    values: npt.NDArray[np.floating[Any]] = frame.to_numpy(
         np.result_type(np.float32, *map(_float_of, frame.dtypes)), na_value=np.nan
     )
     missing = np.isnan(values)

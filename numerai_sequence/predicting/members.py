@@ -139,7 +139,7 @@ class _Takes:
     def __call__(self, x: npt.NDArray[Any]) -> npt.NDArray[Any]:
         part = x[:, self.places]
         if part.dtype == np.int8 and self.dtype != "int8":
-            return np.multiply(part, SCALE, dtype=np.float32).astype(self.dtype, order="C")
+            part = np.multiply(part, SCALE, dtype=np.float32)
         return np.ascontiguousarray(part, self.dtype)
 
 
