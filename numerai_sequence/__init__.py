@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from .feeding.connection import connect_ranks
     from .feeding.resume import Resume
     from .feeding.sequence import NumeraiSequence
+    from .predicting.ensembles import ensemble
     from .predicting.export import export_predict
     from .predicting.neutralizing import neutralize
     from .predicting.predictions import predict
@@ -79,6 +80,7 @@ __all__ = [
     "__version__",
     "append_shards",
     "connect_ranks",
+    "ensemble",
     "export_predict",
     "neutralize",
     "open_shards",
@@ -103,6 +105,7 @@ _LAZY = {
     "Resume": "feeding.resume",
     "Run": "training.runs",
     "connect_ranks": "feeding.connection",
+    "ensemble": "predicting.ensembles",
     "export_predict": "predicting.export",
     "neutralize": "predicting.neutralizing",
     "predict": "predicting.predictions",

@@ -420,20 +420,54 @@ def train(
     help="A feature set of DATA.  [default: what MODEL was trained on; all, if it does not say]",
 )
 @click.option("--eras", metavar="ERAS", help="Of a shard set.  [default: all]")
+@click.option(
+    "--ensemble",
+    "by",
+    type=click.Choice(["rank", "gaussian"]),
+    help="Of a folder of several runs: the mean of their ranks within each era, or of the normal "
+    "values of these, ranked again.",
+)
+@click.option(
+    "--weights",
+    metavar="NUMBER,...",
+    help="With --ensemble: one a run, in the order of the folders' names.  [default: equal]",
+)
 @_OUTPUT
 @_BATCH_BY
 @_QUIET
-def predict(model: str, data: str, out: str, ranked: bool, quiet: bool, **options: Any) -> None:
+def predict(
+    model: str,
+    data: str,
+    out: str,
+    ranked: bool,
+    by: str | None,
+    weights: str | None,
+    quiet: bool,
+    **options: Any,
+) -> None:
     """Predict each row of a shard set or a Parquet file, such as live.parquet.
 
-    MODEL is the folder of a run, or a file that Keras has saved. Both know the features that the
+    MODEL is the folder of a run, or of several, such as a walk forward's; or a file that Keras has
+    saved. They know the features that the
     model was trained on, their order and their scale. numerapi uploads the file that is written.
     """
     _check_out(out, ".csv", ".parquet")
+    if weights is not None and by is None:
+        raise click.UsageError("--weights: expected --ensemble with it")
+    shares = None if weights is None else _numbers("--weights", weights)
     _before_tensorflow()
     from .training.serving import predict_file
 
-    rows = predict_file(Path(model), data, Path(out), ranked=ranked, progress=not quiet, **options)
+    rows = predict_file(
+        Path(model),
+        data,
+        Path(out),
+        ranked=ranked,
+        by=by,
+        weights=shares,
+        progress=not quiet,
+        **options,
+    )
     click.echo(f"{out}: {rows:,} rows")
 
 
@@ -629,6 +663,13 @@ def _check_out(out: str, *suffixes: str, option: str = "--out") -> None:
         )
     if not path.parent.is_dir():
         raise click.UsageError(f"{option}: found {out!r}, expected a file in a folder that exists")
+
+
+def _numbers(option: str, text: str) -> list[float]:
+    try:
+        return [float(number) for number in text.split(",")]
+    except ValueError:
+        raise click.UsageError(f"{option}: found {text!r}, expected such as 1,0.5") from None
 
 
 def _whole_numbers(option: str, text: str) -> tuple[int, ...]:

@@ -46,10 +46,15 @@ STAGES = [
         """differences state descriptions architecture identity beginnings checkpoints resume
         connection""",
     ),
-    ("predicting", "submission fed predictions portable export data neutralizing"),
+    ("training", "runs"),
+    (
+        "predicting",
+        """submission fed named members predictions ensembles portable export data
+        neutralizing""",
+    ),
     ("scoring", "given evaluation"),
     ("", "synthetic"),
-    ("training", "network runs"),
+    ("training", "network"),
     ("", "__init__"),
     ("training", "serving training"),
     ("", "demo cli __main__"),
