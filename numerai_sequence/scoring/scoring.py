@@ -188,10 +188,7 @@ def write_table(table: pd.DataFrame, path: str | os.PathLike[str]) -> None:
         The file cannot be written.
     """
     with replaced(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
-        table.to_csv(
-            file, index_label="era", header=flat_names(table), lineterminator="
-"
-        )
+        table.to_csv(file, index_label="era", header=flat_names(table), lineterminator="\n")
 
 
 def one_a_row(name: str, values: Any, rows: int) -> npt.NDArray[Any]:
