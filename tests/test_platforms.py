@@ -15,6 +15,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -631,11 +632,12 @@ def live_as_on_windows(given, work):
 @pytest.mark.slow
 def test_whole_life_is_as_on_windows(given, tmp_path):
     """Temporary folders are gone, though no file that is open can be deleted."""
-    temporary, work = tmp_path / "temporary", tmp_path / "work"
-    temporary.mkdir()
+    work = tmp_path / "work"
     work.mkdir()
-    environment = {"TMPDIR": str(temporary), "KERAS_BACKEND": "jax"}  # which loads fast
-    found = in_child(live_as_on_windows, str(given), str(work), **environment)
+    # Its path is short: multiprocessing puts sockets there.
+    with tempfile.TemporaryDirectory(dir="/tmp") as temporary:
+        environment = {"TMPDIR": temporary, "KERAS_BACKEND": "jax"}  # which loads fast
+        found = in_child(live_as_on_windows, str(given), str(work), **environment)
     assert np.isfinite(found["loss"]).all()
     assert found["reason"].endswith("3,000 MB of memory available")
     assert found["left"] == [[]] * 6
