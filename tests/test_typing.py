@@ -45,6 +45,7 @@ from numerai_sequence import (
     WorkerError,
     append_shards,
     connect_ranks,
+    ensemble,
     export_predict,
     neutralize,
     open_shards,
@@ -180,6 +181,8 @@ def train(model: Any, shards: ShardSet) -> None:
         memory_budget=1 << 30,
         progress=False,
     )
+    frame = predict(["a/", model], shards, with_era=True, progress=False)
+    frame = ensemble(frame, [1, 0.5], by="gaussian", eras=shards)
     left = neutralize(frame, shards, features="medium", proportion=0.5, progress=False)
     table = score(
         {"all": frame, "half": left},
