@@ -42,11 +42,15 @@ if TYPE_CHECKING:
     from .feeding.connection import connect_ranks
     from .feeding.resume import Resume
     from .feeding.sequence import NumeraiSequence
+    from .predicting.ensembles import ensemble
     from .predicting.export import export_predict
+    from .predicting.neutralizing import neutralize
     from .predicting.predictions import predict
     from .predicting.submission import write_predictions
     from .scoring.callbacks import EraScores
+    from .scoring.evaluation import score
     from .scoring.losses import PearsonLoss, RankCorrelationLoss
+    from .scoring.scoring import summarize
     from .tasks import RayTasks
     from .training.runs import Run, read_run
 
@@ -76,11 +80,15 @@ __all__ = [
     "__version__",
     "append_shards",
     "connect_ranks",
+    "ensemble",
     "export_predict",
+    "neutralize",
     "open_shards",
     "predict",
     "read_run",
+    "score",
     "split_eras",
+    "summarize",
     "sync_shards",
     "walk_forward",
     "write_predictions",
@@ -97,9 +105,13 @@ _LAZY = {
     "Resume": "feeding.resume",
     "Run": "training.runs",
     "connect_ranks": "feeding.connection",
+    "ensemble": "predicting.ensembles",
     "export_predict": "predicting.export",
+    "neutralize": "predicting.neutralizing",
     "predict": "predicting.predictions",
     "read_run": "training.runs",
+    "score": "scoring.evaluation",
+    "summarize": "scoring.scoring",
     "write_predictions": "predicting.submission",
 }
 

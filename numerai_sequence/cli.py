@@ -420,21 +420,113 @@ def train(
     help="A feature set of DATA.  [default: what MODEL was trained on; all, if it does not say]",
 )
 @click.option("--eras", metavar="ERAS", help="Of a shard set.  [default: all]")
+@click.option(
+    "--ensemble",
+    "by",
+    type=click.Choice(["rank", "gaussian"]),
+    help="Of a folder of several runs: the mean of their ranks within each era, or of the normal "
+    "values of these, ranked again.",
+)
+@click.option(
+    "--weights",
+    metavar="NUMBER,...",
+    help="With --ensemble: one a run, in the order of the folders' names.  [default: equal]",
+)
 @_OUTPUT
 @_BATCH_BY
 @_QUIET
-def predict(model: str, data: str, out: str, ranked: bool, quiet: bool, **options: Any) -> None:
+def predict(
+    model: str,
+    data: str,
+    out: str,
+    ranked: bool,
+    by: str | None,
+    weights: str | None,
+    quiet: bool,
+    **options: Any,
+) -> None:
     """Predict each row of a shard set or a Parquet file, such as live.parquet.
 
-    MODEL is the folder of a run, or a file that Keras has saved. Both know the features that the
+    MODEL is the folder of a run, or of several, such as a walk forward's; or a file that Keras has
+    saved. They know the features that the
     model was trained on, their order and their scale. numerapi uploads the file that is written.
     """
     _check_out(out, ".csv", ".parquet")
+    if weights is not None and by is None:
+        raise click.UsageError("--weights: expected --ensemble with it")
+    shares = None if weights is None else _numbers("--weights", weights)
     _before_tensorflow()
     from .training.serving import predict_file
 
-    rows = predict_file(Path(model), data, Path(out), ranked=ranked, progress=not quiet, **options)
+    rows = predict_file(
+        Path(model),
+        data,
+        Path(out),
+        ranked=ranked,
+        by=by,
+        weights=shares,
+        progress=not quiet,
+        **options,
+    )
     click.echo(f"{out}: {rows:,} rows")
+
+
+@main.command()
+@click.argument("predictions", metavar="PREDICTIONS...", nargs=-1, required=True)
+@click.argument("data", metavar="DATA")
+@click.option("--target", metavar="NAME", help="The target to score with.  [default: target]")
+@click.option("--eras", metavar="ERAS", help="Such as 0575-, or -20: for the newest 20.")
+@click.option(
+    "--meta-model", metavar="FILE", help="meta_model.parquet, or a column of DATA: adds mmc."
+)
+@click.option(
+    "--benchmarks",
+    multiple=True,
+    metavar="FILE",
+    help="validation_benchmark_models.parquet, or a column of DATA: adds bmc; repeatable.",
+)
+@click.option("--exposure", is_flag=True, help="Add the largest correlation with a feature.")
+@click.option(
+    "--neutral",
+    metavar="NAME",
+    help="Add fnc, the correlation without what these features explain: a feature set, or all.",
+)
+@click.option("--csv", metavar="FILE", help="Write the scores of each era.")
+@click.option("--png", metavar="FILE", help="Draw the cumulative scores, a line a model.")
+@_QUIET
+def score(
+    predictions: tuple[str, ...],
+    data: str,
+    neutral: str | None,
+    benchmarks: tuple[str, ...],
+    csv: str | None,
+    png: str | None,
+    quiet: bool,
+    **options: Any,
+) -> None:
+    """Score files of predictions by era, side by side.
+
+    PREDICTIONS are Parquet or CSV files with ids and a column of numbers for each model, such as
+    predict writes. DATA is a shard set, or a Parquet file with the targets.
+    """
+    for option, path, suffix in ("--csv", csv, ".csv"), ("--png", png, ".png"):
+        if path is not None:
+            _check_out(path, suffix, option=option)
+    _before_tensorflow()
+    from .scoring.evaluation import score as score_predictions
+    from .scoring.scoring import shown_summary
+
+    table = score_predictions(
+        list(predictions) if predictions[1:] else predictions[0],
+        data,
+        benchmarks=list(benchmarks) or None,
+        neutral=True if neutral == "all" else neutral,
+        csv=csv,
+        png=png,
+        progress=not quiet,
+        **options,
+    )
+    click.echo(shown_summary(table))
 
 
 @main.command()
@@ -562,15 +654,22 @@ def _size(text: str) -> str:
     return text
 
 
-def _check_out(out: str, *suffixes: str) -> None:
+def _check_out(out: str, *suffixes: str, option: str = "--out") -> None:
     """Find what is wrong with a path before the work, and not after it."""
     path = Path(out)
     if path.suffix not in suffixes:
         raise click.UsageError(
-            f"--out: found {out!r}, expected a name with {' or '.join(suffixes)}"
+            f"{option}: found {out!r}, expected a name with {' or '.join(suffixes)}"
         )
     if not path.parent.is_dir():
-        raise click.UsageError(f"--out: found {out!r}, expected a file in a folder that exists")
+        raise click.UsageError(f"{option}: found {out!r}, expected a file in a folder that exists")
+
+
+def _numbers(option: str, text: str) -> list[float]:
+    try:
+        return [float(number) for number in text.split(",")]
+    except ValueError:
+        raise click.UsageError(f"{option}: found {text!r}, expected such as 1,0.5") from None
 
 
 def _whole_numbers(option: str, text: str) -> tuple[int, ...]:

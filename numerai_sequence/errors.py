@@ -9,7 +9,8 @@ from __future__ import annotations
 import difflib
 import errno as codes
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, ClassVar
 
 _OUT_OF_MEMORY = ("can't start new thread", "Failed to launch worker thread", "std::bad_alloc")
@@ -161,3 +162,17 @@ def close_matches(name: str, known: Sequence[str]) -> str:
         for match in difflib.get_close_matches(name, known, n=3)
     ]
     return f"; did you mean {', '.join(matches)}?" if matches else ""
+
+
+@contextmanager
+def naming(name: str | None) -> Iterator[None]:
+    """Begin the message of an error with the name of the model that it is about, if it has one."""
+    try:
+        yield
+    except Exception as error:
+        if name is not None:
+            text = f"model {name!r}: {error}"
+            error.args = (text,)
+            if isinstance(error, NumeraiSequenceError):
+                error.message = text
+        raise

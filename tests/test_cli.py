@@ -16,7 +16,7 @@ from click.testing import CliRunner
 from networks import keras
 from tables import write_features_json, write_source
 
-from numerai_sequence import open_shards, predict, write_shards
+from numerai_sequence import open_shards, predict, score, write_shards
 from numerai_sequence.cli import main
 from numerai_sequence.synthetic import write_parquet
 
@@ -351,3 +351,35 @@ def test_commands_about_models_refuse_what_is_none(set_and_run, tmp_path):
     assert "--purge 8, expected 16" in result.stderr
     result = run_here("train", folder / "set", "--out", tmp_path / "r", "--features", "tiny")
     assert_one_line_error(result, "unknown feature set 'tiny'")
+
+
+def test_score_prints_summaries_of_several_files_side_by_side(tmp_path):
+    source = write_parquet(tmp_path / "train.parquet", rows=1200, features=9, targets=1)
+    write_shards(source, tmp_path / "set", progress=False).close()
+    data = pd.read_parquet(source)
+    rng = np.random.default_rng(0)
+    for name in ("a", "b"):
+        noisy = data["target"].astype(float) + rng.normal(size=len(data))
+        noisy.to_frame("prediction").to_parquet(tmp_path / f"{name}.parquet")
+    files = [tmp_path / "a.parquet", tmp_path / "b.parquet"]
+    options = ["--eras", "0001-0010", "--neutral", "all", "--exposure", "--quiet"]
+    written = ["--csv", tmp_path / "s.csv", "--png", tmp_path / "s.png"]
+    result = run_here("score", *files, tmp_path / "set", *options, *written)
+    assert (result.returncode, result.stderr) == (0, "")
+    table = score(dict(zip("ab", files, strict=True)), tmp_path / "set", eras="0001-0010")
+    first, _, _, *lines = result.stdout.splitlines()
+    assert first == "10 eras, 0001 to 0010"
+    shown = {tuple(line.split()[:2]): line.split()[2] for line in lines}
+    assert list(shown) == [(m, s) for m in "ab" for s in ("corr", "exposure", "fnc")]
+    assert shown["b", "corr"] == f"{table['b']['corr'].mean():.4f}"
+    assert len((tmp_path / "s.csv").read_text().splitlines()) == 11
+    assert (tmp_path / "s.png").read_bytes()[:4] == b"\x89PNG"
+    alone = run_here("score", files[0], source, "--quiet")
+    assert alone.stdout.splitlines()[0] == "16 eras, 0001 to 0016"
+    for option, path in ("--csv", "s.txt"), ("--png", "no/s.png"):
+        refused = run_here("score", files[0], source, option, tmp_path / path)
+        assert refused.returncode == 2
+        assert f"{option}: found" in refused.stderr
+    assert_one_line_error(
+        run_here("score", tmp_path / "c.parquet", tmp_path / "set", "--quiet"), "no such file"
+    )

@@ -35,9 +35,10 @@ STAGES = [
         ahead running following distribution arguments relied keras_compat
         sequence""",
     ),
+    ("predicting", "uploaded"),
     (
         "scoring",
-        """losses models forward scoring exposure picture frames benchmarks scored_rows
+        """losses models forward scoring exposure neutral picture frames benchmarks scored_rows
         callbacks""",
     ),
     (
@@ -45,9 +46,15 @@ STAGES = [
         """differences state descriptions architecture identity beginnings checkpoints resume
         connection""",
     ),
-    ("predicting", "submission uploaded fed predictions portable export"),
+    ("training", "runs"),
+    (
+        "predicting",
+        """submission fed named members predictions ensembles portable export data
+        neutralizing""",
+    ),
+    ("scoring", "given evaluation"),
     ("", "synthetic"),
-    ("training", "network runs"),
+    ("training", "network"),
     ("", "__init__"),
     ("training", "serving training"),
     ("", "demo cli __main__"),

@@ -178,3 +178,15 @@ def test_missing_matplotlib_is_named_with_its_remedy(monkeypatch, tmp_path):
     with pytest.raises(NumeraiSequenceError, match="pictures need matplotlib") as caught:
         draw_scores(table_of(5), tmp_path / "scores.png")
     assert "pip install 'numerai_sequence[train]'" in str(caught.value)
+
+
+def test_several_models_have_a_panel_a_score_and_a_line_a_model():
+    tables = {name: table_of(5, corr=0.1, mmc=0.2, exposure=0.3) for name in ("a", "b")}
+    table = pd.concat(tables, axis=1, names=["model", "score"])
+    figure = score_figure(table, title="Two")
+    assert [axes.get_ylabel() for axes in figure.axes] == ["Cumulative corr", "Cumulative mmc"]
+    for axes, height in zip(figure.axes, (0.5, 1.0), strict=True):
+        labels = [line.get_label().split(":")[0] for line in axes.lines]
+        assert labels[:2] == ["a", "b"]
+        assert [line.get_ydata()[-1] for line in axes.lines[:2]] == pytest.approx([height] * 2)
+    assert figure.axes[0].get_title(loc="left") == "Two"

@@ -16,7 +16,7 @@ import pytest
 from numerai_tools.scoring import correlation_contribution, numerai_corr, sharpe_ratio
 
 from numerai_sequence import EraError, NumeraiSequenceError
-from numerai_sequence.scoring.scoring import score_eras, summarize, write_table
+from numerai_sequence.scoring.scoring import score_eras, summarize_score, write_table
 
 NAN = float("nan")
 
@@ -194,7 +194,7 @@ assert not late & set(sys.modules), late & set(sys.modules)
 
 def test_summary_is_mean_std_their_ratio_and_the_deepest_fall():
     scores = {"1": 0.01, "2": 0.03, "3": NAN, "4": -0.02, "5": 0.01, "6": -0.04, "7": 0.06}
-    summary = summarize(scores)
+    summary = summarize_score(scores)
     values = pd.Series(scores).dropna()
     assert summary.mean == pytest.approx(values.mean())
     assert summary.std == pytest.approx(values.std(ddof=0))
@@ -207,29 +207,29 @@ def test_drawdown_is_that_of_numerais_notebooks():
     scores.index = [f"{era:04d}" for era in range(300)]
     cumulative = scores.cumsum()
     expected = (cumulative.expanding(min_periods=1).max() - cumulative).max()
-    assert summarize(scores).max_drawdown == pytest.approx(expected)
+    assert summarize_score(scores).max_drawdown == pytest.approx(expected)
     assert expected > 0.02
 
 
 def test_drawdown_is_of_the_order_of_time():
     scores = {"era10": -0.05, "era2": 0.03, "era1": 0.02}
-    assert summarize(scores).max_drawdown == pytest.approx(0.05)
-    assert summarize(pd.Series(scores)) == summarize(scores)
+    assert summarize_score(scores).max_drawdown == pytest.approx(0.05)
+    assert summarize_score(pd.Series(scores)) == summarize_score(scores)
 
 
 def test_scores_that_only_rise_have_no_drawdown():
-    assert summarize({"1": -0.01, "2": 0.02, "3": 0.03}).max_drawdown == 0
+    assert summarize_score({"1": -0.01, "2": 0.02, "3": 0.03}).max_drawdown == 0
 
 
 def test_equal_scores_have_no_sharpe_ratio():
-    summary = summarize({"1": 0.1, "2": 0.1, "3": 0.1})  # whose mean is not quite 0.1
+    summary = summarize_score({"1": 0.1, "2": 0.1, "3": 0.1})  # whose mean is not quite 0.1
     assert summary.mean == pytest.approx(0.1)
     assert math.isnan(summary.sharpe)
 
 
 @pytest.mark.parametrize("scores", [{"1": NAN}, {}])
 def test_summary_of_nothing_is_nan(scores):
-    summary = summarize(scores)
+    summary = summarize_score(scores)
     assert all(map(math.isnan, (summary.mean, summary.std, summary.sharpe, summary.max_drawdown)))
 
 

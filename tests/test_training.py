@@ -25,7 +25,7 @@ from numerai_sequence import (
     open_shards,
     write_shards,
 )
-from numerai_sequence.scoring.scoring import summarize
+from numerai_sequence.scoring.scoring import summarize_score
 from numerai_sequence.synthetic import write_parquet
 from numerai_sequence.training.runs import read_run
 from numerai_sequence.training.training import TrainOptions, choose_purge, make_splits, train
@@ -58,7 +58,7 @@ def test_saved_model_has_the_scores_of_the_table(shards, tmp_path):
     np.testing.assert_allclose(again["corr"], table["corr"], atol=1e-6)
     read = pd.read_csv(tmp_path / "scores.csv", index_col="era", dtype={"era": str})
     pd.testing.assert_frame_equal(read, table)
-    assert written.scores["val_corr_sharpe"] == summarize(table["corr"]).sharpe
+    assert written.scores["val_corr_sharpe"] == summarize_score(table["corr"]).sharpe
     assert written.features == shards.features
     assert (written.dtype, written.output) == ("float32", None)
     assert written.versions["keras"] == keras.__version__
@@ -347,8 +347,8 @@ def test_validation_sharpe_beats_that_of_an_untrained_network(tmp_path, seed):
         )
         validation = NumeraiSequence(shards, eras=read_run(tmp_path / "run").validation)
         before = EraScores(validation).score(untrained)
-    assert summarize(trained["corr"]).sharpe > summarize(before["corr"]).sharpe
-    assert summarize(trained["corr"]).sharpe > 2
+    assert summarize_score(trained["corr"]).sharpe > summarize_score(before["corr"]).sharpe
+    assert summarize_score(trained["corr"]).sharpe > 2
 
 
 @pytest.mark.slow

@@ -45,11 +45,15 @@ from numerai_sequence import (
     WorkerError,
     append_shards,
     connect_ranks,
+    ensemble,
     export_predict,
+    neutralize,
     open_shards,
     predict,
     read_run,
+    score,
     split_eras,
+    summarize,
     sync_shards,
     walk_forward,
     write_predictions,
@@ -177,6 +181,25 @@ def train(model: Any, shards: ShardSet) -> None:
         memory_budget=1 << 30,
         progress=False,
     )
+    frame = predict(["a/", model], shards, with_era=True, progress=False)
+    frame = ensemble(frame, [1, 0.5], by="gaussian", eras=shards)
+    left = neutralize(frame, shards, features="medium", proportion=0.5, progress=False)
+    table = score(
+        {"all": frame, "half": left},
+        "validation.parquet",
+        target="target_ender_60",
+        eras="0575-",
+        data_type="validation",
+        meta_model="meta_model.parquet",
+        benchmarks=["benchmarks.parquet", frame],
+        exposure=True,
+        neutral=["feature_a"],
+        csv="scores.csv",
+        png=Path("scores.png"),
+        progress=False,
+    )
+    summarize(table)
+    summarize(score([frame["prediction"], "b.csv"], shards, neutral=True)["corr"])
     assert_type(write_predictions(frame, "predictions.csv"), Path)
     export_predict(model, "predict.pkl", like=sequence, batch_by="era")
     export_predict(
@@ -219,6 +242,7 @@ def mistakes(model: Any, shards: ShardSet) -> None:
     Resume("state/", 100)  # call-arg
     predict(model, "live.parquet", ranked="yes")  # arg-type
     export_predict(model, "predict.pkl", shards)  # call-arg
+    score("predictions.csv", shards, neutrals=True)  # call-arg
     numerai_sequence.write_shard("train.parquet", "shards/")  # attr-defined
 """
 
@@ -240,7 +264,7 @@ def test_strict_types_hold_and_mistakes_are_found(tmp_path):
     lines = enumerate(PROGRAM.splitlines(), 1)
     wrong = [(str(number), line.split("  # ")[1]) for number, line in lines if "  # " in line]
     assert found == wrong, shown
-    assert len(wrong) == 11
+    assert len(wrong) == 12
     assert f"Found {len(wrong)} errors in 1 file" in shown
 
 

@@ -7,7 +7,7 @@ import sys
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory, gettempdir
 from typing import TYPE_CHECKING, Any
@@ -23,16 +23,16 @@ from ..extras import load_extra
 from ..feeding.model_input import ModelInput
 from ..feeding.sequence import NumeraiSequence
 from ..files import explained
-from ..format.feature_sets import resolve_features
 from ..format.layout import WriteOptions
 from ..reading.shards import PathLike, ShardSet, open_shards
-from ..scoring.forward import most_rows, predict_rows
-from ..scoring.models import Floats, name_columns, run_batch
+from ..scoring.forward import most_rows, predict_several
+from ..scoring.models import Floats
 from ..writing.columns import choose_columns
 from ..writing.missing import find_missing
 from ..writing.source import Source
 from ..writing.writer import write
-from .fed import known_input, settle_input
+from .members import Member, check_names, dtype_of, groups_of, make_members, union_of
+from .named import name_models
 from .uploaded import rank_in_eras
 
 if TYPE_CHECKING:
@@ -46,7 +46,6 @@ _DATA = (
     "a shard set or the path of a Parquet file; save a table as Parquet first, and give its path"
 )
 _MADE = "target of like=, whose class may look at y,"
-_REMEDY = "name those that it was trained on: features=sequence.features"
 
 
 def predict(
@@ -63,6 +62,7 @@ def predict(
     batch_size: int | None = None,
     batch_by: str | None = None,
     memory_budget: int | str = "auto",
+    with_era: bool = False,
     progress: bool = True,
 ) -> pd.DataFrame:
     """Predict every row of a shard set or a Parquet file, in bounded memory.
@@ -79,18 +79,24 @@ def predict(
 
     Parameters
     ----------
-    model : Keras model
-        Of any Keras; it takes x of shape (batch, features), or what the class of `like` makes.
+    model : Keras model, path, sequence, or mapping
+        Of any Keras; it takes x of shape (batch, features), or what the class of `like` makes. Or
+        the path of a run's folder or of a file that Keras has saved. Several models are a list of
+        these; a mapping from names to these; or a folder of runs, such as a walk forward's. The
+        data are then read once for all of them, but that a class of your own reads its batches
+        itself. Where one of them needs whole eras, all are run on whole eras.
     data : ShardSet, path, or sequence of paths
         A shard set, as `open_shards` takes it, or one Parquet file, such as ``live.parquet``:
         targets are not needed.
     like : NumeraiSequence or Run, optional
         What the model was trained on, where the model does not remember it: the sequence, or what
         `read_run` returns. A sequence of a class of your own, with a ``__getitem__``, makes the
-        batches: the model may take several arrays. The data need the targets of its y then.
+        batches: the model may take several arrays. The data need the targets of its y then. For
+        several models one for all, or a mapping from their names.
     features : str or sequence of str, optional
         Those that the model was trained on, in the same order; None for those that it remembers,
-        or for all that the data have; of a shard set also the name of a feature set.
+        or for all that the data have; of a shard set also the name of a feature set. Of several
+        models, this and `dtype` are for those that do not remember theirs.
     eras, data_type : optional
         Which rows of a shard set, as of `NumeraiSequence`; None for all.
     output : str, optional
@@ -110,6 +116,8 @@ def predict(
         predictions depend on the other rows of a batch.
     memory_budget : int or str
         As of `NumeraiSequence`.
+    with_era : bool
+        Add a first column, ``era``, by which `ensemble` ranks.
     progress : bool
         Show progress bars on stderr.
 
@@ -119,7 +127,9 @@ def predict(
         float32, one row a row of the data, in the order of the file or files; the index is ``id``.
         The column is ``prediction``. Where a model has several outputs, or one of several values a
         row, and none is chosen, there is a column a value: ``name``, or ``name_0``, ``name_1``.
-        ``frame.attrs["features"]`` is the list of features that were used.
+        Several models have a column each, of the name in the mapping, of the folder or file, or
+        ``model_0``, ``model_1``; where a model has several values a row, ``model_0/name``.
+        ``frame.attrs["features"]`` is the list of features that were used, by any model.
 
     Raises
     ------
@@ -134,32 +144,25 @@ def predict(
     SourceError
         The Parquet file cannot be used, or an id is there twice.
     TypeError
-        `data` is something else, such as a frame.
+        `data` is something else, such as a frame; or `model` is no model.
     OutputError, OutOfMemoryError
         There is no room for the temporary shard set.
     NumeraiSequenceError
         Predictions are NaN.
     """
-    data = _check_data(data)
+    data = check_data(data)
     if features is not None and not isinstance(features, str):
         features = names_in_order("features", features)
-    chosen = {"eras": eras, "data_type": data_type}
-    known = known_input(model, like)
     asked = ModelInput(dtype=dtype, batch_by=batch_by)
-    output = output if output is not None else getattr(like, "output", None)
-    maker = like if is_of(like, NumeraiSequence) and like.made_by is not None else None
     run = _Run(
-        model,
-        known,
+        make_members(name_models(model, like), features, output, asked),
         features,
-        chosen,
-        output,
-        asked,
+        {"eras": eras, "data_type": data_type},
         ranked,
+        with_era,
         batch_size,
         memory_budget,
         progress,
-        maker,
     )
     if is_parquet(data):
         if eras is not None or data_type is not None:
@@ -175,7 +178,7 @@ def predict(
         return run.predict_shards(shards)
 
 
-def _check_data(data: Any) -> Any:
+def check_data(data: Any) -> Any:
     """Return a shard set, a path, or several."""
     if is_of(data, NumeraiSequence):
         raise TypeError(
@@ -188,7 +191,7 @@ def _check_data(data: Any) -> Any:
     return paths[0] if isinstance(data, (str, os.PathLike)) else paths
 
 
-def _warn_missing(shards: ShardSet, path: Path, features: Sequence[str]) -> None:
+def warn_missing(shards: ShardSet, path: Path, features: Sequence[str]) -> None:
     """Say of a Parquet file that has become a shard set how many values were filled in."""
     if sum(source.filled for source in shards.manifest.sources):
         with closing(Source(path)) as source:
@@ -198,23 +201,16 @@ def _warn_missing(shards: ShardSet, path: Path, features: Sequence[str]) -> None
 
 @dataclass(frozen=True)
 class _Run:
-    """What `predict` was asked for, but for the data.
+    """What `predict` was asked for, but for the data."""
 
-    `known` is what the model was trained on, and `asked` what it is to be fed. `maker` is a
-    sequence of a class of the user's own, which makes the batches.
-    """
-
-    model: Any
-    known: ModelInput
+    members: list[Member]
     features: str | Sequence[str] | None
     chosen: dict[str, Any]
-    output: str | None
-    asked: ModelInput
     ranked: bool
+    with_era: bool
     batch_size: int | None
     memory_budget: int | str
     progress: bool
-    maker: NumeraiSequence | None = None
 
     def __post_init__(self) -> None:
         # The sequence would find this, but only when a Parquet file has been written.
@@ -225,15 +221,13 @@ class _Run:
         where = str(shards.folder)
         if not shards.rows:
             raise NumeraiSequenceError(f"{where}: no rows; expected at least one")
-        wanted = self.known.features if self.features is None else self.features
-        features = resolve_features(wanted, shards.manifest, where)
-        fed = self._settle(features, where, shards)
-        sequence = self._make_sequence(shards, fed, **self.chosen)
-        names, values = self._predict(sequence)
-        eras = sequence.column("era") if self.ranked else None
+        members = [member.over(shards.manifest, where) for member in self.members]
+        members = self._settle(members, where, shards)
+        found, sequence = self._predict(members, shards, **self.chosen)
+        eras = sequence.column("era") if self.ranked or self.with_era else None
         # A copy, or the frame would hold the files as long as it lives.
-        ids = sequence.column("id").take(pa.array(np.arange(len(values), dtype=np.int64)))
-        return self._make_frame(features, names, values, ids, eras)
+        ids = sequence.column("id").take(pa.array(np.arange(len(found[0][1]), dtype=np.int64)))
+        return self._make_frame(members, found, ids, eras)
 
     def predict_parquet(self, path: Path) -> pd.DataFrame:
         if isinstance(self.features, str):
@@ -242,20 +236,17 @@ class _Run:
                 "file, such as sequence.features"
             )
         with closing(Source(path)) as source:
-            wanted = self.known.features if self.features is None else self.features
-            features, _ = choose_columns([source], wanted, ())
-            targets = self.maker.target_columns if self.maker else ()
-            check_known(_MADE, targets, source.others, str(path))
-            _, targets = choose_columns([source], features, targets)
-            fed = self._settle(features, str(path)) if self.maker is None else None
-            meta = _read_meta(source)
-            if fed is not None:
-                self._try_model(source.rows, fed)
+            members = [member.over_file(source) for member in self.members]
+            targets = _targets_of(members, source, path)
+            members = self._settle(members, str(path))
+            meta = read_meta(source)
+            self._try_models(members, source.rows)
         # One era a window: the least memory, and the order does not matter.
+        features = union_of(members)
         options = WriteOptions(
             num_shards=1, mix_eras=1, features=features, targets=targets, missing_feature="middle"
         )
-        with _temporary_folder(path) as folder:
+        with temporary_folder(path) as folder:
             written = write(
                 path,
                 Path(folder, "shards"),
@@ -266,79 +257,85 @@ class _Run:
                 feature_set=None,
                 features_json=None,
             )
-            names, values = self._predict_written(written, path, features, fed, meta["id"])
-        return self._make_frame(features, names, values, meta["id"], meta["era"])
+            members, found = self._predict_written(written, path, members, features, meta["id"])
+        return self._make_frame(members, found, meta["id"], meta["era"])
 
     def _predict_written(
         self,
         folder: Path,
         path: Path,
+        members: list[Member],
         features: Sequence[str],
-        fed: ModelInput | None,
         ids: pa.ChunkedArray,
-    ) -> tuple[tuple[str, ...], Floats]:
+    ) -> tuple[list[Member], list[tuple[tuple[str, ...], Floats]]]:
         """Predict the rows of a temporary set in the order of their ids, and let go of its files.
 
         Windows deletes no folder whose files are open.
         """
         with open_shards(folder) as shards:
-            _warn_missing(shards, path, features)
-            fed = fed or self._settle(features, str(path), shards)
-            sequence = self._make_sequence(shards, fed)
-            places = pc.index_in(sequence.column("id"), value_set=ids).to_numpy()
-            return self._predict(sequence, places)
+            warn_missing(shards, path, features)
+            members = self._settle(members, str(path), shards)
+            found, _ = self._predict(members, shards, ids=ids)
+            return members, found
 
     def _settle(
-        self, features: Sequence[str], where: str, shards: ShardSet | None = None
-    ) -> ModelInput:
-        maker = None
-        if self.maker is not None and shards is not None:
-            maker = self.maker.over(shards, batch_by="rows", batch_size=1, **self.chosen)
-        asked = replace(self.asked, features=tuple(features))
-        return settle_input(
-            self.model,
-            self.known,
-            asked,
-            where,
-            remedy=_REMEDY,
-            batch_size=self.batch_size,
-            is_told=self.features is not None or self.known.features is not None,
-            maker=maker,
-        )
+        self, members: list[Member], where: str, shards: ShardSet | None = None
+    ) -> list[Member]:
+        """Return the models with what they are fed; where a class makes it, once there is a set."""
+        return [
+            member
+            if member.is_settled or (member.maker is not None and shards is None)
+            else member.settled(where, self.batch_size, shards, **self.chosen)
+            for member in members
+        ]
 
-    def _try_model(self, rows: int, fed: ModelInput) -> None:
-        """Run the model on nothing, rather than find after a long write that it cannot be run."""
-        features = len(fed.features or ())
-        x = np.zeros((min(rows, self._batch_rows(rows, features)), features), fed.dtype)
-        name_columns(self.model, run_batch(self.model, x), self.output, rows=len(x))
+    def _try_models(self, members: list[Member], rows: int) -> None:
+        """Run models on nothing, rather than find after a long write that one cannot be run."""
+        width = len(union_of(members))
+        for member in members:
+            if member.is_settled:
+                member.try_on(min(rows, self._batch_rows(rows, width)))
 
     def _predict(
-        self, sequence: NumeraiSequence, places: Any = None
-    ) -> tuple[tuple[str, ...], Floats]:
-        if self.progress and sequence.batch_by == "era":
-            tqdm.write(describe_eras(sequence), file=sys.stderr)
-        return predict_rows(
-            self.model, sequence, output=self.output, progress=self.progress, places=places
-        )
+        self, members: list[Member], shards: ShardSet, *, ids: Any = None, **chosen: Any
+    ) -> tuple[list[tuple[tuple[str, ...], Floats]], NumeraiSequence]:
+        """Return the names and values of each model, in their order, and a sequence of the rows."""
+        found: dict[int, tuple[tuple[str, ...], Floats]] = {}
+        for group in groups_of(members):
+            sequence = self._make_sequence([members[number] for number in group], shards, **chosen)
+            if self.progress and sequence.batch_by == "era":
+                tqdm.write(describe_eras(sequence), file=sys.stderr)
+            places = None
+            if ids is not None:
+                places = pc.index_in(sequence.column("id"), value_set=ids).to_numpy()
+            fed = [members[number].fed_from(sequence) for number in group]
+            values = predict_several(fed, sequence, progress=self.progress, places=places)
+            found.update(zip(group, values, strict=True))
+        return [found[number] for number in range(len(members))], sequence
 
-    def _make_sequence(self, shards: ShardSet, fed: ModelInput, **chosen: Any) -> NumeraiSequence:
-        rows = self._batch_rows(shards.rows, len(fed.features or ()))
-        if self.maker is not None:
-            return self.maker.over(
+    def _make_sequence(
+        self, members: list[Member], shards: ShardSet, **chosen: Any
+    ) -> NumeraiSequence:
+        features = union_of(members)
+        rows = self._batch_rows(shards.rows, len(features))
+        by_era = any(member.known.batch_by == "era" for member in members)
+        maker = members[0].maker
+        if maker is not None:
+            return maker.over(
                 shards,
-                batch_by=str(fed.batch_by),
-                batch_size=1 if fed.batch_by == "era" else rows,
+                batch_by="era" if by_era else "rows",
+                batch_size=1 if by_era else rows,
                 memory_budget=self.memory_budget,
                 **chosen,
             )
         return NumeraiSequence(
             shards,
-            1 if fed.batch_by == "era" else rows,
+            1 if by_era else rows,
             target=None,
-            features=fed.features,
+            features=features,
             shuffle=False,
-            dtype=str(fed.dtype),
-            batch_by=str(fed.batch_by),
+            dtype=dtype_of(members),
+            batch_by="era" if by_era else "rows",
             memory_budget=self.memory_budget,
             max_queue_size=1,
             **chosen,
@@ -352,25 +349,47 @@ class _Run:
 
     def _make_frame(
         self,
-        features: Sequence[str],
-        names: Sequence[str],
-        values: Floats,
+        members: list[Member],
+        found: list[tuple[tuple[str, ...], Floats]],
         ids: pa.ChunkedArray,
         eras: pa.ChunkedArray | None,
     ) -> pd.DataFrame:
-        is_nan = np.isnan(values).any(axis=1)
-        if is_nan.any():
-            first = ids[int(np.argmax(is_nan))].as_py()
-            raise NumeraiSequenceError(
-                f"predictions: {np.count_nonzero(is_nan):,} of {len(values):,} rows are NaN, "
-                f"the first is {first!r}; expected numbers: look at the model's weights"
-            )
+        names = [
+            name
+            for member, (columns, _) in zip(members, found, strict=True)
+            for name in member.name_columns(columns)
+        ]
+        check_names(names, with_era=self.with_era)
+        values = found[0][1] if len(found) == 1 else np.concatenate([v for _, v in found], axis=1)
+        _check_numbers(values, names, ids)
         if self.ranked:
             codes = pc.index_in(eras, value_set=pc.unique(eras)).to_numpy()
             values = rank_in_eras(values, codes)
-        frame = pd.DataFrame(values, pd.Index(ids.to_pandas(), name="id"), list(names))
-        frame.attrs["features"] = list(features)
+        frame = pd.DataFrame(values, pd.Index(ids.to_pandas(), name="id"), names)
+        if self.with_era and eras is not None:
+            frame.insert(0, "era", eras.to_pandas().to_numpy())
+        frame.attrs["features"] = list(union_of(members))
         return frame
+
+
+def _targets_of(members: list[Member], source: Source, path: Path) -> tuple[str, ...]:
+    """Return the targets of the file that classes of the user's own may look at."""
+    makers = [member.maker for member in members if member.maker is not None]
+    targets = tuple(dict.fromkeys(name for maker in makers for name in maker.target_columns))
+    check_known(_MADE, targets, source.others, str(path))
+    return choose_columns([source], union_of(members), targets)[1]
+
+
+def _check_numbers(values: Floats, names: Sequence[str], ids: pa.ChunkedArray) -> None:
+    is_nan = np.isnan(values)
+    if is_nan.any():
+        rows = is_nan.any(axis=1)
+        first = ids[int(np.argmax(rows))].as_py()
+        of = "" if len(names) == 1 else f" of {names[int(np.argmax(is_nan.any(axis=0)))]!r}"
+        raise NumeraiSequenceError(
+            f"predictions{of}: {np.count_nonzero(rows):,} of {len(values):,} rows are NaN, "
+            f"the first is {first!r}; expected numbers: look at the model's weights"
+        )
 
 
 def describe_eras(sequence: NumeraiSequence) -> str:
@@ -399,7 +418,7 @@ def is_parquet(data: Any) -> bool:
 
 
 @contextmanager
-def _temporary_folder(path: Path) -> Iterator[str]:
+def temporary_folder(path: Path) -> Iterator[str]:
     """Make a folder for the shard set of a Parquet file; an error says what it was for."""
     with ExitStack() as stack:
         try:
@@ -416,7 +435,7 @@ def _temporary_folder(path: Path) -> Iterator[str]:
             ) from error
 
 
-def _read_meta(source: Source) -> pa.Table:
+def read_meta(source: Source) -> pa.Table:
     """Read a file's ids and eras, in its order, and see that no id is there twice."""
     tables = [
         rows.select(["id", "era"])

@@ -52,10 +52,11 @@ def read_meta_model(given: Any, sequence: NumeraiSequence) -> Values | None:
         found = {META_MODEL: found[META_MODEL]}
     if len(found) != 1:
         raise PredictionError(
-            f"meta_model: found {_listed(list(found)) or 'no model'}; expected one model: choose "
+            f"meta_model: found {listed(list(found)) or 'no model'}; expected one model: choose "
             "its column, such as frame['numerai_meta_model']"
         )
-    return _Rows(sequence).fill("meta_model", next(iter(found.values())))
+    values: Values = Lookup(sequence).fill("meta_model", next(iter(found.values())))
+    return values
 
 
 def read_benchmarks(given: Any, sequence: NumeraiSequence) -> dict[str, Values]:
@@ -79,7 +80,7 @@ def read_benchmarks(given: Any, sequence: NumeraiSequence) -> dict[str, Values]:
     """
     if given is None:
         return {}
-    rows = _Rows(sequence)
+    rows = Lookup(sequence)
     models = _models_in("benchmarks", given, sequence)
     return {name: rows.fill(name, sources) for name, sources in models.items()}
 
@@ -97,14 +98,14 @@ def several(given: Any) -> Any:
 
 
 # A model is in a column of the set, in one of a frame, or in one of several frames.
-_Source = str | tuple[Frame, str]
+Source = str | tuple[Frame, str]
 
 
-def _models_in(option: str, given: Any, sequence: NumeraiSequence) -> dict[str, list[_Source]]:
+def _models_in(option: str, given: Any, sequence: NumeraiSequence) -> dict[str, list[Source]]:
     if isinstance(given, Mapping):
         return {str(name): _one_in(option, name, one, sequence) for name, one in given.items()}
     parts = several(given)
-    models: dict[str, list[_Source]] = {}
+    models: dict[str, list[Source]] = {}
     for part in parts if isinstance(parts, list) else [parts]:
         for name, source in _read(option, part, sequence).items():
             if source not in models.setdefault(name, []):
@@ -112,25 +113,26 @@ def _models_in(option: str, given: Any, sequence: NumeraiSequence) -> dict[str, 
     return models
 
 
-def _one_in(option: str, name: Any, given: Any, sequence: NumeraiSequence) -> list[_Source]:
+def _one_in(option: str, name: Any, given: Any, sequence: NumeraiSequence) -> list[Source]:
     found = _read(f"{option}[{name!r}]", given, sequence)
     if len(found) != 1:
-        raise PredictionError(f"{option}[{name!r}]: found {_listed(list(found))}; expected one")
+        raise PredictionError(f"{option}[{name!r}]: found {listed(list(found))}; expected one")
     return list(found.values())
 
 
-def _read(option: str, given: Any, sequence: NumeraiSequence) -> dict[str, _Source]:
+def _read(option: str, given: Any, sequence: NumeraiSequence) -> dict[str, Source]:
     """Return the models of one argument by name, each a column of the set or of a frame."""
-    if isinstance(given, str) and _is_column(option, given, sequence):
+    if isinstance(given, str) and is_column(option, given, sequence):
         return {given: given}
     if not isinstance(given, (str, os.PathLike)) and not is_table(given):
         raise TypeError(f"{option}: found {short(given)}, {_EXPECTED}")
     unnamed = "meta_model" if option == "meta_model" else "benchmark"
     frame = read_frame(option, given, _EXPECTED, unnamed=unnamed)
-    return {name: (frame, name) for name in _models_of(option, frame)}
+    return {name: (frame, name) for name in models_of(option, frame)}
 
 
-def _is_column(option: str, name: str, sequence: NumeraiSequence) -> bool:
+def is_column(option: str, name: str, sequence: NumeraiSequence) -> bool:
+    """Say whether a name is that of a column of the set, rather than the path of a file."""
     shards = sequence.shards
     is_path = name.lower().endswith(SUFFIXES)
     if name in shards.targets:
@@ -145,7 +147,11 @@ def _is_column(option: str, name: str, sequence: NumeraiSequence) -> bool:
     return False
 
 
-def _models_of(option: str, frame: Frame) -> list[str]:
+def models_of(option: str, frame: Frame) -> list[str]:
+    """Return the columns of a frame that are models: numbers, and neither features nor targets.
+
+    Targets are models where there are only these.
+    """
     numbers = [n for n, kind in frame.types.items() if is_number(kind) and n not in _NO_MODELS]
     models = [name for name in numbers if not _is_of_data(name)]
     if not models and not any(name.startswith("feature") for name in numbers):
@@ -153,7 +159,7 @@ def _models_of(option: str, frame: Frame) -> list[str]:
     if not models:
         raise PredictionError(
             f"{frame.where or option}: found no model among the columns "
-            f"{_listed(list(frame.types))}; expected a column of numbers for each model"
+            f"{listed(list(frame.types))}; expected a column of numbers for each model"
         )
     return models
 
@@ -162,22 +168,30 @@ def _is_of_data(name: str) -> bool:
     return name == "target" or name.startswith(("target_", "feature_"))
 
 
-def _listed(names: list[str]) -> str:
+def listed(names: list[str]) -> str:
+    """Return a few of some names, as an error shows them."""
     more = f" and {len(names) - _MOST_SHOWN} more" if names[_MOST_SHOWN:] else ""
     return ", ".join(map(repr, names[:_MOST_SHOWN])) + more
 
 
-class _Rows:
-    """The rows of a sequence, whose place in frames is looked up by id."""
+class Lookup:
+    """The rows of a sequence, whose place in frames is looked up by id.
 
-    def __init__(self, sequence: NumeraiSequence) -> None:
-        self._sequence = sequence
+    Parameters
+    ----------
+    sequence : NumeraiSequence
+    dtype : dtype
+        Of the values; float64 keeps apart what float32 would round to the same.
+    """
+
+    def __init__(self, sequence: NumeraiSequence, dtype: Any = np.float32) -> None:
+        self._sequence, self._dtype = sequence, np.dtype(dtype)
         self._ids: Any = None
         self._places: dict[int, npt.NDArray[np.int64]] = {}
 
-    def fill(self, name: str, sources: list[_Source]) -> Values:
+    def fill(self, name: str, sources: list[Source]) -> Any:
         """Return a model's values of the rows, from all its sources."""
-        values: Values | None = None
+        values: Any = None
         for source in sources:
             part = self._values(source)
             if values is not None and (~np.isnan(values) & ~np.isnan(part)).any():
@@ -188,25 +202,28 @@ class _Rows:
         assert values is not None
         return values
 
-    def _values(self, source: _Source) -> Values:
+    def _values(self, source: Source) -> Any:
         if isinstance(source, str):
-            column: Values = self._sequence.column(source).to_numpy()
-            return column
+            return self._sequence.column(source).to_numpy().astype(self._dtype, copy=False)
         frame, name = source
-        if id(frame) not in self._places:
-            self._places[id(frame)] = self._place(frame, name)
-        places, numbers = self._places[id(frame)], frame.numbers(name)
+        places, numbers = self.places(frame, name), frame.numbers(name)
         if np.isinf(numbers).any():
             raise PredictionError(
                 f"{_where(frame, name)}: {np.isinf(numbers).sum():,} of {len(numbers):,} values "
                 "are infinite; expected finite numbers, or NaN where there is none"
             )
         if not len(numbers):
-            return np.full(len(places), np.nan, np.float32)
-        return np.where(places < 0, np.float32(np.nan), numbers[places].astype(np.float32))
+            return np.full(len(places), np.nan, self._dtype)
+        nothing = self._dtype.type(np.nan)
+        return np.where(places < 0, nothing, numbers[places].astype(self._dtype))
+
+    def places(self, frame: Frame, name: str) -> npt.NDArray[np.int64]:
+        """Return the row of a frame that has the id of each row, -1 where none has."""
+        if id(frame) not in self._places:
+            self._places[id(frame)] = self._place(frame, name)
+        return self._places[id(frame)]
 
     def _place(self, frame: Frame, name: str) -> npt.NDArray[np.int64]:
-        """Return the row of a frame that has the id of each row, -1 where none has."""
         where = _where(frame, name)
         if self._ids is None:
             self._ids = self._sequence.column("id").cast(pa.large_string())
@@ -237,7 +254,7 @@ class _Rows:
 
     def _no_value(self, where: str) -> str:
         example = f", such as {_first(self._ids)!r}" if len(self._ids) else ""
-        return f"{where}: has a value for none of {len(self._ids):,} validation rows{example}"
+        return f"{where}: has a value for none of {len(self._ids):,} rows{example}"
 
 
 _IDS = "expected a Series or frame that is indexed by id, or has a column 'id'"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,9 +20,10 @@ from .benchmarks import several
 from .exposure import Exposure
 from .forward import mixes_rows, predict_rows, x_of
 from .models import check_flat, check_width
+from .neutral import neutral_correlations, read_neutral
 from .picture import draw_scores
 from .scored_rows import ScoredRows, target_of
-from .scoring import load_scorer, score_eras, summarize, write_table
+from .scoring import load_scorer, score_eras, summarize_score, write_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -42,7 +43,8 @@ class EraScores(*_BASES):  # type: ignore[misc]
       `numerai_corr` over the eras,
     - the same of ``val_mmc_...`` and ``val_bmc_<name>_...`` where there are other models,
     - ``val_exposure_mean`` and ``val_exposure_max`` over the eras, of each era's largest
-      correlation with a single feature, with `exposure`.
+      correlation with a single feature, with `exposure`,
+    - ``val_fnc_mean`` and its like of the feature-neutral correlation, with `neutral`.
 
     Parameters
     ----------
@@ -68,6 +70,10 @@ class EraScores(*_BASES):  # type: ignore[misc]
         may have the same models in other rows; a dict names a model itself.
     exposure : bool
         Score the exposure to features, too.
+    neutral : str, list of str, or bool, optional
+        Features to take out of the predictions before they are scored once more, as ``fnc``: the
+        name of a feature set of the shard set, a list of its features, or True for all. They are
+        read for themselves, one era at a time.
     prefix : str
         What comes after ``val_`` in the names of the logs, where one ``fit`` has two `EraScores`:
         ``prefix="recent_"`` logs ``val_recent_corr_mean``. A ``_`` at its end may be left out.
@@ -107,6 +113,7 @@ class EraScores(*_BASES):  # type: ignore[misc]
         meta_model: PathLike | pd.DataFrame | None = None,
         benchmarks: PathLike | Iterable[Any] | pd.DataFrame | None = None,
         exposure: bool = False,
+        neutral: str | Sequence[str] | bool | None = None,
         prefix: str = "",
         csv: PathLike | None = None,
         png: PathLike | None = None,
@@ -128,6 +135,7 @@ class EraScores(*_BASES):  # type: ignore[misc]
         if lacking := self._rows.without_values():
             text = f"{lacking}: their scores are NaN, and the means are of the other eras"
             warnings.warn(text, stacklevel=2)
+        self._neutral = read_neutral(neutral, validation.shards)
         self._output, self._exposure, self._progress = output, exposure, progress
         self._csv = None if csv is None else Path(csv)
         self._png = None if png is None else Path(png)
@@ -187,7 +195,7 @@ class EraScores(*_BASES):  # type: ignore[misc]
         -------
         pandas.DataFrame
             Indexed by ``era``: ``corr``; ``mmc`` and ``bmc_<name>`` where there are other models;
-            ``exposure`` where it is asked for.
+            ``exposure`` and ``fnc`` where they are asked for.
         """
         self._choose_batches(model)
         rows, exposures = self._rows, None
@@ -204,6 +212,14 @@ class EraScores(*_BASES):  # type: ignore[misc]
         if exposures:
             largest = exposures.max()
             self.table["exposure"] = [largest[era] for era in self.table.index]
+        if self._neutral:
+            self.table["fnc"] = neutral_correlations(
+                rows.sequence,
+                predictions[:, None],
+                rows.target,
+                features=self._neutral,
+                progress=self._progress,
+            )[0]
         return self.table
 
     def _check_input(self, model: Any) -> ModelInput:
@@ -285,6 +301,6 @@ def log_scores(table: pd.DataFrame, *, prefix: str = "") -> dict[str, float]:
             logs[f"{start}exposure_mean"] = float(table[name].mean())
             logs[f"{start}exposure_max"] = float(table[name].max())
             continue
-        for statistic, value in vars(summarize(table[name])).items():
+        for statistic, value in vars(summarize_score(table[name])).items():
             logs[f"{start}{name}_{statistic}"] = value
     return logs

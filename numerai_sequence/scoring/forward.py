@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from ..errors import naming
 from ..feeding.sequence import NumeraiSequence
 from ..progress import progress_bar
 from ..reading.memory import batch_share
@@ -37,6 +39,27 @@ def most_rows(features: int, memory_budget: int | str = "auto", kept_bytes: int 
     return max(1, min(_BATCH_BYTES, batch_share(memory_budget, kept_bytes)) // (4 * features))
 
 
+@dataclass(frozen=True)
+class Fed:
+    """One of the models that predict the same batches.
+
+    Attributes
+    ----------
+    model : Keras model
+    output : str, optional
+        The name of one output, or of one column of a wide one; None for all.
+    takes : function, optional
+        From x of a batch to what this model takes; None for x itself.
+    name : str, optional
+        What an error calls the model.
+    """
+
+    model: Any
+    output: str | None = None
+    takes: Callable[[Any], Any] | None = None
+    name: str | None = None
+
+
 def predict_rows(
     model: Any,
     sequence: NumeraiSequence,
@@ -46,54 +69,84 @@ def predict_rows(
     places: npt.NDArray[np.int32] | None = None,
     watch: Watch | None = None,
 ) -> tuple[tuple[str, ...], Floats]:
-    """Predict the rows of a sequence, one batch after the other.
+    """Predict the rows of a sequence with one model; as of `predict_several`."""
+    [found] = predict_several(
+        [Fed(model, output)], sequence, progress=progress, places=places, watch=watch
+    )
+    return found
 
-    Memory holds one batch of x, one batch of the model's outputs, and what is returned. A callback
-    may do this while ``fit`` is at work, with its ``self.model``: asking for that puts JAX's newest
-    weights into the model.
+
+def predict_several(
+    models: Sequence[Fed],
+    sequence: NumeraiSequence,
+    *,
+    progress: bool = False,
+    places: npt.NDArray[np.int32] | None = None,
+    watch: Watch | None = None,
+) -> list[tuple[tuple[str, ...], Floats]]:
+    """Predict the rows of a sequence with each of several models, one batch after the other.
+
+    Memory holds one batch of x, what one model takes of it, its outputs, and what is returned. A
+    callback may do this while ``fit`` is at work, with its ``self.model``: asking for that puts
+    JAX's newest weights into the model.
 
     Parameters
     ----------
-    model : Keras model
+    models : sequence of Fed
     sequence : NumeraiSequence
         With ``shuffle=False``; targets are not looked at.
-    output : str, optional
-        The name of one output, or of one column of a wide one; None for all.
     progress : bool
         Show a progress bar on stderr.
     places : int32 array, shape (rows,), optional
         Where the predictions of each row go, by its number in the order of the files; None for
         that order, also where batches are whole eras.
     watch : function, optional
-        Is called with each batch; see `Watch`.
+        Is called with each batch, and what the last model predicts; see `Watch`.
 
     Returns
     -------
-    names : tuple of str
-        Of the columns.
-    values : float32 array, shape (rows, columns)
+    list of (names, values), one a model
+        ``names`` are those of the columns, a tuple of str; ``values`` a float32 array of shape
+        (rows, columns).
 
     Raises
     ------
     ValueError
-        The sequence shuffles or leaves out rows, or the model has no such output.
+        The sequence shuffles or leaves out rows, or a model has no such output.
     """
     if sequence.shuffle or sequence.drop_remainder:
         raise ValueError("sequence: expected shuffle=False and drop_remainder=False")
-    columns: Columns | None = None
-    values: Floats = np.empty((0, 0), np.float32)
+    kept = [_Kept(fed, sequence.rows) for fed in models]
     one_pass = sequence.one_pass()
     with progress_bar(sequence.rows, "predicting", progress) as bar:
         for number in range(len(one_pass)):
             rows, x = one_pass.rows(number), x_of(one_pass[number])
-            columns, part = _predict_batch(model, x, len(rows), columns, output)
-            if not number:
-                values = np.empty((sequence.rows, len(columns.names)), np.float32)
-            values[rows if places is None else places[rows]] = part
+            for one in kept:
+                part = one.add(x, rows if places is None else places[rows])
             if watch is not None:
                 watch(rows, x, part)
-            bar.update(len(part))
-    return columns.names if columns else (), values
+            bar.update(len(rows))
+    return [(one.columns.names if one.columns else (), one.values) for one in kept]
+
+
+class _Kept:
+    """What one model has predicted so far."""
+
+    def __init__(self, fed: Fed, rows: int) -> None:
+        self._fed, self._rows = fed, rows
+        self.columns: Columns | None = None
+        self.values: Floats = np.empty((0, 0), np.float32)
+
+    def add(self, x: Any, places: npt.NDArray[Any]) -> Floats:
+        fed = self._fed
+        with naming(fed.name):
+            x = x if fed.takes is None else fed.takes(x)
+            columns, part = _predict_batch(fed.model, x, len(places), self.columns, fed.output)
+        if self.columns is None:
+            self.columns = columns
+            self.values = np.empty((self._rows, len(columns.names)), np.float32)
+        self.values[places] = part
+        return part
 
 
 def _predict_batch(

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..extras import load_extra
 from ..files import replaced
-from .scoring import summarize
+from .scoring import summarize_score
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,7 +25,7 @@ _MOST_MARKERS = 40  # more run into one another
 _COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _STYLES = ("-", "--", ":")  # for more lines than colours
 _GREY = "#666666"
-_SCORES = ("corr", "mmc", "bmc")
+_SCORES = ("corr", "mmc", "bmc", "fnc")
 
 
 def draw_scores(
@@ -51,8 +51,10 @@ def score_figure(table: pd.DataFrame, *, title: str | None = None) -> Figure:
     Parameters
     ----------
     table : pandas.DataFrame
-        As `score_eras` makes it. Columns named ``corr``, ``mmc`` or ``bmc``, alone or with more
-        after a ``_``, are drawn, and no others; eras whose score is NaN are left out of a line.
+        As `score_eras` makes it, or `score` of several models: then there is a panel for each
+        score, with a line for each model. Columns named ``corr``, ``mmc``, ``bmc`` or ``fnc``,
+        alone or with more after a ``_``, are drawn, and no others; eras whose score is NaN are left
+        out of a line.
     title : str, optional
 
     Returns
@@ -67,23 +69,44 @@ def score_figure(table: pd.DataFrame, *, title: str | None = None) -> Figure:
         The table has none of these columns.
     """
     figures = load_extra("matplotlib.figure", "matplotlib", "pictures")
-    scores = [name for name in table.columns if name.split("_")[0] in _SCORES]
-    if not scores:
+    panels = _panels(table)
+    lines = max(map(len, panels.values()), default=0)
+    if not lines:
         raise ValueError(f"table: found {list(table.columns)}, expected one of {_SCORES} at least")
-    height = _AXES_INCHES + _LINE_INCHES * len(scores)
+    height = _AXES_INCHES * len(panels) + _LINE_INCHES * sum(map(len, panels.values()))
     figure: Figure = figures.Figure(figsize=(_WIDTH_INCHES, height), layout="constrained")
-    axes = figure.add_subplot()
-    for place, name in enumerate(scores):
-        _draw_line(axes, name, table[name], place)
-    axes.axhline(0, color=_GREY, linewidth=0.8, zorder=1)
-    axes.set_ylabel("Cumulative score")
-    _label_eras(axes, list(table.index))
-    _tidy(axes)
+    parts = (
+        figure.subfigures(len(panels), squeeze=False)[:, 0] if panels.keys() - {""} else [figure]
+    )
+    for part, (name, columns) in zip(parts, panels.items(), strict=True):
+        _draw_panel(part, name, columns, list(table.index))
     if title:
-        axes.set_title(title, loc="left", fontweight="bold", parse_math=False)
-    # Below, where it covers no line.
-    figure.legend(loc="outside lower left", frameon=False)
+        first = parts[0].axes[0]
+        first.set_title(title, loc="left", fontweight="bold", parse_math=False)
     return figure
+
+
+def _panels(table: pd.DataFrame) -> dict[str, dict[str, pd.Series]]:
+    """Return the lines by name of each panel: one without a name, or one for each score."""
+    panels: dict[str, dict[str, pd.Series]] = {}
+    for column in table.columns:
+        model, name = column if isinstance(column, tuple) else ("", column)
+        if str(name).split("_")[0] in _SCORES:
+            panel = name if isinstance(column, tuple) else ""
+            panels.setdefault(panel, {})[model or name] = table[column]
+    return panels
+
+
+def _draw_panel(part: Any, name: str, lines: dict[str, pd.Series], eras: list[str]) -> None:
+    axes = part.add_subplot()
+    for place, (label, scores) in enumerate(lines.items()):
+        _draw_line(axes, label, scores, place)
+    axes.axhline(0, color=_GREY, linewidth=0.8, zorder=1)
+    axes.set_ylabel(f"Cumulative {name or 'score'}", parse_math=False)
+    _label_eras(axes, eras)
+    _tidy(axes)
+    # Below, where it covers no line.
+    part.legend(loc="outside lower left", frameon=False)
 
 
 def save_figure(figure: Figure, path: str | os.PathLike[str]) -> None:
@@ -109,7 +132,7 @@ def _draw_line(axes: Any, name: str, scores: pd.Series, place: int) -> None:
 
 
 def _describe(scores: pd.Series) -> str:
-    summary = summarize(scores)
+    summary = summarize_score(scores)
     if np.isnan(summary.mean):
         return "no score"
     sharpe = "" if np.isnan(summary.sharpe) else f", Sharpe {_digits(summary.sharpe, 2)}"

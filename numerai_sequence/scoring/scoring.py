@@ -100,7 +100,7 @@ def score_eras(
     for era, rows in enumerate(_rows_of_eras(codes, len(names))):
         rows = rows[~np.isnan(target[rows])]
         ours, truth = predictions[rows].astype(np.float64), target[rows].astype(np.float64)
-        scores[era, 0] = _correlation(scorer, pandas, ours, truth)
+        scores[era, 0] = correlation(scorer, pandas, ours, truth)
         for place, model in enumerate(models.values(), 1):
             theirs = model[rows].astype(np.float64)
             scores[era, place] = _contribution(scorer, pandas, ours, theirs, truth)
@@ -108,7 +108,35 @@ def score_eras(
     return pandas.DataFrame(scores, index=index, columns=["corr", *models])
 
 
-def summarize(scores: Mapping[str, float] | pd.Series) -> Summary:
+def summarize(table: pd.DataFrame | pd.Series) -> pd.DataFrame:
+    """Summarize scores over the eras, as Numerai does.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        What `score` or `EraScores` return, indexed by ``era``, in any order; or one column of it.
+
+    Returns
+    -------
+    pandas.DataFrame
+        float64, one row a score; of several models one row a model and score. Columns: ``mean``;
+        ``std``, of a population; ``sharpe``, the mean over the standard deviation; and
+        ``max_drawdown``, the deepest fall of the cumulative sum below its highest point before,
+        not negative. NaN scores are left out. ``exposure`` has a mean and a deviation alone.
+    """
+    pandas = load_extra("pandas", "pandas", "scores")
+    if not hasattr(table, "columns"):
+        table = table.to_frame(name=table.name or "score")
+    rows = [vars(summarize_score(table[name])) for name in table.columns]
+    found = pandas.DataFrame(rows, index=table.columns, dtype=np.float64)
+    if table.columns.nlevels == 1:
+        found.index.name = "score"
+    is_exposure = found.index.get_level_values(-1) == "exposure"
+    found.loc[is_exposure, ["sharpe", "max_drawdown"]] = np.nan
+    return found
+
+
+def summarize_score(scores: Mapping[str, float] | pd.Series) -> Summary:
     """Summarize one score over the eras; NaN scores are left out.
 
     Parameters
@@ -132,10 +160,26 @@ def summarize(scores: Mapping[str, float] | pd.Series) -> Summary:
     return Summary(mean, std, mean / std if _varies(values) else float("nan"), drawdown)
 
 
+def shown_summary(table: pd.DataFrame) -> str:
+    """Return the summary of a table as text: what is scored, and below it a line a score."""
+    names = list(table.index)
+    eras = f"{len(names):,} eras, {names[0]} to {names[-1]}" if names[1:] else f"1 era, {names[0]}"
+    shown = summarize(table)
+    text: str = shown.to_string(float_format="{:.4f}".format, na_rep="-", sparsify=False)
+    return f"{eras}\n{text}"
+
+
+def flat_names(table: pd.DataFrame) -> list[str]:
+    """Return the names of a table's columns; of several models as ``model/score``."""
+    names = table.columns
+    return ["/".join(map(str, n)) if isinstance(n, tuple) else str(n) for n in names]
+
+
 def write_table(table: pd.DataFrame, path: str | os.PathLike[str]) -> None:
     """Write a table of `score_eras` as CSV, whole or not at all, the eras being its first column.
 
-    Every number has as many digits as it takes to tell it from all others; NaN is an empty field.
+    Columns of several models are named ``model/score``. Every number has as many digits as it takes
+    to tell it from all others; NaN is an empty field.
     To read it: ``pandas.read_csv(path, index_col="era", dtype={"era": str})``.
 
     Raises
@@ -144,7 +188,7 @@ def write_table(table: pd.DataFrame, path: str | os.PathLike[str]) -> None:
         The file cannot be written.
     """
     with replaced(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
-        table.to_csv(file, index_label="era", lineterminator="\n")
+        table.to_csv(file, index_label="era", header=flat_names(table), lineterminator="\n")
 
 
 def one_a_row(name: str, values: Any, rows: int) -> npt.NDArray[Any]:
@@ -200,7 +244,8 @@ def _rows_of_eras(codes: npt.NDArray[np.int32], eras: int) -> Iterator[npt.NDArr
 # it gets whole columns numbered from 0. What it would warn of, or divide by zero, is kept from it.
 
 
-def _correlation(scorer: Any, pandas: Any, predictions: Floats, target: Floats) -> float:
+def correlation(scorer: Any, pandas: Any, predictions: Floats, target: Floats) -> float:
+    """Return `numerai_corr` of one era; NaN where either side is all the same."""
     if not (_varies(predictions) and _varies(target)):
         return float("nan")
     frame = pandas.DataFrame({"prediction": predictions})

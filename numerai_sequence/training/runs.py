@@ -13,6 +13,7 @@ from ..checks import as_dict, as_names, as_text, reason, short
 from ..errors import ManifestError, NumeraiSequenceError
 from ..files import replaced
 from ..format.encoding import DTYPES
+from ..writing.folders import natural
 
 RUN = "run.json"
 MODEL = "model.keras"
@@ -156,6 +157,16 @@ def find_run(model: Path) -> tuple[Path, Run | None]:
             f"{path}: no such file; expected a model that Keras has saved, or the folder of a run"
         )
     return path, run
+
+
+def runs_in(folder: Path) -> list[Path]:
+    """Return the folders of the finished runs in a folder that is no run itself, by their names.
+
+    Numbers count as numbers: seed-2 comes before seed-10.
+    """
+    if (folder / RUN).exists() or (folder / MODEL).exists():
+        return []
+    return sorted((path.parent for path in folder.glob(f"*/{RUN}")), key=natural)
 
 
 def save_model(model: Any, folder: Path) -> None:

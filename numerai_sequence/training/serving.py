@@ -8,12 +8,14 @@ from typing import Any
 import numpy as np
 
 from ..errors import FeatureError, NumeraiSequenceError
-from ..feeding.keras_compat import active_keras, carry_inputs
+from ..feeding.keras_compat import active_keras
 from ..feeding.model_input import input_noted
+from ..predicting.ensembles import ensemble
 from ..predicting.export import export_predict, input_to_export, runs_where
+from ..predicting.named import load_model
 from ..predicting.predictions import is_parquet, predict
 from ..predicting.submission import write_predictions
-from .runs import Run, find_run
+from .runs import Run, find_run, runs_in
 
 # Of live data, about.
 _LIVE_ROWS = 7000
@@ -30,13 +32,17 @@ def predict_file(
     batch_by: str | None,
     ranked: bool,
     progress: bool,
+    by: str | None = None,
+    weights: list[float] | None = None,
 ) -> int:
-    """Write a model's predictions of a shard set or a Parquet file; return how many.
+    """Write the predictions of a model or an ensemble, and return how many.
+
+    Data are a shard set or a Parquet file.
 
     Parameters
     ----------
     model : path
-        The folder of a run, or the file of a model.
+        The folder of a run, or of several; or the file of a model.
     data : path
         As of `predict`.
     out : path
@@ -50,13 +56,19 @@ def predict_file(
         Of a model of several; None for that of the run, or the only one.
     batch_by : {"rows", "era"}, optional
         As of `predict`.
+    by, weights : optional
+        As of `ensemble`, for the folder of several runs.
 
     Raises
     ------
     NumeraiSequenceError
-        There is no such model, or it cannot be loaded.
+        There is no such model, or it cannot be loaded; or there are several, and no `by`.
     """
-    loaded, run = _load(model)
+    several = runs_in(model)
+    if bool(several) is not (by is not None):
+        found = f"{len(several)} runs" if several else "one model"
+        remedy = "add --ensemble rank or gaussian" if several else "leave --ensemble out"
+        raise NumeraiSequenceError(f"{model}: found {found}; {remedy}")
     if features is not None and is_parquet(data):
         raise FeatureError(
             f"{data}: found the feature set {features!r}, but a Parquet file has no feature sets; "
@@ -64,16 +76,18 @@ def predict_file(
             names=(features,),
         )
     frame = predict(
-        loaded,
+        model,
         data,
-        like=run,
         features=features,
         eras=eras,
         output=output,
         batch_by=batch_by,
         ranked=ranked,
+        with_era=by is not None,
         progress=progress,
     )
+    if by is not None:
+        frame = ensemble(frame, weights, by=by)
     write_predictions(frame, out)
     return len(frame)
 
@@ -113,12 +127,4 @@ def exported_for() -> str:
 
 def _load(model: Path) -> tuple[Any, Run | None]:
     path, run = find_run(model)
-    carry_inputs()
-    try:
-        # Its loss is of no matter, and may be one that Keras does not know.
-        return active_keras().models.load_model(str(path), compile=False), run
-    except (OSError, ValueError, TypeError) as error:
-        raise NumeraiSequenceError(
-            f"{path}: cannot be loaded ({' '.join(str(error).split())[:200]}); expected a model "
-            "that this version of Keras has saved"
-        ) from error
+    return load_model(path), run

@@ -26,7 +26,7 @@ from ..progress import progress_bar
 from ..reading.shards import ShardSet
 from ..scoring.callbacks import EraScores, log_scores
 from ..scoring.picture import draw_scores
-from ..scoring.scoring import load_scorer, summarize, write_table
+from ..scoring.scoring import load_scorer, summarize_score, write_table
 from ..tasks import run_all
 from .network import build_network
 from .runs import RUN, Run, read_run, save_model, write_run
@@ -366,7 +366,7 @@ def show_scores(table: pd.DataFrame) -> None:
     """Print the summary of a table of scores."""
     eras = list(table.index)
     click.echo(f"Validation correlation (numerai_corr), {_describe_eras(eras)}:")
-    summary = summarize(table["corr"])
+    summary = summarize_score(table["corr"])
     click.echo(
         f"  mean {summary.mean:.4f}, std {summary.std:.4f}, Sharpe {summary.sharpe:.2f}, "
         f"max drawdown {summary.max_drawdown:.4f}"

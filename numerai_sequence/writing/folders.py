@@ -37,7 +37,7 @@ def _expand(path: Path) -> list[Path]:
         return _in_folder(path)
     if os.path.lexists(path) or not glob.has_magic(str(path)):
         return [path]
-    found = sorted(map(Path, glob.glob(str(path), recursive=True)), key=_natural)
+    found = sorted(map(Path, glob.glob(str(path), recursive=True)), key=natural)
     if not found:
         raise SourceError(f"{path}: no file matches; expected Parquet files", path=path)
     return [file for one in found for file in _expand(one)]
@@ -50,7 +50,7 @@ def _in_folder(folder: Path) -> list[Path]:
             "append_shards adds newer Parquet files to it",
             path=folder,
         )
-    found = sorted(_walk(folder), key=_natural)
+    found = sorted(_walk(folder), key=natural)
     if not found:
         what = "a folder without Parquet files; expected at least one; name another"
         raise SourceError(f"{folder}: {what}", path=folder)
@@ -80,7 +80,8 @@ def _is_parquet(path: Path) -> bool:
     return False
 
 
-def _natural(path: Path) -> tuple[list[list[str | int]], str]:
+def natural(path: Path) -> tuple[list[list[str | int]], str]:
+    """Return the key by which paths are sorted where numbers count as numbers."""
     # Text and number take turns, so that only like is compared with like.
     parts = [re.split(r"(\d+)", part) for part in path.parts]
     key = [[int(w) if place % 2 else w for place, w in enumerate(words)] for words in parts]
