@@ -129,7 +129,8 @@ def test_a_worker_that_is_killed_while_it_writes_loses_nothing(
         monkeypatch.undo()
 
 
-@pytest.mark.parametrize("name", ["_fill", pytest.param("_seal", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["_fill", "_seal"])
 def test_a_node_that_is_killed_while_it_writes_loses_nothing(
     cluster, sources, tmp_path, monkeypatch, name
 ):

@@ -153,7 +153,8 @@ class NumeraiSequence(Arguments, *_BASES):  # type: ignore[misc]
         Why.
     epoch : int
         Which epoch's order ``sequence[i]`` follows, from 0. In ``fit`` it is the number of the
-        epoch there, counted on where the sequence has been through some and `initial_epoch` is 0.
+        epoch there, counted on where the sequence has been through some and `initial_epoch` is 0;
+        each validation follows that of epoch 0.
 
     Raises
     ------
