@@ -448,8 +448,8 @@ def predict(
     """Predict each row of a shard set or a Parquet file, such as live.parquet.
 
     MODEL is the folder of a run, or of several, such as a walk forward's; or a file that Keras has
-    saved. They know the features that the
-    model was trained on, their order and their scale. numerapi uploads the file that is written.
+    saved. Each knows the features that its model was trained on, their order and their scale.
+    numerapi uploads the file that is written.
     """
     _check_out(out, ".csv", ".parquet")
     if weights is not None and by is None:

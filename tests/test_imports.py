@@ -49,7 +49,7 @@ STAGES = [
     ("training", "runs"),
     (
         "predicting",
-        """submission fed named members predictions ensembles portable export data
+        """submission fed named members data predictions ensembles portable export
         neutralizing""",
     ),
     ("scoring", "given evaluation"),

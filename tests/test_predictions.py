@@ -24,7 +24,7 @@ from numerai_sequence import (
     SourceError,
     write_shards,
 )
-from numerai_sequence.predicting import predictions as predictions_module
+from numerai_sequence.predicting import data as data_module
 from numerai_sequence.predicting.export import export_predict
 from numerai_sequence.predicting.predictions import predict
 from numerai_sequence.scoring import forward as forward_module
@@ -272,7 +272,7 @@ def test_one_output_is_chosen_by_name(kernels, shards, as_dict):
 
 
 def test_an_unknown_output_is_found_before_a_file_is_written(kernels, source, monkeypatch):
-    monkeypatch.setattr(predictions_module, "write", None)
+    monkeypatch.setattr(data_module, "write", None)
     with pytest.raises(
         ValueError, match=r"found 'won', expected one of one, wide; did you mean one"
     ):
@@ -405,7 +405,7 @@ def test_a_small_budget_makes_small_batches(model, shards):
     "options", [{"dtype": "float64"}, {"batch_size": 0}, {"memory_budget": "much"}], ids=str
 )
 def test_bad_options_are_found_before_a_file_is_written(model, source, options, monkeypatch):
-    monkeypatch.setattr(predictions_module, "write", None)
+    monkeypatch.setattr(data_module, "write", None)
     with pytest.raises(ValueError, match=next(iter(options))):
         silent(model, source, **options)
 
@@ -544,8 +544,9 @@ def test_missing_values_are_the_middle_as_in_the_exported_function(model, export
     numbers = np.arange(60.0)
     numbers[[3, 7]] += (2 - numbers[[3, 7]] // 5 % 5) * 5  # whose second digit is 2 now
     np.testing.assert_allclose(found["prediction"], numbers, rtol=1e-5)
-    [said] = [str(warning.message) for warning in caught if "middle" in str(warning.message)]
-    assert said == (
+    [warning] = [warning for warning in caught if "middle" in str(warning.message)]
+    assert warning.filename == __file__  # the line that has called
+    assert str(warning.message) == (
         f"{tmp_path / 'live.parquet'}: 2 missing feature values in 2 of 60 rows, of 1 feature "
         "(feature_001), taken as the middle"
     )

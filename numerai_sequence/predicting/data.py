@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+import os
+import warnings
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory, gettempdir
 from typing import Any
 
-from ..checks import is_of
+from ..checks import file_paths, is_of
+from ..errors import NumeraiSequenceError, OutOfMemoryError, OutputError
+from ..feeding.sequence import NumeraiSequence
+from ..files import explained
 from ..format.layout import WriteOptions
 from ..reading.shards import ShardSet, open_shards
 from ..writing.columns import choose_columns
+from ..writing.missing import find_missing
 from ..writing.source import Source
 from ..writing.writer import write
-from .predictions import check_data, is_parquet, temporary_folder, warn_missing
+from .fed import callers_level
+
+_MAGIC = b"PAR1"
+_DATA = (
+    "a shard set or the path of a Parquet file; save a table as Parquet first, and give its path"
+)
 
 
 @contextmanager
@@ -46,6 +58,34 @@ def opened_data(
             yield shards
 
 
+def check_data(data: Any) -> Any:
+    """Return a shard set, a path, or several."""
+    if is_of(data, NumeraiSequence):
+        raise TypeError(
+            "data: found a NumeraiSequence, expected a shard set or the path of a Parquet file; "
+            "call predict(model, sequence.shards, like=sequence, eras=sequence.eras)"
+        )
+    if is_of(data, ShardSet):
+        return data
+    paths = file_paths("data", data, _DATA, NumeraiSequenceError)
+    return paths[0] if isinstance(data, (str, os.PathLike)) else paths
+
+
+def is_parquet(data: Any) -> bool:
+    """Say whether data are a Parquet file."""
+    if is_of(data, ShardSet) or not isinstance(data, (str, os.PathLike)):
+        return False
+    path = Path(data)
+    if path.is_dir():
+        return False
+    if path.suffix.lower() == ".parquet":
+        return True
+    if not path.is_file():
+        return False
+    with open(path, "rb") as file:
+        return file.read(len(_MAGIC)) == _MAGIC
+
+
 @contextmanager
 def _written(
     path: Path, features: Any, targets: tuple[str, ...] | None, progress: bool
@@ -56,15 +96,40 @@ def _written(
         chosen, targets = choose_columns([source], wanted, targets)
         if features is not None and not len(features):
             chosen = chosen[:1]
+    with (
+        written_for_now(path, by_name or chosen, targets, progress=progress) as folder,
+        open_shards(folder) as shards,
+    ):
+        warn_missing(shards, path)
+        yield shards
+
+
+@contextmanager
+def written_for_now(
+    path: Path, features: str | tuple[str, ...], targets: tuple[str, ...], *, progress: bool
+) -> Iterator[Path]:
+    """Write a temporary shard set of a Parquet file; yield its folder, and remove it at the end.
+
+    Parameters
+    ----------
+    path : path
+    features : str or tuple of str
+        A feature set of the features.json beside the file, or a list.
+    targets : tuple of str
+    progress : bool
+        Show progress bars on stderr.
+    """
+    by_name = features if isinstance(features, str) else None
+    # One era a window: the least memory, and the order does not matter.
     options = WriteOptions(
         num_shards=1,
         mix_eras=1,
-        features=None if by_name is not None else chosen,
+        features=None if isinstance(features, str) else features,
         targets=targets,
         missing_feature="middle",
     )
-    with temporary_folder(path) as folder:
-        written = write(
+    with _temporary_folder(path) as folder:
+        yield write(
             path,
             Path(folder, "shards"),
             options,
@@ -74,6 +139,29 @@ def _written(
             feature_set=by_name,
             features_json=None,
         )
-        with open_shards(written) as shards:
-            warn_missing(shards, path, shards.features)
-            yield shards
+
+
+@contextmanager
+def _temporary_folder(path: Path) -> Iterator[str]:
+    """Make a folder for the shard set of a Parquet file; an error says what it was for."""
+    with ExitStack() as stack:
+        try:
+            with explained(gettempdir()):
+                # After an error its files may be open, and Windows would refuse.
+                made = TemporaryDirectory(prefix="numerai-sequence-", ignore_cleanup_errors=True)
+                folder = stack.enter_context(made)
+            yield folder
+        except (OutputError, OutOfMemoryError) as error:
+            raise type(error)(
+                f"{path}: its temporary shard set cannot be written to {gettempdir()} "
+                f"({error.__cause__}); make room, or set TMPDIR to a folder on another disk",
+                **{name: getattr(error, name) for name in error.fields},
+            ) from error
+
+
+def warn_missing(shards: ShardSet, path: Path) -> None:
+    """Say of a Parquet file that has become a shard set how many values were filled in."""
+    if sum(source.filled for source in shards.manifest.sources):
+        with closing(Source(path)) as source:
+            missing = find_missing(source, shards.features)
+        warnings.warn(f"{path}: {missing}, taken as the middle", stacklevel=callers_level())

@@ -115,23 +115,23 @@ def _warn(fed: ModelInput, guessed: Sequence[str], where: str) -> None:
         warnings.warn(
             f"{where}: the model was trained on batches that {fed.made_by}.__getitem__ made, but "
             "is fed those of NumeraiSequence; if they differ in x, make that change in the model",
-            stacklevel=_callers_level(),
+            stacklevel=callers_level(),
         )
     if guessed:
         warnings.warn(
             f"{where}: the model does not remember what it was trained on, and is fed "
             f"{', as '.join(guessed)}; give the training sequence or the run as like=, or "
             "features= and dtype=",
-            stacklevel=_callers_level(),
+            stacklevel=callers_level(),
         )
 
 
-def _callers_level() -> int:
+def callers_level() -> int:
     """Return the stacklevel, in who calls this, of the first line that is not this package's."""
     level, frame = 1, inspect.currentframe()
-    package = __name__.partition(".")[0]
+    passed = __name__.partition(".")[0], "contextlib"
     while (frame := frame and frame.f_back) is not None:
-        if str(frame.f_globals.get("__name__")).partition(".")[0] != package:
+        if str(frame.f_globals.get("__name__")).partition(".")[0] not in passed:
             break
         level += 1
     return level

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
-import warnings
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Iterable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory, gettempdir
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,20 +15,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from tqdm import tqdm
 
-from ..checks import file_paths, is_of, names_in_order, whole_number
-from ..errors import EraError, NumeraiSequenceError, OutOfMemoryError, OutputError, check_known
+from ..checks import is_of, names_in_order, whole_number
+from ..errors import EraError, NumeraiSequenceError, check_known
 from ..extras import load_extra
 from ..feeding.model_input import ModelInput
 from ..feeding.sequence import NumeraiSequence
-from ..files import explained
-from ..format.layout import WriteOptions
 from ..reading.shards import PathLike, ShardSet, open_shards
 from ..scoring.forward import most_rows, predict_several
 from ..scoring.models import Floats
 from ..writing.columns import choose_columns
-from ..writing.missing import find_missing
 from ..writing.source import Source
-from ..writing.writer import write
+from .data import check_data, is_parquet, warn_missing, written_for_now
 from .members import Member, check_names, dtype_of, groups_of, make_members, union_of
 from .named import name_models
 from .uploaded import rank_in_eras
@@ -41,10 +36,6 @@ else:
     pd = load_extra("pandas", "pandas", "predictions")
 
 _META_ROWS = 1 << 20
-_MAGIC = b"PAR1"
-_DATA = (
-    "a shard set or the path of a Parquet file; save a table as Parquet first, and give its path"
-)
 _MADE = "target of like=, whose class may look at y,"
 
 
@@ -178,27 +169,6 @@ def predict(
         return run.predict_shards(shards)
 
 
-def check_data(data: Any) -> Any:
-    """Return a shard set, a path, or several."""
-    if is_of(data, NumeraiSequence):
-        raise TypeError(
-            "data: found a NumeraiSequence, expected a shard set or the path of a Parquet file; "
-            "call predict(model, sequence.shards, like=sequence, eras=sequence.eras)"
-        )
-    if is_of(data, ShardSet):
-        return data
-    paths = file_paths("data", data, _DATA, NumeraiSequenceError)
-    return paths[0] if isinstance(data, (str, os.PathLike)) else paths
-
-
-def warn_missing(shards: ShardSet, path: Path, features: Sequence[str]) -> None:
-    """Say of a Parquet file that has become a shard set how many values were filled in."""
-    if sum(source.filled for source in shards.manifest.sources):
-        with closing(Source(path)) as source:
-            missing = find_missing(source, features)
-        warnings.warn(f"{path}: {missing}, taken as the middle", stacklevel=4)
-
-
 @dataclass(frozen=True)
 class _Run:
     """What `predict` was asked for, but for the data."""
@@ -241,23 +211,9 @@ class _Run:
             members = self._settle(members, str(path))
             meta = read_meta(source)
             self._try_models(members, source.rows)
-        # One era a window: the least memory, and the order does not matter.
         features = union_of(members)
-        options = WriteOptions(
-            num_shards=1, mix_eras=1, features=features, targets=targets, missing_feature="middle"
-        )
-        with temporary_folder(path) as folder:
-            written = write(
-                path,
-                Path(folder, "shards"),
-                options,
-                overwrite=False,
-                progress=self.progress,
-                says_filled=False,  # as it is said of the file, and once
-                feature_set=None,
-                features_json=None,
-            )
-            members, found = self._predict_written(written, path, members, features, meta["id"])
+        with written_for_now(path, features, targets, progress=self.progress) as folder:
+            members, found = self._predict_written(folder, path, members, meta["id"])
         return self._make_frame(members, found, meta["id"], meta["era"])
 
     def _predict_written(
@@ -265,7 +221,6 @@ class _Run:
         folder: Path,
         path: Path,
         members: list[Member],
-        features: Sequence[str],
         ids: pa.ChunkedArray,
     ) -> tuple[list[Member], list[tuple[tuple[str, ...], Floats]]]:
         """Predict the rows of a temporary set in the order of their ids, and let go of its files.
@@ -273,7 +228,7 @@ class _Run:
         Windows deletes no folder whose files are open.
         """
         with open_shards(folder) as shards:
-            warn_missing(shards, path, features)
+            warn_missing(shards, path)
             members = self._settle(members, str(path), shards)
             found, _ = self._predict(members, shards, ids=ids)
             return members, found
@@ -400,39 +355,6 @@ def describe_eras(sequence: NumeraiSequence) -> str:
         f"predicting whole eras: the largest has {most:,} rows, which take {size / 1e6:,.0f} MB as "
         f"{sequence.dtype}"
     )
-
-
-def is_parquet(data: Any) -> bool:
-    """Say whether data are a Parquet file."""
-    if is_of(data, ShardSet) or not isinstance(data, (str, os.PathLike)):
-        return False
-    path = Path(data)
-    if path.is_dir():
-        return False
-    if path.suffix.lower() == ".parquet":
-        return True
-    if not path.is_file():
-        return False
-    with open(path, "rb") as file:
-        return file.read(len(_MAGIC)) == _MAGIC
-
-
-@contextmanager
-def temporary_folder(path: Path) -> Iterator[str]:
-    """Make a folder for the shard set of a Parquet file; an error says what it was for."""
-    with ExitStack() as stack:
-        try:
-            with explained(gettempdir()):
-                # After an error its files may be open, and Windows would refuse.
-                made = TemporaryDirectory(prefix="numerai-sequence-", ignore_cleanup_errors=True)
-                folder = stack.enter_context(made)
-            yield folder
-        except (OutputError, OutOfMemoryError) as error:
-            raise type(error)(
-                f"{path}: its temporary shard set cannot be written to {gettempdir()} "
-                f"({error.__cause__}); make room, or set TMPDIR to a folder on another disk",
-                **{name: getattr(error, name) for name in error.fields},
-            ) from error
 
 
 def read_meta(source: Source) -> pa.Table:

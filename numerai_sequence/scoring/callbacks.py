@@ -133,8 +133,7 @@ class EraScores(*_BASES):  # type: ignore[misc]
         self._prefix = read_prefix(prefix)
         self._rows = self._scored_rows(self._batch_by)
         if lacking := self._rows.without_values():
-            text = f"{lacking}: their scores are NaN, and the means are of the other eras"
-            warnings.warn(text, stacklevel=2)
+            warnings.warn(lacking, stacklevel=2)
         self._neutral = read_neutral(neutral, validation.shards)
         self._output, self._exposure, self._progress = output, exposure, progress
         self._csv = None if csv is None else Path(csv)

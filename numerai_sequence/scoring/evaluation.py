@@ -117,10 +117,7 @@ def score(
             benchmarks=benchmarks,
         )
         if lacking := rows.without_values():
-            warnings.warn(
-                f"{lacking}: their scores are NaN, and the means are of the other eras",
-                stacklevel=2,
-            )
+            warnings.warn(lacking, stacklevel=2)
         models = read_predictions(predictions, rows.sequence)
         tables = _tables(rows, models)
         if exposure:

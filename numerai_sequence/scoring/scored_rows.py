@@ -60,7 +60,10 @@ class ScoredRows:
         return column
 
     def without_values(self) -> str | None:
-        """Say which other models have no value in which eras; None where each has one in each."""
+        """Say which other models have no value in which eras, and what that means for the scores.
+
+        None where each has one in each.
+        """
         names, codes = era_codes(self.eras)
         models = {f"benchmark {name!r}": values for name, values in self.benchmarks.items()}
         if self.meta_model is not None:
@@ -72,7 +75,9 @@ class ScoredRows:
             lacking.setdefault(eras, []).append(model)
         lacking.pop((), None)
         found = [_lacks(models, eras, len(names)) for eras, models in lacking.items()]
-        return "; ".join(found) or None
+        if not found:
+            return None
+        return f"{'; '.join(found)}: their scores are NaN, and the means are of the other eras"
 
 
 def _lacks(models: list[str], eras: tuple[str, ...], all_eras: int) -> str:

@@ -10,10 +10,11 @@ import numpy as np
 from ..errors import FeatureError, NumeraiSequenceError
 from ..feeding.keras_compat import active_keras
 from ..feeding.model_input import input_noted
+from ..predicting.data import is_parquet
 from ..predicting.ensembles import ensemble
 from ..predicting.export import export_predict, input_to_export, runs_where
 from ..predicting.named import load_model
-from ..predicting.predictions import is_parquet, predict
+from ..predicting.predictions import predict
 from ..predicting.submission import write_predictions
 from .runs import Run, find_run, runs_in
 
