@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
+from keras_models import IS_KERAS_3
 from networks import keras
 from numerai_tools import scoring
 
@@ -288,3 +289,49 @@ def test_a_budget_that_the_sequence_was_accepted_with_is_kept(shards, frame):
         assert found._rows.sequence.memory_budget == budget
     with pytest.raises(ValueError, match="memory_budget: found '17MB', expected at least 18 MB"):
         NumeraiSequence(shards, 2000, memory_budget="17MB")
+
+
+def test_tensorboard_shows_the_scores_of_each_epoch(training, validation, shards, tmp_path):
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    scores = EraScores(validation, prefix="recent")
+    board = keras.callbacks.TensorBoard(tmp_path, write_graph=False)
+    history = make_model(shards).fit(training, epochs=2, verbose=0, callbacks=[scores, board])
+    events = accumulator.EventAccumulator(str(tmp_path / "validation"))
+    events.Reload()
+    for name in ("corr_mean", "corr_sharpe", "corr_max_drawdown"):
+        tensors = events.Tensors(f"epoch_recent_{name}")
+        shown = [tensor_of(event.tensor_proto) for event in tensors]
+        np.testing.assert_allclose(shown, history.history[f"val_recent_{name}"], rtol=1e-6)
+        assert [event.step for event in tensors] == [0, 1]
+
+
+def tensor_of(proto):
+    from tensorboard.util import tensor_util
+
+    return float(tensor_util.make_ndarray(proto))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not IS_KERAS_3, reason="KerasTuner takes the Keras that is installed")
+def test_a_tuner_keeps_the_model_that_scores_best(training, validation, shards, tmp_path):
+    keras_tuner = pytest.importorskip("keras_tuner")
+
+    def build(chosen):
+        model = make_model(shards)
+        model.optimizer.learning_rate = chosen.Choice("rate", [0.0, 1e-3, 3e-2])
+        return model
+
+    tuner = keras_tuner.GridSearch(
+        build,
+        objective=keras_tuner.Objective("val_corr_mean", "max"),
+        directory=tmp_path,
+        project_name="rates",
+    )
+    tuner.search(training, epochs=2, workers=4, callbacks=[EraScores(validation)], verbose=0)
+    trials = {t.hyperparameters.get("rate"): t.score for t in tuner.oracle.trials.values()}
+    assert set(trials) == {0.0, 1e-3, 3e-2}
+    assert len(set(trials.values())) == 3
+    best = tuner.get_best_hyperparameters()[0].get("rate")
+    assert trials[best] == max(trials.values())
+    table = EraScores(validation).score(tuner.get_best_models()[0])
+    assert table["corr"].mean() == pytest.approx(trials[best], abs=1e-6)

@@ -63,12 +63,17 @@ def modelling(tmp_path_factory):
     split = numerai_sequence.split_eras(shards.eras, validation=0.2, purge=8)
     training, validation = (NumeraiSequence(shards, eras=eras) for eras in split)
     scores = numerai_sequence.EraScores(training)
-    names = "keras", "shards", "model", "training", "validation", "scores", "NumeraiSequence"
+    names = "keras", "shards", "model", "training", "validation", "scores"
     known = {**globals(), **locals()}
-    return folder, {name: known[name] for name in names}
+    return folder, {
+        **{name: known[name] for name in names},
+        "NumeraiSequence": NumeraiSequence,
+        "EraScores": numerai_sequence.EraScores,
+    }
 
 
 MODELLING = ["for split in walk", "class Boost", "PearsonLoss()", "csv=", "workers=4))"]
+MODELLING += [pytest.param("import keras_tuner", marks=pytest.mark.slow)]
 
 
 @pytest.mark.parametrize("words", MODELLING)
