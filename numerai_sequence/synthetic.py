@@ -123,9 +123,9 @@ def write_version(
     """Write all files of a data version, as Numerai gives them out, into a folder; return it.
 
     ``train.parquet``, ``validation.parquet``, ``live.parquet``, ``features.json``, the
-    ``..._benchmark_models.parquet`` of all three, and ``meta_model.parquet``, which begins half way
-    through the validation. The newest 20-day targets (4 eras) and 60-day targets (12) are null, as
-    they are not known yet; so are all of live, whose era is "X".
+    ``..._benchmark_models.parquet`` of all three, and ``meta_model.parquet``, which begins after a
+    quarter of the validation. The newest 20-day targets (4 eras) and 60-day targets (12) are null,
+    as they are not known yet; so are all of live, whose era is "X".
 
     Parameters
     ----------
@@ -235,7 +235,7 @@ def _write_models(folder: Path, models: dict[str, list[pa.Table]]) -> None:
     for part, tables in models.items():
         table = pa.concat_tables(tables).select(["era", *_BENCHMARKS, "id"])
         _write_indexed(folder / f"{part}_benchmark_models.parquet", table)
-    newest = models["validation"][len(models["validation"]) // 2 :]
+    newest = models["validation"][len(models["validation"]) // 4 :]
     table = pa.concat_tables(newest).select(["era", "data_type", _META_MODEL, "id"])
     _write_indexed(folder / "meta_model.parquet", table)
 

@@ -354,7 +354,7 @@ def test_other_models_know_something_of_the_target(weeks):
     assert 0.07 < train.corr(model) < 0.22
     meta = frame(weeks[0], "meta_model")
     assert [*meta.columns] == ["era", "data_type", "numerai_meta_model"]
-    assert (meta["era"].min(), meta["era"].max()) == ("0049", "0060")
+    assert (meta["era"].min(), meta["era"].max()) == ("0043", "0060")
 
 
 def test_a_version_becomes_a_set_that_a_later_week_brings_up_to_date(weeks, tmp_path):
