@@ -40,7 +40,7 @@ def neutralize(
 
     Each column is fitted by least squares, with an intercept, and `proportion` of the fit is
     subtracted, as numerai-tools' ``neutralize`` does. The results lie around 0; `ensemble` ranks
-    them again. Memory holds the features of one era and their products with each other: 300 MB for
+    them again. Memory holds the features of one era and their products with each other: 400 MB for
     7,000 rows of 3,555 features. Those of a Parquet file are written as a temporary shard set
     first, as `predict` does.
 
