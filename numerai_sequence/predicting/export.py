@@ -279,13 +279,12 @@ def _try(content: bytes) -> None:
 def _is_same(there: Mapping[str, Any], one: dict[str, Any]) -> bool:
     """Say whether the function predicts with a model what the model does by itself."""
     known = {**there["known"], "models": [one], "features": one["features"], "neutral": []}
-    digits = trial_digits(len(one["features"]))
-    rows = pd.DataFrame(digits, columns=one["features"]).assign(era="X")
-    whole, expected = rows[one["features"][::-1]], np.array(one["expected"])
+    digits, expected = trial_digits(len(one["features"])), np.array(one["expected"])
+    whole = pd.DataFrame(digits[:, ::-1], columns=one["features"][::-1])
     model, tolerance = there["rebuild"](one), _TOLERANCE * np.abs(expected).max(axis=0)
     # Neither the order of the columns nor others may matter, nor how the features are written.
     for features in (whole, whole / 4, whole.where(whole != 2)):
-        found = there["Live"](features.assign(era="X"), known).columns([model])
+        found = there["Live"](features, known).columns([model])
         if not (np.abs(found - expected) <= tolerance).all():
             return False
     return True
