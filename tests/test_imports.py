@@ -209,7 +209,7 @@ print(failed)
 def test_only_what_is_uploaded_imports_pandas_at_once():
     """Numerai calls what it holds with a frame; where else a frame is wanted, it comes late."""
     found = {module: others(module, at_once=True) & (HEAVY - KERAS) for module in ORDER}
-    expected = dict.fromkeys(["blends", "uploaded"], {"pandas"})
+    expected = {"blends": {"pandas"}, "uploaded": {"pandas"}}
     assert {module: names for module, names in found.items() if names} == expected
 
 

@@ -240,7 +240,7 @@ def test_errors_name_the_model(models, folder, tmp_path):
     broken = network(FEATURES)
     broken.set_weights([np.full_like(one, np.nan) for one in broken.get_weights()])
     note_input(broken, NumeraiSequence(folder / "set"))
-    with pytest.raises(NumeraiSequenceError, match="model 'broken': .*predictions are NaN"):
+    with pytest.raises(NumeraiSequenceError, match=r"model 'broken': .*predictions are NaN"):
         export_predict({"broken": broken, **models}, tmp_path / "p.pkl")
     with pytest.raises(ValueError, match=r"model 'new'.*does not remember"):
         export_predict({"new": network(3), **models}, tmp_path / "p.pkl")
@@ -248,7 +248,7 @@ def test_errors_name_the_model(models, folder, tmp_path):
         export_predict({**models, "wide/p": models["narrow"]}, tmp_path / "p.pkl")
     function = exported(models, tmp_path)
     live = pd.read_parquet(folder / "live.parquet")
-    with pytest.raises(ValueError, match="'feature_.* 12 features that the models were trained"):
+    with pytest.raises(ValueError, match=r"'feature_.* 12 features that the models were trained"):
         function(live.drop(columns=live.columns[live.columns.str.startswith("feature")][2]))
     packed = function.__globals__["known"]["models"][1]
     packed["expected"] = [[two, one] for one, two in packed["expected"]]
