@@ -134,6 +134,7 @@ def test_the_function_gives_the_bits_of_the_functions(
     )
 
 
+@pytest.mark.skipif(not hasattr(keras, "ops"), reason="Keras 2 has no such operations")
 @pytest.mark.usefixtures("small_batches")
 def test_batches_are_those_of_a_files_predict(shards, folder, tmp_path):
     """Where a prediction depends on the batch, another order or another cut would show."""
