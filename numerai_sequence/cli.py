@@ -555,7 +555,7 @@ def score(
 def export(
     model: str, out: str, by: str | None, weights: str | None, proportion: float, **options: Any
 ) -> None:
-    """Write the predict function of a run, or of several, as Numerai's model upload takes it.
+    """Write the predict function of one run or several, for Numerai's model upload.
 
     RUN is the folder of a run, or of several, which become an ensemble by rank; or a file that
     Keras has saved of a model that was trained on a NumeraiSequence.
