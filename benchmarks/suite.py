@@ -24,6 +24,7 @@ SMALL = {
     "modelling": "--rows 50000 --features 1050 --rounds 1 --seconds 2",
     "faults": "--count 10",
     "startup": "--rounds 1",
+    "upload": "--rows 1000 --features 310 --models 3",
 }
 FULL = {
     "peak_rss": "--rows 600000",
@@ -33,6 +34,7 @@ FULL = {
     "modelling": "",
     "faults": "",
     "startup": "",
+    "upload": "",
 }
 
 

@@ -117,6 +117,20 @@ _OUTPUT = click.option(
 )
 
 
+_ENSEMBLE = click.option(
+    "--ensemble",
+    "by",
+    type=click.Choice(["rank", "gaussian"]),
+    help="Of a folder of several runs: the mean of their ranks within each era, or of the normal "
+    "values of these, ranked again.",
+)
+_WEIGHTS = click.option(
+    "--weights",
+    metavar="NUMBER,...",
+    help="With --ensemble: one a run, in the order of the folders' names.  [default: equal]",
+)
+
+
 class _Commands(click.Group):
     """Turns our errors, and no others, into one line on stderr and exit code 1."""
 
@@ -420,18 +434,8 @@ def train(
     help="A feature set of DATA.  [default: what MODEL was trained on; all, if it does not say]",
 )
 @click.option("--eras", metavar="ERAS", help="Of a shard set.  [default: all]")
-@click.option(
-    "--ensemble",
-    "by",
-    type=click.Choice(["rank", "gaussian"]),
-    help="Of a folder of several runs: the mean of their ranks within each era, or of the normal "
-    "values of these, ranked again.",
-)
-@click.option(
-    "--weights",
-    metavar="NUMBER,...",
-    help="With --ensemble: one a run, in the order of the folders' names.  [default: equal]",
-)
+@_ENSEMBLE
+@_WEIGHTS
 @_OUTPUT
 @_BATCH_BY
 @_QUIET
@@ -452,9 +456,7 @@ def predict(
     numerapi uploads the file that is written.
     """
     _check_out(out, ".csv", ".parquet")
-    if weights is not None and by is None:
-        raise click.UsageError("--weights: expected --ensemble with it")
-    shares = None if weights is None else _numbers("--weights", weights)
+    shares = _shares(weights, by)
     _before_tensorflow()
     from .training.serving import predict_file
 
@@ -532,19 +534,43 @@ def score(
 @main.command()
 @click.argument("model", metavar="RUN")
 @click.option("--out", required=True, metavar="FILE", help="predict.pkl")
+@_ENSEMBLE
+@_WEIGHTS
+@click.option(
+    "--neutralize",
+    metavar="NAME",
+    help="Take out what these features explain: a feature set of --features-json. Without that "
+    "file, all is all features that the models take.",
+)
+@click.option(
+    "--proportion",
+    type=click.FloatRange(0, 1),
+    default=1.0,
+    show_default=True,
+    help="With --neutralize: how much of it to take out.",
+)
+@click.option("--features-json", metavar="FILE", help="Numerai's feature sets.")
 @_OUTPUT
 @_BATCH_BY
-def export(model: str, out: str, output: str | None, batch_by: str | None) -> None:
-    """Write the predict function of a run as Numerai's model upload takes it.
+def export(
+    model: str, out: str, by: str | None, weights: str | None, proportion: float, **options: Any
+) -> None:
+    """Write the predict function of one run or several, for Numerai's model upload.
 
-    RUN is the folder of a run, or a file that Keras has saved of a model that was trained on a
-    NumeraiSequence.
+    RUN is the folder of a run, or of several, which become an ensemble by rank; or a file that
+    Keras has saved of a model that was trained on a NumeraiSequence.
     """
     _check_out(out, ".pkl")
+    shares = _shares(weights, by)
+    if proportion != 1 and options["neutralize"] is None:
+        raise click.UsageError("--proportion: expected --neutralize with it")
     _before_tensorflow()
     from .training.serving import export_run, exported_for
 
-    click.echo(export_run(Path(model), Path(out), output=output, batch_by=batch_by))
+    said = export_run(
+        Path(model), Path(out), by=by, weights=shares, proportion=proportion, **options
+    )
+    click.echo(said)
     click.echo(f"{out}: {exported_for()}")
 
 
@@ -663,6 +689,12 @@ def _check_out(out: str, *suffixes: str, option: str = "--out") -> None:
         )
     if not path.parent.is_dir():
         raise click.UsageError(f"{option}: found {out!r}, expected a file in a folder that exists")
+
+
+def _shares(weights: str | None, by: str | None) -> list[float] | None:
+    if weights is not None and by is None:
+        raise click.UsageError("--weights: expected --ensemble with it")
+    return None if weights is None else _numbers("--weights", weights)
 
 
 def _numbers(option: str, text: str) -> list[float]:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import ast
+import functools
 import inspect
+import pickle
 import re
 import textwrap
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from networks import keras
 
 import numerai_sequence
-from numerai_sequence import NumeraiSequence, connect_ranks
+from numerai_sequence import NumeraiSequence, connect_ranks, export_predict
 from numerai_sequence.format import encoding
 from numerai_sequence.synthetic import write_parquet
 
@@ -43,7 +46,8 @@ def test_there_are_no_examples_but_those_that_run_here():
             assert ">>>" not in text, path
             if "::\n" in text:
                 found[getattr(node, "name", path.stem)] = len(examples(text))
-    assert found == {"__init__": 1, "connect_ranks": 1, "encoding": 1}
+    expected = ["__init__", "connect_ranks", "encoding", "export_predict"]
+    assert found == dict.fromkeys(expected, 1)
 
 
 @pytest.fixture
@@ -59,6 +63,30 @@ def test_the_package_trains(folder):
     exec(example(numerai_sequence), names)
     assert names["shards"].rows == 2000
     assert np.isfinite(model.history.history["loss"]).all()
+
+
+def test_an_export_does_what_its_calls_do(folder):
+    live = pd.read_parquet("train.parquet").assign(era="X")
+    features = {"features": [name for name in live if name.startswith("feature")]}
+    features["dtype"] = "float32"
+    live.to_parquet("live.parquet")
+    units = keras.layers.Dense
+    models = [keras.Sequential([keras.Input((30,)), units(n), units(1)]) for n in (3, 4)]
+    names = {
+        "models": models,
+        "weights": [2, 1],
+        "names": features["features"][:9],
+        "predict": functools.partial(numerai_sequence.predict, progress=False, **features),
+        "ensemble": numerai_sequence.ensemble,
+        "neutralize": functools.partial(numerai_sequence.neutralize, progress=False),
+    }
+    exec(example(export_predict), names)
+    blend = {"ensemble": "rank", "weights": names["weights"]}
+    neutral = {"neutralize": names["names"], "proportion": 0.5}
+    path = export_predict(models, "predict.pkl", **blend, **neutral, **features)
+    found = pickle.loads(path.read_bytes())(live)
+    assert found["prediction"].tolist() == names["final"]["prediction"].tolist()
+    assert found["prediction"].nunique() == 2000
 
 
 def test_ranks_are_those_of_the_sequence(folder):

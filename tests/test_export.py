@@ -180,7 +180,7 @@ def test_equal_predictions_have_the_same_rank(tmp_path):
 
 def test_rows_go_through_the_model_in_batches(tmp_path, monkeypatch):
     function = export(tmp_path, ranked=False)
-    function.__globals__["_BATCH_BYTES"] = 14 * 4 * 100
+    function.__globals__["known"]["batch_rows"] = 100
     sizes, built = [], []
     build = function.__globals__["_build"]
 
@@ -195,7 +195,7 @@ def test_rows_go_through_the_model_in_batches(tmp_path, monkeypatch):
     for _ in range(2):  # the model is loaded once, and tried on 64 rows
         assert function(live_frame())["prediction"].tolist() == list(range(1037))
     assert len(built) == 1
-    assert sizes == [64, *[100] * 10, 37, *[100] * 10, 37]
+    assert sizes == [64, *[95] * 10, 87, *[95] * 10, 87]
     assert function(live_frame("float32"))["prediction"].tolist() == list(range(1037))
 
 

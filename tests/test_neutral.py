@@ -18,7 +18,7 @@ from numerai_sequence import (
     predict,
     write_shards,
 )
-from numerai_sequence.predicting.uploaded import neutralized
+from numerai_sequence.predicting.residuals import neutralized
 from numerai_sequence.scoring.callbacks import log_scores
 from numerai_sequence.scoring.neutral import neutral_correlations
 from numerai_sequence.synthetic import write_parquet

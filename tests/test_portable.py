@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ast
+import collections
 import functools
+import inspect
 import json
 import pickle
 import pickletools
@@ -13,6 +16,7 @@ from exported_kinds import FEATURES, KINDS, inputs, live_frame, predicted, train
 from networks import keras
 
 from numerai_sequence import NumeraiSequenceError, export_predict
+from numerai_sequence.predicting.packed import TEXTS
 from numerai_sequence.predicting.portable import portable_config
 
 L = keras.layers
@@ -65,6 +69,12 @@ def pickled(tmp_path_factory):
     return export_predict(trained(keras.Model(i, value(hidden))), path, features=FEATURES)
 
 
+def packed(predict):
+    """What the function knows of its only model."""
+    [known] = predict.__globals__["known"]["models"]
+    return known
+
+
 def test_the_pickle_is_source_text_and_data(pickled):
     """It calls eval once, and holds no bytecode, and no array of one NumPy."""
     ops_of_pickle = [(op.name, value) for op, value, _ in pickletools.genops(pickled.read_bytes())]
@@ -73,13 +83,26 @@ def test_the_pickle_is_source_text_and_data(pickled):
     assert names.count("STACK_GLOBAL") == names.count("REDUCE") == 1
     assert {"GLOBAL", "INST", "OBJ", "NEWOBJ", "BUILD"}.isdisjoint(names)
     assert strings[:2] == ["builtins", "eval"]
-    [source] = [text for text in strings if "def make_predict" in text]
-    assert "numerai_sequence" not in source
+    sources = [text for text in strings if text.startswith('"""')]
+    assert sources == [inspect.getsource(module) for module in TEXTS]
+    assert sum("def make_predict" in text for text in sources) == 1
+    assert not any("numerai_sequence" in text for text in sources)
     assert pickled.read_bytes()[:2] == b"\x80\x04"
 
 
+def test_the_texts_that_become_one_module_share_no_name():
+    names = collections.Counter()
+    for module in TEXTS:
+        tree = ast.parse(inspect.getsource(module))
+        made = [one.name for one in tree.body if isinstance(one, ast.FunctionDef | ast.ClassDef)]
+        targets = [one.targets[0] for one in tree.body if isinstance(one, ast.Assign)]
+        names.update({*made, *(n.id for one in targets for n in ast.walk(one) if hasattr(n, "id"))})
+    assert {"make_predict", "rank_in_eras", "neutralized", "_RANGE", "_LARGEST"} <= set(names)
+    assert set(names.values()) == {1}
+
+
 def test_what_the_oldest_keras_lacks_is_left_out(pickled):
-    known = pickle.loads(pickled.read_bytes()).__globals__["known"]
+    known = packed(pickle.loads(pickled.read_bytes()))
     layers = json.loads(known["config"])["config"]["layers"]
     [batch] = [one for one in layers if one["class_name"] == "BatchNormalization"]
     expected = "name trainable dtype axis momentum epsilon center scale synchronized"
@@ -204,18 +227,17 @@ def test_a_subclass_that_predicts_in_its_own_way_is_an_error(tmp_path):
 
 def test_a_file_that_predicts_other_values_somewhere_says_so(pickled):
     predict = pickle.loads(pickled.read_bytes())
-    known = predict.__globals__["known"]
-    expected = known["expected"]
-    known["expected"] = [value * 1.0001 for value in expected]  # rounding is no matter
+    expected = packed(predict)["expected"]
+    packed(predict)["expected"] = [[row[0] * 1.0001] for row in expected]  # rounding is no matter
     assert len(predict(live_frame(40))) == 40
     predict = pickle.loads(pickled.read_bytes())
-    predict.__globals__["known"]["expected"] = expected[::-1]
+    packed(predict)["expected"] = expected[::-1]
     with pytest.raises(ValueError, match="predicts other values on keras 3"):
         predict(live_frame(40))
 
 
 def test_another_generation_of_keras_is_named(pickled):
     predict = pickle.loads(pickled.read_bytes())
-    predict.__globals__["known"].update(package="keras", version="4.0.0")
+    packed(predict).update(package="keras", version="4.0.0")
     with pytest.raises(RuntimeError, match=r"exported with keras 4\.0\.0 and needs"):
         predict(live_frame(40))

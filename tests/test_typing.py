@@ -205,6 +205,17 @@ def train(model: Any, shards: ShardSet) -> None:
     export_predict(
         model, "predict.pkl", features=sequence.features, output="main", dtype="int8", ranked=True
     )
+    export_predict(
+        {"a": model, "b": "run/"},
+        "predict.pkl",
+        ensemble="gaussian",
+        weights={"a": 1, "b": 0.5},
+        neutralize="medium",
+        proportion=0.5,
+        features_json=Path("features.json"),
+    )
+    export_predict(["run/"], "predict.pkl", neutralize=shards.features, weights=[1])
+    export_predict(Path("runs"), "predict.pkl", neutralize=True)
 
 
 def spread(sources: list[Path]) -> tuple[int, int]:

@@ -110,6 +110,8 @@ def written_for_now(
 ) -> Iterator[Path]:
     """Write a temporary shard set of a Parquet file; yield its folder, and remove it at the end.
 
+    Its eras are in the order of time, and the rows of an era in that of the file.
+
     Parameters
     ----------
     path : path
@@ -120,7 +122,7 @@ def written_for_now(
         Show progress bars on stderr.
     """
     by_name = features if isinstance(features, str) else None
-    # One era a window: the least memory, and the order does not matter.
+    # One era a window: the least memory, and whole eras are read at once.
     options = WriteOptions(
         num_shards=1,
         mix_eras=1,
@@ -136,6 +138,7 @@ def written_for_now(
             overwrite=False,
             progress=progress,
             says_filled=False,  # as it is said of the file, and once
+            mixes=False,  # batches are then the same as those of an exported function
             feature_set=by_name,
             features_json=None,
         )

@@ -15,9 +15,9 @@ from ..errors import EraError, PredictionError
 from ..extras import load_extra
 from ..reading.shards import PathLike, ShardSet, open_shards
 from ..writing.source import Source
+from .blends import blend_in_eras
 from .data import is_parquet
 from .predictions import read_meta
-from .uploaded import blend_in_eras
 
 if TYPE_CHECKING:
     import pandas as pd

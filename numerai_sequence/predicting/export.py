@@ -7,87 +7,38 @@ one frame back whose first column has no NaN and is within 0 and 1.
 
 from __future__ import annotations
 
-import inspect
-import io
-import json
 import pickle
-import zipfile
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from tempfile import TemporaryDirectory, gettempdir
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from ..checks import names_in_order
-from ..errors import NumeraiSequenceError, check_known
+from ..errors import NumeraiSequenceError, check_known, naming
 from ..extras import load_extra
 from ..feeding.model_input import ModelInput
-from ..files import explained, replaced
+from ..files import replaced
 from ..reading.shards import PathLike
-from ..scoring.models import Columns, Floats, name_columns, run_batch
-from . import uploaded
-from .fed import known_input, settle_input
-from .portable import as_plain, is_keras_2, keras_of, portable_config
-from .uploaded import trial_digits, trial_input
+from ..scoring.forward import most_rows
+from .fed import settle_input
+from .finishing import Finish, read_finish
+from .members import Member, check_names, make_members, union_of
+from .named import Named, name_models
+from .packed import Packed, Upload, pack_model, pickled, reason_of
+from .portable import is_keras_2
+from .rebuilt import trial_digits
 
 if TYPE_CHECKING:
     import pandas as pd
 else:
     pd = load_extra("pandas", "pandas", "uploads")
 
-# What is evaluated where the file is unpickled; the second part is what it returns.
-_UNPICKLED = "exec(compile(source, __name__ + '.py', 'exec'), globals()) or make_predict(known)"
-_Weight = tuple[str, tuple[int, ...], bytes]
 # Of the largest prediction: what two runs of the same model may differ by.
 _TOLERANCE = 1e-4
 _OTHER_VALUES = "the function that was to be uploaded predicts other values than the model"
-
-
-@dataclass(frozen=True)
-class Upload:
-    """What the function knows: only what the standard library has, for NumPy's arrays vary.
-
-    Attributes
-    ----------
-    config : str
-        Of the model, as JSON.
-    weights : list of (str, tuple of int, bytes)
-        The dtype, shape and values of each, in the order of ``model.weights``.
-    package, version : str
-        The Keras that the model is of.
-    features : list of str
-        The columns of x.
-    dtype : str
-        Of x: floats 0..1, or int8 0..4.
-    key
-        Of the output among those that the model returns; None where that is the output.
-    place : int
-        Of the one value of a row of that output.
-    ranked : bool
-    batch_by : str
-        "era" where the model is run on one whole era at a time.
-    expected : list of float
-        What the model predicts for `trial_input`.
-    precision : str
-        "half" where a layer computes with fewer bits than float32, or "full".
-    """
-
-    config: str
-    weights: list[_Weight]
-    package: str
-    version: str
-    features: list[str]
-    dtype: str
-    key: Any
-    place: int
-    ranked: bool
-    batch_by: str
-    expected: list[float]
-    precision: str
 
 
 def export_predict(
@@ -100,13 +51,28 @@ def export_predict(
     dtype: str | None = None,
     batch_by: str | None = None,
     ranked: bool = True,
+    ensemble: str | None = None,
+    weights: Sequence[float] | Mapping[str, float] | None = None,
+    neutralize: str | Sequence[str] | bool | None = None,
+    proportion: float = 1.0,
+    features_json: PathLike | None = None,
 ) -> Path:
-    """Write the pickle that Numerai's model upload takes.
+    """Write the pickle that Numerai's model upload takes, of one model or of an ensemble.
 
     It holds a function ``predict(live_features, live_benchmark_models=None)`` that needs NumPy,
     pandas and Keras, but not this package. Columns may come in any order, and others are ignored;
     features are 0..4, or 0..1 as of old. A missing value (NaN) counts as the middle, which is how
     Numerai marks it; any other value is an error. The file is tried before it is accepted.
+
+    The function does what these calls do, and returns the same bits on the same machine::
+
+        predictions = predict(models, "live.parquet", with_era=True)
+        blended = ensemble(predictions, weights, by="rank")
+        neutral = neutralize(blended, "live.parquet", features=names, proportion=0.5)
+        final = ensemble(neutral, eras="live.parquet")
+
+    One model is not ranked before it is neutralized, unless `ensemble` is given. Without
+    `neutralize`, the ensemble is the result.
 
     The file holds source text and data, and no bytecode: it runs on Python 3.10 to 3.13 with Keras
     3.10 or newer, which all images of Numerai's have. A model of tf_keras or TensorFlow 2.15 needs
@@ -114,9 +80,11 @@ def export_predict(
 
     Parameters
     ----------
-    model : Keras model
+    model : Keras model, path, sequence, or mapping
         Of Keras's own layers, as Keras 3.10 has them: Numerai does not have others. Losses,
-        metrics, initializers, regularizers and constraints do not matter.
+        metrics, initializers, regularizers and constraints do not matter. Or the path of a run's
+        folder or of a saved model; or several models, as of `numerai_sequence.predict`. Where one
+        of them needs whole eras, all are run on whole eras.
     path : path
         ``.pkl``; what is there is replaced.
     like : NumeraiSequence or Run, optional
@@ -124,9 +92,11 @@ def export_predict(
         `numerai_sequence.predict`.
     features : sequence of str, optional
         Those that the model was trained on, in the same order: ``sequence.features``. None for
-        those that the model remembers, or of `like`.
+        those that the model remembers, or of `like`. Of several models, this and `dtype` are for
+        those that do not remember theirs.
     output : str, optional
-        Which output of a model of several, as of `numerai_sequence.predict`.
+        Which output of a model of several, as of `numerai_sequence.predict`. None for the only
+        one; in an ensemble, all of them take part.
     dtype : {"float32", "float16", "int8"}, optional
         Of x, as of the `NumeraiSequence` that the model was trained on. None for what the model
         remembers, or "float32".
@@ -135,8 +105,23 @@ def export_predict(
         3,555 features take 100 MB as float32, of the 4 GB that Numerai gives. None as of
         `numerai_sequence.predict`.
     ranked : bool
-        Replace predictions by their ranks within the era, in (0, 1). Without, the model itself
-        has to stay within 0 and 1.
+        Replace predictions by their ranks within the era, in (0, 1). Without, one model itself has
+        to stay within 0 and 1, and neutralized predictions lie around 0, which Numerai refuses.
+    ensemble : {"rank", "gaussian"}, optional
+        How several models become one prediction, as ``by=`` of `numerai_sequence.ensemble`. None
+        for "rank" where there are several columns of predictions.
+    weights : sequence or mapping of float, optional
+        As of `numerai_sequence.ensemble`: one a column that `numerai_sequence.predict` returns, in
+        order or by name. None for equal ones.
+    neutralize : str, sequence of str, or bool, optional
+        The features that are taken out of the prediction, as of `numerai_sequence.neutralize`:
+        a list, or the name of a feature set; True for all features that the models take. The live
+        data need to have them; the models need not.
+    proportion : float
+        How much of what `neutralize` explains is taken out, such as 0.5.
+    features_json : path, optional
+        Numerai's feature sets, for a name in `neutralize`. None for those of the shard set of
+        `like`.
 
     Returns
     -------
@@ -147,10 +132,10 @@ def export_predict(
     ------
     FeatureError
         The model was trained on other features, on another order or scale of them, or takes
-        another number of them; or one is named twice.
+        another number of them; or one is named twice; or `neutralize` names one that is unknown.
     ValueError
-        The features are not known, the suffix is another one, or the model has several values a
-        row.
+        The features are not known, the suffix is another one, the weights are not one a column, or
+        the only model has several values a row and no `ensemble` is asked for.
     NumeraiSequenceError
         The model has a layer, function or argument that is not Keras's own, or that Keras 3.10
         does not have or builds wrongly; Keras cannot save it; its predictions are NaN; or those of
@@ -161,57 +146,90 @@ def export_predict(
     path = Path(path)
     if path.suffix != ".pkl":
         raise ValueError(f"{path}: found suffix {path.suffix!r}, expected '.pkl'")
-    fed = input_to_export(model, like=like, features=features, dtype=dtype, batch_by=batch_by)
-    output = output if output is not None else getattr(like, "output", None)
-    names = list(fed.features or ())
-    x = trial_input({"features": names, "dtype": fed.dtype})
-    outputs = run_batch(model, x)
-    columns = name_columns(model, outputs, output, rows=len(x))
-    if len(columns.names) != 1:
-        raise ValueError(
-            f"model: {len(columns.names)} values a row, {', '.join(columns.names[:5])}; expected "
-            "one; choose it with output="
-        )
-    expected = columns.take(outputs, len(x))[:, 0]
-    if not np.isfinite(expected).all():
-        raise NumeraiSequenceError(
-            "model: its predictions are NaN or infinite; look at its weights"
-        )
-    pickled = _pickle(_make_upload(model, fed, columns, expected, ranked))
-    _try(pickled, pd.DataFrame(trial_digits(len(names)), columns=names), expected, ranked)
-    with replaced(path) as temporary:
-        temporary.write_bytes(pickled)
-    return path
+    members = members_to_export(
+        name_models(model, like), features=features, output=output, dtype=dtype, batch_by=batch_by
+    )
+    finish = read_finish(
+        ranked=ranked,
+        ensemble=ensemble,
+        weights=weights,
+        neutralize=neutralize,
+        proportion=proportion,
+        features=union_of(members),
+        like=like,
+        features_json=features_json,
+    )
+    return export_members(members, path, finish)
 
 
-def input_to_export(
-    model: Any,
+def members_to_export(
+    models: Sequence[Named],
     *,
-    like: Any,
     features: Sequence[str] | None = None,
+    output: str | None = None,
     dtype: str | None = None,
     batch_by: str | None = None,
-) -> ModelInput:
-    """Return what the function feeds the model; the options are as of `export_predict`."""
+) -> list[Member]:
+    """Return the models with what the function feeds them; the options are as of `export_predict`.
+
+    Raises
+    ------
+    FeatureError, ValueError
+        A model was trained on something else, or it is not known on what.
+    """
     if isinstance(features, str):
         raise TypeError(f"features: found {features!r}, expected a list of feature names")
-    known = known_input(model, like)
-    names = known.features if features is None else names_in_order("features", features)
-    if names is None:
+    if features is not None:
+        features = names_in_order("features", features)
+    asked = ModelInput(dtype=dtype, batch_by=batch_by)
+    members = make_members(models, features, output, asked)
+    settled = []
+    for member in members:
+        with naming(member.name):
+            settled.append(_settled(member))
+    return settled
+
+
+def _settled(member: Member) -> Member:
+    """Return a model with what it is fed, all of which is known then."""
+    if member.features is None:
         raise ValueError(
             "features: found none, and the model does not remember those that it was trained on; "
             "give the training sequence or the run as like=, or features=sequence.features"
         )
+    names = tuple(member.features)
     check_known("feature", names, names, "features")
-    asked = ModelInput(names, dtype, batch_by)
-    return settle_input(
-        model,
-        known,
+    asked = replace(member.asked, features=names)
+    fed = settle_input(
+        member.model,
+        member.known,
         asked,
         "features",
         remedy="name those that it was trained on",
         made_remedy="the exported function feeds one array: make what the model takes in the model",
     )
+    return replace(member, asked=asked, known=fed, is_settled=True)
+
+
+def export_members(members: Sequence[Member], path: Path, finish: Finish) -> Path:
+    """Write the pickle of models that are settled; return its path."""
+    packed, names = [], []
+    for member in members:
+        columns, one = pack_model(member)
+        names += columns
+        packed.append(one)
+    check_names(names, with_era=False)
+    weights = finish.weights_of(names, is_one_model=members[0].name is None)
+    content = pickled(_make_upload(members, packed, weights, finish))
+    _try(content)
+    with replaced(path) as temporary:
+        temporary.write_bytes(content)
+    return path
+
+
+def batch_by_of(members: Sequence[Member]) -> str:
+    """Return how models are run: on whole eras where one of them needs these."""
+    return "era" if any(member.known.batch_by == "era" for member in members) else "rows"
 
 
 def runs_where(keras: ModuleType) -> str:
@@ -222,99 +240,51 @@ def runs_where(keras: ModuleType) -> str:
 
 
 def _make_upload(
-    model: Any, fed: ModelInput, columns: Columns, expected: Floats, ranked: bool
+    members: Sequence[Member], packed: Sequence[Packed], weights: list[float] | None, finish: Finish
 ) -> Upload:
-    keras = keras_of(model)
-    model = as_plain(model)
-    config = portable_config(_read_config(_save(model)), keras)
-    [(key, place)] = columns.parts
+    features = union_of(members)
+    # A name that is the same object is in the pickle once.
+    same = {name: name for name in (*features, *finish.neutral)}
+    models = [{**vars(one), "features": [same[name] for name in one.features]} for one in packed]
     return Upload(
-        json.dumps(config),
-        [_as_bytes(weight) for weight in model.get_weights()],
-        keras.__name__,
-        str(keras.__version__),
-        list(fed.features or ()),
-        str(fed.dtype),
-        key,
-        place.start or 0,
-        ranked,
-        str(fed.batch_by),
-        expected.tolist(),
-        "half" if "float16" in json.dumps(config) else "full",
+        models,
+        list(features),
+        batch_by_of(members),
+        most_rows(len(features)),
+        weights,
+        finish.ensemble or "rank",
+        [same[name] for name in finish.neutral],
+        finish.proportion,
+        finish.ranked,
     )
 
 
-def _as_bytes(weight: Any) -> _Weight:
-    array = np.asarray(weight)
-    if array.dtype.kind not in "biuf":  # bfloat16, which not every NumPy knows
-        array = array.astype(np.float32)
-    array = array.astype(array.dtype.newbyteorder("<"))
-    return array.dtype.str, array.shape, array.tobytes()
-
-
-def _save(model: Any) -> bytes:
-    with explained(gettempdir()), TemporaryDirectory() as folder:
-        path = Path(folder, "model.keras")
+def _try(content: bytes) -> None:
+    """Load the pickle, and compare the predictions of each model with the model's own."""
+    there = pickle.loads(content).__globals__
+    for one in there["known"]["models"]:
+        called = one["called"].removeprefix("the ")
         try:
-            model.save(str(path))
-        except (TypeError, ValueError, NotImplementedError) as error:
-            raise NumeraiSequenceError(
-                f"model: Keras cannot save it: {_reason(error)}; build it of Keras's own layers "
-                "and functions"
-            ) from error
-        return path.read_bytes()
-
-
-def _read_config(saved: bytes) -> dict[str, Any]:
-    with zipfile.ZipFile(io.BytesIO(saved)) as archive:
-        config: dict[str, Any] = json.loads(archive.read("config.json"))
-    # It is loaded without its loss, metrics and optimizer.
-    return {name: value for name, value in config.items() if name != "compile_config"}
-
-
-class _Uploaded:
-    """It is the function where it is unpickled; the pickle names ``eval`` and no other thing."""
-
-    def __init__(self, upload: Upload) -> None:
-        self.known = dict(vars(upload))
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        source = inspect.getsource(uploaded)
-        names = {"__name__": "predict", "source": source, "known": self.known}
-        return eval, (_UNPICKLED, names)
-
-
-def _pickle(upload: Upload) -> bytes:
-    return pickle.dumps(_Uploaded(upload), protocol=4)
-
-
-def _try(pickled: bytes, rows: pd.DataFrame, expected: Floats, ranked: bool) -> None:
-    """Load the pickle, and compare its predictions with the model's own."""
-    predict = pickle.loads(pickled)
-    # Neither the order of the columns nor others may matter, nor how the features are written.
-    whole = rows[rows.columns[::-1]]
-    for features in (whole, whole / 4, whole.where(whole != 2)):
-        try:
-            found = predict(features.assign(era="X"))["prediction"].to_numpy()
+            is_same = _is_same(there, one)
         except RuntimeError as error:
             raise NumeraiSequenceError(
-                f"model: cannot be loaded again once it is saved: {_reason(error)}"
+                f"{called}: cannot be loaded again once it is saved: {reason_of(error)}"
             ) from error
         except ValueError as error:
-            raise NumeraiSequenceError(_OTHER_VALUES) from error
-        if not _agree(found, expected, ranked):
-            raise NumeraiSequenceError(_OTHER_VALUES)
+            raise NumeraiSequenceError(f"{called}: {_OTHER_VALUES}") from error
+        if not is_same:
+            raise NumeraiSequenceError(f"{called}: {_OTHER_VALUES}")
 
 
-def _reason(error: BaseException) -> str:
-    """Return the line of Keras's error that says what is wrong."""
-    lines = str(error.__cause__ or error).strip().rpartition("Exception encountered: ")[2]
-    return lines.partition("\n")[0][:300].rstrip(".")
-
-
-def _agree(found: npt.NDArray[Any], expected: Floats, ranked: bool) -> bool:
-    tolerance = _TOLERANCE * float(np.abs(expected).max())
-    if not ranked:
-        return bool(np.allclose(found, expected, rtol=0, atol=tolerance))
-    # Nearly equal predictions may change places.
-    return bool((np.diff(expected[np.argsort(found)]) >= -tolerance).all())
+def _is_same(there: Mapping[str, Any], one: dict[str, Any]) -> bool:
+    """Say whether the function predicts with a model what the model does by itself."""
+    known = {**there["known"], "models": [one], "features": one["features"], "neutral": []}
+    digits, expected = trial_digits(len(one["features"])), np.array(one["expected"])
+    whole = pd.DataFrame(digits[:, ::-1], columns=one["features"][::-1])
+    model, tolerance = there["rebuild"](one), _TOLERANCE * np.abs(expected).max(axis=0)
+    # Neither the order of the columns nor others may matter, nor how the features are written.
+    for features in (whole, whole / 4, whole.where(whole != 2)):
+        found = there["Live"](features, known).columns([model])
+        if not (np.abs(found - expected) <= tolerance).all():
+            return False
+    return True

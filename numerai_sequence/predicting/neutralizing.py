@@ -16,9 +16,9 @@ from ..format.feature_sets import resolve_features
 from ..reading.shards import PathLike, ShardSet
 from ..scoring.benchmarks import Lookup, models_of
 from ..scoring.frames import Frame, is_table, read_frame
-from ..scoring.neutral import era_digits, is_spent
+from ..scoring.neutral import era_digits
 from .data import opened_data
-from .uploaded import neutralized
+from .residuals import neutralized, why_nothing_is_left
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -78,7 +78,7 @@ def neutralize(
     TypeError
         An argument is of another type.
     """
-    share = _share(proportion)
+    share = read_proportion(proportion)
     if features is not None and not isinstance(features, str):
         features = names_in_order("features", features)
     given = _read(frame)
@@ -94,7 +94,8 @@ def neutralize(
     return _as_frame(frame, given, columns, values)
 
 
-def _share(proportion: Any) -> float:
+def read_proportion(proportion: Any) -> float:
+    """Return the share of a fit that is taken out; the argument is as of `neutralize`."""
     is_number = isinstance(proportion, (int, float, np.integer, np.floating))
     if not is_number or isinstance(proportion, bool):
         raise TypeError(f"proportion: found {short(proportion)}, expected a number from 0 to 1")
@@ -167,20 +168,9 @@ def _check_all_found(given: Frame, places: npt.NDArray[np.int64]) -> None:
 def _check_left(
     left: Values, values: Values, columns: Sequence[str], era: str, features: int
 ) -> None:
-    spent = np.flatnonzero(is_spent(left, values))
-    if not len(spent):
-        return
-    name = columns[spent[0]]
-    if np.ptp(values[:, spent[0]]) == 0:
-        raise PredictionError(
-            f"column {name!r}: all {len(values):,} predictions of era {era} are the same; "
-            "expected predictions that differ: nothing is left of these"
-        )
-    raise PredictionError(
-        f"column {name!r}: {features:,} features explain all of its {len(values):,} predictions "
-        f"of era {era}, and nothing is left; name fewer features with features=, or take out less "
-        "with proportion="
-    )
+    wrong = why_nothing_is_left(left, values, columns, era, features)
+    if wrong:
+        raise PredictionError(wrong)
 
 
 def _as_frame(frame: Any, given: Frame, columns: Sequence[str], values: Values) -> pd.DataFrame:

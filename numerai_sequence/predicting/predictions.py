@@ -25,10 +25,10 @@ from ..scoring.forward import most_rows, predict_several
 from ..scoring.models import Floats
 from ..writing.columns import choose_columns
 from ..writing.source import Source
+from .blends import rank_in_eras
 from .data import check_data, is_parquet, warn_missing, written_for_now
 from .members import Member, check_names, dtype_of, groups_of, make_members, union_of
 from .named import name_models
-from .uploaded import rank_in_eras
 
 if TYPE_CHECKING:
     import pandas as pd

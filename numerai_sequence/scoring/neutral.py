@@ -14,6 +14,7 @@ from ..extras import load_extra
 from ..feeding.sequence import NumeraiSequence
 from ..format.feature_sets import resolve_features
 from ..ordering.eras import era_span
+from ..predicting.residuals import is_spent, neutralized
 from ..progress import progress_bar
 from ..reading.shards import ShardSet
 from .forward import x_of
@@ -23,9 +24,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Floats = npt.NDArray[np.floating[Any]]
-
-# Less than this share of the predictions is rounding.
-_ROUNDING = 1e-9
 
 
 def read_neutral(neutral: Any, shards: ShardSet) -> tuple[str, ...]:
@@ -88,12 +86,6 @@ def era_digits(
             bar.update(len(rows))
 
 
-def is_spent(left: Floats, values: Floats) -> npt.NDArray[np.bool_]:
-    """Say of each column whether neutralization has left nothing of it but rounding."""
-    spent: npt.NDArray[np.bool_] = np.ptp(left, axis=0) <= _ROUNDING * np.abs(values).max(axis=0)
-    return spent
-
-
 def neutral_correlations(
     sequence: NumeraiSequence,
     predictions: Floats,
@@ -147,8 +139,6 @@ def _score_era(
     predictions: Floats, target: Floats, digits: npt.NDArray[Any]
 ) -> tuple[npt.NDArray[np.float64], bool]:
     """Return the scores of the columns, and whether of one nothing is left."""
-    from ..predicting.uploaded import neutralized
-
     scorer, pandas = load_scorer(), load_extra("pandas", "pandas", "scores")
     scores = np.full(predictions.shape[1], np.nan)
     if not len(target):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -12,11 +12,13 @@ from ..feeding.keras_compat import active_keras
 from ..feeding.model_input import input_noted
 from ..predicting.data import is_parquet
 from ..predicting.ensembles import ensemble
-from ..predicting.export import export_predict, input_to_export, runs_where
-from ..predicting.named import load_model
+from ..predicting.export import batch_by_of, export_members, members_to_export, runs_where
+from ..predicting.finishing import Finish, read_finish
+from ..predicting.members import Member, union_of
+from ..predicting.named import name_models
 from ..predicting.predictions import predict
 from ..predicting.submission import write_predictions
-from .runs import Run, find_run, runs_in
+from .runs import runs_in
 
 # Of live data, about.
 _LIVE_ROWS = 7000
@@ -65,11 +67,7 @@ def predict_file(
     NumeraiSequenceError
         There is no such model, or it cannot be loaded; or there are several, and no `by`.
     """
-    several = runs_in(model)
-    if bool(several) is not (by is not None):
-        found = f"{len(several)} runs" if several else "one model"
-        remedy = "add --ensemble rank or gaussian" if several else "leave --ensemble out"
-        raise NumeraiSequenceError(f"{model}: found {found}; {remedy}")
+    _check_ensemble(model, by, is_needed=True)
     if features is not None and is_parquet(data):
         raise FeatureError(
             f"{data}: found the feature set {features!r}, but a Parquet file has no feature sets; "
@@ -93,39 +91,75 @@ def predict_file(
     return len(frame)
 
 
-def export_run(model: Path, out: Path, *, output: str | None = None, batch_by: str | None) -> str:
-    """Write the predict function of a run's model, and say how it runs; see `export_predict`."""
-    loaded, run = _load(model)
-    if run is None and input_noted(loaded).features is None:
+def export_run(
+    model: Path,
+    out: Path,
+    *,
+    output: str | None = None,
+    batch_by: str | None,
+    by: str | None = None,
+    weights: list[float] | None = None,
+    neutralize: str | None = None,
+    proportion: float = 1.0,
+    features_json: str | None = None,
+) -> str:
+    """Write the predict function of a run's model, or of several runs, and say how it runs.
+
+    Parameters
+    ----------
+    model : path
+        The folder of a run, or of several; or the file of a model.
+    out, output, batch_by, weights, proportion, features_json
+        As of `export_predict`.
+    by : optional
+        As its ``ensemble``.
+    neutralize : str, optional
+        The name of a feature set; "all", without `features_json`, is what the models take.
+    """
+    _check_ensemble(model, by, is_needed=False)
+    models = name_models(model)
+    if any(one.like is None and input_noted(one.model).features is None for one in models):
         raise NumeraiSequenceError(
             f"{model}: no run, so its features are not known; expected a folder that "
             "'numerai-sequence train' wrote, or call export_predict(model, path, features=...)"
         )
-    fed = input_to_export(loaded, like=run, batch_by=batch_by)
-    export_predict(
-        loaded,
-        out,
-        like=run,
-        features=fed.features,
-        output=output,
-        dtype=fed.dtype,
-        batch_by=fed.batch_by,
+    members = members_to_export(models, output=output, batch_by=batch_by)
+    finish = read_finish(
+        ranked=True,
+        ensemble=by,
+        weights=weights,
+        neutralize=True if neutralize == "all" and features_json is None else neutralize,
+        proportion=proportion,
+        features=union_of(members),
+        like=None,
+        features_json=features_json,
     )
-    width = len(fed.features or ())
-    if fed.batch_by == "rows":
-        return f"{out}: {width:,} features as {fed.dtype}"
-    size = width * _LIVE_ROWS * np.dtype(fed.dtype).itemsize / 1e6
-    return (
-        f"{out}: {width:,} features as {fed.dtype}, whole eras: {_LIVE_ROWS:,} rows take "
-        f"{size:,.0f} MB"
-    )
+    export_members(members, out, finish)
+    return f"{out}: {_describe(members, finish)}"
+
+
+def _describe(members: Sequence[Member], finish: Finish) -> str:
+    """Say what a function does with how many features."""
+    width, dtypes = len(union_of(members)), [str(member.known.dtype) for member in members]
+    several = f"{len(members)} models of " if len(members) > 1 else ""
+    said = f"{several}{width:,} features as {' and '.join(dict.fromkeys(dtypes))}"
+    if batch_by_of(members) == "era":
+        size = width * _LIVE_ROWS * max(np.dtype(dtype).itemsize for dtype in dtypes) / 1e6
+        said += f", whole eras: {_LIVE_ROWS:,} rows take {size:,.0f} MB"
+    if finish.neutral:
+        said += f", neutralized to {len(finish.neutral):,} features by {finish.proportion:g}"
+    return said
+
+
+def _check_ensemble(model: Path, by: str | None, *, is_needed: bool) -> None:
+    several = runs_in(model)
+    if by is not None and not several:
+        raise NumeraiSequenceError(f"{model}: found one model; leave --ensemble out")
+    if by is None and several and is_needed:
+        found = f"found {len(several)} runs"
+        raise NumeraiSequenceError(f"{model}: {found}; add --ensemble rank or gaussian")
 
 
 def exported_for() -> str:
     """Say which of Numerai's images run what `export_run` writes."""
     return runs_where(active_keras())
-
-
-def _load(model: Path) -> tuple[Any, Run | None]:
-    path, run = find_run(model)
-    return load_model(path), run

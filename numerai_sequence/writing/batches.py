@@ -41,6 +41,8 @@ class Mixer:
     options : WriteOptions
     shards : collection of int
         Those that it will be asked for.
+    seed : int, optional
+        Of the permutations; None for the order of the sources.
     """
 
     def __init__(
@@ -50,11 +52,12 @@ class Mixer:
         plan: Plan,
         options: WriteOptions,
         shards: Collection[int],
+        seed: int | None,
     ) -> None:
         self._scratches = scratches
         self._sources = sources
         self._plan = plan
-        self._options = options
+        self._seed = seed
         features = len(plan.features)
         self._schema = shard_schema(options.encoding, plan.features, plan.targets)
         # Made once: what an allocator keeps of large arrays that come and go adds to the peak.
@@ -83,10 +86,12 @@ class Mixer:
         return tuple(batches)
 
     def _mix(self, number: int) -> pa.RecordBatch:
-        """Return a window's rows, permuted; they last until the next ones are asked for."""
+        """Return a window's rows, mixed; they last until the next ones are asked for."""
         window = self._plan.windows[number]
-        rng = np.random.default_rng([self._options.seed, window.shard, window.number])
-        order = rng.permutation(window.rows)
+        order = np.arange(window.rows)
+        if self._seed is not None:
+            rng = np.random.default_rng([self._seed, window.shard, window.number])
+            order = rng.permutation(window.rows)
         places = np.empty_like(order)
         places[order] = np.arange(window.rows)
         packed = self._packed[: window.rows]

@@ -46,6 +46,8 @@ class Work:
     sources : tuple of path
     plan : Plan
     options : WriteOptions
+    mixes : bool
+        Permute the rows of each window; otherwise they stay in the order of the sources.
     """
 
     folder: Path
@@ -54,6 +56,7 @@ class Work:
     sources: tuple[Path, ...]
     plan: Plan
     options: WriteOptions
+    mixes: bool = True
 
     def scratch(self, source: int) -> Scratch:
         """Return the scratch of the source of that number, in a folder of its own."""
@@ -64,7 +67,8 @@ class Work:
         return [self.scratch(source) for source in range(len(self.plan.source_rows))]
 
     def mixer(self, shards: Collection[int]) -> Mixer:
-        return Mixer(self.scratches(), self.sources, self.plan, self.options, shards)
+        seed = self.options.seed if self.mixes else None
+        return Mixer(self.scratches(), self.sources, self.plan, self.options, shards, seed)
 
     def drop(self, shard: int) -> None:
         """Delete the scratch of a shard file."""

@@ -52,6 +52,7 @@ def write(
     progress: bool,
     executor: Executor | None = None,
     says_filled: bool = True,
+    mixes: bool = True,
 ) -> Path:
     """Write a shard set, or find that it is already there.
 
@@ -76,6 +77,8 @@ def write(
         Does the sources, and then the shard files, many at a time.
     says_filled : bool
         With `progress`, say how many missing feature values were filled in.
+    mixes : bool
+        Permute the rows of each window; otherwise they stay in the order of the sources.
 
     Returns
     -------
@@ -94,7 +97,7 @@ def write(
             features = choose_set(feature_set, sets, first.features, str(first.path))
             options = replace(options, features=features)
         if output.prepare(opened, options, overwrite=overwrite) or not _write_set(
-            opened, output, options, sets, overwrite, progress, executor, says_filled
+            opened, output, options, sets, overwrite, progress, executor, says_filled, mixes
         ):
             output.update(sets)
     return out
@@ -137,6 +140,7 @@ def _write_set(
     progress: bool,
     executor: Executor | None,
     says_filled: bool,
+    mixes: bool,
 ) -> bool:
     """Write a set; return False if another process has just written it."""
     features, targets = choose_columns(sources, options.features, options.targets)
@@ -151,7 +155,7 @@ def _write_set(
         names = output.new_names(options.num_shards)
         run = name_run(sources, options, plan, names)
         paths = tuple(source.path for source in sources)
-        work = Work(folder.absolute(), run, tuple(names), paths, plan, options)
+        work = Work(folder.absolute(), run, tuple(names), paths, plan, options, mixes)
         portions: Portions = InTurn(work, progress=progress)
         if executor is not None:
             portions = AtOnce(work, executor, progress=progress)

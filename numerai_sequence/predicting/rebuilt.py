@@ -1,0 +1,121 @@
+"""Rebuilt: from what is packed of a model to the model, which predicts what it did before.
+
+Its text is pickled, as that of `uploaded` is.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+_TRIED_ROWS = 64
+# What a model that was built again may differ by: of its predictions' range, and of the largest
+# one, by the precision in which it computes. Another machine rounds otherwise.
+_RANGE, _LARGEST = 0.1, {"full": 1e-3, "half": 2e-2}
+
+
+def rebuild(known: dict[str, Any]) -> Any:
+    """Return the model of which these are the attributes of a `Packed`."""
+    keras = _import_keras(known)
+    try:
+        model = _build(keras, known)
+        found = run_model(model, trial_input(known), known)
+    except Exception as error:
+        raise RuntimeError(
+            f"{known['called']}, exported with {known['package']} {known['version']}, cannot be "
+            f"built by {keras.__name__} {keras.__version__}: {error}"
+        ) from error
+    _check_values(found, keras, known)
+    return model
+
+
+def _import_keras(known: dict[str, Any]) -> Any:
+    """Import a Keras of the same generation: 3, or 2 (tf_keras, or that of TensorFlow 2.15)."""
+    generation = known["version"].split(".")[0]
+    found = []
+    for name in ("keras",) if generation == "3" else ("tf_keras", "keras"):
+        try:
+            keras = importlib.import_module(name)
+        except ImportError:
+            continue
+        if keras.__version__.split(".")[0] == generation:
+            return keras
+        found.append(f"{name} {keras.__version__}")
+    needed = "Keras 3.10 or newer" if generation == "3" else "tf_keras, for Keras 2"
+    raise RuntimeError(
+        f"{known['called']} was exported with {known['package']} {known['version']} and needs "
+        f"{needed}; found {', '.join(found) or 'none'}; choose another image"
+    )
+
+
+def _build(keras: Any, known: dict[str, Any]) -> Any:
+    """Return the model, made of its config and its weights."""
+    own, here = f'"module": "{known["package"]}', f'"module": "{keras.__name__}'
+    config = json.loads(known["config"].replace(own, here))
+    model = keras.saving.deserialize_keras_object(config)
+    weights = [
+        np.frombuffer(values, dtype).reshape(shape) for dtype, shape, values in known["weights"]
+    ]
+    if not model.built or len(model.weights) != len(weights):
+        model(trial_input(known))
+    model.set_weights(weights)
+    for layer in _layers(model):
+        if type(layer).__name__ == "Normalization":  # it computes with copies of its weights
+            layer.finalize_state()
+    return model
+
+
+def _layers(model: Any) -> Iterator[Any]:
+    """Yield the layers of a model, and of the models and wrappers in it."""
+    for layer in [*getattr(model, "layers", ()), getattr(model, "layer", None)]:
+        if layer is not None:
+            yield layer
+            yield from _layers(layer)
+
+
+def trial_digits(features: int) -> npt.NDArray[np.int8]:
+    """Return rows to try a model on, int8 0..4, shape (64, features); anywhere the same ones."""
+    # What this old generator draws does not change from NumPy to NumPy.
+    return np.random.RandomState(0).randint(0, 5, (_TRIED_ROWS, features)).astype(np.int8)
+
+
+def trial_input(known: dict[str, Any]) -> npt.NDArray[Any]:
+    """Return x for the rows to try a model on."""
+    return as_input(trial_digits(len(known["features"])), known["dtype"])
+
+
+def as_input(digits: npt.NDArray[np.int8], dtype: str) -> npt.NDArray[Any]:
+    """Return x of digits 0..4, as of `NumeraiSequence`."""
+    scaled: npt.NDArray[Any] = digits
+    if dtype != "int8":
+        scaled = np.multiply(digits, np.float32(0.25), dtype=np.float32)
+    return np.ascontiguousarray(scaled, dtype)
+
+
+def run_model(model: Any, x: npt.NDArray[Any], known: dict[str, Any]) -> npt.NDArray[np.float32]:
+    """Return the values of a model that are kept, shape (rows of x, columns)."""
+    outputs = model.predict_on_batch(x)
+    kept = []
+    for key, start, stop in known["parts"]:
+        # A list of one output is that output, in older Kerases.
+        is_one = key is None or not isinstance(outputs, (list, tuple, dict))
+        output = np.asarray(outputs if is_one else outputs[key])
+        kept.append(output.reshape(len(x), -1)[:, start:stop].astype(np.float32))
+    return np.concatenate(kept, axis=1)
+
+
+def _check_values(found: npt.NDArray[np.float32], keras: Any, known: dict[str, Any]) -> None:
+    """Raise where the model does not predict what it did when it was exported."""
+    expected = np.array(known["expected"])
+    tolerance = _RANGE * np.ptp(expected, axis=0)
+    tolerance += _LARGEST[known["precision"]] * np.abs(expected).max(axis=0)
+    if not (np.abs(found - expected) <= tolerance).all():
+        raise ValueError(
+            f"{known['called']} predicts other values on {keras.__name__} {keras.__version__} than "
+            f"on {known['package']} {known['version']}, where it was exported; choose another image"
+        )
