@@ -59,7 +59,7 @@ def test_the_whole_round_runs_and_the_next_week(tmp_path, monkeypatch):
     assert table.shape == (6, 2)
     write_version(tmp_path / "v5.3", rows=3000, features=40, min_eras=90, week=1)
     exec(compile(example('"week/"'), "README.md", "exec"), names)
-    run = numerai_sequence.read_run("week/target_cyrusd_20-seed-1")
+    run = numerai_sequence.read_run("week/cyrusd_20-seed-1")
     assert run.train[-1] == "0087"
     assert len(run.history["loss"]) == 1
 

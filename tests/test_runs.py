@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -24,9 +25,10 @@ from numerai_sequence import (
 )
 from numerai_sequence.cli import main
 from numerai_sequence.synthetic import write_version
+from numerai_sequence.training.planned import best_epochs
 
-SEED_0, SEED_1 = "target_ender_60-seed-0", "target_ender_60-seed-1"
-OTHER = "target_cyrusd_20-seed-0"
+SEED_0, SEED_1 = "ender_60-seed-0", "ender_60-seed-1"
+OTHER = "cyrusd_20-seed-0"
 TARGETS = ["target_ender_60", "target_cyrusd_20"]
 QUICK = {"validation": 20, "purge": 4, "batch_size": 200, "progress": False}
 
@@ -61,7 +63,7 @@ def runs(shards, folder):
         SEED_0,
         SEED_1,
         OTHER,
-        "target_cyrusd_20-seed-1",
+        "cyrusd_20-seed-1",
     ]
     return folder / "runs"
 
@@ -92,12 +94,13 @@ def test_each_run_is_that_of_its_seed_and_target_alone(shards, runs, tmp_path):
 
 def test_the_table_has_each_model_and_their_ensemble(shards, runs, folder):
     table = pd.read_csv(runs / "scores.csv", index_col="era", dtype={"era": str})
-    models = [SEED_0, SEED_1, OTHER, "target_cyrusd_20-seed-1", "ensemble"]
+    models = [SEED_0, SEED_1, OTHER, "cyrusd_20-seed-1", "ensemble"]
     assert list(table.columns) == [f"{name}/corr" for name in models]
     own = pd.read_csv(runs / OTHER / "scores.csv", index_col="era", dtype={"era": str})
     np.testing.assert_array_equal(table[f"{OTHER}/corr"].dropna(), own["corr"])
     frame = predict(runs, shards, eras="0041-", with_era=True, progress=False)
     assert list(frame.columns) == ["era", *sorted(models[:4])]
+    assert len(score(frame, shards, target=TARGETS[0], progress=False).columns) == 4
     expected = score(ensemble(frame), shards, target=TARGETS[0], progress=False)
     np.testing.assert_allclose(table["ensemble/corr"].dropna(), expected["corr"], rtol=1e-12)
     assert (runs / "scores.png").stat().st_size > 10_000
@@ -125,7 +128,7 @@ def test_a_final_run_has_all_eras_and_the_best_epochs(shards, runs, tmp_path):
     history = read_run(runs / OTHER).history["val_corr_mean"]
     best = history.index(max(history)) + 1
     made = fit_runs(build, shards, tmp_path, final=runs, progress=False)
-    assert sorted(path.name for path in made) == sorted(p.name for p in runs.glob("target*"))
+    assert sorted(path.name for path in made) == sorted(p.name for p in runs.glob("*-seed-*"))
     final = read_run(tmp_path / OTHER)
     assert final.train == tuple(f"{era:04d}" for era in range(1, 57))  # 20 days: 4 eras are open
     assert read_run(tmp_path / SEED_0).train[-1] == "0048"
@@ -161,6 +164,10 @@ def test_a_run_starts_from_the_weights_of_another(shards, runs, tmp_path):
     assert read_run(made[0]).asked["options"]["start"]
     with pytest.raises(NumeraiSequenceError, match="no run named 'seed-0' to start from; found"):
         fit_runs(build, shards, tmp_path / "b", seeds=2, start=runs, **QUICK)
+    with pytest.raises(NumeraiSequenceError, match="started from the weights of another run"):
+        fit_runs(build, shards, tmp_path / "b", final=tmp_path / "a", progress=False)
+    with pytest.raises(NumeraiSequenceError, match="was trained on float32, and this run is on i"):
+        fit_runs(build, shards, tmp_path / "d", start=runs / SEED_0, dtype="int8", **QUICK)
     with pytest.raises(OutputExistsError, match="holds the run to start from"):
         fit_runs(build, shards, runs, start=runs, progress=False)
     with pytest.raises(NumeraiSequenceError, match="another network"):
@@ -174,6 +181,8 @@ def test_a_run_starts_from_the_weights_of_another(shards, runs, tmp_path):
         ({"final": "runs", "target": "target"}, "target: found one with final="),
         ({"final": "nowhere"}, r"nowhere.run\.json: No such file"),
         ({"seeds": 0}, "seeds"),
+        ({"window": 8}, "window: found 8, expected step="),
+        ({"target": {"main": "target"}}, "outputs that have the names of their targets"),
         ({"seeds": [1, 1]}, "each seed once"),
         ({"target": ["target", "target"]}, "each target once"),
         ({"target": []}, "a target or a list"),
@@ -196,6 +205,24 @@ def test_what_is_no_compiled_model_is_refused(shards, tmp_path):
             fit_runs(function, shards, tmp_path, **QUICK)
     with pytest.raises(TypeError, match="expected a function"):
         fit_runs("model", shards, tmp_path, **QUICK)
+
+
+def test_epochs_are_those_of_the_best_score_that_was_watched(runs):
+    history = {"loss": [1.0] * 4, "val_corr_mean": [0.1, float("nan"), 0.3, 0.3]}
+    assert best_epochs(replace(read_run(runs / OTHER), history=history)) == 3
+
+
+def test_a_mapping_is_one_model_of_several_outputs(shards, tmp_path):
+    def two(features):
+        inputs = keras.Input((features,))
+        outputs = {name: keras.layers.Dense(1, name=name)(inputs) for name in TARGETS}
+        model = keras.Model(inputs, outputs)
+        model.compile("adam", dict.fromkeys(TARGETS, "mse"))
+        return model
+
+    target = dict(zip(TARGETS, TARGETS, strict=True))
+    [made] = fit_runs(two, shards, tmp_path, target=target, epochs=1, **QUICK)
+    assert (made, read_run(made).output) == (tmp_path, TARGETS[0])
 
 
 def test_more_callbacks_are_made_for_each_run(shards, tmp_path):
@@ -252,13 +279,13 @@ def test_the_command_trains_as_its_options_say(shards, tmp_path):
     targets = ["--target", TARGETS[0], "--target", TARGETS[1], "--each-target"]
     code, said = command("train", shards.folder, "--out", out, *targets, *SHELL)
     assert code == 0, said
-    assert sorted(path.name for path in out.glob("target*")) == sorted(TARGETS)
+    assert sorted(path.parent.name for path in out.glob("*/run.json")) == ["cyrusd_20", "ender_60"]
     assert "All 2 models" in said
     assert said.count("corr") >= 3
     warm = ["train", shards.folder, "--out", tmp_path / "warm", "--from", out]
     code, said = command(*warm, "--learning-rate", "0.0001", "--epochs", "1", "--quiet")
     assert code == 0, said
-    asked = read_run(tmp_path / "warm" / TARGETS[1]).asked["options"]
+    asked = read_run(tmp_path / "warm" / "cyrusd_20").asked["options"]
     assert (asked["learning_rate"], asked["epochs"], asked["layers"]) == (0.0001, 1, [6])
     assert len(asked["start"]) == 16
     code, said = command(*warm, "--layers", "7", "--quiet")
@@ -272,7 +299,7 @@ def test_the_command_trains_as_its_options_say(shards, tmp_path):
     week = ["--final", tmp_path / "n", "--from", tmp_path / "n", "--epochs", 1, "--quiet"]
     code, said = command("train", shards.folder, *week, "--out", tmp_path / "week")
     assert code == 0, said
-    assert read_run(tmp_path / "week" / TARGETS[0]).asked["options"]["is_final"] is True
+    assert read_run(tmp_path / "week" / "ender_60").asked["options"]["is_final"] is True
 
 
 def test_runs_are_listed_newest_first_and_drawn(shards, runs, walked, tmp_path):
@@ -304,7 +331,7 @@ def test_runs_are_listed_newest_first_and_drawn(shards, runs, walked, tmp_path):
 
 
 def test_a_folder_of_several_names_one(runs):
-    with pytest.raises(NumeraiSequenceError, match=r"it holds 4 runs: name one, such as .*target"):
+    with pytest.raises(NumeraiSequenceError, match=r"it holds 4 runs: name one, such as .*cyrusd"):
         read_run(runs)
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import re
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
@@ -14,10 +12,12 @@ from typing import TYPE_CHECKING, Any
 import click
 import numpy as np
 
+from ..checks import digest
 from ..errors import FeatureError, NumeraiSequenceError, OutputExistsError
 from ..extras import load_extra
+from ..feeding.architecture import describe_compiled, describe_model
 from ..feeding.keras_compat import active_keras
-from ..feeding.model_input import input_noted
+from ..feeding.model_input import input_like, input_noted
 from ..feeding.sequence import NumeraiSequence
 from ..files import explained
 from ..format.feature_sets import resolve_features
@@ -252,21 +252,21 @@ def _checked(model: Any, features: int) -> Any:
 
 
 def _digest(model: Any) -> str:
-    """Return a digest of a network: its layers, weights and optimizer, without their numbering."""
-    try:
-        config = json.dumps([model.get_config(), model.optimizer.get_config()], default=str)
-    except (NotImplementedError, TypeError):  # a class of the user's own
-        config = ""
-    shapes = [tuple(weight.shape) for weight in model.weights]
-    text = f"{re.sub(r'_[0-9]+', '', config)} {shapes}"
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    """Return a digest of a network: its layers, loss and optimizer."""
+    return digest([describe_model(model), describe_compiled(model)])[:16]
 
 
 def _start_from(model: Any, path: Path, training: NumeraiSequence) -> None:
     """Give a model the weights of another one that was trained on the same features."""
     earlier = load_model(path)
     run = find_run(path)[1]
-    features = input_noted(earlier).features if run is None else run.features
+    known = input_noted(earlier) if run is None else input_like(run)
+    features = known.features
+    if known.dtype not in (None, training.dtype):
+        raise NumeraiSequenceError(
+            f"{path}: was trained on {known.dtype}, and this run is on {training.dtype}; use the "
+            "same dtype"
+        )
     if features is not None and features != training.features:
         raise FeatureError(
             f"{path}: was trained on {len(features):,} features, and this run has "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -60,10 +61,15 @@ def variants_of(options: TrainOptions, seeds: Sequence[int], *, each_target: boo
     targets = [(name,) for name in options.targets] if each_target else [options.targets]
     found = []
     for names, seed in product(targets, seeds):
-        parts = names if len(targets) > 1 else ()
+        parts = (_model_name(names[0]),) if len(targets) > 1 else ()
         parts = (*parts, f"seed-{seed}") if len(seeds) > 1 else parts
         found.append(("-".join(parts), replace(options, targets=names, seed=seed)))
     return found
+
+
+def _model_name(target: str) -> str:
+    """Return a name that no column of the data has: `score` takes those for the data's own."""
+    return "main" if target == TARGET else target.removeprefix("target_")
 
 
 def variants_in(runs: Path, *, is_final: bool, **changes: Any) -> list[Variant]:
@@ -91,8 +97,10 @@ def variants_in(runs: Path, *, is_final: bool, **changes: Any) -> list[Variant]:
     for name, of_name in found.items():
         options = replace(options_of(of_name[0].asked["options"]), is_final=False, start=None)
         if is_final:
-            epochs = int(statistics.median_high([best_epochs(run) for run in of_name]))
-            options = replace(options, is_final=True, epochs=epochs, step=None, window=None)
+            options = replace(options, is_final=True, step=None, window=None)
+            if "epochs" not in changes:
+                found_best = [_all_epochs(runs, run) for run in of_name]
+                options = replace(options, epochs=statistics.median_high(found_best))
         variants.append((name, replace(options, **changes)))
     return variants
 
@@ -105,13 +113,23 @@ def _without_fold(name: str) -> str:
     return "-".join(parts)
 
 
+def _all_epochs(where: Path, run: Run) -> int:
+    """Return for how many epochs a network was trained, from its first weights to its best ones."""
+    if options_of(run.asked["options"]).start is not None:
+        raise NumeraiSequenceError(
+            f"{where}: started from the weights of another run, so that its epochs are not all; "
+            "say for how many epochs to train"
+        )
+    return best_epochs(run)
+
+
 def best_epochs(run: Run) -> int:
-    """Return for how many epochs a run was trained until its best score; of a final one, all."""
-    options = options_of(run.asked["options"])
-    scores = run.history.get(options.monitor)
-    if not scores:
-        return len(next(iter(run.history.values()), ())) or options.epochs
-    return scores.index(max(scores)) + 1
+    """Return after how many epochs a run had its best score; of a final run, all."""
+    scores = run.history.get(options_of(run.asked["options"]).monitor, ())
+    there = [score for score in scores if not math.isnan(score)]
+    if not there:
+        return len(next(iter(run.history.values()), ())) or 1
+    return scores.index(max(there)) + 1
 
 
 def plan_runs(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import replace
 from pathlib import Path
@@ -37,7 +37,7 @@ def fit_runs(
     shards: ShardSet | PathLike,
     out: PathLike,
     *,
-    target: str | Sequence[str] | None = None,
+    target: str | Sequence[str] | Mapping[str, str] | None = None,
     features: str | Sequence[str] | None = None,
     seeds: int | Sequence[int] | None = None,
     eras: str | None = None,
@@ -79,9 +79,10 @@ def fit_runs(
     shards : ShardSet or path
     out : path
         The folder of the runs. A single run is in `out` itself; several are folders in it, named by
-        what differs, such as ``target_ender_60-seed-1`` or ``seed-0-fold-02``.
-    target : str or list of str, optional
-        The target; several make one model each. None for ``"target"``.
+        what differs, such as ``ender_60-seed-1`` (``main`` for ``target``) or ``seed-0-fold-02``.
+    target : str, list of str, or mapping, optional
+        The target; a list makes one model for each. A mapping makes one model of several outputs,
+        which have the names of their targets; the first is scored. None for ``"target"``.
     features : str or list of str, optional
         A feature set, or features; None for all.
     seeds : int or list of int, optional
@@ -162,6 +163,8 @@ def fit_runs(
         "dtype": dtype,
     }
     of_run = {name: value for name, value in of_run.items() if value is not None}
+    if window is not None and step is None:
+        raise ValueError(f"window: found {window}, expected step= with it")
     changes: dict[str, Any] = {"eras": eras, "epochs": epochs}
     changes = {name: value for name, value in changes.items() if value is not None}
     changes |= {"workers": workers, "memory_budget": memory_budget}
@@ -173,8 +176,8 @@ def fit_runs(
         variants = variants_in(followed, is_final=final is not None, **of_run, **changes)
     else:
         options = TrainOptions(**of_run, **changes)
-        several = len(options.targets) > 1
-        variants = variants_of(options, _seeds(seeds), each_target=several)
+        is_one = isinstance(target, Mapping)
+        variants = variants_of(options, _seeds(seeds), each_target=not is_one)
     fitter = Fitter(_open(shards), overwrite, progress, build_model, callbacks)
     begin = None if start is None else _folder("start", start)
     out = _folder("out", out)
@@ -184,6 +187,10 @@ def fit_runs(
 
 
 def _targets(target: Any) -> tuple[str, ...]:
+    if isinstance(target, Mapping) and any(name != output for output, name in target.items()):
+        raise ValueError(
+            f"target: found {short(target)}, expected outputs that have the names of their targets"
+        )
     names = (target,) if isinstance(target, str) else tuple(target)
     if not names or not all(isinstance(name, str) for name in names):
         raise TypeError(f"target: found {short(target)}, expected a target or a list of targets")
