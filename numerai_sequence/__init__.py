@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from .scoring.scoring import summarize
     from .tasks import RayTasks
     from .training.runs import Run, read_run
+    from .training.training import fit_runs
 
 
 __all__ = [
@@ -82,6 +83,7 @@ __all__ = [
     "connect_ranks",
     "ensemble",
     "export_predict",
+    "fit_runs",
     "neutralize",
     "open_shards",
     "predict",
@@ -107,6 +109,7 @@ _LAZY = {
     "connect_ranks": "feeding.connection",
     "ensemble": "predicting.ensembles",
     "export_predict": "predicting.export",
+    "fit_runs": "training.training",
     "neutralize": "predicting.neutralizing",
     "predict": "predicting.predictions",
     "read_run": "training.runs",

@@ -269,6 +269,24 @@ def verify(folder: str, quiet: bool) -> None:
     help="What to predict; repeatable: the first one is scored.",
 )
 @click.option(
+    "--each-target",
+    is_flag=True,
+    help="Train one model a target, instead of one model with an output for each.",
+)
+@click.option(
+    "--final",
+    metavar="RUN",
+    help="Train what RUN was asked on all eras that have the target, for as many epochs as were "
+    "best there. RUN may be a folder of several runs.",
+)
+@click.option(
+    "--from",
+    "start",
+    metavar="RUN",
+    help="Start from the weights of RUN, with its options unless others are given. RUN may be a "
+    "folder of several runs.",
+)
+@click.option(
     "--eras",
     metavar="ERAS",
     help="Such as 0001-0574, 0575-, ::4, with commas between.  [default: all that have a number]",
@@ -361,7 +379,18 @@ def verify(folder: str, quiet: bool) -> None:
     show_default=True,
     help="Of what the model is fed; int8 is scaled in the model.",
 )
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of all.")
+@click.option(
+    "--seed",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Seed for the weights, the order of rows and dropout.",
+)
+@click.option(
+    "--seeds",
+    type=click.IntRange(min=1),
+    help="Train this many models, with seeds from --seed on.  [default: 1]",
+)
 @click.option(
     "--workers",
     type=click.IntRange(min=0),
@@ -385,37 +414,106 @@ def verify(folder: str, quiet: bool) -> None:
 @click.option("--overwrite", is_flag=True, help="Replace the run that is in the folder.")
 @_RAY
 @_QUIET
+@click.pass_context
 def train(
+    context: click.Context,
+    /,
     folder: str,
     out: str,
-    validation: str,
-    layers: str,
     overwrite: bool,
     ray_address: str | None,
     quiet: bool,
+    each_target: bool,
+    final: str | None,
+    start: str | None,
+    seeds: int | None,
     **options: Any,
 ) -> None:
     """Train a network on a shard set, and score it era by era.
 
     Leaves in the folder: model.keras, the scores as scores.csv and scores.png, and run.json, which
-    says what they were made from. A run that is there already is not done again.
+    says what they were made from. Several models (--seeds, --each-target, --step) are folders in
+    it, and are also scored as an ensemble of ranks. Finished runs are skipped, so an interrupted
+    command continues.
     """
     _check_once("--target", options["targets"])
-    validated = _share_or_eras(validation)
+    options["validation"] = _share_or_eras(options["validation"])
+    options["layers"] = _whole_numbers("--layers", options["layers"])
+    given = {name for name in context.params if _is_given(context, name)}
+    _check_train(options, given, final=final, start=start)
     _before_tensorflow()
-    from .training.training import TrainOptions
-    from .training.training import train as train_network
+    from .training.fitting import Fitter
+    from .training.options import TrainOptions
+    from .training.planned import plan_runs, variants_in, variants_of
+    from .training.training import train_runs
 
-    asked = TrainOptions(validation=validated, layers=_whole_numbers("--layers", layers), **options)
-    if asked.window is not None and asked.step is None:
-        raise click.UsageError("--window: expected --step with it")
-    if ray_address is not None and asked.step is None:
-        raise click.UsageError("--ray: expected --step with it: it trains many folds at a time")
+    followed = final or (start if not given & {"targets", "seed", "seeds", "each_target"} else None)
+    if followed is not None:
+        changes = {name: options[name] for name in options if name in given}
+        variants = variants_in(Path(followed), is_final=final is not None, **changes)
+    else:
+        numbers = range(options["seed"], options["seed"] + (seeds or 1))
+        variants = variants_of(TrainOptions(**options), numbers, each_target=each_target)
     with open_shards(folder) as shards, _tasks_at(ray_address) as executor:
-        train_network(
-            shards, Path(out), asked, overwrite=overwrite, progress=not quiet, executor=executor
-        )
+        path = Path(out) if executor is None else Path(out).absolute()
+        planned = plan_runs(shards, path, variants, None if start is None else Path(start))
+        if ray_address is not None and len(planned) == 1:
+            raise click.UsageError(
+                "--ray: found one run, expected --step, --seeds or --each-target with it: it "
+                "trains many runs at a time"
+            )
+        fitter = Fitter(shards, overwrite, progress=not quiet)
+        train_runs(fitter, planned, path, executor=executor)
     click.echo(f"In {out}: {', '.join(sorted(path.name for path in Path(out).iterdir()))}")
+
+
+# What may be given beside --final, whose run decides the rest.
+_BESIDE_FINAL = {"epochs", "eras", "workers", "memory_budget", "verify"}
+
+
+def _is_given(context: click.Context, name: str) -> bool:
+    return context.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT
+
+
+def _check_train(
+    options: dict[str, Any], given: set[str], *, final: str | None, start: str | None
+) -> None:
+    """Raise a usage error where options contradict each other."""
+    if options["window"] is not None and options["step"] is None:
+        raise click.UsageError("--window: expected --step with it")
+    if final is None:
+        return
+    may = _BESIDE_FINAL | ({"learning_rate"} if start is not None else set())
+    wrong = sorted(given & {*options, "seeds", "each_target"} - may)
+    if wrong:
+        name = {"targets": "target"}.get(wrong[0], wrong[0]).replace("_", "-")
+        raise click.UsageError(f"--{name}: found one with --final, whose run decides it")
+
+
+@main.command()
+@click.argument("folders", metavar="FOLDER...", nargs=-1, required=True)
+@click.option(
+    "--sort",
+    type=click.Choice(["mean", "sharpe"]),
+    help="Show the best first, by this statistic of the correlation.  [default: newest first]",
+)
+@click.option("--png", metavar="FILE", help="Draw the cumulative scores, a line a run.")
+def runs(folders: tuple[str, ...], sort: str | None, png: str | None) -> None:
+    """List the runs in folders with their scores, newest first."""
+    paths = [Path(path) for path in file_paths("FOLDER", folders, "a folder", NumeraiSequenceError)]
+    if png is not None:
+        _check_out(png, ".png", option="--png")
+    _before_tensorflow()
+    from .training.listing import describe_runs, draw_runs, list_runs, unfinished_runs
+
+    listed = list_runs(paths, by=sort)
+    for line in describe_runs(listed):
+        click.echo(line)
+    for folder in unfinished_runs(paths):
+        click.echo(f"{folder}: not finished; the same command continues")
+    if png is not None:
+        draw_runs(listed, png)
+        click.echo(f"In {png}: the cumulative scores")
 
 
 @main.command()

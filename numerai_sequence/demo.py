@@ -10,7 +10,8 @@ from . import write_shards
 from .ordering.horizon import TARGET
 from .scoring.scoring import load_scorer
 from .synthetic import write_parquet
-from .training.training import TrainOptions, train
+from .training.options import TrainOptions
+from .training.training import train
 
 _LAYERS = (32,)
 # A 20-day target: the purge of a 60-day one leaves little of a small file's eras to train on.
@@ -41,5 +42,6 @@ def run_demo(source: Path | None, folder: Path, *, rows: int, features: int, epo
         target = _TARGET if _TARGET in shards.targets else TARGET
         options = TrainOptions(targets=(target,), epochs=epochs, layers=_LAYERS)
         table = train(shards, folder / "run", options, overwrite=True, progress=True)
+    assert table is not None  # it is validated
     for era, score in table["corr"].items():
         click.echo(f"  {era:>6} {score:8.4f}")

@@ -12,7 +12,7 @@ from pathlib import Path
 import ray
 
 from numerai_sequence import SourceError
-from numerai_sequence.training.training import _Fitter
+from numerai_sequence.training.fitting import Fitter
 from numerai_sequence.writing.claim import claimed
 from numerai_sequence.writing.scratch import Scratch
 
@@ -102,13 +102,14 @@ def elsewhere(function, folder):
     return run
 
 
-class StayingFitter(_Fitter):
+class StayingFitter(Fitter):
     """Trains as the command does, and once stays in the middle of it."""
 
-    def _fit(self, folder, training, scores):
-        if is_first(folder.parent / "held"):
-            scores.on_train_batch_end = lambda *_, **__: stay(folder.parent / "held")
-        return super()._fit(folder, training, scores)
+    def _fit(self, planned, training, scores):
+        held = planned.folder.parent / "held"
+        if is_first(held):
+            scores.on_train_batch_end = lambda *_, **__: stay(held)
+        return super()._fit(planned, training, scores)
 
 
 def fit_fold(split):

@@ -39,7 +39,7 @@ def test_a_node_that_is_killed_while_folds_train_costs_no_bit(cluster, tmp_path,
             how = {"overwrite": False, "progress": False, "executor": executor}
             tables[name] = training.train(shards, tmp_path / name, options, **how)
             if executor is None:
-                monkeypatch.setattr(training, "_Fitter", StayingFitter)
+                monkeypatch.setattr(training, "Fitter", StayingFitter)
                 killer.start()
     killer.join()
     assert len(cluster.worker_nodes) == 1

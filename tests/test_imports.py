@@ -54,9 +54,9 @@ STAGES = [
     ),
     ("scoring", "given evaluation"),
     ("", "synthetic"),
-    ("training", "network"),
+    ("training", "network options planned shown fitting training"),
     ("", "__init__"),
-    ("training", "serving training"),
+    ("training", "listing serving"),
     ("", "demo cli __main__"),
 ]
 FOLDER_OF = {module: folder for folder, modules in STAGES for module in modules.split()}

@@ -38,7 +38,8 @@ from numerai_sequence import (
 )
 from numerai_sequence.synthetic import write_parquet
 from numerai_sequence.tasks import ray_at
-from numerai_sequence.training.training import TrainOptions, train
+from numerai_sequence.training.options import TrainOptions
+from numerai_sequence.training.training import train
 from numerai_sequence.writing import portions
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import pickle
 import re
 import shlex
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from networks import keras
@@ -19,7 +21,7 @@ from readme import EXAMPLES, INLINE, PLAIN, README, SHELL, example
 import numerai_sequence
 from numerai_sequence import NumeraiSequence
 from numerai_sequence.cli import main
-from numerai_sequence.synthetic import write_parquet
+from numerai_sequence.synthetic import write_parquet, write_version
 
 TESTS = Path(__file__).parent
 ROOT = TESTS.parent
@@ -36,6 +38,30 @@ def run_python(code, folder, **environment):
     )
     assert result.returncode == 0, result.stderr
     return result.stdout
+
+
+@pytest.mark.slow
+def test_the_whole_round_runs_and_the_next_week(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_version(tmp_path / "v5.3", rows=3000, features=40, min_eras=90)
+    names = {}
+    code = example("half = neutralize").replace("seeds=2", "seeds=2, purge=4, progress=False")
+    exec(compile(code, "README.md", "exec"), names)
+    submission = pd.read_csv("predictions.csv", index_col="id")
+    live = pd.read_parquet("v5.3/live.parquet")
+    predicted = pickle.loads(Path("predict.pkl").read_bytes())(live)
+    np.testing.assert_allclose(
+        submission["prediction"], predicted.loc[submission.index, "prediction"], atol=1e-6
+    )
+    table = numerai_sequence.score(
+        names["models"], names["shards"], target="target_ender_60", progress=False
+    )
+    assert table.shape == (6, 2)
+    write_version(tmp_path / "v5.3", rows=3000, features=40, min_eras=90, week=1)
+    exec(compile(example('"week/"'), "README.md", "exec"), names)
+    run = numerai_sequence.read_run("week/cyrusd_20-seed-1")
+    assert run.train[-1] == "0087"
+    assert len(run.history["loss"]) == 1
 
 
 @pytest.mark.slow
@@ -73,10 +99,10 @@ def modelling(tmp_path_factory):
 
 
 MODELLING = ["for split in walk", "class Boost", "PearsonLoss()", "csv=", "workers=4))"]
-MODELLING += [pytest.param("import keras_tuner", marks=pytest.mark.slow)]
+TUNER = "import keras_tuner"
 
 
-@pytest.mark.parametrize("words", MODELLING)
+@pytest.mark.parametrize("words", [*MODELLING, pytest.param(TUNER, marks=pytest.mark.slow)])
 def test_the_modelling_examples_run(modelling, words, monkeypatch):
     folder, names = modelling
     monkeypatch.chdir(folder)
@@ -135,7 +161,7 @@ def test_a_round_gives_what_numerai_accepts(modelling, monkeypatch):
 
 def test_every_example_is_run_by_a_test():
     sources = "".join(path.read_text(encoding="utf-8") for path in TESTS.glob("test_*.py"))
-    run = {*MODELLING, *re.findall(r"""\bexample\(["'](.+?)["']\)""", sources)}
+    run = {*MODELLING, TUNER, *re.findall(r"""\bexample\(["'](.+?)["']\)""", sources)}
     for code in EXAMPLES:
         assert [words for words in run if words in code], f"no test runs:\n{code}"
 

@@ -27,8 +27,10 @@ from numerai_sequence import (
 )
 from numerai_sequence.scoring.scoring import summarize_score
 from numerai_sequence.synthetic import write_parquet
+from numerai_sequence.training.options import TrainOptions
+from numerai_sequence.training.planned import choose_purge, make_splits
 from numerai_sequence.training.runs import read_run
-from numerai_sequence.training.training import TrainOptions, choose_purge, make_splits, train
+from numerai_sequence.training.training import train
 
 FEATURES = 60
 QUICK = TrainOptions(epochs=2, layers=(8,), batch_size=500)
@@ -261,7 +263,7 @@ def test_run_that_was_interrupted_is_no_run(shards, tmp_path, monkeypatch):
 
     run(shards, tmp_path)
     with monkeypatch.context() as patched:
-        patched.setattr("numerai_sequence.training.training.build_network", interrupt)
+        patched.setattr("numerai_sequence.training.fitting.build_network", interrupt)
         with pytest.raises(KeyboardInterrupt):
             run(shards, tmp_path, replace(QUICK, seed=1), overwrite=True)
     with pytest.raises(ManifestError, match=r"run\.json"):

@@ -47,6 +47,7 @@ from numerai_sequence import (
     connect_ranks,
     ensemble,
     export_predict,
+    fit_runs,
     neutralize,
     open_shards,
     predict,
@@ -109,6 +110,12 @@ def look() -> None:
 
 def weigh(eras: Any, y: Any) -> Any:
     return np.ones(len(eras))
+
+
+def runs(shards: ShardSet, build: Any) -> list[Path]:
+    fit_runs(build, "shards/", Path("runs"), target=["target", "target_ender_20"], seeds=[1, 5])
+    fit_runs(build, shards, "walk", features="medium", step=156, window=400, seeds=2, patience=2)
+    return fit_runs(build, shards, "final", final="runs", start=Path("runs"), epochs=2, workers=2)
 
 
 def train(model: Any, shards: ShardSet) -> None:

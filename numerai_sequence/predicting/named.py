@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -12,7 +13,8 @@ from typing import Any
 from ..checks import file_path, in_order, kind_of, short
 from ..errors import NumeraiSequenceError
 from ..feeding.keras_compat import active_keras, carry_inputs
-from ..training.runs import MODEL, find_run, runs_in
+from ..training.runs import MODEL, find_run, runs_in, unfinished_in
+from .fed import callers_level
 
 _MODEL = "a Keras model, the folder of a run, or the file of a model"
 _MAPPING = "name them: a mapping of names to models"
@@ -79,6 +81,12 @@ def _given(model: Any) -> Iterator[tuple[str | None, Any]]:
     if isinstance(model, (str, os.PathLike)):
         path = file_path("model", model, _MODEL)
         runs = runs_in(path)
+        if runs and (unfinished := unfinished_in(path)):
+            warnings.warn(
+                f"{path}: left out {', '.join(one.name for one in unfinished[:5])}, which "
+                f"{'is' if len(unfinished) == 1 else 'are'} not finished",
+                stacklevel=callers_level(),
+            )
         yield from [(run.name, run) for run in runs] if runs else [(None, path)]
     elif isinstance(model, Mapping):
         yield from _of_several(_in_mapping(model))

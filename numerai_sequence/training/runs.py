@@ -17,6 +17,7 @@ from ..writing.folders import natural
 
 RUN = "run.json"
 MODEL = "model.keras"
+CHECKPOINT = "checkpoint.keras"  # while it is trained
 FORMAT = "numerai_sequence.run"
 
 
@@ -73,7 +74,7 @@ def read_run(folder: str | os.PathLike[str]) -> Run:
     Parameters
     ----------
     folder : path
-        Of the run; of a walk forward, that of one fold.
+        Of the run; of several, such as the folds of a walk forward, that of one.
 
     Returns
     -------
@@ -103,8 +104,8 @@ def read_run(folder: str | os.PathLike[str]) -> Run:
             }
         )
     except OSError as error:
-        folds = sorted(Path(folder).glob(f"*/{RUN}"))
-        one = f"; it is a walk forward: name one fold, such as {folds[-1].parent}" if folds else ""
+        several = runs_in(Path(folder))
+        one = f"; it holds {len(several)} runs: name one, such as {several[0]}" if several else ""
         raise ManifestError(
             f"{path}: {error.strerror}; expected a folder that 'numerai-sequence train' wrote{one}",
             path=path,
@@ -167,6 +168,12 @@ def runs_in(folder: Path) -> list[Path]:
     if (folder / RUN).exists() or (folder / MODEL).exists():
         return []
     return sorted((path.parent for path in folder.glob(f"*/{RUN}")), key=natural)
+
+
+def unfinished_in(folder: Path) -> list[Path]:
+    """Return the folders in a folder in which a run was begun and not finished."""
+    begun = {path.parent for name in (CHECKPOINT, MODEL) for path in folder.glob(f"*/{name}")}
+    return sorted((path for path in begun if not (path / RUN).exists()), key=natural)
 
 
 def save_model(model: Any, folder: Path) -> None:

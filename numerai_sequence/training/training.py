@@ -2,85 +2,218 @@
 
 from __future__ import annotations
 
-import json
-import sys
-import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from .. import __version__
-from ..errors import OutputExistsError
+from ..checks import file_path, is_of, short, whole_number
+from ..errors import NumeraiSequenceError
 from ..extras import load_extra
-from ..feeding.keras_compat import active_keras
-from ..feeding.sequence import NumeraiSequence
-from ..files import explained
-from ..ordering.eras import choose_eras, era_number
-from ..ordering.horizon import TARGET, describe_horizon
-from ..ordering.splits import Split, purge_of, split_eras, walk_forward
+from ..predicting.ensembles import ensemble
+from ..predicting.predictions import predict
 from ..progress import progress_bar
-from ..reading.shards import ShardSet
-from ..scoring.callbacks import EraScores, log_scores
-from ..scoring.picture import draw_scores
-from ..scoring.scoring import load_scorer, summarize_score, write_table
+from ..reading.shards import PathLike, ShardSet, open_shards
+from ..scoring.evaluation import score
+from ..scoring.scoring import load_scorer
 from ..tasks import run_all
-from .network import build_network
-from .runs import RUN, Run, read_run, save_model, write_run
+from ..writing.folders import natural
+from .fitting import Build, Fitter, MakeCallbacks, write_scores
+from .options import TrainOptions
+from .planned import PlannedRun, plan_runs, variants_in, variants_of
+from .shown import show_purge, show_scores
 
 if TYPE_CHECKING:
     import pandas as pd
 
-SCORES, PICTURE, CHECKPOINT = "scores.csv", "scores.png", "checkpoint.keras"
+_ENSEMBLE = "ensemble"
 
 
-@dataclass(frozen=True)
-class TrainOptions:
-    """What the user asked of the training; the same options and set make the same runs.
+def fit_runs(
+    build_model: Build,
+    shards: ShardSet | PathLike,
+    out: PathLike,
+    *,
+    target: str | Sequence[str] | Mapping[str, str] | None = None,
+    features: str | Sequence[str] | None = None,
+    seeds: int | Sequence[int] | None = None,
+    eras: str | None = None,
+    validation: float | str | None = None,
+    purge: int | None = None,
+    step: int | None = None,
+    window: int | None = None,
+    final: PathLike | None = None,
+    start: PathLike | None = None,
+    epochs: int | None = None,
+    patience: int | None = None,
+    monitor: str | None = None,
+    batch_size: int | None = None,
+    batch_by: str | None = None,
+    missing_target: str | None = None,
+    dtype: str | None = None,
+    callbacks: MakeCallbacks | None = None,
+    workers: int = 1,
+    memory_budget: int | str = "auto",
+    overwrite: bool = False,
+    progress: bool = True,
+    executor: Executor | None = None,
+) -> list[Path]:
+    """Train a model for each target and seed, into one folder, and score them by era.
 
-    Attributes
+    Each run is a folder with ``model.keras``, ``run.json``, and the scores as a table and a
+    picture. `predict`, `export_predict` and the command take the folder of all runs as several
+    models. Finished runs are skipped, so an interrupted call continues when it is made again. Each
+    run depends on its own seed alone.
+
+    A validated run stops when its score has not improved for `patience` epochs, and keeps the
+    weights of the best epoch. Several runs are also scored as one ensemble of ranks.
+
+    Parameters
     ----------
-    features : str, optional
-        A feature set; None for all features.
-    targets : tuple of str
-        The first one is scored; each is an output of the model.
+    build_model : function
+        Takes the number of features and returns a new, compiled Keras model. Keras's random seed is
+        set before each call.
+    shards : ShardSet or path
+    out : path
+        The folder of the runs. A single run is in `out` itself; several are folders in it, named by
+        what differs, such as ``ender_60-seed-1`` (``main`` for ``target``) or ``seed-0-fold-02``.
+    target : str, list of str, or mapping, optional
+        The target; a list makes one model for each. A mapping makes one model of several outputs,
+        which have the names of their targets; the first is scored. None for ``"target"``.
+    features : str or list of str, optional
+        A feature set, or features; None for all.
+    seeds : int or list of int, optional
+        How many seeds, from 0, or which. None for 1.
     eras : str, optional
-        As `choose_eras` takes it; None for all that have a number.
-    validation : float or str
-        The share of the newest eras, or which eras; of no matter where there is a `step`.
+        As of `NumeraiSequence`; None for all that have a number.
+    validation : int, float or str, optional
+        How many of the newest eras, which share of them, or which eras. None for 0.2.
     purge : int, optional
-        Eras; None for what the targets need, see `purge_of`.
+        Eras between training and validation; None for 8 with 20-day targets, and 16 otherwise.
     step, window : int, optional
-        Walk forward by `step` eras at a time, each time trained on `window` eras, or on all before.
-    missing_target : {"drop", "mask", "error"}
-    batch_size : int, optional
-        Rows; eras, where the loss is of whole eras.
-    """
+        Walk forward: validate on `step` eras at a time, and train on the `window` eras before them;
+        None for all before.
+    final : path, optional
+        A run that was validated, or a folder of several. Each is trained again, with what it was
+        asked, on all eras that have the target, for as many epochs as were best. Of the folds of a
+        walk forward it takes the median. Final runs are not scored.
+    start : path, optional
+        A run, or a folder of several, whose weights the new runs start from, each from the one of
+        its name. Without `final`, other options are those of that run unless they are given.
+    epochs : int, optional
+        At most. None for 10; with `final`, for as many as were best.
+    patience : int, optional
+        Epochs without a better score; None for 3.
+    monitor : str, optional
+        ``"val_corr_mean"``, which is the default, or another log of `EraScores`; higher is better.
+    batch_size, batch_by, missing_target, dtype : optional
+        As of `NumeraiSequence`; ``missing_target`` is "drop" if it is None.
+    callbacks : function, optional
+        Takes the folder of a run and returns more Keras callbacks, such as ``TensorBoard``.
+    workers : int
+        Threads that read batches.
+    memory_budget : int or str
+        As of `NumeraiSequence`.
+    overwrite : bool
+        Replace other runs.
+    progress : bool
+        Show progress bars.
+    executor : Executor, optional
+        Trains several runs at a time, such as `RayTasks`.
 
-    features: str | None = None
-    targets: tuple[str, ...] = ("target",)
-    eras: str | None = None
-    validation: float | str = 0.2
-    purge: int | None = None
-    step: int | None = None
-    window: int | None = None
-    missing_target: str = "drop"
-    epochs: int = 10
-    patience: int = 3
-    batch_size: int | None = None
-    layers: tuple[int, ...] = (256, 64)
-    dropout: float = 0.1
-    learning_rate: float = 1e-3
-    loss: str = "mse"
-    monitor: str = "val_corr_mean"
-    dtype: str = "float32"
-    seed: int = 0
-    workers: int = 1
-    memory_budget: int | str = "auto"
-    verify: bool = False
+    Returns
+    -------
+    list of path
+        The folder of each run.
+
+    Raises
+    ------
+    EraError, FeatureError
+        The set lacks what was asked for, or has too little of it; or a run to start from had other
+        features.
+    OutputExistsError
+        A folder holds another run.
+    ValueError
+        With `final`, an option is given that the earlier run decides.
+    TypeError
+        `build_model` returns something else than a compiled model; or an argument is of another
+        type.
+    NumeraiSequenceError
+        There is no run to follow, or it has another network; or numerai-tools is not installed.
+    OutputError
+        The system does not let a folder be written.
+    """
+    if not callable(build_model):
+        raise TypeError(f"build_model: found {short(build_model)}, expected a function")
+    of_run: dict[str, Any] = {
+        "targets": None if target is None else _targets(target),
+        "features": tuple(features) if isinstance(features, (list, tuple)) else features,
+        "validation": validation,
+        "purge": purge,
+        "step": step,
+        "window": window,
+        "patience": patience,
+        "monitor": monitor,
+        "batch_size": batch_size,
+        "batch_by": batch_by,
+        "missing_target": missing_target,
+        "dtype": dtype,
+    }
+    of_run = {name: value for name, value in of_run.items() if value is not None}
+    if window is not None and step is None:
+        raise ValueError(f"window: found {window}, expected step= with it")
+    changes: dict[str, Any] = {"eras": eras, "epochs": epochs}
+    changes = {name: value for name, value in changes.items() if value is not None}
+    changes |= {"workers": workers, "memory_budget": memory_budget}
+    if final is not None and (of_run or seeds is not None):
+        name = {"targets": "target"}.get(next(iter(of_run), "seeds"), next(iter(of_run), "seeds"))
+        raise ValueError(f"{name}: found one with final=, whose runs decide it; leave it out")
+    if final is not None or (start is not None and seeds is None and "targets" not in of_run):
+        followed = _folder("final", final) if final is not None else _folder("start", start)
+        variants = variants_in(followed, is_final=final is not None, **of_run, **changes)
+    else:
+        options = TrainOptions(**of_run, **changes)
+        is_one = isinstance(target, Mapping)
+        variants = variants_of(options, _seeds(seeds), each_target=not is_one)
+    fitter = Fitter(_open(shards), overwrite, progress, build_model, callbacks)
+    begin = None if start is None else _folder("start", start)
+    out = _folder("out", out)
+    planned = plan_runs(fitter.shards, out, variants, begin)
+    train_runs(fitter, planned, out, executor=executor)
+    return [run.folder for run in planned]
+
+
+def _targets(target: Any) -> tuple[str, ...]:
+    if isinstance(target, Mapping) and any(name != output for output, name in target.items()):
+        raise ValueError(
+            f"target: found {short(target)}, expected outputs that have the names of their targets"
+        )
+    names = (target,) if isinstance(target, str) else tuple(target)
+    if not names or not all(isinstance(name, str) for name in names):
+        raise TypeError(f"target: found {short(target)}, expected a target or a list of targets")
+    if len(set(names)) < len(names):
+        raise ValueError(f"target: found {short(target)}, expected each target once")
+    return names
+
+
+def _seeds(seeds: Any) -> list[int]:
+    if seeds is None or isinstance(seeds, int):
+        return list(range(whole_number("seeds", 1 if seeds is None else seeds, least=1)))
+    found = [whole_number("seeds", seed, least=0) for seed in seeds]
+    if not found or len(set(found)) < len(found):
+        raise ValueError(f"seeds: found {short(seeds)}, expected each seed once")
+    return found
+
+
+def _folder(option: str, path: Any) -> Path:
+    return Path(file_path(option, path, "the path of a folder"))
+
+
+def _open(shards: Any) -> ShardSet:
+    return shards if is_of(shards, ShardSet) else open_shards(shards)
 
 
 def train(
@@ -91,330 +224,117 @@ def train(
     overwrite: bool,
     progress: bool,
     executor: Executor | None = None,
-) -> pd.DataFrame:
-    """Train a network, or one for each fold, into a folder, and show its scores.
+) -> pd.DataFrame | None:
+    """Train the network of the options, or one for each fold; see `train_runs`.
 
-    A run that is already there, of the same set with the same options, is not done again; so a
-    walk forward that was killed goes on with the fold that it was at.
+    `overwrite`, `progress` and `executor` are as of `fit_runs`.
+    """
+    fitter = Fitter(shards, overwrite, progress)
+    return train_runs(fitter, plan_runs(shards, out, [("", options)]), out, executor=executor)
+
+
+def train_runs(
+    fitter: Fitter, planned: Sequence[PlannedRun], out: Path, *, executor: Executor | None = None
+) -> pd.DataFrame | None:
+    """Make each planned run, unless that has been done, and show the scores of all.
 
     Parameters
     ----------
-    shards : ShardSet
+    fitter : Fitter
+    planned : sequence of PlannedRun
+        From `plan_runs`.
     out : path
-        The folder of the run; with folds, they are folders in it.
-    options : TrainOptions
-    overwrite : bool
-        Replace another run.
-    progress : bool
-        Show progress bars.
+        The folder of the run, or of them all.
     executor : Executor, optional
-        Trains the folds as tasks, many at a time.
+        Trains the runs as tasks, many at a time.
 
     Returns
     -------
-    pandas.DataFrame
-        The scores of each validation era; see `score_eras`.
-
-    Raises
-    ------
-    EraError, FeatureError
-        The set has not what was asked for, or too little of it.
-    OutputExistsError
-        The folder holds another run.
-    OutputError
-        The system does not let the folder be written: its disk is full, for example.
+    pandas.DataFrame or None
+        The scores of each validation era; see `score_eras`. Of several models, as of `score`, with
+        their ensemble. None for final runs.
     """
     load_scorer()  # rather miss it now than after the training
-    purge, why = choose_purge(shards, options)
-    splits = make_splits(shards, options, purge)
-    fitter = _Fitter(shards, options, purge, why, overwrite, progress)
-    if options.step is None:
-        return fitter.run(out, splits[0])
-    tables = _run_folds(fitter, out, splits, executor)
-    table = load_extra("pandas", "pandas", "scores").concat(tables)
-    click.echo(f"\nAll {len(splits)} folds")
-    write_scores(table, out, "Validation, all folds")
+    tables = _run_all(fitter, planned, executor)
+    if len(planned) == 1 or not tables:
+        return tables.get(0)
+    table = _join(fitter, planned, tables)
+    models, folds = (len({getattr(run, what) for run in planned}) for what in ("name", "fold"))
+    what = " of ".join([f"{folds} folds"] * (folds > 1) + [f"{models} models"] * (models > 1))
+    click.echo(f"\nAll {what}")
+    write_scores(table, out, f"Validation, all {what}")
     show_scores(table)
     return table
 
 
-def _run_folds(
-    fitter: _Fitter, out: Path, splits: Sequence[Split], executor: Executor | None
-) -> list[pd.DataFrame]:
-    """Return the scores of each fold, in the order of time."""
-    folders = [out.absolute() / f"fold-{number:02d}" for number in range(len(splits))]
-    tables: dict[int, pd.DataFrame] = {}
+def _run_all(
+    fitter: Fitter, planned: Sequence[PlannedRun], executor: Executor | None
+) -> dict[int, pd.DataFrame]:
+    """Return the scores of each run that is scored, by its number."""
+    tables: dict[int, pd.DataFrame | None] = {}
     if executor is not None:
-        _show_purge(fitter.purge, fitter.why)
+        show_purge(planned[0].purge, planned[0].why)
         quiet = replace(fitter, progress=False)
-        folds = list(zip(folders, splits, strict=True))
-        with progress_bar(len(folds), "folds", fitter.progress, unit="fold") as shown:
+        with progress_bar(len(planned), "runs", fitter.progress, unit="run") as shown:
 
-            def note(number: int, table: pd.DataFrame) -> None:
+            def note(number: int, table: pd.DataFrame | None) -> None:
                 tables[number] = table
                 shown.update(1)
 
-            run_all(executor, quiet.run, folds, note)
+            run_all(executor, quiet.run, [(run,) for run in planned], note)
     else:
-        for number, fold in enumerate(zip(folders, splits, strict=True)):
-            click.echo(f"\nFold {number + 1} of {len(splits)}")
-            tables[number] = fitter.run(*fold)
-    return [tables[number] for number in range(len(splits))]
+        for number, run in enumerate(planned):
+            if len(planned) > 1:
+                click.echo(f"\nRun {number + 1} of {len(planned)}: {run.folder.name}")
+            tables[number] = fitter.run(run)
+    return {number: table for number, table in tables.items() if table is not None}
 
 
-def choose_purge(shards: ShardSet, options: TrainOptions) -> tuple[int, str]:
-    """Return how many eras to purge, and why."""
-    if options.purge is not None:
-        return options.purge, "as asked for"
-    alias = shards.target_alias if TARGET in options.targets else ()
-    return purge_of(options.targets, alias=alias), describe_horizon(options.targets, alias=alias)
-
-
-def make_splits(shards: ShardSet, options: TrainOptions, purge: int) -> list[Split]:
-    """Return the eras to train on and to validate on: one split, or one for each fold."""
-    eras = choose_eras(options.eras, shards.eras)
-    if options.eras is None:
-        eras = [era for era in eras if era_number(era) is not None]
-    if options.step is None:
-        return [split_eras(eras, validation=options.validation, purge=purge)]
-    return walk_forward(eras, window=options.window, step=options.step, purge=purge)
-
-
-@dataclass(frozen=True)
-class _Fitter:
-    """Fits one network for each split."""
-
-    shards: ShardSet
-    options: TrainOptions
-    purge: int
-    why: str
-    overwrite: bool
-    progress: bool
-
-    def run(self, folder: Path, split: Split) -> pd.DataFrame:
-        """Fit, save and score a network, unless that has been done."""
-        asked = self._describe(split)
-        if (folder / RUN).exists() and not self.overwrite:
-            return self._read(folder, asked)
-        with explained(
-            folder, left="the run is not finished, and is done again by the same command"
-        ):
-            return self._run(folder, split, asked)
-
-    def _run(self, folder: Path, split: Split, asked: dict[str, Any]) -> pd.DataFrame:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / RUN).unlink(missing_ok=True)  # unfinished from now on
-        training, scores = self._open(split)
-        _show_purge(self.purge, self.why)
-        _show_split(split, training, scores.validation, self.purge)
-        model, history = self._fit(folder, training, scores)
-        table = scores.score(model)
-        write_scores(table, folder, "Validation")
-        save_model(model, folder)
-        (folder / CHECKPOINT).unlink(missing_ok=True)
-        output = self.options.targets[0] if len(self.options.targets) > 1 else None
-        write_run(
-            Run(
-                asked,
-                training.features,
-                self.options.dtype,
-                output,
-                training.eras,
-                scores.validation.eras,
-                log_scores(table),
-                history,
-                _versions(),
-                training.batch_by,
-            ),
-            folder,
-        )
-        show_scores(table)
-        return table
-
-    def _describe(self, split: Split) -> dict[str, Any]:
-        manifest = self.shards.manifest
-        asked = {
-            "sources": [source.checksum for source in manifest.sources],
-            "options": asdict(self.options),
-            "purge": self.purge,
-            "eras": split._asdict(),
-        }
-        described: dict[str, Any] = json.loads(json.dumps(asked))
-        return described
-
-    def _read(self, folder: Path, asked: dict[str, Any]) -> pd.DataFrame:
-        found = _with_defaults(read_run(folder).asked, asked)
-        if found != asked:
-            raise OutputExistsError(
-                f"{folder}: a run of another set, or with other options, is there "
-                f"({_find_differences(found, asked)}); choose another folder, or --overwrite",
-                path=folder,
+def _join(
+    fitter: Fitter, planned: Sequence[PlannedRun], tables: dict[int, pd.DataFrame]
+) -> pd.DataFrame:
+    """Return the scores of all folds, of the only model or of several and their ensemble."""
+    pandas = load_extra("pandas", "pandas", "scores")
+    by_fold: dict[int | None, dict[str, int]] = {}
+    for number, run in enumerate(planned):
+        by_fold.setdefault(run.fold, {})[run.name] = number
+    found = []
+    for models in by_fold.values():
+        of_fold = {name: tables[number] for name, number in models.items()}
+        if len(models) > 1:
+            of_fold[_ENSEMBLE] = _score_ensemble(
+                fitter, {name: planned[number] for name, number in models.items()}
             )
-        click.echo(f"{folder}: is already trained")
-        pandas = load_extra("pandas", "pandas", "scores")
-        table = pandas.read_csv(folder / SCORES, index_col="era", dtype={"era": str})
-        show_scores(table)
-        return table
-
-    def _open(self, split: Split) -> tuple[NumeraiSequence, EraScores]:
-        options = self.options
-        shared: dict[str, Any] = {
-            "features": options.features,
-            "dtype": options.dtype,
-            "memory_budget": options.memory_budget,
-            "verify": options.verify,
-        }
-        targets = options.targets
-        training = NumeraiSequence(
-            self.shards,
-            options.batch_size,
-            target={name: name for name in targets} if targets[1:] else targets[0],
-            eras=split.train,
-            missing_target=options.missing_target,
-            batch_by="rows" if options.loss == "mse" else "era",
-            seed=options.seed,
-            **shared,
+        is_one = len(of_fold) == 1
+        found.append(
+            next(iter(of_fold.values()))
+            if is_one
+            else pandas.concat(of_fold, axis=1, names=["model", "score"])
         )
-        validation = NumeraiSequence(
-            self.shards, target=targets[0], eras=split.validation, missing_target="drop", **shared
+    return pandas.concat(found)
+
+
+def _score_ensemble(fitter: Fitter, models: dict[str, PlannedRun]) -> pd.DataFrame:
+    """Score the mean of the models' ranks, against the target of the first model."""
+    first = next(iter(models.values()))
+    validation = first.split.validation
+    if any(run.split.validation != validation for run in models.values()):
+        raise NumeraiSequenceError(
+            f"{first.folder}: the runs beside it are validated on other eras; train them apart"
         )
-        return training, EraScores(validation, output=targets[0] if targets[1:] else None)
-
-    def _fit(
-        self, folder: Path, training: NumeraiSequence, scores: EraScores
-    ) -> tuple[Any, dict[str, list[float]]]:
-        keras, options = active_keras(), self.options
-        keras.utils.set_random_seed(options.seed)
-        model = build_network(
-            len(training.features),
-            options.targets,
-            layers=options.layers,
-            dropout=options.dropout,
-            learning_rate=options.learning_rate,
-            loss=options.loss,
-            dtype=options.dtype,
-        )
-        best = {"monitor": options.monitor, "mode": "max"}
-        callbacks = keras.callbacks
-        start = time.perf_counter()
-        checkpoint = folder / CHECKPOINT
-        try:
-            history = model.fit(
-                training,
-                epochs=options.epochs,
-                workers=options.workers,
-                verbose="auto" if self.progress else 0,
-                callbacks=[
-                    scores,
-                    callbacks.EarlyStopping(
-                        patience=options.patience, restore_best_weights=True, **best
-                    ),
-                    callbacks.ModelCheckpoint(str(checkpoint), save_best_only=True, **best),
-                ],
-            )
-        except OSError:  # a disk that is full, and a part of a model on it
-            checkpoint.unlink(missing_ok=True)
-            raise
-        epochs = len(history.epoch)
-        _show_cost(training.rows * epochs, time.perf_counter() - start)
-        logs = {name: [float(v) for v in values] for name, values in history.history.items()}
-        return model, logs
-
-
-def _with_defaults(found: dict[str, Any], asked: dict[str, Any]) -> dict[str, Any]:
-    """Return what a run was asked, with what was not asked yet when it was made.
-
-    An option that it lacks has its default. A purge that it lacks shows in its eras.
-    """
-    defaults = json.loads(json.dumps(asdict(TrainOptions())))
-    options = {**defaults, **found["options"]}
-    return {"purge": asked["purge"], **found, "options": options}
-
-
-def _find_differences(found: dict[str, Any], asked: dict[str, Any]) -> str:
-    """Return in what the run that is there differs from the one that is asked for."""
-    was, now = found["options"], asked["options"]
-    names = [name for name in {**was, **now} if was.get(name) != now.get(name)]
-    shown = [_option(name, was.get(name), now.get(name)) for name in names if name != "purge"]
-    if found["purge"] != asked["purge"]:
-        shown.append(_option("purge", found["purge"], asked["purge"]))
-    if found["sources"] != asked["sources"]:
-        shown.append("another set, or one that was refreshed since")
-    elif not shown:
-        shown.append("other eras")
-    return "; ".join(shown)
-
-
-def _option(name: str, found: object, expected: object) -> str:
-    name = {"targets": "target"}.get(name, name).replace("_", "-")
-    return f"--{name} {_shown(found)}, expected {_shown(expected)}"
-
-
-def _shown(value: object) -> str:
-    if isinstance(value, list):
-        return ",".join(map(str, value))
-    return "not given" if value is None else str(value)
-
-
-def write_scores(table: pd.DataFrame, folder: Path, title: str) -> None:
-    """Write a table of scores, and its picture, into a folder."""
-    write_table(table, folder / SCORES)
-    draw_scores(table, folder / PICTURE, title=title)
-
-
-def show_scores(table: pd.DataFrame) -> None:
-    """Print the summary of a table of scores."""
-    eras = list(table.index)
-    click.echo(f"Validation correlation (numerai_corr), {_describe_eras(eras)}:")
-    summary = summarize_score(table["corr"])
-    click.echo(
-        f"  mean {summary.mean:.4f}, std {summary.std:.4f}, Sharpe {summary.sharpe:.2f}, "
-        f"max drawdown {summary.max_drawdown:.4f}"
+    # In the order of `predict` of the folder: sums of another order break ties in another way.
+    in_order = sorted(models.items(), key=lambda model: natural(model[1].folder))
+    predictions = predict(
+        {name: run.folder for name, run in in_order},
+        fitter.shards,
+        eras=validation,
+        with_era=True,
+        progress=fitter.progress,
     )
-
-
-def _describe_eras(eras: Sequence[str]) -> str:
-    return f"1 era, {eras[0]}" if len(eras) == 1 else f"{len(eras):,} eras, {eras[0]} to {eras[-1]}"
-
-
-def _show_purge(purge: int, why: str) -> None:
-    click.echo(f"purge {purge}: {why}")
-
-
-def _show_split(
-    split: Split, training: NumeraiSequence, validation: NumeraiSequence, purge: int
-) -> None:
-    asked = (("Training", training, split.train), ("Validation", validation, split.validation))
-    for name, sequence, wanted in asked:
-        eras = sequence.eras
-        click.echo(
-            f"{name} on {sequence.rows:,} rows of {_describe_eras(eras)}"
-            + ("" if sequence is training else f", {purge} eras purged between them")
-        )
-        if len(wanted) > len(eras):
-            click.echo(
-                f"{name} leaves out {_describe_eras(sorted({*wanted} - {*eras}))}: no target yet"
-            )
-
-
-def _show_cost(rows: int, seconds: float) -> None:
-    peak = _peak_rss_bytes()
-    memory = "" if peak is None else f", peak memory {peak / 1e6:,.0f} MB"
-    click.echo(f"Trained {rows:,} rows in {seconds:.1f} s: {rows / seconds:,.0f} rows/s{memory}")
-
-
-def _peak_rss_bytes() -> int | None:
-    """Return the most memory that this process has had resident; None where nobody knows."""
-    try:
-        import resource
-    except ImportError:  # Windows
-        return None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
-
-
-def _versions() -> dict[str, str]:
-    keras = active_keras()
-    # Keras 2 knows one backend only.
-    backend = keras.backend.backend() if hasattr(keras, "ops") else "tensorflow"
-    return {"numerai_sequence": __version__, "keras": keras.__version__, "backend": backend}
+    return score(
+        ensemble(predictions),
+        fitter.shards,
+        target=first.options.targets[0],
+        eras=validation,
+        progress=False,
+    )
