@@ -15,8 +15,8 @@ from ..checks import is_of, short
 from ..feeding import keras_compat
 from ..feeding.model_input import ModelInput, check_scale, input_like, input_noted, joined
 from ..feeding.sequence import NumeraiSequence
+from ..reading.joining import several
 from ..reading.shards import PathLike
-from .benchmarks import several
 from .exposure import Exposure
 from .forward import mixes_rows, predict_rows, x_of
 from .models import check_flat, check_width

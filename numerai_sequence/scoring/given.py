@@ -14,8 +14,8 @@ from ..checks import short
 from ..errors import PredictionError
 from ..feeding.sequence import NumeraiSequence
 from ..ordering.eras import era_codes
-from .benchmarks import Lookup, Source, is_column, listed, models_of, several
-from .frames import is_table, read_frame
+from ..reading.frames import is_table, read_frame
+from ..reading.joining import Lookup, Source, is_column, listed, models_of, several
 
 Values = npt.NDArray[np.float64]
 
