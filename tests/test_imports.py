@@ -32,7 +32,7 @@ STAGES = [
         joining""",
     ),
     ("refreshing", "comparison again moved refresh sync"),
-    ("batching", "orders groups reading passes readers residual targets"),
+    ("batching", "orders groups reading passes readers residual targets chosen"),
     (
         "feeding",
         """messages processes interrupts forms compared changes model_input feeding containers

@@ -38,7 +38,7 @@ def identity(sequence: NumeraiSequence) -> dict[str, Any]:
         "set": _describe_set(sequence),
         "rows": _describe_rows(sequence),
         "features": described(sequence.features),
-        "target": described(given_target(sequence._outputs)),
+        "target": _describe_target(sequence),
         "sample_weight": describe_weights(sequence._targets.weights),
         **{name: described(getattr(sequence, name)) for name in _ARGUMENTS},
     }
@@ -66,6 +66,20 @@ def with_defaults(found: Mapping[str, Any]) -> dict[str, Any]:
     """Return an identity that may be older than an argument, with the argument's default."""
     parameters = inspect.signature(NumeraiSequence.__init__).parameters
     return {**{name: described(parameters[name].default) for name in _ARGUMENTS}, **found}
+
+
+def _describe_target(sequence: NumeraiSequence) -> Any:
+    """Return the names of targets; a residual is known by its values, wherever these are from."""
+    residuals = {
+        name: {"residual of": one.target, "values": _digest_column(sequence, name)}
+        for name, one in sequence._residuals.items()
+    }
+    return described(given_target(sequence._outputs, residuals))
+
+
+def _digest_column(sequence: NumeraiSequence, name: str) -> str:
+    """Return the SHA-256 of a column of the rows that take part."""
+    return hashlib.sha256(sequence.column(name).to_numpy().tobytes()).hexdigest()
 
 
 def describe_weights(weights: Weights | None) -> Any:

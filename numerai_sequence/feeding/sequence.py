@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from ..batching.chosen import choose_rows
 from ..batching.groups import GroupReader
 from ..batching.orders import BATCH_BY
 from ..batching.passes import (
@@ -29,7 +30,6 @@ from ..batching.targets import (
     SampleWeight,
     Target,
     Targets,
-    check_complete,
     given_target,
     read_target,
     read_weights,
@@ -54,10 +54,6 @@ keras_compat.carry_inputs()
 
 # Batches held besides those in Keras's queue: by workers, prefetched by TensorFlow, in use.
 _BUFFERS_BESIDES = 16
-_REMEDY = (
-    "leave them out with missing_target='drop', give them no weight with missing_target='mask', or "
-    "choose other eras"
-)
 _BATCH_SIZES = {"rows": 1000, "era": 1}
 
 
@@ -75,10 +71,11 @@ class NumeraiSequence(Arguments, *_BASES):  # type: ignore[misc]
     batch_size : int, optional
         Rows a batch, 1000 if not given; with ``batch_by="era"`` eras a batch, 1 if not given. The
         last batch of an epoch holds what is left.
-    target : str, sequence of str, mapping, or None
+    target : str, Residual, sequence of these, mapping, or None
         One name: y has shape (batch,). A list, array or Index: (batch, targets). A mapping from the
         names of a model's outputs to these: a dict of such arrays. ``"features"``, alone or in a
-        mapping, is x itself, for an autoencoder. None: there is no y.
+        mapping, is x itself, for an autoencoder. A `Residual` may stand for a name: a target
+        without what a benchmark model explains. None: there is no y.
     features : str or sequence of str, optional
         The features of x: the name of a feature set, such as ``"medium"``, or a list, in this
         order; None for all, in the set's order.
@@ -90,7 +87,8 @@ class NumeraiSequence(Arguments, *_BASES):  # type: ignore[misc]
         Such as ``"train"``: the data types that take part; None for all.
     missing_target : {"error", "drop", "mask"}
         Where a target is missing in a row that takes part: refuse to begin; leave out the row; or
-        give it a sample weight of 0, in the outputs whose target it is (its y is 0.5 there).
+        give it a sample weight of 0, in the outputs whose target it is (its y is 0.5 there). The
+        `Residual` of a row whose benchmark has no value is missing, too; a warning says so.
     sample_weight : str, mapping, pandas.Series, function, or None
         The name of a target column; a weight for each era, a range of eras too, in the spellings of
         `eras`: ``{"0001-0500": 0.5, "0501-": 1}``; or a function of an array of eras, one a
@@ -226,8 +224,8 @@ class NumeraiSequence(Arguments, *_BASES):  # type: ignore[misc]
         where = str(self.shards.folder)
         self._keep(features=resolve_features(features, self.shards.manifest, where))
         self._decode = self._make_decoder()
-        self._outputs = read_target(target, self.shards)
-        self._selection = self._select(eras, data_type)
+        self._outputs, self._residuals = read_target(target, self.shards)
+        self._selection = self._select(self.shards, eras, data_type, self.missing_target)
         self.sample_weight = sample_weight
         self._reading = self._plan(paging)
         self._keep(paging=self._reading.paging, paging_reason=self._reading.reason)
@@ -244,13 +242,11 @@ class NumeraiSequence(Arguments, *_BASES):  # type: ignore[misc]
             columns = np.array([number_of[name] for name in self.features], np.int64)
         return Decoder(self.shards.encoding, len(known), columns=columns, dtype=self.dtype)
 
-    def _select(self, eras: Any, data_type: str | Iterable[str] | None) -> Selection:
-        names = target_names(self._outputs)
-        is_dropped = self.missing_target == "drop"
-        selection = Selection(self.shards, eras, data_type, names if is_dropped else ())
-        if self.missing_target == "error":
-            check_complete(selection, names, _REMEDY)
-        return selection
+    def _select(self, shards: ShardSet, eras: Any, data_type: Any, missing: str) -> Selection:
+        targets, residuals = target_names(self._outputs), self._residuals
+        return choose_rows(
+            shards, eras, data_type, targets=targets, residuals=residuals, missing=missing
+        )
 
     def _plan(self, paging: str) -> Reading:
         rows = self.batch_size
@@ -295,12 +291,18 @@ class NumeraiSequence(Arguments, *_BASES):  # type: ignore[misc]
             )
         by_era = read_weights_by_era(sample_weight)
         self._sample_weight = sample_weight if by_era is None else by_era
-        self._targets = Targets(self._outputs, weights, masks=self.missing_target == "mask")
+        self._targets = Targets(
+            self._outputs,
+            weights,
+            masks=self.missing_target == "mask",
+            added=self._selection.added,
+        )
         self._reader: tuple[int, GroupReader, Targets] | None = None
 
     @property
     def target(self) -> Target:
-        return given_target(self._outputs)
+        target: Target = given_target(self._outputs, self._residuals)
+        return target
 
     def column(self, name: str, *, batch: int | None = None) -> pa.ChunkedArray:
         """Return ``id``, ``era``, ``data_type`` or a target of the rows that take part.
@@ -364,8 +366,7 @@ class NumeraiSequence(Arguments, *_BASES):  # type: ignore[misc]
 
         Of an era it has all rows of the data types asked for, also those without a target.
         """
-        data_types = self._selection.data_types
-        return self._unshuffled("era", 1, Selection(self.shards, self.eras, data_types))
+        return self._unshuffled("era", 1, self._selection.whole_eras())
 
     def over(
         self,
@@ -397,7 +398,7 @@ class NumeraiSequence(Arguments, *_BASES):  # type: ignore[misc]
         )
         other._keep(shards=shards, memory_budget=check_budget(memory_budget), paging="auto")
         other._decode = other._make_decoder()
-        other._selection = Selection(shards, eras, data_type)
+        other._selection = self._select(shards, eras, data_type, "keep")
         if self._sample_weight is not None:
             other._sample_weight = None
             other.sample_weight = _equal_weights
@@ -405,8 +406,9 @@ class NumeraiSequence(Arguments, *_BASES):  # type: ignore[misc]
 
     @property
     def target_columns(self) -> tuple[str, ...]:
-        """The target columns of y."""
-        return target_names(self._outputs)
+        """The target columns of the set that y is made of."""
+        plain = (name for name in target_names(self._outputs) if name not in self._residuals)
+        return tuple(dict.fromkeys([*plain, *(one.target for one in self._residuals.values())]))
 
     def _unshuffled(
         self, batch_by: str, batch_size: int, selection: Selection | None = None

@@ -6,7 +6,7 @@ The order of the rows in a file or frame is no matter.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -67,6 +67,26 @@ def models_in(option: str, given: Any, rows: RowsWithIds) -> dict[str, list[Sour
             if source not in models.setdefault(name, []):
                 models[name].append(source)
     return models
+
+
+def lean_table(option: str, given: Any, columns: Sequence[str] | None) -> Any:
+    """Return a table with the ids and some models of a frame, and whatever is no frame as it is.
+
+    Parameters
+    ----------
+    option : str
+        The name of the argument.
+    given : as of `models_in`
+    columns : sequence of str, optional
+        Those that the frame lacks are left out; None for all models.
+    """
+    if not is_table(given):
+        return given
+    frame = read_frame(option, given, _EXPECTED, unnamed="benchmark")
+    wanted = models_of(option, frame) if columns is None else columns
+    names = [name for name in ("era", *wanted) if name in frame.types]
+    ids = frame.ids if frame.has_ids else pa.nulls(len(frame.ids), pa.string())
+    return pa.table({"id": ids, **{name: frame.column(name) for name in names}})
 
 
 def _one_in(option: str, name: Any, given: Any, rows: RowsWithIds) -> list[Source]:

@@ -55,7 +55,8 @@ class EraScores(*_BASES):  # type: ignore[misc]
     like : NumeraiSequence or Run, optional
         What the model was trained on. `validation` has to feed the same.
     target : str, optional
-        The target column that predictions are compared with; that of `validation`, if it is one.
+        The target column that predictions are compared with; that of `validation`, if it is one,
+        and for a `Residual` the target that it is of.
         Rows without it are not scored.
     output : str, optional
         Which output of a model of several.
