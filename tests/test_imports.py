@@ -32,7 +32,7 @@ STAGES = [
         joining""",
     ),
     ("refreshing", "comparison again moved refresh sync"),
-    ("batching", "orders groups reading passes readers residual targets chosen"),
+    ("batching", "orders groups reading passes readers residual targets inputs chosen"),
     (
         "feeding",
         """messages processes interrupts forms compared changes model_input feeding containers
@@ -53,7 +53,7 @@ STAGES = [
     ("training", "runs"),
     (
         "predicting",
-        """submission fed named members data predictions ensembles portable export
+        """submission fed named members supplied data predictions ensembles portable export
         neutralizing""",
     ),
     ("scoring", "given evaluation"),

@@ -9,6 +9,7 @@ from typing import Any
 from ..errors import EraError
 from ..reading.selection import Selection
 from ..reading.shards import ShardSet
+from .inputs import Inputs, check_inputs_complete, input_columns
 from .residual import Residual, residual_column
 from .targets import check_complete, shown_eras
 
@@ -27,8 +28,11 @@ def choose_rows(
     targets: Sequence[str],
     residuals: Mapping[str, Residual],
     missing: str,
-) -> Selection:
-    """Return a selection of the rows that take part, with the residuals as added columns.
+    inputs: Any = None,
+) -> tuple[Selection, Inputs]:
+    """Return a selection of the rows that take part, and the columns of the model's other inputs.
+
+    Residuals and these columns are added columns of the selection.
 
     Parameters
     ----------
@@ -40,11 +44,14 @@ def choose_rows(
         By column.
     missing : {"error", "drop", "mask", "keep"}
         As ``missing_target`` of `NumeraiSequence`; "keep" rows without a target as they are.
+    inputs : mapping, optional
+        As of `NumeraiSequence`.
 
     Raises
     ------
     EraError
-        With "error": rows lack a target, or have one and no value of its benchmark.
+        With "error": rows lack a target, or have one and no value of its benchmark. Or rows that
+        take part lack a value of an input.
 
     Warns
     -----
@@ -52,18 +59,22 @@ def choose_rows(
         With "drop" and "mask": rows have a target and no value of its benchmark.
     """
     complete = tuple(targets) if missing == "drop" else ()
-    selection = Selection(shards, eras, data_type, () if residuals else complete)
+    adds = bool(residuals or inputs)
+    selection = Selection(shards, eras, data_type, () if adds else complete)
     if missing == "error":
         stored = [residuals[name].target if name in residuals else name for name in targets]
         check_complete(selection, tuple(dict.fromkeys(stored)), _REMEDY)
-    if not residuals:
-        return selection
-    added = {name: residual_column(one, selection) for name, one in residuals.items()}
+    if not adds:
+        return selection, {}
+    columns, added = input_columns(inputs, selection)
+    added |= {name: residual_column(one, selection) for name, one in residuals.items()}
     whole = selection.with_added(added)
     if missing != "keep":
         for name, residual in residuals.items():
             _check_benchmark(whole, name, residual, missing)
-    return selection.with_added(added, complete) if complete else whole
+    found = selection.with_added(added, complete) if complete else whole
+    check_inputs_complete(found, columns)
+    return found, columns
 
 
 def _check_benchmark(selection: Selection, name: str, residual: Residual, missing: str) -> None:

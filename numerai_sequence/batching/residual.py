@@ -121,7 +121,7 @@ def residual_column(residual: Residual, selection: Selection) -> Values:
 
 
 def _find_model(residual: Residual, selection: Selection) -> tuple[str, list[Source]]:
-    found = models_in("Residual: benchmark", residual.benchmark, selection)
+    found = models_in("Residual: benchmark", residual.benchmark, selection.shards)
     if residual.model is not None:
         check_known("model of Residual", (residual.model,), tuple(found), "benchmark")
         return residual.model, found[residual.model]

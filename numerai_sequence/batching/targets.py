@@ -152,6 +152,8 @@ class Targets:
         A missing target gets a weight of zero, in the output that it belongs to.
     added : collection of str
         The names of columns that are not in the set; as of `Selection`.
+    inputs : mapping of str to tuple of str
+        The columns of a model's inputs besides the features, by the input's name.
 
     Attributes
     ----------
@@ -167,9 +169,12 @@ class Targets:
         *,
         masks: bool,
         added: Collection[str] = (),
+        inputs: Mapping[str, tuple[str, ...]] | None = None,
     ) -> None:
         self._outputs, self.weights, self._masks = outputs, weights, masks
+        self._inputs = dict(inputs or {})
         needed = [*target_names(outputs), *(weights.columns if weights else ())]
+        needed += [name for columns in self._inputs.values() for name in columns]
         in_order = sorted(dict.fromkeys(needed), key=lambda name: (name == ERA, name in added))
         self.columns = tuple(in_order)
         self._places = {name: place for place, name in enumerate(self.columns)}
@@ -177,16 +182,18 @@ class Targets:
     def __call__(self, values: Values, x: npt.NDArray[Any]) -> Any:
         """Return what Keras takes: ``x``, ``(x, y)`` or ``(x, y, sample_weight)``.
 
+        With other inputs, x is a dict of these and ``"features"``.
+
         Parameters
         ----------
         values : float32 array, shape (batch, columns)
         x : array, shape (batch, features)
         """
         if not self._outputs:
-            return x
+            return self._with_inputs(values, x)
         y = {name: self._y(output, values, x) for name, output in self._outputs.items()}
         if not (self._masks or self.weights):
-            return x, _alone(y)
+            return self._with_inputs(values, x), _alone(y)
         weights = {name: np.ones(len(x), np.float32) for name in y}
         if self._masks:
             for name in y:
@@ -195,7 +202,17 @@ class Targets:
         if self.weights:
             given = self.weights(self._column_of(values), _alone(y))
             weights = {name: given * weight for name, weight in weights.items()}
-        return x, _alone(y), _alone(weights)
+        return self._with_inputs(values, x), _alone(y), _alone(weights)
+
+    def _with_inputs(self, values: Values, x: npt.NDArray[Any]) -> Any:
+        if not self._inputs:
+            return x
+        others = {name: self._columns(values, names) for name, names in self._inputs.items()}
+        return {FEATURES: x, **others}
+
+    def _columns(self, values: Values, names: Sequence[str]) -> Values:
+        places = [self._places[name] for name in names]
+        return np.ascontiguousarray(values[:, places])
 
     def _y(self, output: Output, values: Values, x: Any) -> Any:
         if output == FEATURES:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import operator
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from ..batching.chosen import choose_rows
 from ..batching.groups import GroupReader
+from ..batching.inputs import Inputs, check_inputs_complete, keys_of
 from ..batching.orders import BATCH_BY
 from ..batching.passes import (
     READING,
@@ -79,6 +80,13 @@ class NumeraiSequence(Arguments, *_BASES):  # type: ignore[misc]
     features : str or sequence of str, optional
         The features of x: the name of a feature set, such as ``"medium"``, or a list, in this
         order; None for all, in the set's order.
+    inputs : mapping, optional
+        Other inputs of the model, by name: numbers that are not among the features, such as
+        ``{"benchmarks": "validation_benchmark_models.parquet"}``. A source is the path of a
+        Parquet or CSV file, a frame or Series with ids, names of columns of the set, or a list of
+        these for other rows; ``(source, ["v53_lgbm_ender60"])`` takes some columns of it. x is
+        then a dict of ``"features"`` and, as float32, of these. Each row needs a value in each.
+        They take 4 bytes of memory a column and row of the set.
     eras : optional
         The eras that take part; None for all. A list; ``"0001-0574"``, ``"0575-"``, ``"::4"``, or
         several of these with commas between; a slice of the eras in the order of time; or a
@@ -139,6 +147,8 @@ class NumeraiSequence(Arguments, *_BASES):  # type: ignore[misc]
 
     features : tuple of str
         The columns of x.
+    inputs : mapping of str to tuple of str
+        The columns of the model's other inputs, by the input's name.
     eras : tuple of str
         The eras that take part, in the order of time.
     rows : int
@@ -159,7 +169,8 @@ class NumeraiSequence(Arguments, *_BASES):  # type: ignore[misc]
     FeatureError
         A feature, a feature set or a target is unknown.
     EraError
-        An era or data type is unknown, no row takes part, a target is missing, or a weight is.
+        An era or data type is unknown, no row takes part, a target is missing, or a weight is, or
+        a value of an input.
     CorruptShardError
         A shard file is not as it was written; or, from a batch, it is changed while it is read.
     ValueError
@@ -180,6 +191,7 @@ class NumeraiSequence(Arguments, *_BASES):  # type: ignore[misc]
         *,
         target: Target = "target",
         features: str | Sequence[str] | None = None,
+        inputs: Mapping[str, Any] | None = None,
         eras: Any = None,
         data_type: str | Iterable[str] | None = None,
         missing_target: str = "error",
@@ -225,7 +237,7 @@ class NumeraiSequence(Arguments, *_BASES):  # type: ignore[misc]
         self._keep(features=resolve_features(features, self.shards.manifest, where))
         self._decode = self._make_decoder()
         self._outputs, self._residuals = read_target(target, self.shards)
-        self._selection = self._select(self.shards, eras, data_type, self.missing_target)
+        self._select(self.shards, eras, data_type, inputs)
         self.sample_weight = sample_weight
         self._reading = self._plan(paging)
         self._keep(paging=self._reading.paging, paging_reason=self._reading.reason)
@@ -242,10 +254,17 @@ class NumeraiSequence(Arguments, *_BASES):  # type: ignore[misc]
             columns = np.array([number_of[name] for name in self.features], np.int64)
         return Decoder(self.shards.encoding, len(known), columns=columns, dtype=self.dtype)
 
-    def _select(self, shards: ShardSet, eras: Any, data_type: Any, missing: str) -> Selection:
-        targets, residuals = target_names(self._outputs), self._residuals
-        return choose_rows(
-            shards, eras, data_type, targets=targets, residuals=residuals, missing=missing
+    def _select(
+        self, shards: ShardSet, eras: Any, data_type: Any, inputs: Any, missing: str | None = None
+    ) -> None:
+        self._selection, self._inputs = choose_rows(
+            shards,
+            eras,
+            data_type,
+            targets=target_names(self._outputs),
+            residuals=self._residuals,
+            missing=missing or self.missing_target,
+            inputs=inputs,
         )
 
     def _plan(self, paging: str) -> Reading:
@@ -296,6 +315,7 @@ class NumeraiSequence(Arguments, *_BASES):  # type: ignore[misc]
             weights,
             masks=self.missing_target == "mask",
             added=self._selection.added,
+            inputs=keys_of(self._inputs),
         )
         self._reader: tuple[int, GroupReader, Targets] | None = None
 
@@ -303,6 +323,10 @@ class NumeraiSequence(Arguments, *_BASES):  # type: ignore[misc]
     def target(self) -> Target:
         target: Target = given_target(self._outputs, self._residuals)
         return target
+
+    @property
+    def inputs(self) -> Inputs:
+        return dict(self._inputs)
 
     def column(self, name: str, *, batch: int | None = None) -> pa.ChunkedArray:
         """Return ``id``, ``era``, ``data_type`` or a target of the rows that take part.
@@ -366,7 +390,9 @@ class NumeraiSequence(Arguments, *_BASES):  # type: ignore[misc]
 
         Of an era it has all rows of the data types asked for, also those without a target.
         """
-        return self._unshuffled("era", 1, self._selection.whole_eras())
+        selection = self._selection.whole_eras()
+        check_inputs_complete(selection, self._inputs)
+        return self._unshuffled("era", 1, selection)
 
     def over(
         self,
@@ -376,11 +402,13 @@ class NumeraiSequence(Arguments, *_BASES):  # type: ignore[misc]
         batch_size: int,
         eras: Any = None,
         data_type: str | Iterable[str] | None = None,
+        inputs: Mapping[str, Any] | None = None,
         memory_budget: int | str = "auto",
     ) -> NumeraiSequence:
         """Return a sequence of another set's rows, of the same class and features, as `in_order`.
 
-        It keeps rows without a target, and has weights of 1 where this one has weights.
+        It keeps rows without a target, and has weights of 1 where this one has weights. The other
+        inputs of the model are those of `inputs`, whose columns are those of this sequence's.
 
         Raises
         ------
@@ -398,7 +426,7 @@ class NumeraiSequence(Arguments, *_BASES):  # type: ignore[misc]
         )
         other._keep(shards=shards, memory_budget=check_budget(memory_budget), paging="auto")
         other._decode = other._make_decoder()
-        other._selection = self._select(shards, eras, data_type, "keep")
+        other._select(shards, eras, data_type, inputs, "keep")
         if self._sample_weight is not None:
             other._sample_weight = None
             other.sample_weight = _equal_weights
@@ -462,6 +490,7 @@ class NumeraiSequence(Arguments, *_BASES):  # type: ignore[misc]
         Returns
         -------
         x : array of the `dtype` asked for, shape (batch, features)
+            With `inputs` a dict of it, as ``"features"``, and float32 arrays of (batch, columns).
         y : float32 array, shape (batch,) or (batch, targets), or a dict of them
             Not there at all where `target` is None.
         sample_weight : float32 array, shape (batch,), or a dict of them

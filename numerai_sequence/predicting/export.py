@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..checks import names_in_order
-from ..errors import NumeraiSequenceError, check_known
+from ..errors import FeatureError, NumeraiSequenceError, check_known
 from ..extras import load_extra
 from ..feeding.model_input import ModelInput
 from ..files import explained, replaced
@@ -196,6 +196,12 @@ def input_to_export(
     if isinstance(features, str):
         raise TypeError(f"features: found {features!r}, expected a list of feature names")
     known = known_input(model, like)
+    if known.inputs:
+        raise FeatureError(
+            f"model: takes the input {next(iter(known.inputs))!r} besides the features, expected "
+            "features alone: the exported function feeds no other inputs",
+            names=tuple(known.inputs),
+        )
     names = known.features if features is None else names_in_order("features", features)
     if names is None:
         raise ValueError(

@@ -35,9 +35,6 @@ class RowsWithIds(Protocol):
     @property
     def eras(self) -> tuple[str, ...]: ...
 
-    @property
-    def shards(self) -> ShardSet: ...
-
     def column(self, name: str, /) -> pa.ChunkedArray: ...
 
 
@@ -57,13 +54,13 @@ def several(given: Any) -> Any:
 Source = str | tuple[Frame, str]
 
 
-def models_in(option: str, given: Any, rows: RowsWithIds) -> dict[str, list[Source]]:
+def models_in(option: str, given: Any, shards: ShardSet | None) -> dict[str, list[Source]]:
     if isinstance(given, Mapping):
-        return {str(name): _one_in(option, name, one, rows) for name, one in given.items()}
+        return {str(name): _one_in(option, name, one, shards) for name, one in given.items()}
     parts = several(given)
     models: dict[str, list[Source]] = {}
     for part in parts if isinstance(parts, list) else [parts]:
-        for name, source in _read(option, part, rows).items():
+        for name, source in _read(option, part, shards).items():
             if source not in models.setdefault(name, []):
                 models[name].append(source)
     return models
@@ -89,16 +86,16 @@ def lean_table(option: str, given: Any, columns: Sequence[str] | None) -> Any:
     return pa.table({"id": ids, **{name: frame.column(name) for name in names}})
 
 
-def _one_in(option: str, name: Any, given: Any, rows: RowsWithIds) -> list[Source]:
-    found = _read(f"{option}[{name!r}]", given, rows)
+def _one_in(option: str, name: Any, given: Any, shards: ShardSet | None) -> list[Source]:
+    found = _read(f"{option}[{name!r}]", given, shards)
     if len(found) != 1:
         raise PredictionError(f"{option}[{name!r}]: found {listed(list(found))}; expected one")
     return list(found.values())
 
 
-def _read(option: str, given: Any, rows: RowsWithIds) -> dict[str, Source]:
+def _read(option: str, given: Any, shards: ShardSet | None) -> dict[str, Source]:
     """Return the models of one argument by name, each a column of the set or of a frame."""
-    if isinstance(given, str) and is_column(option, given, rows):
+    if isinstance(given, str) and is_column(option, given, shards):
         return {given: given}
     if not isinstance(given, (str, os.PathLike)) and not is_table(given):
         raise TypeError(f"{option}: found {short(given)}, {_EXPECTED}")
@@ -107,11 +104,11 @@ def _read(option: str, given: Any, rows: RowsWithIds) -> dict[str, Source]:
     return {name: (frame, name) for name in models_of(option, frame)}
 
 
-def is_column(option: str, name: str, rows: RowsWithIds) -> bool:
+def is_column(option: str, name: str, shards: ShardSet | None) -> bool:
     """Say whether a name is that of a column of the set, rather than the path of a file."""
-    shards = rows.shards
+    known = () if shards is None else shards.targets
     is_path = name.lower().endswith(SUFFIXES)
-    if name in shards.targets:
+    if name in known:
         if is_path and Path(name).exists():
             raise PredictionError(
                 f"{option}: {name!r} is a column of the set and a file; pass "
@@ -119,7 +116,8 @@ def is_column(option: str, name: str, rows: RowsWithIds) -> bool:
             )
         return True
     if not is_path:
-        check_known(f"{option} column", (name,), shards.targets, str(shards.folder))
+        where = "no shard set" if shards is None else str(shards.folder)
+        check_known(f"{option} column", (name,), known, where)
     return False
 
 
@@ -183,6 +181,8 @@ class Lookup:
             return self._rows.column(source).to_numpy().astype(self._dtype, copy=False)
         frame, name = source
         places, numbers = self.places(frame, name), frame.numbers(name)
+        with np.errstate(over="ignore"):
+            numbers = numbers.astype(self._dtype, copy=False)
         if np.isinf(numbers).any():
             raise PredictionError(
                 f"{_where(frame, name)}: {np.isinf(numbers).sum():,} of {len(numbers):,} values "
@@ -191,7 +191,7 @@ class Lookup:
         if not len(numbers):
             return np.full(len(places), np.nan, self._dtype)
         nothing = self._dtype.type(np.nan)
-        return np.where(places < 0, nothing, numbers[places].astype(self._dtype))
+        return np.where(places < 0, nothing, numbers[places])
 
     def places(self, frame: Frame, name: str) -> npt.NDArray[np.int64]:
         """Return the row of a frame that has the id of each row, -1 where none has."""

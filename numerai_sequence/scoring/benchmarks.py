@@ -34,7 +34,7 @@ def read_meta_model(given: Any, sequence: NumeraiSequence) -> Values | None:
     """
     if given is None:
         return None
-    found = models_in("meta_model", given, sequence)
+    found = models_in("meta_model", given, sequence.shards)
     if META_MODEL in found:
         found = {META_MODEL: found[META_MODEL]}
     if len(found) != 1:
@@ -68,5 +68,5 @@ def read_benchmarks(given: Any, sequence: NumeraiSequence) -> dict[str, Values]:
     if given is None:
         return {}
     rows = Lookup(sequence)
-    models = models_in("benchmarks", given, sequence)
+    models = models_in("benchmarks", given, sequence.shards)
     return {name: rows.fill(name, sources) for name, sources in models.items()}

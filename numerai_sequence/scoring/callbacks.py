@@ -18,8 +18,8 @@ from ..feeding.sequence import NumeraiSequence
 from ..reading.joining import several
 from ..reading.shards import PathLike
 from .exposure import Exposure
-from .forward import mixes_rows, predict_rows, x_of
-from .models import check_flat, check_width
+from .forward import features_of, mixes_rows, predict_rows, x_of
+from .models import check_takes
 from .neutral import neutral_correlations, read_neutral
 from .picture import draw_scores
 from .scored_rows import ScoredRows, target_of
@@ -164,7 +164,8 @@ class EraScores(*_BASES):  # type: ignore[misc]
             self._claim_files(logs)
         if self._exposure and not self._feeds_rows:  # rather now than after an epoch
             one_pass = self._rows.sequence.one_pass()
-            _rows_of_x(x_of(one_pass[0]), len(one_pass.rows(0)))
+            x = features_of(x_of(one_pass[0]), self.validation)
+            _rows_of_x(x, len(one_pass.rows(0)))
 
     def _claim_files(self, logs: dict[str, Any]) -> None:
         for option, path in ("csv", self._csv), ("png", self._png):
@@ -228,9 +229,13 @@ class EraScores(*_BASES):  # type: ignore[misc]
         known = joined(input_noted(model), found, "validation")
         if self._feeds_rows:
             check_scale(model, found.dtype, "validation")
-            width = len(self.validation.features)
-            check_width(model, width, "validation", "make it of the features of the training")
-            check_flat(model)
+            check_takes(
+                model,
+                len(self.validation.features),
+                self.validation.inputs,
+                "validation",
+                remedy="make it of the features of the training",
+            )
         return known
 
     def _choose_batches(self, model: Any) -> None:
@@ -251,7 +256,8 @@ class EraScores(*_BASES):  # type: ignore[misc]
 
         def watch(rows: npt.NDArray[np.int64], x: Any, values: npt.NDArray[np.float32]) -> None:
             if exposures:
-                exposures.add(sequence.era_codes[rows], _rows_of_x(x, len(rows)), values[:, 0])
+                features = _rows_of_x(features_of(x, sequence), len(rows))
+                exposures.add(sequence.era_codes[rows], features, values[:, 0])
 
         names, values = predict_rows(
             model, sequence, output=self._output, progress=self._progress, watch=watch

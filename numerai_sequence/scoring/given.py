@@ -97,7 +97,7 @@ def _label(part: Any, number: int) -> str:
 
 
 def _read(option: str, given: Any, sequence: NumeraiSequence) -> dict[str, Source]:
-    if isinstance(given, str) and is_column(option, given, sequence):
+    if isinstance(given, str) and is_column(option, given, sequence.shards):
         return {given: given}
     if not isinstance(given, (str, os.PathLike)) and not is_table(given):
         raise TypeError(f"{option}: found {short(given)}, {EXPECTED}")
