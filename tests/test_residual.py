@@ -20,6 +20,8 @@ from numerai_sequence import (
     NumeraiSequence,
     NumeraiSequenceError,
     Residual,
+    append_shards,
+    open_shards,
     write_shards,
 )
 from numerai_sequence.feeding.identity import identity
@@ -212,6 +214,23 @@ def test_only_the_chosen_eras_and_shards_are_looked_at(shards, data, models):
     part = NumeraiSequence(shards[::2], 50, target=Residual("target", models, model="v53"))
     assert 0 < part.rows < len(data)
     assert_residual(y_by_id(part), expected(data, models))
+
+
+def test_targets_that_a_refresh_has_filled_in_count(data, models, tmp_path):
+    before = data[data["era"] < "0020"]
+    before = before.assign(target=before["target"].where(before["era"] < "0018"))
+    before.to_parquet(tmp_path / "before.parquet")
+    data.to_parquet(tmp_path / "after.parquet")
+    write_shards(tmp_path / "before.parquet", tmp_path / "set", progress=False).close()
+    append_shards(tmp_path / "set", tmp_path / "after.parquet", progress=False)
+    residual = Residual("target", models, model="v53")
+    with open_shards(tmp_path / "set") as shards:
+        sequence = NumeraiSequence(shards, 300, target=residual, inputs={"m": models["v52"]})
+        found = y_by_id(sequence)
+        assert sorted(found.index) == sorted(data.index)
+        assert_residual(found, expected(data, models))
+        ids = sequence.column("id", batch=3).to_pylist()
+        assert_residual(pd.Series(sequence[3][0]["m"][:, 0], ids), models["v52"])
 
 
 def test_ranks_share_the_rows(shards, data, models):

@@ -72,7 +72,7 @@ def choose_rows(
     if missing != "keep":
         for name, residual in residuals.items():
             _check_benchmark(whole, name, residual, missing)
-    found = selection.with_added(added, complete) if complete else whole
+    found = Selection(shards, eras, data_type, complete, whole.added) if complete else whole
     check_inputs_complete(found, columns)
     return found, columns
 

@@ -133,6 +133,16 @@ def target_names(outputs: Outputs) -> tuple[str, ...]:
     return tuple(dict.fromkeys(n for output in outputs.values() for n in _targets_of(output)))
 
 
+def stored_names(outputs: Outputs, residuals: Residuals, shards: ShardSet) -> tuple[str, ...]:
+    """Return the columns of a set that some outputs are made of, each once."""
+    plain = [name for name in target_names(outputs) if name not in residuals]
+    for one in residuals.values():
+        given = one.benchmark if isinstance(one.benchmark, list) else [one.benchmark]
+        columns = [name for name in given if isinstance(name, str) and name in shards.targets]
+        plain += [one.target, *columns]
+    return tuple(dict.fromkeys(plain))
+
+
 def _targets_of(output: Output) -> tuple[str, ...]:
     if output == FEATURES:
         return ()

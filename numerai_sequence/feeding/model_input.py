@@ -17,6 +17,7 @@ from typing import Any
 from ..batching.inputs import Inputs, check_same_inputs
 from ..checks import as_dict, as_names, as_text, is_of, short
 from ..errors import FeatureError
+from ..format.layout import FEATURES
 
 _NOTE = "_numerai_sequence_input"
 _FILE = "numerai_sequence.json"
@@ -39,7 +40,7 @@ class ModelInput:
     outputs : tuple of str, optional
         The names in ``target=``, in order: those of a model's outputs that have no names.
     inputs : mapping of str to tuple of str, optional
-        The columns of each input besides the features.
+        The columns of each input besides the features; None where there are no others.
     """
 
     features: tuple[str, ...] | None = None
@@ -63,8 +64,7 @@ def input_like(like: Any) -> ModelInput:
     try:
         made_by, target = getattr(like, "made_by", None), getattr(like, "target", None)
         outputs = tuple(target) if isinstance(target, Mapping) else None
-        # A run has no other inputs.
-        inputs = dict(getattr(like, "inputs", {}))
+        inputs = getattr(like, "inputs", None) or None  # a run has no others
         return ModelInput(tuple(like.features), like.dtype, like.batch_by, made_by, outputs, inputs)
     except AttributeError:
         raise TypeError(
@@ -145,8 +145,13 @@ def _integers(model: Any) -> str | None:
     """Return the type of a model's own inputs where that is one of integers."""
     try:
         inputs = model.inputs or []
+        named = model.input if len(inputs) > 1 else None
     except (AttributeError, ValueError, RuntimeError):  # not built, or no functional model
         return None
+    if isinstance(named, dict):  # the others are of floats
+        inputs = [named[FEATURES]] if FEATURES in named else inputs
+    elif len(inputs) > 1:
+        inputs = [one for one in inputs if one.name.partition(":")[0] == FEATURES] or inputs
     kinds = [str(getattr(one.dtype, "name", one.dtype)) for one in inputs]
     return kinds[0] if kinds and all("int" in kind for kind in kinds) else None
 
@@ -193,9 +198,8 @@ def joined(known: ModelInput, asked: ModelInput, what: str) -> ModelInput:
     FeatureError
         Other features or other inputs are asked for, in another order, or on another scale.
     """
-    if known.inputs is not None and asked.inputs is not None:
-        check_same_inputs(known.inputs, asked.inputs, what)
     if None not in (known.features, asked.features):
+        check_same_inputs(known.inputs or {}, asked.inputs or {}, what)
         _check_features(known.features or (), asked.features or (), what)
     if None not in (known.dtype, asked.dtype) and _is_raw(known) is not _is_raw(asked):
         raise FeatureError(

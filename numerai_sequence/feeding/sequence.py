@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from ..batching.chosen import choose_rows
 from ..batching.groups import GroupReader
-from ..batching.inputs import Inputs, check_inputs_complete, keys_of
+from ..batching.inputs import check_inputs_complete, keys_of
 from ..batching.orders import BATCH_BY
 from ..batching.passes import (
     READING,
@@ -35,6 +35,7 @@ from ..batching.targets import (
     read_target,
     read_weights,
     read_weights_by_era,
+    stored_names,
     target_names,
 )
 from ..checks import is_of, one_of, true_or_false, whole_number
@@ -147,7 +148,7 @@ class NumeraiSequence(Arguments, *_BASES):  # type: ignore[misc]
 
     features : tuple of str
         The columns of x.
-    inputs : mapping of str to tuple of str
+    inputs : dict of str to tuple of str
         The columns of the model's other inputs, by the input's name.
     eras : tuple of str
         The eras that take part, in the order of time.
@@ -325,7 +326,7 @@ class NumeraiSequence(Arguments, *_BASES):  # type: ignore[misc]
         return target
 
     @property
-    def inputs(self) -> Inputs:
+    def inputs(self) -> dict[str, tuple[str, ...]]:
         return dict(self._inputs)
 
     def column(self, name: str, *, batch: int | None = None) -> pa.ChunkedArray:
@@ -435,8 +436,7 @@ class NumeraiSequence(Arguments, *_BASES):  # type: ignore[misc]
     @property
     def target_columns(self) -> tuple[str, ...]:
         """The target columns of the set that y is made of."""
-        plain = (name for name in target_names(self._outputs) if name not in self._residuals)
-        return tuple(dict.fromkeys([*plain, *(one.target for one in self._residuals.values())]))
+        return stored_names(self._outputs, self._residuals, self.shards)
 
     def _unshuffled(
         self, batch_by: str, batch_size: int, selection: Selection | None = None

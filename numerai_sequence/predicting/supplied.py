@@ -70,7 +70,9 @@ def _with_inputs(member: Member, sources: Sources, shards: ShardSet | None) -> M
         found = known.inputs or {}
     with naming(member.name):
         _check_given(found, sources)
-    return replace(member, known=replace(known, inputs=found))
+    inputs = found or None
+    asked = replace(member.asked, inputs=inputs)
+    return replace(member, known=replace(known, inputs=inputs), asked=asked)
 
 
 def _check_given(inputs: Inputs, sources: Sources) -> None:

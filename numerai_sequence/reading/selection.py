@@ -106,21 +106,19 @@ class Selection:
     def __reduce__(self) -> Any:
         return Selection, (self.shards, self._eras, self.data_types, self._complete, self.added)
 
-    def with_added(self, added: Mapping[str, Values], complete: Sequence[str] = ()) -> Selection:
+    def with_added(self, added: Mapping[str, Values]) -> Selection:
         """Return a selection of the same eras and data types with other added columns.
 
         Parameters
         ----------
         added : mapping of str to float32 array, shape (rows,)
             In the order of the rows of this selection; rows besides these have no value.
-        complete : sequence of str
-            As of a selection.
         """
         rows = self.rows_of_set(np.arange(self.rows, dtype=np.int64))
         spread = {name: np.full(self.shards.rows, np.nan, np.float32) for name in added}
         for name, values in added.items():
             spread[name][rows] = values
-        return Selection(self.shards, self._eras, self.data_types, complete, spread)
+        return Selection(self.shards, self._eras, self.data_types, added=spread)
 
     def whole_eras(self) -> Selection:
         """Return a selection of the same eras and data types, with the rows left out of them."""
