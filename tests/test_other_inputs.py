@@ -172,6 +172,7 @@ def in_files(models, folder):
 SOURCES = {
     "files": (in_files, COLUMNS),
     "files and columns": (lambda m, f: (in_files(m, f), ["v53"]), ("v53",)),
+    "an Index of columns": (lambda m, f: (m, m.columns[1:2]), ("v53",)),
     "columns in another order": (lambda m, f: (m, ["v53", "v52"]), ("v53", "v52")),
     "a Series": (lambda m, f: m["v53"], ("v53",)),
     "names": (lambda m, f: {"v52": m["v53"], "v53": m["v52"]}, None),
@@ -412,6 +413,7 @@ def test_other_values_are_another_training(shards, models, source, tmp_path):
         ({"features": "m.parquet"}, ValueError, "an input 'features', expected another name"),
         ({"b": "missing.parquet"}, NumeraiSequenceError, "no such file"),
         ({"b": "target_mode"}, FeatureError, "did you mean target_model"),
+        ({"b": ("target_model", None)}, TypeError, "expected a list of column names"),
         ({"b": ("target_model", [])}, ValueError, r"inputs\['b'\]: found no column"),
         ({"b": ("target_model", ["a", "a"])}, FeatureError, "'a' is named twice"),
         ({"b": ("target_model", ["target"])}, FeatureError, "unknown column 'target'"),

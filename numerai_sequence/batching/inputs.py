@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy.typing as npt
 from ..checks import names_in_order, short
 from ..errors import EraError, FeatureError, check_known
 from ..format.layout import FEATURES
+from ..reading.frames import is_table
 from ..reading.joining import Lookup, Source, models_in
 from ..reading.selection import Selection
 from ..reading.shards import ShardSet
@@ -54,8 +56,8 @@ def read_inputs(given: Any) -> dict[str, tuple[Any, tuple[str, ...] | None]]:
 
 def _split(name: str, given: Any) -> tuple[Any, tuple[str, ...] | None]:
     """Return a source and its columns: of ``(source, [columns])``, or of a source alone."""
-    is_pair = isinstance(given, tuple) and len(given) == 2 and isinstance(given[1], (list, tuple))
-    if not is_pair:
+    is_source = not isinstance(given, tuple) or len(given) != 2
+    if is_source or isinstance(given[1], (str, os.PathLike)) or is_table(given[1]):
         return given, None
     source, columns = given
     names = names_in_order(_where(name), columns)
