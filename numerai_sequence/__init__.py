@@ -39,6 +39,7 @@ from .writing.asked import FOLDER, PARQUET, writer_arguments
 from .writing.writer import write
 
 if TYPE_CHECKING:
+    from .batching.residual import Residual
     from .feeding.connection import connect_ranks
     from .feeding.resume import Resume
     from .feeding.sequence import NumeraiSequence
@@ -71,6 +72,7 @@ __all__ = [
     "RankCorrelationLoss",
     "RayTasks",
     "Refresh",
+    "Residual",
     "Resume",
     "ResumeError",
     "Run",
@@ -104,6 +106,7 @@ _LAZY = {
     "PearsonLoss": "scoring.losses",
     "RankCorrelationLoss": "scoring.losses",
     "RayTasks": "tasks",
+    "Residual": "batching.residual",
     "Resume": "feeding.resume",
     "Run": "training.runs",
     "connect_ranks": "feeding.connection",

@@ -37,6 +37,7 @@ ANOTHER = {
     "batch_size": 7,
     "target": None,
     "features": ["feature_000"],
+    "inputs": {"benchmarks": "target"},
     "eras": ["0001"],
     "data_type": "train",
     "missing_target": "mask",

@@ -26,9 +26,13 @@ STAGES = [
         source missing alias columns ids windows plan filler batches newer difference output
         portions writer asked""",
     ),
-    ("reading", "memory guard opened checking mapped paging contents values rows shards selection"),
+    (
+        "reading",
+        """memory guard opened checking mapped paging contents values rows shards selection frames
+        joining""",
+    ),
     ("refreshing", "comparison again moved refresh sync"),
-    ("batching", "orders groups reading passes readers targets"),
+    ("batching", "orders groups reading passes readers residual targets inputs chosen"),
     (
         "feeding",
         """messages processes interrupts forms compared changes model_input feeding containers
@@ -38,7 +42,7 @@ STAGES = [
     ("predicting", "blends residuals rebuilt uploaded"),
     (
         "scoring",
-        """losses models forward scoring exposure neutral picture frames benchmarks scored_rows
+        """losses models forward scoring exposure neutral picture benchmarks scored_rows
         callbacks""",
     ),
     (
@@ -49,7 +53,7 @@ STAGES = [
     ("training", "runs"),
     (
         "predicting",
-        """submission fed named members data predictions ensembles neutralizing finishing
+        """submission fed named members supplied data predictions ensembles neutralizing finishing
         portable packed export""",
     ),
     ("scoring", "given evaluation"),

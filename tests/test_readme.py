@@ -159,6 +159,18 @@ def test_a_round_gives_what_numerai_accepts(modelling, monkeypatch):
     assert accepted[3] == []
 
 
+def test_the_example_of_other_inputs_runs(modelling, monkeypatch):
+    folder, names = modelling
+    monkeypatch.chdir(folder)
+    ids = pd.read_parquet(folder / "train.parquet", columns=[]).index
+    models = pd.DataFrame(0.5, ids, ["v53_lgbm_ender60", "v53_lgbm_ender20"])
+    models.to_parquet(folder / "validation_benchmark_models.parquet")
+    names = dict(names)
+    exec(compile(example("benchmarks = ("), "README.md", "exec"), names)
+    names["model"].compile("adam", "mse")
+    names["model"].fit(names["training"], verbose=0)
+
+
 def test_every_example_is_run_by_a_test():
     sources = "".join(path.read_text(encoding="utf-8") for path in TESTS.glob("test_*.py"))
     run = {*MODELLING, TUNER, *re.findall(r"""\bexample\(["'](.+?)["']\)""", sources)}

@@ -36,6 +36,7 @@ from numerai_sequence import (
     RankCorrelationLoss,
     RayTasks,
     Refresh,
+    Residual,
     Resume,
     ResumeError,
     Run,
@@ -157,6 +158,10 @@ def train(model: Any, shards: ShardSet) -> None:
     assert_type(run.features, tuple[str, ...])
     assert_type(run.batch_by, str)
     ids = sequence.column("id", batch=0)
+    residual = Residual("target", ["a.parquet", "b.csv"], model="v53", proportion=0.5)
+    benchmarks = {"benchmarks": (Path("a.parquet"), ["v53"])}
+    others = NumeraiSequence(shards, target=["target", residual], inputs=benchmarks)
+    assert_type(others.inputs, dict[str, tuple[str, ...]])
     scores = EraScores(
         validation,
         like=sequence,
@@ -178,6 +183,7 @@ def train(model: Any, shards: ShardSet) -> None:
         "live.parquet",
         like=run,
         features=sequence.features,
+        inputs=benchmarks,
         eras="0001-",
         data_type="live",
         output="main",

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Set
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ..checks import names_in_order, short
+from ..checks import is_of, names_in_order, short
 from ..errors import EraError, check_known
 from ..format.layout import FEATURES
 from ..ordering.eras import spelled_eras
 from ..reading.selection import ERA, Selection
 from ..reading.shards import ShardSet
+from .residual import Residual
 
 Values = npt.NDArray[np.float32]
 Output = str | tuple[str, ...]
 Outputs = Mapping[str | None, Output]
-Target = str | Sequence[str] | Mapping[str, str | Sequence[str]] | None
+_One = str | Residual
+Target = _One | Sequence[_One] | Mapping[str, _One | Sequence[_One]] | None
+# By the name of the column that each becomes.
+Residuals = Mapping[str, Residual]
 # A Series of pandas has the weights of eras, too; its type is known where pandas is.
 SampleWeight = str | Mapping[Any, float] | Callable[[Any, Any], Any] | Any | None
 
@@ -29,12 +34,14 @@ _MASKED = np.float32(0.5)
 _ALONE = None  # in the place of a name, of the only output, which has none
 
 
-def read_target(target: Target, shards: ShardSet) -> Outputs:
-    """Return what each output of a model is compared with, by the output's name.
+def read_target(target: Target, shards: ShardSet) -> tuple[Outputs, Residuals]:
+    """Return the columns that each output of a model is compared with, by the output's name.
+
+    And the residuals among these columns, by name.
 
     Parameters
     ----------
-    target : str, sequence of str, mapping, or None
+    target : str, Residual, sequence of these, mapping, or None
         As of `NumeraiSequence`.
 
     Raises
@@ -45,17 +52,47 @@ def read_target(target: Target, shards: ShardSet) -> Outputs:
         It is something else, or has no order, as a set.
     """
     if target is None:
-        return {}
+        return {}, {}
     outputs: dict[str | None, Output]
+    residuals: dict[str, Residual] = {}
     if isinstance(target, Mapping):
-        outputs = {_read_name(name): _read_output(one, name) for name, one in target.items()}
+        outputs = {
+            _read_name(name): _read_output(_named(one, residuals, shards), name)
+            for name, one in target.items()
+        }
     else:
-        outputs = {_ALONE: _read_output(target)}
+        outputs = {_ALONE: _read_output(_named(target, residuals, shards))}
     if not outputs:
         raise ValueError("target: found none, expected a name, a list of names, or None")
     for output in outputs.values():
-        check_known("target", _targets_of(output), shards.targets, str(shards.folder))
-    return outputs
+        known = (*shards.targets, *residuals)
+        check_known("target", _targets_of(output), known, str(shards.folder))
+    return outputs, residuals
+
+
+def _named(output: Any, residuals: dict[str, Residual], shards: ShardSet) -> Any:
+    """Return an output with the names of columns in the place of residuals, which are noted."""
+    if is_of(output, Residual):
+        return _name_residual(output, residuals, shards)
+    is_list = isinstance(output, Iterable) and getattr(output, "ndim", 1) == 1
+    if not is_list or isinstance(output, (str, bytes, bytearray, Mapping, Set)):
+        return output
+    parts = list(output)
+    if not any(is_of(one, Residual) for one in parts):
+        return output if isinstance(output, Sequence) else parts
+    return [_named(one, residuals, shards) if is_of(one, Residual) else one for one in parts]
+
+
+def _name_residual(residual: Residual, residuals: dict[str, Residual], shards: ShardSet) -> str:
+    for name, one in residuals.items():
+        if one is residual:
+            return name
+    name, taken = str(residual), {*shards.targets, *residuals}
+    numbered = (f"{residual} ({number})" for number in itertools.count(2))
+    while name in taken:
+        name = next(numbered)
+    residuals[name] = residual
+    return name
 
 
 def _read_name(name: Any) -> str:
@@ -73,15 +110,37 @@ def _read_output(output: Any, name: str | None = _ALONE) -> Output:
     return names
 
 
-def given_target(outputs: Outputs) -> Target:
-    """Return the argument that `read_target` has read; it is the caller's own."""
-    target: Target = _alone(dict(outputs)) if outputs else None
-    return target
+def given_target(outputs: Outputs, residuals: Mapping[str, Any]) -> Any:
+    """Return the argument that `read_target` has read; it is the caller's own.
+
+    Parameters
+    ----------
+    outputs : dict
+    residuals : mapping
+        What comes in the place of each residual's column.
+    """
+
+    def given(output: Output) -> Any:
+        if isinstance(output, str):
+            return residuals.get(output, output)
+        return tuple(residuals.get(name, name) for name in output)
+
+    return _alone({name: given(one) for name, one in outputs.items()}) if outputs else None
 
 
 def target_names(outputs: Outputs) -> tuple[str, ...]:
     """Return the targets that some outputs are compared with, each once."""
     return tuple(dict.fromkeys(n for output in outputs.values() for n in _targets_of(output)))
+
+
+def stored_names(outputs: Outputs, residuals: Residuals, shards: ShardSet) -> tuple[str, ...]:
+    """Return the columns of a set that some outputs are made of, each once."""
+    plain = [name for name in target_names(outputs) if name not in residuals]
+    for one in residuals.values():
+        given = one.benchmark if isinstance(one.benchmark, list) else [one.benchmark]
+        columns = [name for name in given if isinstance(name, str) and name in shards.targets]
+        plain += [one.target, *columns]
+    return tuple(dict.fromkeys(plain))
 
 
 def _targets_of(output: Output) -> tuple[str, ...]:
@@ -101,6 +160,10 @@ class Targets:
         From `read_weights`.
     masks : bool
         A missing target gets a weight of zero, in the output that it belongs to.
+    added : collection of str
+        The names of columns that are not in the set; as of `Selection`.
+    inputs : mapping of str to tuple of str
+        The columns of a model's inputs besides the features, by the input's name.
 
     Attributes
     ----------
@@ -109,14 +172,27 @@ class Targets:
     weights : Weights or None
     """
 
-    def __init__(self, outputs: Outputs, weights: Weights | None, *, masks: bool) -> None:
+    def __init__(
+        self,
+        outputs: Outputs,
+        weights: Weights | None,
+        *,
+        masks: bool,
+        added: Collection[str] = (),
+        inputs: Mapping[str, tuple[str, ...]] | None = None,
+    ) -> None:
         self._outputs, self.weights, self._masks = outputs, weights, masks
+        self._inputs = dict(inputs or {})
         needed = [*target_names(outputs), *(weights.columns if weights else ())]
-        self.columns = tuple(sorted(dict.fromkeys(needed), key=lambda name: name == ERA))
+        needed += [name for columns in self._inputs.values() for name in columns]
+        in_order = sorted(dict.fromkeys(needed), key=lambda name: (name == ERA, name in added))
+        self.columns = tuple(in_order)
         self._places = {name: place for place, name in enumerate(self.columns)}
 
     def __call__(self, values: Values, x: npt.NDArray[Any]) -> Any:
         """Return what Keras takes: ``x``, ``(x, y)`` or ``(x, y, sample_weight)``.
+
+        With other inputs, x is a dict of these and ``"features"``.
 
         Parameters
         ----------
@@ -124,10 +200,10 @@ class Targets:
         x : array, shape (batch, features)
         """
         if not self._outputs:
-            return x
+            return self._with_inputs(values, x)
         y = {name: self._y(output, values, x) for name, output in self._outputs.items()}
         if not (self._masks or self.weights):
-            return x, _alone(y)
+            return self._with_inputs(values, x), _alone(y)
         weights = {name: np.ones(len(x), np.float32) for name in y}
         if self._masks:
             for name in y:
@@ -136,7 +212,17 @@ class Targets:
         if self.weights:
             given = self.weights(self._column_of(values), _alone(y))
             weights = {name: given * weight for name, weight in weights.items()}
-        return x, _alone(y), _alone(weights)
+        return self._with_inputs(values, x), _alone(y), _alone(weights)
+
+    def _with_inputs(self, values: Values, x: npt.NDArray[Any]) -> Any:
+        if not self._inputs:
+            return x
+        others = {name: self._columns(values, names) for name, names in self._inputs.items()}
+        return {FEATURES: x, **others}
+
+    def _columns(self, values: Values, names: Sequence[str]) -> Values:
+        places = [self._places[name] for name in names]
+        return np.ascontiguousarray(values[:, places])
 
     def _y(self, output: Output, values: Values, x: Any) -> Any:
         if output == FEATURES:
@@ -323,9 +409,13 @@ def check_complete(selection: Selection, names: Sequence[str], remedy: str) -> N
         missing = selection.missing(name)
         if missing:
             eras = list(missing)
-            shown = eras[0] if len(eras) == 1 else f"{len(eras)} eras, {eras[0]} to {eras[-1]}"
             raise EraError(
                 f"{selection.shards.folder}: {name!r} is missing in {sum(missing.values()):,} of "
-                f"{selection.rows:,} rows ({shown}); {remedy}",
+                f"{selection.rows:,} rows ({shown_eras(eras)}); {remedy}",
                 eras=eras,
             )
+
+
+def shown_eras(eras: Sequence[str]) -> str:
+    """Return eras as an error shows them."""
+    return eras[0] if len(eras) == 1 else f"{len(eras)} eras, {eras[0]} to {eras[-1]}"

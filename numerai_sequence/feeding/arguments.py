@@ -45,7 +45,7 @@ class Arguments:
         vars(self).update(arguments)
 
 
-_FIXED = {*Arguments.__annotations__, "target", "eras", "data_type", "rows"}
+_FIXED = {*Arguments.__annotations__, "target", "inputs", "eras", "data_type", "rows"}
 
 
 def _checked(name: str, value: Any) -> Any:

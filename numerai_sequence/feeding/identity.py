@@ -8,6 +8,7 @@ import itertools
 from collections.abc import Mapping
 from typing import Any
 
+from ..batching.inputs import column_key
 from ..batching.passes import Place
 from ..batching.targets import Weights, given_target
 from .architecture import describe_compiled
@@ -38,7 +39,8 @@ def identity(sequence: NumeraiSequence) -> dict[str, Any]:
         "set": _describe_set(sequence),
         "rows": _describe_rows(sequence),
         "features": described(sequence.features),
-        "target": described(given_target(sequence._outputs)),
+        "target": _describe_target(sequence),
+        "inputs": _describe_inputs(sequence),
         "sample_weight": describe_weights(sequence._targets.weights),
         **{name: described(getattr(sequence, name)) for name in _ARGUMENTS},
     }
@@ -65,7 +67,31 @@ def run_identity(
 def with_defaults(found: Mapping[str, Any]) -> dict[str, Any]:
     """Return an identity that may be older than an argument, with the argument's default."""
     parameters = inspect.signature(NumeraiSequence.__init__).parameters
-    return {**{name: described(parameters[name].default) for name in _ARGUMENTS}, **found}
+    defaults = {name: described(parameters[name].default) for name in ("inputs", *_ARGUMENTS)}
+    return {**defaults, **found}
+
+
+def _describe_target(sequence: NumeraiSequence) -> Any:
+    """Return the names of targets; a residual is known by its values, wherever these are from."""
+    residuals = {
+        name: {"residual of": one.target, "values": _digest_column(sequence, name)}
+        for name, one in sequence._residuals.items()
+    }
+    return described(given_target(sequence._outputs, residuals))
+
+
+def _describe_inputs(sequence: NumeraiSequence) -> Any:
+    """Return the columns of other inputs with their values; None where there are none."""
+    found = {
+        name: {column: _digest_column(sequence, column_key(name, column)) for column in columns}
+        for name, columns in sequence.inputs.items()
+    }
+    return found or None
+
+
+def _digest_column(sequence: NumeraiSequence, name: str) -> str:
+    """Return the SHA-256 of a column of the rows that take part."""
+    return hashlib.sha256(sequence.column(name).to_numpy().tobytes()).hexdigest()
 
 
 def describe_weights(weights: Weights | None) -> Any:

@@ -14,8 +14,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from ..batching.inputs import Inputs, check_same_inputs
 from ..checks import as_dict, as_names, as_text, is_of, short
 from ..errors import FeatureError
+from ..format.layout import FEATURES
 
 _NOTE = "_numerai_sequence_input"
 _FILE = "numerai_sequence.json"
@@ -37,6 +39,8 @@ class ModelInput:
         The class of the sequence, where it makes batches of its own: x may be anything.
     outputs : tuple of str, optional
         The names in ``target=``, in order: those of a model's outputs that have no names.
+    inputs : mapping of str to tuple of str, optional
+        The columns of each input besides the features; None where there are no others.
     """
 
     features: tuple[str, ...] | None = None
@@ -44,6 +48,7 @@ class ModelInput:
     batch_by: str | None = None
     made_by: str | None = None
     outputs: tuple[str, ...] | None = None
+    inputs: Inputs | None = None
 
 
 def input_like(like: Any) -> ModelInput:
@@ -59,7 +64,8 @@ def input_like(like: Any) -> ModelInput:
     try:
         made_by, target = getattr(like, "made_by", None), getattr(like, "target", None)
         outputs = tuple(target) if isinstance(target, Mapping) else None
-        return ModelInput(tuple(like.features), like.dtype, like.batch_by, made_by, outputs)
+        inputs = getattr(like, "inputs", None) or None  # a run has no others
+        return ModelInput(tuple(like.features), like.dtype, like.batch_by, made_by, outputs, inputs)
     except AttributeError:
         raise TypeError(
             f"like: found {type(like).__name__}, expected the NumeraiSequence that the model was "
@@ -139,8 +145,13 @@ def _integers(model: Any) -> str | None:
     """Return the type of a model's own inputs where that is one of integers."""
     try:
         inputs = model.inputs or []
+        named = model.input if len(inputs) > 1 else None
     except (AttributeError, ValueError, RuntimeError):  # not built, or no functional model
         return None
+    if isinstance(named, dict):  # the others are of floats
+        inputs = [named[FEATURES]] if FEATURES in named else inputs
+    elif len(inputs) > 1:
+        inputs = [one for one in inputs if one.name.partition(":")[0] == FEATURES] or inputs
     kinds = [str(getattr(one.dtype, "name", one.dtype)) for one in inputs]
     return kinds[0] if kinds and all("int" in kind for kind in kinds) else None
 
@@ -159,12 +170,14 @@ def read_input(model: Any, folder: Any) -> None:
         return
     document = as_dict(json.loads(path.read_text(encoding="utf-8")))
     made_by, outputs = document.get("made_by"), document.get("outputs")
+    inputs = document.get("inputs")
     note = ModelInput(
         as_names(document["features"]),
         as_text(document["dtype"]),
         as_text(document["batch_by"]),
         None if made_by is None else as_text(made_by),
         None if outputs is None else as_names(outputs),
+        None if inputs is None else {name: as_names(one) for name, one in as_dict(inputs).items()},
     )
     setattr(model, _NOTE, note)
 
@@ -183,9 +196,10 @@ def joined(known: ModelInput, asked: ModelInput, what: str) -> ModelInput:
     Raises
     ------
     FeatureError
-        Other features are asked for, in another order, or on another scale.
+        Other features or other inputs are asked for, in another order, or on another scale.
     """
     if None not in (known.features, asked.features):
+        check_same_inputs(known.inputs or {}, asked.inputs or {}, what)
         _check_features(known.features or (), asked.features or (), what)
     if None not in (known.dtype, asked.dtype) and _is_raw(known) is not _is_raw(asked):
         raise FeatureError(
@@ -198,6 +212,7 @@ def joined(known: ModelInput, asked: ModelInput, what: str) -> ModelInput:
         asked.batch_by or known.batch_by,
         asked.made_by or known.made_by,
         asked.outputs or known.outputs,
+        asked.inputs if asked.inputs is not None else known.inputs,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import operator
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -12,7 +12,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from ..batching.chosen import choose_rows
 from ..batching.groups import GroupReader
+from ..batching.inputs import check_inputs_complete, keys_of
 from ..batching.orders import BATCH_BY
 from ..batching.passes import (
     READING,
@@ -29,11 +31,11 @@ from ..batching.targets import (
     SampleWeight,
     Target,
     Targets,
-    check_complete,
     given_target,
     read_target,
     read_weights,
     read_weights_by_era,
+    stored_names,
     target_names,
 )
 from ..checks import is_of, one_of, true_or_false, whole_number
@@ -54,10 +56,6 @@ keras_compat.carry_inputs()
 
 # Batches held besides those in Keras's queue: by workers, prefetched by TensorFlow, in use.
 _BUFFERS_BESIDES = 16
-_REMEDY = (
-    "leave them out with missing_target='drop', give them no weight with missing_target='mask', or "
-    "choose other eras"
-)
 _BATCH_SIZES = {"rows": 1000, "era": 1}
 
 
@@ -75,13 +73,21 @@ class NumeraiSequence(Arguments, *_BASES):  # type: ignore[misc]
     batch_size : int, optional
         Rows a batch, 1000 if not given; with ``batch_by="era"`` eras a batch, 1 if not given. The
         last batch of an epoch holds what is left.
-    target : str, sequence of str, mapping, or None
+    target : str, Residual, sequence of these, mapping, or None
         One name: y has shape (batch,). A list, array or Index: (batch, targets). A mapping from the
         names of a model's outputs to these: a dict of such arrays. ``"features"``, alone or in a
-        mapping, is x itself, for an autoencoder. None: there is no y.
+        mapping, is x itself, for an autoencoder. A `Residual` may stand for a name: a target
+        without what a benchmark model explains. None: there is no y.
     features : str or sequence of str, optional
         The features of x: the name of a feature set, such as ``"medium"``, or a list, in this
         order; None for all, in the set's order.
+    inputs : mapping, optional
+        Other inputs of the model, by name: numbers that are not among the features, such as
+        ``{"benchmarks": "validation_benchmark_models.parquet"}``. A source is the path of a
+        Parquet or CSV file, a frame or Series with ids, names of columns of the set, or a list of
+        these for other rows; ``(source, ["v53_lgbm_ender60"])`` takes some columns of it. x is
+        then a dict of ``"features"`` and, as float32, of these. Each row needs a value in each.
+        They take 4 bytes of memory a column and row of the set.
     eras : optional
         The eras that take part; None for all. A list; ``"0001-0574"``, ``"0575-"``, ``"::4"``, or
         several of these with commas between; a slice of the eras in the order of time; or a
@@ -90,7 +96,8 @@ class NumeraiSequence(Arguments, *_BASES):  # type: ignore[misc]
         Such as ``"train"``: the data types that take part; None for all.
     missing_target : {"error", "drop", "mask"}
         Where a target is missing in a row that takes part: refuse to begin; leave out the row; or
-        give it a sample weight of 0, in the outputs whose target it is (its y is 0.5 there).
+        give it a sample weight of 0, in the outputs whose target it is (its y is 0.5 there). The
+        `Residual` of a row whose benchmark has no value is missing, too; a warning says so.
     sample_weight : str, mapping, pandas.Series, function, or None
         The name of a target column; a weight for each era, a range of eras too, in the spellings of
         `eras`: ``{"0001-0500": 0.5, "0501-": 1}``; or a function of an array of eras, one a
@@ -141,6 +148,8 @@ class NumeraiSequence(Arguments, *_BASES):  # type: ignore[misc]
 
     features : tuple of str
         The columns of x.
+    inputs : dict of str to tuple of str
+        The columns of the model's other inputs, by the input's name.
     eras : tuple of str
         The eras that take part, in the order of time.
     rows : int
@@ -161,7 +170,8 @@ class NumeraiSequence(Arguments, *_BASES):  # type: ignore[misc]
     FeatureError
         A feature, a feature set or a target is unknown.
     EraError
-        An era or data type is unknown, no row takes part, a target is missing, or a weight is.
+        An era or data type is unknown, no row takes part, a target is missing, or a weight is, or
+        a value of an input.
     CorruptShardError
         A shard file is not as it was written; or, from a batch, it is changed while it is read.
     ValueError
@@ -182,6 +192,7 @@ class NumeraiSequence(Arguments, *_BASES):  # type: ignore[misc]
         *,
         target: Target = "target",
         features: str | Sequence[str] | None = None,
+        inputs: Mapping[str, Any] | None = None,
         eras: Any = None,
         data_type: str | Iterable[str] | None = None,
         missing_target: str = "error",
@@ -226,8 +237,8 @@ class NumeraiSequence(Arguments, *_BASES):  # type: ignore[misc]
         where = str(self.shards.folder)
         self._keep(features=resolve_features(features, self.shards.manifest, where))
         self._decode = self._make_decoder()
-        self._outputs = read_target(target, self.shards)
-        self._selection = self._select(eras, data_type)
+        self._outputs, self._residuals = read_target(target, self.shards)
+        self._select(self.shards, eras, data_type, inputs)
         self.sample_weight = sample_weight
         self._reading = self._plan(paging)
         self._keep(paging=self._reading.paging, paging_reason=self._reading.reason)
@@ -244,13 +255,18 @@ class NumeraiSequence(Arguments, *_BASES):  # type: ignore[misc]
             columns = np.array([number_of[name] for name in self.features], np.int64)
         return Decoder(self.shards.encoding, len(known), columns=columns, dtype=self.dtype)
 
-    def _select(self, eras: Any, data_type: str | Iterable[str] | None) -> Selection:
-        names = target_names(self._outputs)
-        is_dropped = self.missing_target == "drop"
-        selection = Selection(self.shards, eras, data_type, names if is_dropped else ())
-        if self.missing_target == "error":
-            check_complete(selection, names, _REMEDY)
-        return selection
+    def _select(
+        self, shards: ShardSet, eras: Any, data_type: Any, inputs: Any, missing: str | None = None
+    ) -> None:
+        self._selection, self._inputs = choose_rows(
+            shards,
+            eras,
+            data_type,
+            targets=target_names(self._outputs),
+            residuals=self._residuals,
+            missing=missing or self.missing_target,
+            inputs=inputs,
+        )
 
     def _plan(self, paging: str) -> Reading:
         rows = self.batch_size
@@ -295,12 +311,23 @@ class NumeraiSequence(Arguments, *_BASES):  # type: ignore[misc]
             )
         by_era = read_weights_by_era(sample_weight)
         self._sample_weight = sample_weight if by_era is None else by_era
-        self._targets = Targets(self._outputs, weights, masks=self.missing_target == "mask")
+        self._targets = Targets(
+            self._outputs,
+            weights,
+            masks=self.missing_target == "mask",
+            added=self._selection.added,
+            inputs=keys_of(self._inputs),
+        )
         self._reader: tuple[int, GroupReader, Targets] | None = None
 
     @property
     def target(self) -> Target:
-        return given_target(self._outputs)
+        target: Target = given_target(self._outputs, self._residuals)
+        return target
+
+    @property
+    def inputs(self) -> dict[str, tuple[str, ...]]:
+        return dict(self._inputs)
 
     def column(self, name: str, *, batch: int | None = None) -> pa.ChunkedArray:
         """Return ``id``, ``era``, ``data_type`` or a target of the rows that take part.
@@ -364,8 +391,9 @@ class NumeraiSequence(Arguments, *_BASES):  # type: ignore[misc]
 
         Of an era it has all rows of the data types asked for, also those without a target.
         """
-        data_types = self._selection.data_types
-        return self._unshuffled("era", 1, Selection(self.shards, self.eras, data_types))
+        selection = self._selection.whole_eras()
+        check_inputs_complete(selection, self._inputs)
+        return self._unshuffled("era", 1, selection)
 
     def over(
         self,
@@ -375,11 +403,13 @@ class NumeraiSequence(Arguments, *_BASES):  # type: ignore[misc]
         batch_size: int,
         eras: Any = None,
         data_type: str | Iterable[str] | None = None,
+        inputs: Mapping[str, Any] | None = None,
         memory_budget: int | str = "auto",
     ) -> NumeraiSequence:
         """Return a sequence of another set's rows, of the same class and features, as `in_order`.
 
-        It keeps rows without a target, and has weights of 1 where this one has weights.
+        It keeps rows without a target, and has weights of 1 where this one has weights. The other
+        inputs of the model are those of `inputs`, whose columns are those of this sequence's.
 
         Raises
         ------
@@ -397,7 +427,7 @@ class NumeraiSequence(Arguments, *_BASES):  # type: ignore[misc]
         )
         other._keep(shards=shards, memory_budget=check_budget(memory_budget), paging="auto")
         other._decode = other._make_decoder()
-        other._selection = Selection(shards, eras, data_type)
+        other._select(shards, eras, data_type, inputs, "keep")
         if self._sample_weight is not None:
             other._sample_weight = None
             other.sample_weight = _equal_weights
@@ -405,8 +435,8 @@ class NumeraiSequence(Arguments, *_BASES):  # type: ignore[misc]
 
     @property
     def target_columns(self) -> tuple[str, ...]:
-        """The target columns of y."""
-        return target_names(self._outputs)
+        """The target columns of the set that y is made of."""
+        return stored_names(self._outputs, self._residuals, self.shards)
 
     def _unshuffled(
         self, batch_by: str, batch_size: int, selection: Selection | None = None
@@ -460,6 +490,7 @@ class NumeraiSequence(Arguments, *_BASES):  # type: ignore[misc]
         Returns
         -------
         x : array of the `dtype` asked for, shape (batch, features)
+            With `inputs` a dict of it, as ``"features"``, and float32 arrays of (batch, columns).
         y : float32 array, shape (batch,) or (batch, targets), or a dict of them
             Not there at all where `target` is None.
         sample_weight : float32 array, shape (batch,), or a dict of them

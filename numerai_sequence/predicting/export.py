@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..checks import names_in_order
-from ..errors import NumeraiSequenceError, check_known, naming
+from ..errors import FeatureError, NumeraiSequenceError, check_known, naming
 from ..extras import load_extra
 from ..feeding.model_input import ModelInput
 from ..files import replaced
@@ -192,6 +192,12 @@ def members_to_export(
 
 def _settled(member: Member) -> Member:
     """Return a model with what it is fed, all of which is known then."""
+    if member.known.inputs:
+        raise FeatureError(
+            f"model: takes the input {next(iter(member.known.inputs))!r} besides the features, "
+            "expected features alone: the exported function feeds no other inputs",
+            names=tuple(member.known.inputs),
+        )
     if member.features is None:
         raise ValueError(
             "features: found none, and the model does not remember those that it was trained on; "

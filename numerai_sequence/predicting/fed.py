@@ -22,9 +22,8 @@ from ..format.encoding import DTYPES
 from ..scoring.forward import mixes_rows
 from ..scoring.models import (
     MAKER,
-    check_flat,
     check_made,
-    check_width,
+    check_takes,
     depends_on_batch,
     random_rows,
 )
@@ -101,8 +100,14 @@ def settle_input(
         guessed += [] if fed.dtype == "int8" else [f"{fed.dtype} of 0 to 1"]
     check_scale(model, fed.dtype, where)
     if maker is None:
-        check_width(model, len(fed.features or ()), where, remedy)
-        check_flat(model, made_remedy)
+        check_takes(
+            model,
+            len(fed.features or ()),
+            fed.inputs or {},
+            where,
+            remedy=remedy,
+            flat_remedy=made_remedy,
+        )
         _warn(fed, guessed, where)
         if fed.made_by is not None:
             width = len(fed.features or ())
@@ -150,7 +155,7 @@ def _batch_by(
         return "era"
     features, dtype = len(fed.features or ()), str(fed.dtype)
     if not (
-        depends_on_batch(model, random_rows(features, dtype))
+        depends_on_batch(model, random_rows(features, dtype, fed.inputs))
         if maker is None
         else mixes_rows(model, maker)
     ):

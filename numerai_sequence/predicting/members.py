@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ..batching.inputs import Inputs
 from ..checks import is_of
 from ..errors import naming
 from ..feeding.model_input import ModelInput
 from ..feeding.sequence import NumeraiSequence
 from ..format.encoding import SCALE
 from ..format.feature_sets import resolve_features
-from ..format.layout import Manifest
+from ..format.layout import FEATURES, Manifest
 from ..reading.shards import ShardSet
 from ..scoring.forward import Fed
 from ..scoring.models import name_columns, run_batch
@@ -95,7 +96,9 @@ class Member:
 
     def try_on(self, rows: int) -> None:
         """Run the model on so many rows of nothing."""
-        x = np.zeros((rows, len(self.wanted)), self.known.dtype)
+        features = np.zeros((rows, len(self.wanted)), self.known.dtype)
+        others = {n: np.zeros((rows, len(one)), np.float32) for n, one in self.inputs.items()}
+        x = {FEATURES: features, **others} if others else features
         with naming(self.name):
             name_columns(self.model, run_batch(self.model, x), self.output, rows=rows)
 
@@ -104,11 +107,16 @@ class Member:
         """The features of its x."""
         return self.asked.features or ()
 
+    @property
+    def inputs(self) -> Inputs:
+        """The columns of its other inputs."""
+        return self.known.inputs or {}
+
     def fed_from(self, sequence: NumeraiSequence) -> Fed:
         """Return how the model is fed from batches of a sequence that has all of its features."""
         if self.maker is not None:
             return Fed(self.model, self.output, None, self.name)
-        takes = _Takes.of(sequence, self.wanted, str(self.known.dtype))
+        takes = _Takes.of(sequence, self.wanted, str(self.known.dtype), self.inputs)
         return Fed(self.model, self.output, takes, self.name)
 
     def name_columns(self, columns: Sequence[str]) -> list[str]:
@@ -118,29 +126,50 @@ class Member:
         return [self.name] if len(columns) == 1 else [f"{self.name}/{one}" for one in columns]
 
 
+_Places = slice | npt.NDArray[np.intp]
+
+
 @dataclass(frozen=True)
 class _Takes:
     """From a batch of more features, maybe of another dtype, to what a model takes."""
 
-    places: slice | npt.NDArray[np.intp]
+    places: _Places
     dtype: str
+    inputs: dict[str, _Places]
 
     @classmethod
-    def of(cls, sequence: NumeraiSequence, wanted: tuple[str, ...], dtype: str) -> _Takes | None:
+    def of(
+        cls, sequence: NumeraiSequence, wanted: tuple[str, ...], dtype: str, inputs: Inputs
+    ) -> _Takes | None:
         """Return what it takes; None for the whole batch as it is."""
-        if wanted == sequence.features and dtype == sequence.dtype:
+        is_same = wanted == sequence.features and dtype == sequence.dtype
+        if is_same and inputs == sequence.inputs:
             return None
-        place_of = {name: place for place, name in enumerate(sequence.features)}
-        places = np.array([place_of[name] for name in wanted], np.intp)
-        first, last = int(places[0]), int(places[0]) + len(places)
-        is_slice = np.array_equal(places, np.arange(first, last))
-        return cls(slice(first, last) if is_slice else places, dtype)
+        others = {name: _places(sequence.inputs[name], inputs[name]) for name in inputs}
+        return cls(_places(sequence.features, wanted), dtype, others)
 
-    def __call__(self, x: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    def __call__(self, x: Any) -> Any:
+        features = self._features(x[FEATURES] if isinstance(x, dict) else x)
+        if not self.inputs:
+            return features
+        others = {
+            name: np.ascontiguousarray(x[name][:, places]) for name, places in self.inputs.items()
+        }
+        return {FEATURES: features, **others}
+
+    def _features(self, x: npt.NDArray[Any]) -> npt.NDArray[Any]:
         part = x[:, self.places]
         if part.dtype == np.int8 and self.dtype != "int8":
             part = np.multiply(part, SCALE, dtype=np.float32)
         return np.ascontiguousarray(part, self.dtype)
+
+
+def _places(known: Sequence[str], wanted: Sequence[str]) -> _Places:
+    """Return where names are among others, as a slice if they are next to each other."""
+    place_of = {name: place for place, name in enumerate(known)}
+    places = np.array([place_of[name] for name in wanted], np.intp)
+    first, last = int(places[0]), int(places[0]) + len(places)
+    return slice(first, last) if np.array_equal(places, np.arange(first, last)) else places
 
 
 def make_members(
@@ -187,6 +216,15 @@ def union_of(members: Sequence[Member]) -> tuple[str, ...]:
     """Return the features of all models, each once: first those of the model that has the most."""
     longest = sorted(members, key=lambda member: -len(member.wanted))
     return tuple(dict.fromkeys(name for member in longest for name in member.wanted))
+
+
+def inputs_of(members: Sequence[Member]) -> dict[str, tuple[str, ...]]:
+    """Return the columns of the other inputs of all models, each column of an input once."""
+    columns: dict[str, tuple[str, ...]] = {}
+    for member in members:
+        for name, wanted in member.inputs.items():
+            columns[name] = tuple(dict.fromkeys([*columns.get(name, ()), *wanted]))
+    return columns
 
 
 def dtype_of(members: Sequence[Member]) -> str:

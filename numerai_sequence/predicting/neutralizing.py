@@ -13,9 +13,9 @@ from ..errors import PredictionError
 from ..extras import load_extra
 from ..feeding.sequence import NumeraiSequence
 from ..format.feature_sets import resolve_features
+from ..reading.frames import Frame, is_table, read_frame
+from ..reading.joining import Lookup, models_of
 from ..reading.shards import PathLike, ShardSet
-from ..scoring.benchmarks import Lookup, models_of
-from ..scoring.frames import Frame, is_table, read_frame
 from ..scoring.neutral import era_digits
 from .data import opened_data
 from .residuals import neutralized, why_nothing_is_left

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,8 +27,17 @@ from ..writing.columns import choose_columns
 from ..writing.source import Source
 from .blends import rank_in_eras
 from .data import check_data, is_parquet, warn_missing, written_for_now
-from .members import Member, check_names, dtype_of, groups_of, make_members, union_of
+from .members import (
+    Member,
+    check_names,
+    dtype_of,
+    groups_of,
+    inputs_of,
+    make_members,
+    union_of,
+)
 from .named import name_models
+from .supplied import Sources, given_inputs, with_inputs
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -45,6 +54,7 @@ def predict(
     *,
     like: Any = None,
     features: str | Sequence[str] | None = None,
+    inputs: Mapping[str, Any] | None = None,
     eras: Any = None,
     data_type: str | Iterable[str] | None = None,
     output: str | None = None,
@@ -88,6 +98,10 @@ def predict(
         Those that the model was trained on, in the same order; None for those that it remembers,
         or for all that the data have; of a shard set also the name of a feature set. Of several
         models, this and `dtype` are for those that do not remember theirs.
+    inputs : mapping, optional
+        The sources of a model's other inputs, by name, for these rows, as of `NumeraiSequence`:
+        ``{"benchmarks": "live_benchmark_models.parquet"}``. A model takes the columns that it
+        was trained on. Several models share the sources.
     eras, data_type : optional
         Which rows of a shard set, as of `NumeraiSequence`; None for all.
     output : str, optional
@@ -126,9 +140,10 @@ def predict(
     ------
     FeatureError
         The data lack a feature; or the model was trained on other features, on another order or
-        scale of them, or takes another number of them.
+        scale of them, or takes another number of them. Or it takes other inputs than are given.
     EraError
-        An era or data type is unknown; or some are chosen of a Parquet file.
+        An era or data type is unknown; or some are chosen of a Parquet file. Or a row has no value
+        in an input.
     ValueError
         The model's predictions depend on which rows are in a batch of `batch_size`; or another
         argument is wrong.
@@ -148,6 +163,7 @@ def predict(
     run = _Run(
         make_members(name_models(model, like), features, output, asked),
         features,
+        given_inputs(inputs),
         {"eras": eras, "data_type": data_type},
         ranked,
         with_era,
@@ -175,6 +191,7 @@ class _Run:
 
     members: list[Member]
     features: str | Sequence[str] | None
+    inputs: Sources
     chosen: dict[str, Any]
     ranked: bool
     with_era: bool
@@ -192,6 +209,7 @@ class _Run:
         if not shards.rows:
             raise NumeraiSequenceError(f"{where}: no rows; expected at least one")
         members = [member.over(shards.manifest, where) for member in self.members]
+        members = with_inputs(members, self.inputs, shards)
         members = self._settle(members, where, shards)
         found, sequence = self._predict(members, shards, **self.chosen)
         eras = sequence.column("era") if self.ranked or self.with_era else None
@@ -207,6 +225,7 @@ class _Run:
             )
         with closing(Source(path)) as source:
             members = [member.over_file(source) for member in self.members]
+            members = with_inputs(members, self.inputs, None)
             targets = _targets_of(members, source, path)
             members = self._settle(members, str(path))
             meta = read_meta(source)
@@ -240,7 +259,9 @@ class _Run:
         return [
             member
             if member.is_settled or (member.maker is not None and shards is None)
-            else member.settled(where, self.batch_size, shards, **self.chosen)
+            else member.settled(
+                where, self.batch_size, shards, inputs=self._inputs_of([member]), **self.chosen
+            )
             for member in members
         ]
 
@@ -274,10 +295,12 @@ class _Run:
         features = union_of(members)
         rows = self._batch_rows(shards.rows, len(features))
         by_era = any(member.known.batch_by == "era" for member in members)
+        inputs = self._inputs_of(members)
         maker = members[0].maker
         if maker is not None:
             return maker.over(
                 shards,
+                inputs=inputs,
                 batch_by="era" if by_era else "rows",
                 batch_size=1 if by_era else rows,
                 memory_budget=self.memory_budget,
@@ -288,6 +311,7 @@ class _Run:
             1 if by_era else rows,
             target=None,
             features=features,
+            inputs=inputs,
             shuffle=False,
             dtype=dtype_of(members),
             batch_by="era" if by_era else "rows",
@@ -295,6 +319,9 @@ class _Run:
             max_queue_size=1,
             **chosen,
         )
+
+    def _inputs_of(self, members: list[Member]) -> dict[str, Any]:
+        return {name: (self.inputs[name][0], one) for name, one in inputs_of(members).items()}
 
     def _batch_rows(self, rows: int, features: int) -> int:
         if self.batch_size is not None:

@@ -15,8 +15,8 @@ from ..checks import file_path
 from ..errors import OutputError, PredictionError
 from ..extras import load_extra
 from ..files import explained, replaced
+from ..reading.frames import Frame, is_number, is_table, read_frame
 from ..reading.shards import PathLike
-from ..scoring.frames import Frame, is_number, is_table, read_frame
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -8,7 +8,7 @@ of the others each row that does costs 4 bytes.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
@@ -47,10 +47,14 @@ class Selection:
     data_types : str, iterable of str, or None
         None for all.
     complete : sequence of str
-        Only rows that have each of these targets.
+        Only rows that have each of these targets or added columns.
+    added : mapping of str to float32 array, shape (rows of the set,), optional
+        Columns that are not in the set, by names that it does not have; NaN where a row has no
+        value. `gather`, `missing` and `column` know them as they know targets.
 
     Attributes
     ----------
+    added : dict of str to float32 array, shape (rows of the set,)
     rows : int
     eras : tuple of str
         Those with a row, in the order of time.
@@ -68,8 +72,9 @@ class Selection:
         eras: Any = None,
         data_types: str | Iterable[str] | None = None,
         complete: Sequence[str] = (),
+        added: Mapping[str, Values] | None = None,
     ) -> None:
-        self.shards = shards
+        self.shards, self.added = shards, dict(added or {})
         self.all_eras = tuple(shards.eras)
         self._eras = None if eras is None else tuple(choose_eras(eras, self.all_eras))
         self.data_types = None if data_types is None else _check_data_types(data_types, shards)
@@ -99,11 +104,30 @@ class Selection:
         )
 
     def __reduce__(self) -> Any:
-        return Selection, (self.shards, self._eras, self.data_types, self._complete)
+        return Selection, (self.shards, self._eras, self.data_types, self._complete, self.added)
+
+    def with_added(self, added: Mapping[str, Values]) -> Selection:
+        """Return a selection of the same eras and data types with other added columns.
+
+        Parameters
+        ----------
+        added : mapping of str to float32 array, shape (rows,)
+            In the order of the rows of this selection; rows besides these have no value.
+        """
+        rows = self.rows_of_set(np.arange(self.rows, dtype=np.int64))
+        spread = {name: np.full(self.shards.rows, np.nan, np.float32) for name in added}
+        for name, values in added.items():
+            spread[name][rows] = values
+        return Selection(self.shards, self._eras, self.data_types, added=spread)
+
+    def whole_eras(self) -> Selection:
+        """Return a selection of the same eras and data types, with the rows left out of them."""
+        return Selection(self.shards, self.eras, self.data_types, added=self.added)
 
     def _choose(self) -> Iterator[npt.NDArray[np.uint32] | None]:
         """Yield the numbers of the chosen rows within each record batch; None for all of them."""
-        for _, meta, batch, path in self._record_batches(lambda _, meta: self._is_cut(meta)):
+        spans = self.shards.spans()
+        for number, meta, batch, path in self._record_batches(self._is_cut):
             if batch is None:
                 yield None if self._takes_some(meta) else np.empty(0, np.uint32)
                 continue
@@ -113,7 +137,10 @@ class Selection:
                 texts, places = encode_texts(batch, name, meta, path)
                 mask &= np.array([*(text in wanted for text in texts), False])[places]
             for name in self._complete:
-                mask &= ~find_missing(batch, name, meta, path)
+                if name in self.added:
+                    mask &= ~np.isnan(self.added[name][slice(*spans[number])])
+                else:
+                    mask &= ~find_missing(batch, name, meta, path)
             yield None if mask.all() else np.flatnonzero(mask).astype(np.uint32)
 
     def _number_rows(self, chosen: Sequence[npt.NDArray[np.uint32] | None]) -> None:
@@ -150,7 +177,7 @@ class Selection:
         wanted = self._wanted.items()
         return all(not getattr(batch, what).keys().isdisjoint(names) for what, names in wanted)
 
-    def _is_cut(self, batch: Batch) -> bool:
+    def _is_cut(self, number: int, batch: Batch) -> bool:
         """Say whether a record batch has rows of both kinds, as far as the manifest knows."""
         if not self._takes_some(batch):
             return False
@@ -158,7 +185,9 @@ class Selection:
         has_others = any(not getattr(batch, what).keys() <= names for what, names in wanted)
         # A data type is null where the source has none, and then it is counted nowhere.
         has_null = self.data_types is not None and sum(batch.data_types.values()) < batch.rows
-        return has_others or has_null or any(name in batch.missing for name in self._complete)
+        # Of added columns it knows nothing.
+        may_lack = (name in batch.missing or name in self.added for name in self._complete)
+        return has_others or has_null or any(may_lack)
 
     def _find_eras(self) -> tuple[str, ...]:
         if self.is_whole or (self.data_types is None and not self._complete):
@@ -196,6 +225,9 @@ class Selection:
     def missing(self, target: str) -> dict[str, int]:
         """Return how many rows of each era have no value of a target, where any have none."""
         counts = np.zeros(len(self.all_eras), np.int64)
+        if target in self.added:
+            absent = np.isnan(self._added(target))
+            counts += np.bincount(self.era_codes[absent], minlength=len(counts))
         has_some = self._record_batches(lambda _, meta: target in meta.missing)
         for number, meta, batch, path in has_some:
             if batch is not None:
@@ -222,7 +254,8 @@ class Selection:
         """What is kept to find the rows."""
         made = self.__dict__.get("era_codes"), self.__dict__.get("by_era", (None,))[0]
         made_bytes = sum(array.nbytes for array in made if array is not None)
-        return int(self._numbers.nbytes + made_bytes)
+        added_bytes = sum(values.nbytes for values in self.added.values())
+        return int(self._numbers.nbytes + made_bytes + added_bytes)
 
     @cached_property
     def by_era(self) -> tuple[npt.NDArray[Any], Rows]:
@@ -266,31 +299,44 @@ class Selection:
         values: Values | None = None,
         pager: Pager | None = None,
     ) -> tuple[Bytes, Values]:
-        """Copy rows out of the files, as `ShardSet.gather` does; the last column may be `ERA`."""
+        """Copy rows out of the files, as `ShardSet.gather` does.
+
+        After targets may come added columns; the last column may be `ERA`.
+        """
         if values is None:
             values = np.empty((len(columns), len(rows)), np.float32)
-        targets = [name for name in columns if name != ERA]
+        targets = self._targets(columns)
+        rows_of_set = self.rows_of_set(rows)
         encoded, _ = self.shards.gather(
-            self.rows_of_set(rows),
+            rows_of_set,
             targets,
             encoded=encoded,
             values=values[: len(targets)],
             pager=pager,
         )
-        if len(targets) < len(columns):
-            values[-1] = self.era_codes[rows]
+        for place, name in enumerate(columns[len(targets) :], len(targets)):
+            values[place] = self.era_codes[rows] if name == ERA else self.added[name][rows_of_set]
         return encoded, values.T
+
+    def _targets(self, columns: Sequence[str]) -> list[str]:
+        """Return those of some columns that are in the files, which come first."""
+        return [name for name in columns if name != ERA and name not in self.added]
+
+    def _added(self, name: str, rows: Rows | None = None) -> Values:
+        rows = np.arange(self.rows, dtype=np.int64) if rows is None else rows
+        return self.added[name][self.rows_of_set(rows)]
 
     def extents(self, rows: Rows, columns: Sequence[str]) -> Iterator[tuple[int, Rows]]:
         """Yield where rows are in the files, as `ShardSet.extents` does."""
-        targets = [name for name in columns if name != ERA]
-        return self.shards.extents(self.rows_of_set(rows), targets)
+        return self.shards.extents(self.rows_of_set(rows), self._targets(columns))
 
     def column(self, name: str, rows: Rows | None = None) -> pa.ChunkedArray:
-        """Return ``id``, ``era``, ``data_type`` or a target of the rows, in their order.
+        """Return ``id``, ``era``, ``data_type``, a target or an added column of the rows.
 
-        Of all of them, or of some, whose numbers are ascending.
+        In their order: of all of them, or of some, whose numbers are ascending.
         """
+        if name in self.added:
+            return pa.chunked_array([self._added(name, rows)])
         if rows is not None:
             return self.shards.column(name, self.rows_of_set(rows))
         column = self.shards.column(name)

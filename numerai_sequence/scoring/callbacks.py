@@ -15,11 +15,11 @@ from ..checks import is_of, short
 from ..feeding import keras_compat
 from ..feeding.model_input import ModelInput, check_scale, input_like, input_noted, joined
 from ..feeding.sequence import NumeraiSequence
+from ..reading.joining import several
 from ..reading.shards import PathLike
-from .benchmarks import several
 from .exposure import Exposure
-from .forward import mixes_rows, predict_rows, x_of
-from .models import check_flat, check_width
+from .forward import features_of, mixes_rows, predict_rows, x_of
+from .models import check_takes
 from .neutral import neutral_correlations, read_neutral
 from .picture import draw_scores
 from .scored_rows import ScoredRows, target_of
@@ -55,7 +55,8 @@ class EraScores(*_BASES):  # type: ignore[misc]
     like : NumeraiSequence or Run, optional
         What the model was trained on. `validation` has to feed the same.
     target : str, optional
-        The target column that predictions are compared with; that of `validation`, if it is one.
+        The target column that predictions are compared with; that of `validation`, if it is one,
+        and for a `Residual` the target that it is of.
         Rows without it are not scored.
     output : str, optional
         Which output of a model of several.
@@ -163,7 +164,8 @@ class EraScores(*_BASES):  # type: ignore[misc]
             self._claim_files(logs)
         if self._exposure and not self._feeds_rows:  # rather now than after an epoch
             one_pass = self._rows.sequence.one_pass()
-            _rows_of_x(x_of(one_pass[0]), len(one_pass.rows(0)))
+            x = features_of(x_of(one_pass[0]), self.validation)
+            _rows_of_x(x, len(one_pass.rows(0)))
 
     def _claim_files(self, logs: dict[str, Any]) -> None:
         for option, path in ("csv", self._csv), ("png", self._png):
@@ -227,9 +229,13 @@ class EraScores(*_BASES):  # type: ignore[misc]
         known = joined(input_noted(model), found, "validation")
         if self._feeds_rows:
             check_scale(model, found.dtype, "validation")
-            width = len(self.validation.features)
-            check_width(model, width, "validation", "make it of the features of the training")
-            check_flat(model)
+            check_takes(
+                model,
+                len(self.validation.features),
+                self.validation.inputs,
+                "validation",
+                remedy="make it of the features of the training",
+            )
         return known
 
     def _choose_batches(self, model: Any) -> None:
@@ -250,7 +256,8 @@ class EraScores(*_BASES):  # type: ignore[misc]
 
         def watch(rows: npt.NDArray[np.int64], x: Any, values: npt.NDArray[np.float32]) -> None:
             if exposures:
-                exposures.add(sequence.era_codes[rows], _rows_of_x(x, len(rows)), values[:, 0])
+                features = _rows_of_x(features_of(x, sequence), len(rows))
+                exposures.add(sequence.era_codes[rows], features, values[:, 0])
 
         names, values = predict_rows(
             model, sequence, output=self._output, progress=self._progress, watch=watch

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from ..errors import naming
 from ..feeding.sequence import NumeraiSequence
+from ..format.layout import FEATURES
 from ..progress import progress_bar
 from ..reading.memory import batch_share
 from .models import (
@@ -163,10 +164,16 @@ def x_of(batch: Any) -> Any:
     return batch[0] if isinstance(batch, (list, tuple)) else batch
 
 
+def features_of(x: Any, sequence: NumeraiSequence) -> Any:
+    """Return the features of x of a batch, where x has other inputs, too."""
+    return x[FEATURES] if isinstance(x, dict) and sequence.inputs else x
+
+
 def mixes_rows(model: Any, sequence: NumeraiSequence) -> bool:
     """Say whether a model's values of a row depend on the rest of its batch; see `models`."""
     if sequence.made_by is None:
-        return depends_on_batch(model, random_rows(len(sequence.features), sequence.dtype))
+        x = random_rows(len(sequence.features), sequence.dtype, sequence.inputs)
+        return depends_on_batch(model, x)
     # Only its class knows what the model takes.
     tried = sequence.in_order(TRIED_ROWS)
     return bool(len(tried)) and depends_on_batch(model, x_of(tried.one_pass()[0]))

@@ -14,8 +14,8 @@ from ..checks import short
 from ..errors import PredictionError
 from ..feeding.sequence import NumeraiSequence
 from ..ordering.eras import era_codes
-from .benchmarks import Lookup, Source, is_column, listed, models_of, several
-from .frames import is_table, read_frame
+from ..reading.frames import is_table, read_frame
+from ..reading.joining import Lookup, Source, is_column, listed, models_of, several
 
 Values = npt.NDArray[np.float64]
 
@@ -97,7 +97,7 @@ def _label(part: Any, number: int) -> str:
 
 
 def _read(option: str, given: Any, sequence: NumeraiSequence) -> dict[str, Source]:
-    if isinstance(given, str) and is_column(option, given, sequence):
+    if isinstance(given, str) and is_column(option, given, sequence.shards):
         return {given: given}
     if not isinstance(given, (str, os.PathLike)) and not is_table(given):
         raise TypeError(f"{option}: found {short(given)}, {EXPECTED}")

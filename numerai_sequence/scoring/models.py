@@ -16,10 +16,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ..batching.inputs import Inputs
 from ..errors import FeatureError, close_matches
 from ..feeding.compared import are_pseudo, fields_of
 from ..feeding.model_input import input_noted
 from ..format.encoding import LARGEST, SCALE
+from ..format.layout import FEATURES
 
 _PREDICTION = "prediction"
 # Rows that a model is tried on, by batch. Their values may differ by some units of float32's
@@ -94,6 +96,66 @@ def check_flat(model: Any, remedy: str = MAKER) -> None:
         )
 
 
+def check_takes(
+    model: Any,
+    features: int,
+    inputs: Inputs,
+    where: str,
+    *,
+    remedy: str,
+    flat_remedy: str = MAKER,
+) -> None:
+    """Raise a `FeatureError` where a model takes other features or inputs than it is to be fed.
+
+    Parameters
+    ----------
+    features : int
+        How many.
+    inputs : mapping of str to tuple of str
+        The columns of each input besides the features.
+    where : str
+        What has these features, for errors.
+    remedy : str
+        What to do where the model takes another number of features.
+    flat_remedy : str
+        What to do where it takes something else than features alone, and there are no inputs.
+    """
+    if not inputs:
+        check_width(model, features, where, remedy)
+        check_flat(model, flat_remedy)
+        return
+    widths = {FEATURES: features, **{name: len(columns) for name, columns in inputs.items()}}
+    taken = _widths_by_name(model)
+    if taken is None:
+        return
+    if set(taken) != set(widths):
+        raise FeatureError(
+            f"{where}: found inputs {', '.join(map(repr, widths))}, expected "
+            f"{', '.join(map(repr, taken))}, which the model takes; name its Inputs, and those of "
+            f"inputs=, alike: keras.Input(({features},), name={FEATURES!r})"
+        )
+    for name, width in widths.items():
+        if taken[name] not in (None, width):
+            raise FeatureError(
+                f"{where}: found {width:,} columns in input {name!r}, expected {taken[name]:,}, "
+                f"which the model takes; {remedy}"
+            )
+
+
+def _widths_by_name(model: Any) -> dict[str, int | None] | None:
+    """Return how wide each input of a model is, by its name; None where it does not say."""
+    try:
+        shapes, inputs = model.input_shape, model.inputs
+    except (AttributeError, ValueError, RuntimeError):
+        return None
+    if isinstance(shapes, dict):
+        return {str(name): shape[-1] for name, shape in shapes.items()}
+    if isinstance(shapes, list) and len(shapes) == len(inputs):
+        names = [one.name.partition(":")[0] for one in inputs]  # as "features:0" once was
+        return {name: shape[-1] for name, shape in zip(names, shapes, strict=True)}
+    return {} if isinstance(shapes, tuple) else None
+
+
 def check_made(model: Any, made_by: str, features: int, dtype: str, remedy: str) -> None:
     """Raise a `FeatureError` where a model fails on rows that no class of the user's own made."""
     try:
@@ -137,10 +199,15 @@ def depends_on_batch(model: Any, x: Any) -> bool:
     return bool((np.abs(apart - whole) > _tolerance(whole, again)).any())
 
 
-def random_rows(features: int, dtype: str) -> npt.NDArray[Any]:
-    """Return rows to try a model on, shape (256, features)."""
-    digits = np.random.default_rng(0).integers(0, LARGEST + 1, (TRIED_ROWS, features), np.int8)
-    return digits if dtype == "int8" else (digits * SCALE).astype(dtype)
+def random_rows(features: int, dtype: str, inputs: Inputs | None = None) -> Any:
+    """Return x to try a model on: an array of shape (256, features), with inputs a dict."""
+    rng = np.random.default_rng(0)
+    digits = rng.integers(0, LARGEST + 1, (TRIED_ROWS, features), np.int8)
+    x = digits if dtype == "int8" else (digits * SCALE).astype(dtype)
+    if not inputs:
+        return x
+    others = {n: rng.random((TRIED_ROWS, len(one)), np.float32) for n, one in inputs.items()}
+    return {FEATURES: x, **others}
 
 
 def rows_in(x: Any) -> int | None:

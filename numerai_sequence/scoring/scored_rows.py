@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ..batching.residual import Residual
+from ..checks import is_of
 from ..errors import check_known
 from ..feeding.sequence import NumeraiSequence
 from ..ordering.eras import era_codes, era_span
@@ -103,7 +105,11 @@ def target_of(validation: NumeraiSequence, target: Any) -> str:
     ValueError
         It is not given, and the sequence has not one target column.
     """
-    name = validation.target if target is None else target
+    name = target
+    if name is None:
+        name = validation.target
+        # Numerai scores with the target, whatever the model is trained on.
+        name = name.target if is_of(name, Residual) else name
     if not isinstance(name, str) or name not in validation.shards.targets:
         if isinstance(target, str):
             return target  # and is refused as unknown
