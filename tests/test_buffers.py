@@ -163,6 +163,7 @@ def tensor_of(backend, array):
 BACKENDS = ["tensorflow", "tensorflow-convert", "tensorflow-dlpack", "jax", "jax-put", "torch"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_tensor_that_aliases_an_array_keeps_its_memory(backend):
     pytest.importorskip(backend.split("-")[0])

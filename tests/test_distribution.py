@@ -116,6 +116,7 @@ def test_workers_share_batches_on_tf_keras_and_are_refused_on_keras_3(forked):
     assert min(counts.sum() for counts in here) >= 150  # of a batch_size that is of both
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not IS_KERAS_3, reason="Keras 3's distributions")
 def test_jax_devices_see_whole_batches_and_refuse_others(on_jax):
     found = on_jax()

@@ -63,6 +63,7 @@ class Counted(Executor):
         return self._pool.submit(function, *arguments)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{}, {"encoding": "int8", "mix_eras": 1}, {"num_shards": 40}])
 @pytest.mark.parametrize("count", [1, SOURCES])
 def test_the_set_is_the_same_bit_for_bit(pool, sources, tmp_path, count, options):

@@ -43,6 +43,7 @@ def batches_of(order, rows, batch_size, world_size, **options):
     return ranks
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("world_size", WORLD_SIZES)
 @pytest.mark.parametrize("batch_size", [1, 3, 10])
 def test_each_row_is_once_in_a_batch_of_one_rank(world_size, batch_size):

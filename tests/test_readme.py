@@ -98,11 +98,13 @@ def modelling(tmp_path_factory):
     }
 
 
-MODELLING = ["for split in walk", "class Boost", "PearsonLoss()", "csv=", "workers=4))"]
-TUNER = "import keras_tuner"
+MODELLING = ["for split in walk", "PearsonLoss()", "workers=4))"]
+SLOW = ["class Boost", "csv=", "import keras_tuner"]
 
 
-@pytest.mark.parametrize("words", [*MODELLING, pytest.param(TUNER, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "words", [*MODELLING, *(pytest.param(words, marks=pytest.mark.slow) for words in SLOW)]
+)
 def test_the_modelling_examples_run(modelling, words, monkeypatch):
     folder, names = modelling
     monkeypatch.chdir(folder)
@@ -173,7 +175,7 @@ def test_the_example_of_other_inputs_runs(modelling, monkeypatch):
 
 def test_every_example_is_run_by_a_test():
     sources = "".join(path.read_text(encoding="utf-8") for path in TESTS.glob("test_*.py"))
-    run = {*MODELLING, TUNER, *re.findall(r"""\bexample\(["'](.+?)["']\)""", sources)}
+    run = {*MODELLING, *SLOW, *re.findall(r"""\bexample\(["'](.+?)["']\)""", sources)}
     for code in EXAMPLES:
         assert [words for words in run if words in code], f"no test runs:\n{code}"
 

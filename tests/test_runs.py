@@ -225,6 +225,7 @@ def test_a_mapping_is_one_model_of_several_outputs(shards, tmp_path):
     assert (made, read_run(made).output) == (tmp_path, TARGETS[0])
 
 
+@pytest.mark.slow
 def test_more_callbacks_are_made_for_each_run(shards, tmp_path):
     def callbacks(folder):
         return [keras.callbacks.CSVLogger(str(folder / "log.csv"))]
@@ -255,6 +256,7 @@ def walked(shards, folder):
     return out, said
 
 
+@pytest.mark.slow
 def test_folds_of_several_seeds_are_one_folder_and_one_table(walked):
     out, said = walked
     names = ["seed-0-fold-00", "seed-1-fold-00", "seed-0-fold-01", "seed-1-fold-01"]
@@ -266,6 +268,7 @@ def test_folds_of_several_seeds_are_one_folder_and_one_table(walked):
     assert list(table.index) == [f"{era:04d}" for era in range(21, 49)]
 
 
+@pytest.mark.slow
 def test_the_final_run_of_a_walk_forward_is_one_a_seed(shards, walked, tmp_path):
     code, said = command("train", shards.folder, "--final", walked[0], "--out", tmp_path / "f")
     assert code == 0, said
@@ -302,6 +305,7 @@ def test_the_command_trains_as_its_options_say(shards, tmp_path):
     assert read_run(tmp_path / "week" / "ender_60").asked["options"]["is_final"] is True
 
 
+@pytest.mark.slow
 def test_runs_are_listed_newest_first_and_drawn(shards, runs, walked, tmp_path):
     for age, path in enumerate(sorted(runs.glob("*/run.json"))):
         os.utime(path, (2e9 - age, 2e9 - age))

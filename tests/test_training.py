@@ -207,6 +207,7 @@ def test_what_a_model_is_fed_is_of_a_kind_that_is_known(shards, tmp_path, name):
             read_run(tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("asked", [None, [], {}, {"options": 3}], ids=repr)
 def test_a_run_that_was_asked_nothing_is_damaged(shards, tmp_path, asked):
     run(shards, tmp_path)
@@ -215,6 +216,7 @@ def test_a_run_that_was_asked_nothing_is_damaged(shards, tmp_path, asked):
         run(shards, tmp_path)
 
 
+@pytest.mark.slow
 def test_walk_forward_trains_a_network_for_each_fold(shards, tmp_path, capsys):
     options = replace(QUICK, step=10, purge=4, epochs=1)
     table = run(shards, tmp_path, options)

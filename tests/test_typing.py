@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import numerai_sequence
 
 PROGRAM = """
@@ -271,6 +273,7 @@ def mistakes(model: Any, shards: ShardSet) -> None:
 """
 
 
+@pytest.mark.slow
 def test_strict_types_hold_and_mistakes_are_found(tmp_path):
     """Each mistake says in a comment as what; nothing else is one."""
     (tmp_path / "program.py").write_text(PROGRAM)

@@ -234,6 +234,7 @@ def test_eras_divide_among_any_number_of_shards(tmp_path, num_shards):
     assert [size > 0 for size in sizes] == [shard in numbers for shard in range(num_shards)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("row_group_rows", [1, 37, None])
 @pytest.mark.parametrize("block_bytes", [1, 14 * 100, 1 << 20])
 @pytest.mark.parametrize("meta_rows", [11, 1 << 16])
