@@ -124,6 +124,13 @@ _ENSEMBLE = click.option(
     help="Of a folder of several runs: the mean of their ranks within each era, or of the normal "
     "values of these, ranked again.",
 )
+_PROPORTION = click.option(
+    "--proportion",
+    type=click.FloatRange(0, 1),
+    default=1.0,
+    show_default=True,
+    help="With --neutralize: how much of it to take out.",
+)
 _WEIGHTS = click.option(
     "--weights",
     metavar="NUMBER,...",
@@ -534,6 +541,13 @@ def runs(folders: tuple[str, ...], sort: str | None, png: str | None) -> None:
 @click.option("--eras", metavar="ERAS", help="Of a shard set.  [default: all]")
 @_ENSEMBLE
 @_WEIGHTS
+@click.option(
+    "--neutralize",
+    metavar="NAME",
+    help="Take out what these features explain, and rank again: a feature set of SHARDS, or of the "
+    "features.json beside a Parquet file; or all.",
+)
+@_PROPORTION
 @_OUTPUT
 @_BATCH_BY
 @_QUIET
@@ -544,6 +558,7 @@ def predict(
     ranked: bool,
     by: str | None,
     weights: str | None,
+    proportion: float,
     quiet: bool,
     **options: Any,
 ) -> None:
@@ -555,6 +570,7 @@ def predict(
     """
     _check_out(out, ".csv", ".parquet")
     shares = _shares(weights, by)
+    _check_proportion(proportion, options["neutralize"])
     _before_tensorflow()
     from .training.serving import predict_file
 
@@ -565,6 +581,7 @@ def predict(
         ranked=ranked,
         by=by,
         weights=shares,
+        proportion=proportion,
         progress=not quiet,
         **options,
     )
@@ -640,13 +657,7 @@ def score(
     help="Take out what these features explain: a feature set of --features-json. Without that "
     "file, all is all features that the models take.",
 )
-@click.option(
-    "--proportion",
-    type=click.FloatRange(0, 1),
-    default=1.0,
-    show_default=True,
-    help="With --neutralize: how much of it to take out.",
-)
+@_PROPORTION
 @click.option("--features-json", metavar="FILE", help="Numerai's feature sets.")
 @_OUTPUT
 @_BATCH_BY
@@ -660,8 +671,7 @@ def export(
     """
     _check_out(out, ".pkl")
     shares = _shares(weights, by)
-    if proportion != 1 and options["neutralize"] is None:
-        raise click.UsageError("--proportion: expected --neutralize with it")
+    _check_proportion(proportion, options["neutralize"])
     _before_tensorflow()
     from .training.serving import export_run, exported_for
 
@@ -745,6 +755,11 @@ def _before_tensorflow() -> None:
 
 def _tasks_at(address: str | None) -> AbstractContextManager[Executor | None]:
     return nullcontext() if address is None else ray_at(address)
+
+
+def _check_proportion(proportion: float, neutralize: str | None) -> None:
+    if proportion != 1 and neutralize is None:
+        raise click.UsageError("--proportion: expected --neutralize with it")
 
 
 def _share_or_eras(text: str) -> float | str:

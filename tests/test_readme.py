@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from click.testing import CliRunner
 from networks import keras
 from numerai_tools.submissions import validate_submission_numerai
 from readme import EXAMPLES, INLINE, PLAIN, README, SHELL, example
@@ -62,6 +63,30 @@ def test_the_whole_round_runs_and_the_next_week(tmp_path, monkeypatch):
     run = numerai_sequence.read_run("week/cyrusd_20-seed-1")
     assert run.train[-1] == "0087"
     assert len(run.history["loss"]) == 1
+
+
+@pytest.mark.slow
+def test_the_whole_round_runs_in_a_shell(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_version(tmp_path / "v5.3", rows=3000, features=40, min_eras=90)
+    [block] = [block for block in SHELL if "half.parquet" in block]
+    lines = block.replace("0575-", "0073-").replace(" --out runs/", " --purge 4 --out runs/")
+    for line in lines.splitlines():
+        done = CliRunner().invoke(main, shlex.split(line)[1:])
+        assert done.exit_code == 0, done.output
+    half = pd.read_parquet("half.parquet")
+    with numerai_sequence.open_shards("shards") as shards:
+        how = {"eras": "0073-", "with_era": True, "progress": False}
+        frame = numerai_sequence.predict("runs", shards, **how)
+        blend = numerai_sequence.ensemble(frame)
+        how = {"features": "serenity", "proportion": 0.5, "progress": False}
+        neutral = numerai_sequence.neutralize(blend, shards, **how)
+        expected = numerai_sequence.ensemble(neutral, eras=frame["era"])
+    assert len(half) == len(expected)
+    np.testing.assert_array_equal(half.loc[expected.index, "prediction"], expected["prediction"])
+    live = pd.read_parquet("v5.3/live.parquet")
+    predicted = pickle.loads(Path("predict.pkl").read_bytes())(live)
+    assert 0 < predicted["prediction"].min() < predicted["prediction"].max() < 1
 
 
 @pytest.mark.slow

@@ -16,6 +16,7 @@ from ..predicting.export import batch_by_of, export_members, members_to_export, 
 from ..predicting.finishing import Finish, read_finish
 from ..predicting.members import Member, union_of
 from ..predicting.named import name_models
+from ..predicting.neutralizing import neutralize as take_out
 from ..predicting.predictions import predict
 from ..predicting.submission import write_predictions
 from .runs import runs_in
@@ -37,6 +38,8 @@ def predict_file(
     progress: bool,
     by: str | None = None,
     weights: list[float] | None = None,
+    neutralize: str | None = None,
+    proportion: float = 1.0,
 ) -> int:
     """Write the predictions of a model or an ensemble, and return how many.
 
@@ -61,6 +64,10 @@ def predict_file(
         As of `predict`.
     by, weights : optional
         As of `ensemble`, for the folder of several runs.
+    neutralize : str, optional
+        The name of a feature set, or "all"; predictions are then ranked.
+    proportion : float
+        As of `neutralize`.
 
     Raises
     ------
@@ -82,11 +89,16 @@ def predict_file(
         output=output,
         batch_by=batch_by,
         ranked=ranked,
-        with_era=by is not None,
+        with_era=by is not None or neutralize is not None,
         progress=progress,
     )
+    by_id = frame.pop("era") if "era" in frame else None
     if by is not None:
-        frame = ensemble(frame, weights, by=by)
+        frame = ensemble(frame, weights, by=by, eras=by_id)
+    if neutralize is not None:
+        names = None if neutralize == "all" else neutralize
+        frame = take_out(frame, data, features=names, proportion=proportion, progress=progress)
+        frame = ensemble(frame, eras=by_id)
     write_predictions(frame, out)
     return len(frame)
 
