@@ -116,9 +116,10 @@ def score(
             meta_model=meta_model,
             benchmarks=benchmarks,
         )
-        if lacking := rows.without_values():
-            warnings.warn(lacking, stacklevel=2)
         models = read_predictions(predictions, rows.sequence)
+        scored = ~np.all([np.isnan(values) for values in models.values()], axis=0)
+        if lacking := rows.without_values(scored):
+            warnings.warn(lacking, stacklevel=2)
         tables = _tables(rows, models)
         if exposure:
             _add_exposure(tables, rows, models, progress)

@@ -61,18 +61,24 @@ class ScoredRows:
         column: Values = self.sequence.column(name).to_numpy()
         return column
 
-    def without_values(self) -> str | None:
+    def without_values(self, scored: npt.NDArray[np.bool_] | None = None) -> str | None:
         """Say which other models have no value in which eras, and what that means for the scores.
 
         None where each has one in each.
+
+        Parameters
+        ----------
+        scored : bool array, shape (rows,), optional
+            The rows that have a prediction; None for all.
         """
-        names, codes = era_codes(self.eras)
+        names, codes = era_codes(self.eras if scored is None else self.eras.filter(scored))
         models = {f"benchmark {name!r}": values for name, values in self.benchmarks.items()}
         if self.meta_model is not None:
             models["meta_model"] = self.meta_model
         lacking: dict[tuple[str, ...], list[str]] = {}
         for model, values in models.items():
-            has_value = np.bincount(codes[~np.isnan(values)], minlength=len(names)) > 0
+            there = ~np.isnan(values if scored is None else values[scored])
+            has_value = np.bincount(codes[there], minlength=len(names)) > 0
             eras = tuple(era for era, has in zip(names, has_value, strict=True) if not has)
             lacking.setdefault(eras, []).append(model)
         lacking.pop((), None)
