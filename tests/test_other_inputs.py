@@ -18,6 +18,7 @@ from numerai_sequence import (
     NumeraiSequenceError,
     Residual,
     Resume,
+    ensemble,
     export_predict,
     predict,
     write_shards,
@@ -300,8 +301,67 @@ def test_predict_without_its_inputs_or_with_others_says_so(shards, models, sourc
             model.evaluate(sequence, verbose=0)
     with pytest.raises(FeatureError, match="as the model was trained"):
         EraScores(NumeraiSequence(shards, shuffle=False)).score(model)
-    with pytest.raises(FeatureError, match="takes the input 'benchmarks' besides the features"):
-        export_predict(model, folder / "p.pkl")
+
+
+def trained(shards, inputs, **options):
+    """A model with random weights that remembers its inputs."""
+    sequence = NumeraiSequence(shards, 700, inputs=inputs, **options)
+    x = {"features": keras.Input((FEATURES,), name="features", dtype=sequence.dtype)}
+    x |= {
+        name: keras.Input((len(one),), name=name) for name, one in (sequence.inputs or {}).items()
+    }
+    floats = dict(x)
+    if sequence.dtype == "int8":
+        floats["features"] = keras.layers.Rescaling(0.25, dtype="float32")(x["features"])
+    several = list(floats.values())
+    joined = keras.layers.Concatenate()(several) if several[1:] else several[0]
+    hidden = keras.layers.Dense(5, activation="tanh")(joined)
+    model = keras.Model(x if several[1:] else several[0], keras.layers.Dense(1)(hidden))
+    model.compile("sgd", "mse")
+    model.fit(sequence if inputs else NumeraiSequence(shards, 700, **options), verbose=0)
+    return model
+
+
+def test_an_upload_takes_them_from_the_second_argument(shards, models, live, folder):
+    given = {"benchmarks": models, "newest": (models, ["v53"])}
+    both = trained(shards, given, dtype="int8" if hasattr(keras, "ops") else "float32")
+    several = {
+        "plain": trained(shards, None),
+        "both": both,
+        "eras": trained(shards, {"benchmarks": models}, batch_by="era"),
+    }
+    frame = pd.read_parquet(live).sample(frac=1, random_state=3)
+    frame.to_parquet(folder / "shuffled.parquet")
+    others = pd.read_parquet(folder / "live_benchmark_models.parquet")
+    path = folder / "live_benchmark_models.parquet"
+    for asked, inputs in (
+        (both, {"benchmarks": path, "newest": (path, ["v53"])}),
+        (several, {"benchmarks": path, "newest": (path, ["v53"])}),
+    ):
+        export_predict(asked, folder / "p.pkl")
+        function = pickle.loads((folder / "p.pkl").read_bytes())
+        found = function(frame, others)
+        how = {"inputs": inputs, "with_era": True, "progress": False}
+        expected = ensemble(predict(asked, folder / "shuffled.parquet", **how))
+        np.testing.assert_array_equal(found["prediction"], expected["prediction"])
+    moved = others.sample(frac=1, random_state=1).assign(more=1.0, era="X")
+    pd.testing.assert_frame_equal(function(frame, moved), found)
+    other = others.assign(v53=others["v53"].to_numpy()[::-1])
+    assert not function(frame, other).equals(found)
+    for wrong, words in (
+        (None, "live_benchmark_models: found None, expected a frame with the column 'v5"),
+        (others.drop(columns="v53"), "found 0 columns 'v53'"),
+        (pd.concat([others, others[["v53"]]], axis=1), "found 2 columns 'v53'"),
+        (
+            others[1:],
+            f"no row for 1 of {len(frame)} ids of live_features, such as '{others.index[0]}",
+        ),
+        (pd.concat([others, others[:1]]), "is there twice"),
+        (others.reset_index(), "expected ids as its index"),
+        (others.assign(v53=np.nan), f"column 'v53' is NaN or infinite for {len(frame)} of"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            function(frame, wrong)
 
 
 def test_features_of_integers_are_known_beside_other_inputs(shards, source):

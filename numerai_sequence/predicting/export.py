@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..checks import names_in_order
-from ..errors import FeatureError, NumeraiSequenceError, check_known, naming
+from ..errors import NumeraiSequenceError, check_known, naming
 from ..extras import load_extra
 from ..feeding.model_input import ModelInput
 from ..files import replaced
@@ -62,7 +62,8 @@ def export_predict(
     It holds a function ``predict(live_features, live_benchmark_models=None)`` that needs NumPy,
     pandas and Keras, but not this package. Columns may come in any order, and others are ignored;
     features are 0..4, or 0..1 as of old. A missing value (NaN) counts as the middle, which is how
-    Numerai marks it; any other value is an error. The file is tried before it is accepted.
+    Numerai marks it; any other value is an error. The file is tried before it is accepted. The
+    columns of other inputs, ``NumeraiSequence(inputs=)``, are taken from ``live_benchmark_models``.
 
     The function does what these calls do, and returns the same bits on the same machine::
 
@@ -192,12 +193,6 @@ def members_to_export(
 
 def _settled(member: Member) -> Member:
     """Return a model with what it is fed, all of which is known then."""
-    if member.known.inputs:
-        raise FeatureError(
-            f"model: takes the input {next(iter(member.known.inputs))!r} besides the features, "
-            "expected features alone: the exported function feeds no other inputs",
-            names=tuple(member.known.inputs),
-        )
     if member.features is None:
         raise ValueError(
             "features: found none, and the model does not remember those that it was trained on; "
@@ -205,7 +200,7 @@ def _settled(member: Member) -> Member:
         )
     names = tuple(member.features)
     check_known("feature", names, names, "features")
-    asked = replace(member.asked, features=names)
+    asked = replace(member.asked, features=names, inputs=member.known.inputs)
     fed = settle_input(
         member.model,
         member.known,
@@ -287,10 +282,11 @@ def _is_same(there: Mapping[str, Any], one: dict[str, Any]) -> bool:
     known = {**there["known"], "models": [one], "features": one["features"], "neutral": []}
     digits, expected = trial_digits(len(one["features"])), np.array(one["expected"])
     whole = pd.DataFrame(digits[:, ::-1], columns=one["features"][::-1])
+    others = pd.DataFrame(there["trial_others"](one["inputs"]))[::-1]
     model, tolerance = there["rebuild"](one), _TOLERANCE * np.abs(expected).max(axis=0)
     # Neither the order of the columns nor others may matter, nor how the features are written.
     for features in (whole, whole / 4, whole.where(whole != 2)):
-        found = there["Live"](features, known).columns([model])
+        found = there["Live"](features, known, others).columns([model])
         if not (np.abs(found - expected) <= tolerance).all():
             return False
     return True

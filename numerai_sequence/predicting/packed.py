@@ -49,6 +49,8 @@ class Packed:
         The columns of x.
     dtype : str
         Of x: floats 0..1, or int8 0..4.
+    inputs : dict of str to list of str
+        The columns of other inputs, by the input's name.
     parts : list of (key, int or None, int or None)
         For each output that is kept: its key among those that the model returns, or None where
         that is the output; and the first of the values of a row that are kept, and the end.
@@ -65,6 +67,7 @@ class Packed:
     version: str
     features: list[str]
     dtype: str
+    inputs: dict[str, list[str]]
     parts: list[tuple[Any, int | None, int | None]]
     expected: list[list[float]]
     precision: str
@@ -121,10 +124,11 @@ def pack_model(member: Member) -> tuple[list[str], Packed]:
 
 def _pack(member: Member) -> tuple[list[str], Packed]:
     model, features, dtype = member.model, list(member.wanted), str(member.known.dtype)
-    x = rebuilt.trial_input({"features": features, "dtype": dtype})
-    outputs = run_batch(model, x)
-    columns = name_columns(model, outputs, member.output, rows=len(x))
-    expected = columns.take(outputs, len(x))
+    inputs = {name: list(columns) for name, columns in member.inputs.items()}
+    x = rebuilt.trial_input({"features": features, "dtype": dtype, "inputs": inputs})
+    outputs, rows = run_batch(model, x), rebuilt.TRIED_ROWS
+    columns = name_columns(model, outputs, member.output, rows=rows)
+    expected = columns.take(outputs, rows)
     if not np.isfinite(expected).all():
         raise NumeraiSequenceError(
             "model: its predictions are NaN or infinite; look at its weights"
@@ -139,6 +143,7 @@ def _pack(member: Member) -> tuple[list[str], Packed]:
         str(keras.__version__),
         features,
         dtype,
+        inputs,
         [(key, places.start, places.stop) for key, places in columns.parts],
         expected.tolist(),
         "half" if "float16" in config else "full",

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-_TRIED_ROWS = 64
+TRIED_ROWS = 64
 # What a model that was built again may differ by: of its predictions' range, and of the largest
 # one, by the precision in which it computes. Another machine rounds otherwise.
 _RANGE, _LARGEST = 0.1, {"full": 1e-3, "half": 2e-2}
@@ -81,12 +81,32 @@ def _layers(model: Any) -> Iterator[Any]:
 def trial_digits(features: int) -> npt.NDArray[np.int8]:
     """Return rows to try a model on, int8 0..4, shape (64, features); anywhere the same ones."""
     # What this old generator draws does not change from NumPy to NumPy.
-    return np.random.RandomState(0).randint(0, 5, (_TRIED_ROWS, features)).astype(np.int8)
+    return np.random.RandomState(0).randint(0, 5, (TRIED_ROWS, features)).astype(np.int8)
 
 
-def trial_input(known: dict[str, Any]) -> npt.NDArray[Any]:
+def trial_others(inputs: dict[str, list[str]]) -> dict[str, npt.NDArray[np.float32]]:
+    """Return the columns of other inputs for the rows to try a model on: 0..1, shape (64,)."""
+    names = dict.fromkeys(name for columns in inputs.values() for name in columns)
+    drawn = np.random.RandomState(1).random_sample((len(names), TRIED_ROWS)).astype(np.float32)
+    return dict(zip(names, drawn, strict=True))
+
+
+def trial_input(known: dict[str, Any]) -> Any:
     """Return x for the rows to try a model on."""
-    return as_input(trial_digits(len(known["features"])), known["dtype"])
+    features = as_input(trial_digits(len(known["features"])), known["dtype"])
+    return with_others(features, trial_others(known["inputs"]), known["inputs"])
+
+
+def with_others(
+    features: npt.NDArray[Any],
+    columns: dict[str, npt.NDArray[np.float32]],
+    inputs: dict[str, list[str]],
+) -> Any:
+    """Return x: the features alone, or a dict of them and of the columns of other inputs."""
+    if not inputs:
+        return features
+    others = {name: np.stack([columns[one] for one in inputs[name]], axis=1) for name in inputs}
+    return {"features": features, **others}
 
 
 def as_input(digits: npt.NDArray[np.int8], dtype: str) -> npt.NDArray[Any]:
@@ -97,15 +117,16 @@ def as_input(digits: npt.NDArray[np.int8], dtype: str) -> npt.NDArray[Any]:
     return np.ascontiguousarray(scaled, dtype)
 
 
-def run_model(model: Any, x: npt.NDArray[Any], known: dict[str, Any]) -> npt.NDArray[np.float32]:
+def run_model(model: Any, x: Any, known: dict[str, Any]) -> npt.NDArray[np.float32]:
     """Return the values of a model that are kept, shape (rows of x, columns)."""
     outputs = model.predict_on_batch(x)
+    rows = len(x["features"] if isinstance(x, dict) else x)
     kept = []
     for key, start, stop in known["parts"]:
         # A list of one output is that output, in older Kerases.
         is_one = key is None or not isinstance(outputs, (list, tuple, dict))
         output = np.asarray(outputs if is_one else outputs[key])
-        kept.append(output.reshape(len(x), -1)[:, start:stop].astype(np.float32))
+        kept.append(output.reshape(rows, -1)[:, start:stop].astype(np.float32))
     return np.concatenate(kept, axis=1)
 
 

@@ -18,7 +18,7 @@ import pandas as pd
 
 if __package__:  # where they are unpickled, the texts are one module
     from .blends import blend_in_eras, rank_in_eras
-    from .rebuilt import as_input, rebuild, run_model
+    from .rebuilt import as_input, rebuild, run_model, with_others
     from .residuals import neutralized, why_nothing_is_left
 
 _CUT_BYTES = 64 << 20  # of float32
@@ -41,7 +41,7 @@ def make_predict(known: dict[str, Any]) -> Predict:
         live_features: pd.DataFrame, live_benchmark_models: pd.DataFrame | None = None
     ) -> pd.DataFrame:
         """Return the column ``prediction`` for each row of live_features, in the same order."""
-        live = Live(live_features, known)
+        live = Live(live_features, known, live_benchmark_models)
         if not models:
             models.extend([rebuild(one) for one in known["models"]])
         values = live.as_one(live.columns(models))
@@ -58,15 +58,22 @@ class Live:
     frame : pandas.DataFrame
     known : dict
         The attributes of an `Upload`.
+    others : pandas.DataFrame, optional
+        By id, the columns of other inputs: predictions of benchmark models.
     """
 
-    def __init__(self, frame: pd.DataFrame, known: dict[str, Any]) -> None:
+    def __init__(
+        self, frame: pd.DataFrame, known: dict[str, Any], others: pd.DataFrame | None = None
+    ) -> None:
         trained = "the model was" if len(known["models"]) == 1 else "the models were"
         _check_features(frame, known["features"], f"{trained} trained on")
         _check_features(frame, known["neutral"], "predictions are neutralized to")
         self._frame, self._known = frame, known
         self._is_scaled = _is_scaled(frame, [*known["features"], *known["neutral"]])
         self._eras = _era_codes(frame)
+        inputs = [columns for one in known["models"] for columns in one["inputs"].values()]
+        names = dict.fromkeys(name for columns in inputs for name in columns)
+        self._others = {name: _column_of(others, name, frame.index) for name in names}
 
     def columns(self, models: list[Any]) -> npt.NDArray[np.float32]:
         """Return the predictions of the models, float32, shape (rows, columns)."""
@@ -76,7 +83,9 @@ class Live:
         for places in self._batches():
             digits = self._digits(places, features)
             for model, one, takes, values in zip(models, packed, taken, parts, strict=True):
-                values[places] = run_model(model, as_input(digits[:, takes], one["dtype"]), one)
+                others = {name: column[places] for name, column in self._others.items()}
+                x = with_others(as_input(digits[:, takes], one["dtype"]), others, one["inputs"])
+                values[places] = run_model(model, x, one)
         for one, values in zip(packed, parts, strict=True):
             wrong = np.count_nonzero(np.isnan(values).any(axis=1))
             if wrong:
@@ -153,6 +162,38 @@ def _check_features(frame: pd.DataFrame, features: list[str], what: str) -> None
     wrong = [name for name in features if name in twice]
     if wrong:
         raise ValueError(f"live_features: column {wrong[0]!r} is there twice; expected it once")
+
+
+def _column_of(frame: pd.DataFrame | None, name: str, ids: pd.Index) -> npt.NDArray[np.float32]:
+    """Return a column of the benchmark models, float32, in the order of the ids."""
+    if frame is None:
+        raise ValueError(
+            f"live_benchmark_models: found None, expected a frame with the column {name!r}, which "
+            "a model takes besides the features"
+        )
+    found = int(np.sum(frame.columns == name))
+    if found != 1:
+        raise ValueError(
+            f"live_benchmark_models: found {found} columns {name!r}, which a model takes besides "
+            "the features; expected one"
+        )
+    twice = frame.index[frame.index.duplicated()]
+    if len(twice):
+        raise ValueError(f"live_benchmark_models: id {twice[0]!r} is there twice; expected it once")
+    places = frame.index.get_indexer(ids)
+    if (places < 0).any():
+        raise ValueError(
+            f"live_benchmark_models: no row for {np.sum(places < 0):,} of {len(ids):,} ids of "
+            f"live_features, such as {ids[places < 0][0]!r}; expected ids as its index"
+        )
+    values = frame[name].to_numpy(dtype=np.float32, na_value=np.nan)[places]
+    if not np.isfinite(values).all():
+        raise ValueError(
+            f"live_benchmark_models: column {name!r} is NaN or infinite for "
+            f"{np.sum(~np.isfinite(values)):,} of {len(ids):,} rows, such as "
+            f"{ids[~np.isfinite(values)][0]!r}; expected a number for each"
+        )
+    return np.asarray(values, np.float32)
 
 
 def _places_of(names: list[str], features: list[str]) -> slice | list[int]:

@@ -115,7 +115,10 @@ class Fitter:
         (folder / RUN).unlink(missing_ok=True)  # unfinished from now on
         training, scores = self._open(planned)
         validation = None if scores is None else scores.validation
-        show_purge(planned.purge, planned.why)
+        if planned.options.is_final:
+            click.echo(f"epochs {options.epochs}: as many as were best, or as asked for")
+        else:
+            show_purge(planned.purge, planned.why)
         show_split(planned.split, training, validation, planned.purge)
         model, history = self._fit(planned, training, scores)
         table = None if scores is None else scores.score(model)

@@ -273,7 +273,8 @@ def _run_all(
     """Return the scores of each run that is scored, by its number."""
     tables: dict[int, pd.DataFrame | None] = {}
     if executor is not None:
-        show_purge(planned[0].purge, planned[0].why)
+        if not planned[0].options.is_final:
+            show_purge(planned[0].purge, planned[0].why)
         quiet = replace(fitter, progress=False)
         with progress_bar(len(planned), "runs", fitter.progress, unit="run") as shown:
 
