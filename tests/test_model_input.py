@@ -315,11 +315,11 @@ def test_what_nobody_has_said_is_said_to_be_guessed(shards, source, tmp_path):
         predict(make_model(dtype="int8"), shards, features=shards.features, progress=False)
 
 
-def test_a_walk_forward_is_told_to_name_a_fold(tmp_path):
+def test_a_walk_forward_is_told_to_name_one(tmp_path):
     for fold in ("fold-00", "fold-01"):
         (tmp_path / fold).mkdir()
         write_run(Run({}, ("a",), "int8", None, (), (), {}, {}, {}), tmp_path / fold)
-    with pytest.raises(ManifestError, match=r"walk forward: name one fold, such as .*fold-01$"):
+    with pytest.raises(ManifestError, match=r"it holds 2 runs: name one, such as .*fold-00$"):
         read_run(tmp_path)
 
 

@@ -56,6 +56,7 @@ def make(spans, *, seed=0, **options):
     return [int(row) for number in range(order.groups) for row in order.group(number)]
 
 
+@pytest.mark.slow
 @everywhere
 @each_run
 @each_seed

@@ -42,6 +42,7 @@ def measure(large, paging, run_rows, limit):
     return peak - before, sequence._readers.pager.budget_bytes
 
 
+@pytest.mark.slow
 @is_linux
 @pytest.mark.parametrize("paging", ["resident", "streaming"])
 def test_mapped_pages_stay_within_their_budget(large, paging):

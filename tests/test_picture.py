@@ -143,6 +143,7 @@ def test_the_longest_legend_is_inside():
     assert axes.get_window_extent().height > 0.6 * 4.4 * figure.dpi
 
 
+@pytest.mark.slow
 def test_pyplot_is_left_alone(tmp_path):
     before = matplotlib.pyplot.get_fignums()
     draw_scores(table_of(5), tmp_path / "scores.png")

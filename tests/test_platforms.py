@@ -216,6 +216,7 @@ def short(tmp_path_factory):
     return str(library)
 
 
+@pytest.mark.slow
 def test_short_and_interrupted_reads_change_no_byte(short, given, tmp_path):
     folder = tmp_path / "far"
     folder.mkdir()
@@ -509,6 +510,7 @@ def use_processes_as_on_windows():
     return numbers, told, available_memory()
 
 
+@pytest.mark.slow
 @is_linux
 def test_worker_processes_answer_or_are_missed_as_on_windows():
     import windows
@@ -555,6 +557,7 @@ def find_rows_in_32_bits(given):
     ]
 
 
+@pytest.mark.slow
 def test_rows_are_found_past_2_gib_where_numpy_counts_in_32_bits(given):
     from numerai_sequence import open_shards
     from numerai_sequence.reading.selection import Selection

@@ -162,6 +162,7 @@ def kill_self(*arguments):
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+@pytest.mark.slow
 def test_a_process_that_is_killed_leaves_what_was_there(sources, tmp_path, monkeypatch):
     out = write(sources[:2], tmp_path / "out")
     before = contents(out)

@@ -100,6 +100,7 @@ def with_target(shards, folder, name):
 TWO = ("target", "target_agnes_20")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "purge", "last", "is_old", "targets"),
     [
@@ -313,6 +314,7 @@ def test_losses_of_whole_eras_learn(shards, tmp_path, loss):
     assert losses[-1] < losses[0] <= 1.2
 
 
+@pytest.mark.slow
 def test_several_targets_are_outputs_and_the_first_is_scored(shards, tmp_path):
     targets = ("target_agnes_20", "target")
     options = replace(QUICK, targets=targets, missing_target="mask", purge=8)

@@ -130,6 +130,7 @@ def run_limited(code, *arguments):
 needs_limits = pytest.mark.skipif(sys.platform == "win32", reason="limits the size of files")
 
 
+@pytest.mark.slow
 @needs_limits
 def test_the_command_says_in_a_line_that_a_file_is_too_large(train, later, tmp_path):
     old = write(train, tmp_path / "old")
@@ -259,6 +260,7 @@ MEMORY_ERRORS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("error", MEMORY_ERRORS, ids=lambda error: type(error).__name__)
 @pytest.mark.parametrize(
     ("owner", "name", "call"),

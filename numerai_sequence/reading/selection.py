@@ -335,7 +335,7 @@ class Selection:
 
         In their order: of all of them, or of some, whose numbers are ascending.
         """
-        if name in self.added:
+        if isinstance(name, str) and name in self.added:
             return pa.chunked_array([self._added(name, rows)])
         if rows is not None:
             return self.shards.column(name, self.rows_of_set(rows))
