@@ -266,7 +266,8 @@ def test_what_features_explain_cannot_be_ranked(models, folder, tmp_path):
 
 def test_eras_are_in_the_order_of_time():
     eras = ["X", "0010", "0002", "era3", "2", "W", "0002", None, "12"]
-    known = {"models": [0], "features": [], "neutral": [], "batch_by": "rows", "batch_rows": 99}
+    known = {"models": [{"inputs": {}}], "features": [], "neutral": []}
+    known |= {"batch_by": "rows", "batch_rows": 99}
     frame = pd.DataFrame({"era": eras, "feature_a": np.arange(9) % 5})
     [order] = Live(frame, known)._batches()
     found = [eras[place] for place in order]
