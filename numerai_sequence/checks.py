@@ -88,6 +88,17 @@ def as_names(value: Any) -> tuple[str, ...]:
     return names
 
 
+def share(name: str, value: Any) -> float:
+    """Return a number from 0 to 1, of Python, NumPy or pyarrow."""
+    number = value.as_py() if hasattr(value, "as_py") else value
+    is_number = isinstance(number, (int, float, np.integer, np.floating))
+    if not is_number or isinstance(number, bool):
+        raise TypeError(f"{name}: found {short(value)}, expected a number from 0 to 1")
+    if not 0 <= number <= 1:
+        raise ValueError(f"{name}: found {number}, expected a number from 0 to 1")
+    return float(number)
+
+
 def whole_number(name: str, value: Any, *, least: int) -> int:
     """Return an argument that is a whole number, of Python or NumPy, and at least so much."""
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)):

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..checks import short
+from ..checks import share, short
 from ..errors import FeatureError, check_known
 from ..reading.frames import is_table
 from ..reading.joining import Lookup, Source, lean_table, listed, models_in, several
@@ -59,7 +59,7 @@ class Residual:
         for name, value in ("target", self.target), ("model", self.model):
             if not isinstance(value, str) and not (name == "model" and value is None):
                 raise TypeError(f"Residual: {name}: found {short(value)}, expected a column's name")
-        object.__setattr__(self, "proportion", read_proportion("Residual: ", self.proportion))
+        object.__setattr__(self, "proportion", share("Residual: proportion", self.proportion))
         object.__setattr__(self, "benchmark", several(self.benchmark))
 
     def __reduce__(self) -> Any:
@@ -83,19 +83,6 @@ class Residual:
 
 def _make(target: str, benchmark: Any, model: str | None, proportion: float) -> Residual:
     return Residual(target, benchmark, model=model, proportion=proportion)
-
-
-def read_proportion(where: str, proportion: Any) -> float:
-    """Return a number from 0 to 1, of Python, NumPy or pyarrow."""
-    value = proportion.as_py() if hasattr(proportion, "as_py") else proportion
-    is_number = isinstance(value, (int, float, np.integer, np.floating))
-    if not is_number or isinstance(value, bool):
-        raise TypeError(
-            f"{where}proportion: found {short(proportion)}, expected a number from 0 to 1"
-        )
-    if not 0 <= value <= 1:
-        raise ValueError(f"{where}proportion: found {value}, expected a number from 0 to 1")
-    return float(value)
 
 
 def residual_column(residual: Residual, selection: Selection) -> Values:

@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
-from ..checks import file_path, is_of, names_in_order, one_of
+from ..checks import file_path, is_of, names_in_order, one_of, share
 from ..errors import FeatureError, SourceError, check_known
 from ..feeding.sequence import NumeraiSequence
 from ..format.feature_sets import FeatureSets, choose_set, find_feature_sets, resolve_features
 from ..reading.shards import ShardSet
 from .ensembles import BY, read_weights
-from .neutralizing import read_proportion
 
 _REMEDY = (
     "give features_json='features.json', the training sequence as like=, or a list of features, "
@@ -80,14 +79,14 @@ def read_finish(
     """
     if ensemble is not None:
         ensemble = one_of("ensemble", ensemble, BY)
-    share = read_proportion(proportion)
+    proportion = share("proportion", proportion)
     neutral = _neutral_features(neutralize, features, like, features_json)
-    if not neutral and share != 1:
+    if not neutral and proportion != 1:
         raise ValueError(
-            f"proportion: found {share:g}, and nothing to neutralize; add neutralize= with the "
-            "features, or leave proportion out"
+            f"proportion: found {proportion:g}, and nothing to neutralize; add neutralize= with "
+            "the features, or leave proportion out"
         )
-    return Finish(bool(ranked), ensemble, weights, neutral, share)
+    return Finish(bool(ranked), ensemble, weights, neutral, proportion)
 
 
 def _neutral_features(

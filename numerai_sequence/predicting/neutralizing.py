@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from ..checks import names_in_order, short
+from ..checks import names_in_order, share
 from ..errors import PredictionError
 from ..extras import load_extra
 from ..feeding.sequence import NumeraiSequence
@@ -78,7 +78,7 @@ def neutralize(
     TypeError
         An argument is of another type.
     """
-    share = read_proportion(proportion)
+    proportion = share("proportion", proportion)
     if features is not None and not isinstance(features, str):
         features = names_in_order("features", features)
     given = _read(frame)
@@ -87,21 +87,11 @@ def neutralize(
     with opened_data(data, features=features, targets=(), progress=progress) as shards:
         features = resolve_features(features, shards.manifest, str(shards.folder))
         for places, digits, era in _by_era(given, columns[0], shards, features, progress):
-            left = neutralized(values[places], digits, share)
-            if share == 1:
+            left = neutralized(values[places], digits, proportion)
+            if proportion == 1:
                 _check_left(left, values[places], columns, era, digits.shape[1])
             values[places] = left
     return _as_frame(frame, given, columns, values)
-
-
-def read_proportion(proportion: Any) -> float:
-    """Return the share of a fit that is taken out; the argument is as of `neutralize`."""
-    is_number = isinstance(proportion, (int, float, np.integer, np.floating))
-    if not is_number or isinstance(proportion, bool):
-        raise TypeError(f"proportion: found {short(proportion)}, expected a number from 0 to 1")
-    if not 0 <= proportion <= 1:
-        raise ValueError(f"proportion: found {proportion}, expected a number from 0 to 1")
-    return float(proportion)
 
 
 def _read(frame: Any) -> Frame:
