@@ -15,7 +15,7 @@ from ..scoring.picture import draw_scores
 from .fitting import SCORES
 from .options import TrainOptions, options_of
 from .planned import best_epochs
-from .runs import CHECKPOINT, RUN, Run, read_run
+from .runs import CHECKPOINT, MODEL, RUN, Run, is_unfinished, read_run
 from .shown import describe_eras
 
 _DEEPEST = 3  # below a folder that is named: target, fold and seed
@@ -78,8 +78,8 @@ def list_runs(folders: Iterable[Path], *, by: str | None = None) -> list[ListedR
 
 def unfinished_runs(folders: Iterable[Path]) -> list[Path]:
     """Return the folders of runs that were begun and not finished."""
-    found = {path.parent for folder in folders for path in _files(folder, CHECKPOINT)}
-    return sorted(folder for folder in found if not (folder / RUN).exists())
+    paths = [path for one in folders for name in (CHECKPOINT, MODEL) for path in _files(one, name)]
+    return sorted({path.parent for path in paths if is_unfinished(path.parent)})
 
 
 def _files(folder: Path, name: str) -> Iterable[Path]:

@@ -172,8 +172,14 @@ def runs_in(folder: Path) -> list[Path]:
 
 def unfinished_in(folder: Path) -> list[Path]:
     """Return the folders in a folder in which a run was begun and not finished."""
-    begun = {path.parent for name in (CHECKPOINT, MODEL) for path in folder.glob(f"*/{name}")}
-    return sorted((path for path in begun if not (path / RUN).exists()), key=natural)
+    folders = {path.parent for name in (CHECKPOINT, MODEL) for path in folder.glob(f"*/{name}")}
+    return sorted(filter(is_unfinished, folders), key=natural)
+
+
+def is_unfinished(folder: Path) -> bool:
+    """Say whether a run was begun in a folder and not finished."""
+    begun = (folder / CHECKPOINT).exists() or (folder / MODEL).exists()
+    return begun and not (folder / RUN).exists()
 
 
 def save_model(model: Any, folder: Path) -> None:
