@@ -225,6 +225,28 @@ def test_a_mapping_is_one_model_of_several_outputs(shards, tmp_path):
     assert (made, read_run(made).output) == (tmp_path, TARGETS[0])
 
 
+def test_a_start_that_has_seen_the_validation_is_said(shards, runs, tmp_path):
+    fit_runs(build, shards, tmp_path / "f", final=runs / SEED_0, progress=False)
+    with pytest.warns(UserWarning, match="was trained on 8 of the 20 eras that this run is val"):
+        fit_runs(build, shards, tmp_path / "w", start=tmp_path / "f", epochs=1, progress=False)
+
+
+def test_a_run_without_a_score_has_no_best_epoch(runs, shards, tmp_path):
+    (tmp_path / "run").mkdir()
+    document = json.loads((runs / OTHER / "run.json").read_text())
+    document["history"]["val_corr_mean"] = [float("nan")] * 2
+    (tmp_path / "run" / "run.json").write_text(json.dumps(document))
+    with pytest.raises(NumeraiSequenceError, match="no epoch of a run has a score"):
+        fit_runs(build, shards, tmp_path / "f", final=tmp_path / "run", progress=False)
+
+
+@pytest.mark.parametrize("wrong", [{"epochs": 0}, {"patience": 0}, {"purge": -1}, {"step": 1.5}])
+def test_numbers_out_of_range_are_refused(shards, tmp_path, wrong):
+    with pytest.raises((TypeError, ValueError), match=next(iter(wrong))):
+        fit_runs(build, shards, tmp_path / "out", progress=False, **wrong)
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.slow
 def test_more_callbacks_are_made_for_each_run(shards, tmp_path):
     def callbacks(folder):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import statistics
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
@@ -120,16 +121,26 @@ def _all_epochs(where: Path, run: Run) -> int:
             f"{where}: started from the weights of another run, so that its epochs are not all; "
             "say for how many epochs to train"
         )
+    if run.validation and not _scores(run):
+        raise NumeraiSequenceError(
+            f"{where}: no epoch of a run has a score, so that none is the best; say for how many "
+            "epochs to train"
+        )
     return best_epochs(run)
+
+
+def _scores(run: Run) -> list[tuple[float, int]]:
+    """Return the scores that a run was watched by, each with how many epochs it had then."""
+    scores = run.history.get(options_of(run.asked["options"]).monitor, ())
+    return [(score, epoch) for epoch, score in enumerate(scores, 1) if not math.isnan(score)]
 
 
 def best_epochs(run: Run) -> int:
     """Return after how many epochs a run had its best score; of a final run, all."""
-    scores = run.history.get(options_of(run.asked["options"]).monitor, ())
-    there = [score for score in scores if not math.isnan(score)]
-    if not there:
+    scores = _scores(run)
+    if not scores:
         return len(next(iter(run.history.values()), ())) or 1
-    return scores.index(max(there)) + 1
+    return max(scores, key=lambda scored: scored[0])[1]
 
 
 def plan_runs(
@@ -177,7 +188,15 @@ def _starting(run: PlannedRun, start: Path) -> PlannedRun:
             f"{start}: no run named {run.folder.name!r} to start from; found "
             f"{', '.join(folder.name for folder in several[:5])}"
         )
-    path, _ = find_run(start / run.folder.name if several else start)
+    path, earlier = find_run(start / run.folder.name if several else start)
+    seen = set(run.split.validation) & set(() if earlier is None else earlier.train)
+    if seen:
+        warnings.warn(
+            f"{path}: was trained on {len(seen)} of the {len(run.split.validation)} eras that this "
+            "run is validated on: its scores look better than it is; start from a run that was "
+            "validated on them, or train a final run",
+            stacklevel=4,
+        )
     digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
     return replace(run, start=path, options=replace(run.options, start=digest))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _ENSEMBLE = "ensemble"
+# The least of each number that `fit_runs` is given.
+_COUNTS = {"purge": 0, "step": 1, "window": 1, "epochs": 1, "patience": 1, "batch_size": 1}
 
 
 def fit_runs(
@@ -165,6 +168,9 @@ def fit_runs(
     of_run = {name: value for name, value in of_run.items() if value is not None}
     if window is not None and step is None:
         raise ValueError(f"window: found {window}, expected step= with it")
+    for name, value in {**of_run, "epochs": epochs}.items():
+        if name in _COUNTS and value is not None:
+            whole_number(name, value, least=_COUNTS[name])
     changes: dict[str, Any] = {"eras": eras, "epochs": epochs}
     changes = {name: value for name, value in changes.items() if value is not None}
     changes |= {"workers": workers, "memory_budget": memory_budget}
@@ -178,11 +184,13 @@ def fit_runs(
         options = TrainOptions(**of_run, **changes)
         is_one = isinstance(target, Mapping)
         variants = variants_of(options, _seeds(seeds), each_target=not is_one)
-    fitter = Fitter(_open(shards), overwrite, progress, build_model, callbacks)
     begin = None if start is None else _folder("start", start)
     out = _folder("out", out)
-    planned = plan_runs(fitter.shards, out, variants, begin)
-    train_runs(fitter, planned, out, executor=executor)
+    given: Any = shards
+    with nullcontext(given) if is_of(given, ShardSet) else open_shards(given) as opened:
+        planned = plan_runs(opened, out, variants, begin)
+        fitter = Fitter(opened, overwrite, progress, build_model, callbacks)
+        train_runs(fitter, planned, out, executor=executor)
     return [run.folder for run in planned]
 
 
@@ -210,10 +218,6 @@ def _seeds(seeds: Any) -> list[int]:
 
 def _folder(option: str, path: Any) -> Path:
     return Path(file_path(option, path, "the path of a folder"))
-
-
-def _open(shards: Any) -> ShardSet:
-    return shards if is_of(shards, ShardSet) else open_shards(shards)
 
 
 def train(
