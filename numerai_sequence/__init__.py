@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from .feeding.connection import connect_ranks
     from .feeding.resume import Resume
     from .feeding.sequence import NumeraiSequence
+    from .feeding.unpack import Unpack
     from .predicting.ensembles import ensemble
     from .predicting.export import export_predict
     from .predicting.neutralizing import neutralize
@@ -79,6 +80,7 @@ __all__ = [
     "ShardSet",
     "SourceError",
     "Split",
+    "Unpack",
     "WorkerError",
     "__version__",
     "append_shards",
@@ -109,6 +111,7 @@ _LAZY = {
     "Residual": "batching.residual",
     "Resume": "feeding.resume",
     "Run": "training.runs",
+    "Unpack": "feeding.unpack",
     "connect_ranks": "feeding.connection",
     "ensemble": "predicting.ensembles",
     "export_predict": "predicting.export",

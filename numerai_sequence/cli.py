@@ -20,7 +20,7 @@ from .batching.targets import POLICIES
 from .checks import file_path, file_paths
 from .errors import NumeraiSequenceError
 from .files import explained
-from .format.encoding import DTYPES, ENCODINGS
+from .format.encoding import DTYPES, ENCODINGS, PACKED
 from .format.layout import MISSING_FEATURE
 from .ordering.horizon import TARGET, describe_alias
 from .ordering.splits import is_ambiguous
@@ -381,10 +381,15 @@ def verify(folder: str, quiet: bool) -> None:
 )
 @click.option(
     "--dtype",
-    type=click.Choice(DTYPES),
-    default="float32",
-    show_default=True,
-    help="Of what the model is fed; int8 is scaled in the model.",
+    type=click.Choice([*DTYPES, PACKED]),
+    help="Type of the features that the model receives. packed: float32, which the device unpacks. "
+    "[default: packed with an accelerator, otherwise float32]",
+)
+@click.option(
+    "--resident/--no-resident",
+    default=None,
+    help="Keep packed rows in the memory of the device. [default: where they fit into that of an "
+    "accelerator]",
 )
 @click.option(
     "--seed",
@@ -434,6 +439,7 @@ def train(
     final: str | None,
     start: str | None,
     seeds: int | None,
+    resident: bool | None,
     **options: Any,
 ) -> None:
     """Train a network on a shard set, and score it era by era.
@@ -447,8 +453,13 @@ def train(
     options["validation"] = _share_or_eras(options["validation"])
     options["layers"] = _whole_numbers("--layers", options["layers"])
     given = {name for name in context.params if _is_given(context, name)}
+    dtype = options["dtype"]
+    if dtype == PACKED:  # the network, and so the run, is that of float32
+        given.discard("dtype")
+    options["dtype"] = "float32" if dtype in (None, PACKED) else dtype
     _check_train(options, given, final=final, start=start)
     _before_tensorflow()
+    from .training.feed import Feed
     from .training.fitting import Fitter
     from .training.options import TrainOptions
     from .training.planned import plan_runs, variants_in, variants_of
@@ -469,13 +480,14 @@ def train(
                 "--ray: found one run, expected --step, --seeds or --each-target with it: it "
                 "trains many runs at a time"
             )
-        fitter = Fitter(shards, overwrite, progress=not quiet)
+        feed = Feed(None if dtype is None else dtype == PACKED, resident)
+        fitter = Fitter(shards, overwrite, progress=not quiet, feed=feed)
         train_runs(fitter, planned, path, executor=executor)
     click.echo(f"In {out}: {', '.join(sorted(path.name for path in Path(out).iterdir()))}")
 
 
 # What may be given beside --final, whose run decides the rest.
-_BESIDE_FINAL = {"epochs", "eras", "workers", "memory_budget", "verify"}
+_BESIDE_FINAL = {"epochs", "eras", "workers", "memory_budget", "verify", "resident"}
 
 
 def _is_given(context: click.Context, name: str) -> bool:

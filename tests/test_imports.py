@@ -32,12 +32,12 @@ STAGES = [
         joining""",
     ),
     ("refreshing", "comparison again moved refresh sync"),
-    ("batching", "orders groups reading passes readers residual targets inputs chosen"),
+    ("batching", "orders groups numbers reading passes readers residual targets inputs chosen"),
     (
         "feeding",
-        """messages processes interrupts forms compared changes model_input feeding containers
-        ahead running following distribution arguments relied keras_compat
-        sequence""",
+        """messages processes interrupts forms compared changes cores model_input feeding
+        containers ahead running following distribution arguments relied keras_compat device
+        unpack sequence""",
     ),
     ("predicting", "blends residuals rebuilt uploaded"),
     (
@@ -58,7 +58,7 @@ STAGES = [
     ),
     ("scoring", "given evaluation"),
     ("", "synthetic"),
-    ("training", "network options planned shown fitting training"),
+    ("training", "network options planned shown feed fitting training"),
     ("", "__init__"),
     ("training", "listing serving"),
     ("", "demo cli __main__"),

@@ -5,10 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import numpy as np
+
 from ..buffers import Buffers
 from ..ordering.ranks import Share
 from ..reading.paging import Pager
-from .groups import KEPT, GroupReader
+from ..reading.selection import ERA
+from .groups import KEPT, GroupReader, Values
+from .numbers import NumberReader
 from .orders import Orders
 from .passes import Numbers, Prefetching
 from .reading import Reading
@@ -30,6 +34,8 @@ class Readers:
         As of `epoch_order`.
     buffers : int
         Batches that a consumer holds at a time.
+    reads_features : bool
+        False: the rows are on the device, and a batch is their numbers.
 
     Attributes
     ----------
@@ -48,8 +54,10 @@ class Readers:
         seed: int | None,
         run_rows: int,
         buffers: int,
+        reads_features: bool = True,
     ) -> None:
         self._reading, self._run_rows = reading, run_rows
+        self._reads_features = reads_features
         self.orders = Orders(
             reading.selection,
             share,
@@ -62,6 +70,7 @@ class Readers:
         # Eras have many sizes.
         self.buffers = Buffers(budget.buffers, slack=math.inf if reading.by_era else 2)
         self._group_buffers = Buffers(KEPT)
+        self._columns: tuple[tuple[str, ...], Values] | None = None
         self.pager = self._make_pager(budget.mapped, columns)
         # Groups are worth it where runs are shuffled in them, or their pages let go.
         is_worth = run_rows > 1 or not self.pager.fits
@@ -84,7 +93,7 @@ class Readers:
         columns: Sequence[str],
         prefetching: Prefetching,
         fetch: str = "always",
-    ) -> GroupReader:
+    ) -> GroupReader | NumberReader:
         """Return the reader of some batches of an epoch.
 
         Parameters
@@ -95,6 +104,8 @@ class Readers:
         prefetching : Prefetching
             Who asks for them.
         """
+        if not self._reads_features:
+            return NumberReader(self.orders(epoch), self._in_memory(columns))
         pager, processes = self.pager, prefetching.processes
         if processes:  # each maps the files for itself
             pager = self._make_pager(pager.budget_bytes // processes, columns)
@@ -108,3 +119,14 @@ class Readers:
             fetch=fetch if self._fetches_groups and not processes else "never",
             workers=prefetching.workers,
         )
+
+    def _in_memory(self, columns: Sequence[str]) -> Values:
+        """Return columns of all rows, float32 of shape (columns, rows); 4 bytes a value."""
+        if self._columns is None or self._columns[0] != tuple(columns):
+            selection = self._reading.selection
+            values = np.empty((len(columns), selection.rows), np.float32)
+            for name, out in zip(columns, values, strict=True):
+                is_era = name == ERA
+                out[:] = selection.era_codes if is_era else selection.column(name).to_numpy()
+            self._columns = tuple(columns), values
+        return self._columns[1]

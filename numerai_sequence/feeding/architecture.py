@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Mapping
 from typing import Any
 
+from .cores import are_rows
 from .descriptions import config_of, described, is_function, is_own, type_name
 
 # What is not about learning: where Keras found a class, and whether a layer has been built.
@@ -191,6 +192,8 @@ def describe_variables(model: Any) -> list[str]:
     """Return the last name and the shape of each variable of a model: weights, and seeds."""
     found = []
     for variable in model.variables:
+        if are_rows(variable):
+            continue
         name = str(variable.name).split("/")[-1].split(":")[0]
         found.append(f"{re.sub(r'_[0-9]+$', '', name)} {list(map(int, variable.shape))}")
     return found

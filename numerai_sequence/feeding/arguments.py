@@ -25,6 +25,7 @@ class Arguments:
     seed: int
     run_rows: int
     dtype: str
+    resident: bool
     drop_remainder: bool
     rank: int
     world_size: int

@@ -9,8 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ..batching.passes import Place
 from ..errors import ResumeError
 from .architecture import (
@@ -21,6 +19,7 @@ from .architecture import (
     set_learning_rate,
 )
 from .beginnings import as_given, note_left
+from .cores import are_rows
 from .feeding import Feeding
 from .following import Fit
 from .identity import describe_weights, order_digest, run_identity, with_defaults
@@ -223,7 +222,7 @@ class Checkpoints:
 
 def _build(model: Any, sequence: Any) -> None:
     if not model.built:
-        model(np.zeros((1, len(sequence.features)), sequence.dtype))
+        model(sequence.zeros(1))
     if not getattr(model.optimizer, "built", False):  # Keras 2 sees to it in there
         model.optimizer.build(model.trainable_variables)
 
@@ -249,4 +248,8 @@ def _unloadable(path: Path, error: Exception) -> ResumeError:
 def _seeds(model: Any) -> list[Any]:
     """Return the variables of a model that are no weights: the seeds of its layers, in Keras 3."""
     weights = {id(variable) for variable in model.weights}
-    return [variable for variable in model.variables if id(variable) not in weights]
+    return [
+        variable
+        for variable in model.variables
+        if id(variable) not in weights and not are_rows(variable)
+    ]

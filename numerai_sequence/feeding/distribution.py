@@ -37,6 +37,8 @@ def check_distribution(
         _check_divided_once(sequence.world_size, model)
     else:
         _check_undivided()
+    if sequence.resident:
+        check_one_place(_strategy_of_keras_3(model))
     _check_workers(model, method)
     _check_mesh(sequence)
     if method != "predict":
@@ -111,6 +113,42 @@ def _dividing_strategy(model: Any) -> tuple[str, str] | None:
                 "keras.distribution.DataParallel(auto_shard_dataset=False)"
             )
     return None
+
+
+def check_one_place(strategy: Any = None) -> None:
+    """Check that each device holds all resident rows, or that there is one device.
+
+    JAX's DataParallel gives each device a copy of what is no batch.
+
+    Parameters
+    ----------
+    strategy : tf.distribute.Strategy, optional
+        None for TensorFlow's present one.
+
+    Raises
+    ------
+    ValueError
+        Several devices would divide the rows.
+    """
+    found, distribute = (
+        _keras_distribution(),
+        getattr(sys.modules.get("tensorflow"), "distribute", None),
+    )
+    if strategy is None and distribute is not None:
+        strategy = distribute.get_strategy()
+    name = None
+    if strategy is not None and strategy.num_replicas_in_sync > 1:
+        name = f"tf.distribute.{type(strategy).__name__}"
+    elif found is not None:
+        is_copied = type(found).__name__ == "DataParallel"
+        if not is_copied or getattr(found, "_is_multi_process", False):
+            name = f"keras.distribution.{type(found).__name__}"
+    if name is not None:
+        raise ValueError(
+            f"resident: found True under {name} of several devices, among which the rows are not "
+            "divided; use dtype='packed' without resident=True, or a process and a rank= for each "
+            "device"
+        )
 
 
 def _check_workers(model: Any, method: str) -> None:

@@ -10,16 +10,18 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from ..batching.inputs import Inputs, check_same_inputs
 from ..checks import as_dict, as_names, as_text, is_of, short
-from ..errors import FeatureError
+from ..errors import FeatureError, NumeraiSequenceError
+from ..format.encoding import PACKED
 from ..format.layout import FEATURES
+from .cores import NOTE, core_of, unpack_of
 
-_NOTE = "_numerai_sequence_input"
 _FILE = "numerai_sequence.json"
 
 
@@ -65,7 +67,9 @@ def input_like(like: Any) -> ModelInput:
         made_by, target = getattr(like, "made_by", None), getattr(like, "target", None)
         outputs = tuple(target) if isinstance(target, Mapping) else None
         inputs = getattr(like, "inputs", None) or None  # a run has no others
-        return ModelInput(tuple(like.features), like.dtype, like.batch_by, made_by, outputs, inputs)
+        # What an `Unpack` layer makes of packed rows.
+        dtype = "float32" if like.dtype == PACKED else like.dtype
+        return ModelInput(tuple(like.features), dtype, like.batch_by, made_by, outputs, inputs)
     except AttributeError:
         raise TypeError(
             f"like: found {type(like).__name__}, expected the NumeraiSequence that the model was "
@@ -74,13 +78,18 @@ def input_like(like: Any) -> ModelInput:
 
 
 def note_input(model: Any, sequence: Any) -> None:
-    """Note with a model what it is trained on."""
-    setattr(model, _NOTE, input_like(sequence))
+    """Note with a model what it is trained on, and with the model behind an `Unpack` layer."""
+    models = [model]
+    if unpack_of(model) is not None:
+        with suppress(NumeraiSequenceError):  # it has none
+            models.append(core_of(model))
+    for one in models:
+        setattr(one, NOTE, input_like(sequence))
 
 
 def input_noted(model: Any) -> ModelInput:
     """Return what is noted with a model."""
-    noted = getattr(model, _NOTE, None)
+    noted = getattr(model, NOTE, None)
     return noted if is_of(noted, ModelInput) else ModelInput()
 
 
@@ -115,7 +124,7 @@ def check_inputs(model: Any, method: str, sequences: Iterable[Any], trained: Any
             warnings.warn(f"{error}. This fit goes on with the new sequence.", stacklevel=4)
         known = input_like(trained)
     for sequence in sequences:
-        check_scale(model, sequence.dtype, method)
+        check_packed(model, sequence, method)
         joined(known, input_like(sequence), method)
         if known.batch_by == "era" and sequence.batch_by != "era":
             warnings.warn(
@@ -124,6 +133,39 @@ def check_inputs(model: Any, method: str, sequences: Iterable[Any], trained: Any
                 "other values on batches of rows; use batch_by='era'",
                 stacklevel=4,
             )
+
+
+def check_packed(model: Any, sequence: Any, what: str) -> None:
+    """Check that a model which begins with an `Unpack` layer is fed packed rows, and no other.
+
+    Raises
+    ------
+    FeatureError, NumeraiSequenceError, ValueError
+        It is not; or the layer is for other rows.
+
+    Warns
+    -----
+    UserWarning
+        The model has no such layer.
+    """
+    layer, is_packed = unpack_of(model), sequence.dtype == PACKED
+    if sequence.made_by is not None:
+        return
+    if layer is None and is_packed:
+        warnings.warn(
+            f"{what}: found dtype='packed', and no Unpack layer in the model: x are bytes of three "
+            "features each; begin the model with Unpack.of(sequence), unless it reads such bytes",
+            stacklevel=5,
+        )
+    elif layer is not None and not is_packed:
+        raise FeatureError(
+            f"{what}: found dtype={sequence.dtype!r}, but the model begins with an Unpack layer; "
+            "use dtype='packed', or the model behind the layer"
+        )
+    elif layer is not None:
+        layer.check(sequence)
+    else:
+        check_scale(model, sequence.dtype, what)
 
 
 def default_dtype(model: Any) -> str:
@@ -158,7 +200,7 @@ def _integers(model: Any) -> str | None:
 
 def write_input(model: Any, folder: str) -> None:
     """Write what is noted with a model into a folder of what is saved of it."""
-    noted = getattr(model, _NOTE, None)
+    noted = getattr(model, NOTE, None)
     if is_of(noted, ModelInput):
         Path(folder, _FILE).write_text(json.dumps(asdict(noted)), encoding="utf-8")
 
@@ -179,7 +221,7 @@ def read_input(model: Any, folder: Any) -> None:
         None if outputs is None else as_names(outputs),
         None if inputs is None else {name: as_names(one) for name, one in as_dict(inputs).items()},
     )
-    setattr(model, _NOTE, note)
+    setattr(model, NOTE, note)
 
 
 def joined(known: ModelInput, asked: ModelInput, what: str) -> ModelInput:

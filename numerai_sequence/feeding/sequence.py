@@ -15,6 +15,7 @@ import pyarrow as pa
 from ..batching.chosen import choose_rows
 from ..batching.groups import GroupReader
 from ..batching.inputs import check_inputs_complete, keys_of
+from ..batching.numbers import NumberReader
 from ..batching.orders import BATCH_BY
 from ..batching.passes import (
     READING,
@@ -40,8 +41,9 @@ from ..batching.targets import (
 )
 from ..checks import is_of, one_of, true_or_false, whole_number
 from ..errors import check_known
-from ..format.encoding import DTYPES, Decoder
+from ..format.encoding import DTYPES, PACKED, Decoder
 from ..format.feature_sets import resolve_features
+from ..format.layout import FEATURES
 from ..ordering.ranks import Share, check_rank
 from ..reading.memory import check_budget
 from ..reading.selection import Selection
@@ -49,10 +51,12 @@ from ..reading.shards import PathLike, ShardSet, open_shards
 from . import keras_compat
 from .arguments import Arguments
 from .feeding import is_fed
+from .unpack import carry_unpack
 
 # What Keras accepts as a Sequence depends on which Keras is installed; see keras_compat.
 _BASES: Any = keras_compat.sequence_bases()
 keras_compat.carry_inputs()
+carry_unpack()
 
 # Batches held besides those in Keras's queue: by workers, prefetched by TensorFlow, in use.
 _BUFFERS_BESIDES = 16
@@ -115,8 +119,12 @@ class NumeraiSequence(Arguments, *_BASES):  # type: ignore[misc]
         cheaper to read, and then the rows of each group of batches. None: 1 where they take no more
         than 96 MiB; otherwise as many as read well, and mix the eras in a batch nearly as an exact
         shuffle.
-    dtype : {"float32", "float16", "int8"}
-        Of x: floats 0..1 in steps of .25, or the raw int8 0..4 for a model that scales them itself.
+    dtype : {"float32", "float16", "int8", "packed"}
+        Of x: floats 0..1 in steps of .25; or the raw int8 0..4 for a model that scales them itself;
+        or the rows as they are in the files, uint8, for a model that begins with an `Unpack` layer.
+    resident : bool
+        Keep the packed rows in the memory of the device: x are numbers of rows, int32 (batch,),
+        which the model's `Unpack` layer looks up there. With ``dtype="packed"``.
     drop_remainder : bool
         Leave out the last batch of an epoch where it is smaller; with several ranks, what is left
         over when all have as many batches. A batch has to be left.
@@ -185,6 +193,10 @@ class NumeraiSequence(Arguments, *_BASES):  # type: ignore[misc]
     max_queue_size: int
     epoch: int
 
+    # The rows on the device that its batches number, once an `Unpack` layer has put them there.
+    _device_rows: Any = None
+    _first_device_row = 0
+
     def __init__(
         self,
         shards: ShardSet | PathLike | Iterable[PathLike],
@@ -202,6 +214,7 @@ class NumeraiSequence(Arguments, *_BASES):  # type: ignore[misc]
         seed: int = 0,
         run_rows: int | None = None,
         dtype: str = "float32",
+        resident: bool = False,
         drop_remainder: bool = False,
         rank: int = 0,
         world_size: int = 1,
@@ -226,7 +239,8 @@ class NumeraiSequence(Arguments, *_BASES):  # type: ignore[misc]
             missing_target=one_of("missing_target", missing_target, POLICIES),
             shuffle=true_or_false("shuffle", shuffle),
             seed=whole_number("seed", seed, least=0),
-            dtype=one_of("dtype", dtype, DTYPES),
+            dtype=one_of("dtype", dtype, (*DTYPES, PACKED)),
+            resident=true_or_false("resident", resident),
             drop_remainder=true_or_false("drop_remainder", drop_remainder),
             rank=rank,
             world_size=world_size,
@@ -236,8 +250,9 @@ class NumeraiSequence(Arguments, *_BASES):  # type: ignore[misc]
         )
         where = str(self.shards.folder)
         self._keep(features=resolve_features(features, self.shards.manifest, where))
-        self._decode = self._make_decoder()
         self._outputs, self._residuals = read_target(target, self.shards)
+        _check_packed(self.dtype, self.resident, self._outputs)
+        self._decode = self._make_decoder()
         self._select(self.shards, eras, data_type, inputs)
         self.sample_weight = sample_weight
         self._reading = self._plan(paging)
@@ -247,13 +262,20 @@ class NumeraiSequence(Arguments, *_BASES):  # type: ignore[misc]
         self._keep(run_rows=whole_number("run_rows", run_rows, least=1))
         self._prepare()
 
-    def _make_decoder(self) -> Decoder:
+    @property
+    def feature_numbers(self) -> npt.NDArray[np.int64] | None:
+        """The numbers of the features among those of the set; None for all, in the set's order."""
         known = self.shards.features
-        columns = None
-        if self.features != known:
-            number_of = {name: number for number, name in enumerate(known)}
-            columns = np.array([number_of[name] for name in self.features], np.int64)
-        return Decoder(self.shards.encoding, len(known), columns=columns, dtype=self.dtype)
+        if self.features == known:
+            return None
+        number_of = {name: number for number, name in enumerate(known)}
+        return np.array([number_of[name] for name in self.features], np.int64)
+
+    def _make_decoder(self) -> Decoder:
+        features = len(self.shards.features)
+        return Decoder(
+            self.shards.encoding, features, columns=self.feature_numbers, dtype=self.dtype
+        )
 
     def _select(
         self, shards: ShardSet, eras: Any, data_type: Any, inputs: Any, missing: str | None = None
@@ -278,11 +300,30 @@ class NumeraiSequence(Arguments, *_BASES):  # type: ignore[misc]
             memory_budget=self.memory_budget,
             paging=paging,
             batch_rows=rows,
-            batch_bytes=most_rows * len(self.features) * np.dtype(self.dtype).itemsize,
+            batch_bytes=most_rows * self._row_bytes,
             by_era=self.batch_by == "era",
             shuffles=self.shuffle,
             world_size=self.world_size,
         )
+
+    @property
+    def _row_bytes(self) -> int:
+        """The bytes of x of one row."""
+        row: npt.NDArray[Any] = self.zeros(1, with_inputs=False)
+        return row.nbytes
+
+    def zeros(self, rows: int, *, with_inputs: bool = True) -> Any:
+        """Return x of so many rows of nothing, in the form in which `fit` is fed it."""
+        decode = self._decode
+        x = (
+            np.zeros(rows, np.int32)
+            if self.resident
+            else np.zeros((rows, decode.width), decode.array_dtype)
+        )
+        if not (self._inputs and with_inputs):
+            return x
+        others = {n: np.zeros((rows, len(one)), np.float32) for n, one in self._inputs.items()}
+        return {FEATURES: x, **others}
 
     @property
     def eras(self) -> tuple[str, ...]:
@@ -318,7 +359,7 @@ class NumeraiSequence(Arguments, *_BASES):  # type: ignore[misc]
             added=self._selection.added,
             inputs=keys_of(self._inputs),
         )
-        self._reader: tuple[int, GroupReader, Targets] | None = None
+        self._reader: tuple[int, GroupReader | NumberReader, Targets] | None = None
 
     @property
     def target(self) -> Target:
@@ -426,6 +467,7 @@ class NumeraiSequence(Arguments, *_BASES):  # type: ignore[misc]
             where,
         )
         other._keep(shards=shards, memory_budget=check_budget(memory_budget), paging="auto")
+        other._feed_floats()
         other._decode = other._make_decoder()
         other._select(shards, eras, data_type, inputs, "keep")
         if self._sample_weight is not None:
@@ -438,10 +480,31 @@ class NumeraiSequence(Arguments, *_BASES):  # type: ignore[misc]
         """The target columns of the set that y is made of."""
         return stored_names(self._outputs, self._residuals, self.shards)
 
+    def in_floats(self) -> NumeraiSequence:
+        """Return a sequence of the same batches, of floats where this one's x is packed."""
+        if self.dtype != PACKED:
+            return self
+        other: NumeraiSequence = copy.copy(self)
+        other._feed_floats()
+        other._reading = other._plan(self.paging)
+        other._prepare()
+        return other
+
+    def _feed_floats(self) -> None:
+        if self.dtype == PACKED:
+            self._keep(dtype="float32", resident=False)
+            self._decode = self._make_decoder()
+
+    def _hold(self, rows: Any, first: int) -> None:
+        """Take note of the rows on the device, and of which number the first one has there."""
+        self._device_rows, self._first_device_row = rows, first
+
     def _unshuffled(
         self, batch_by: str, batch_size: int, selection: Selection | None = None
     ) -> NumeraiSequence:
         other: NumeraiSequence = copy.copy(self)
+        if selection is not None and self.resident:  # of other rows than are on the device
+            other._feed_floats()
         other._selection = selection or self._selection
         if self.made_by is None:
             other._outputs, other.sample_weight = {}, None
@@ -471,6 +534,7 @@ class NumeraiSequence(Arguments, *_BASES):  # type: ignore[misc]
             seed=self.seed if self.shuffle else None,
             run_rows=self.run_rows,
             buffers=self.max_queue_size + _BUFFERS_BESIDES,
+            reads_features=not self.resident,
         )
         self._reader = None
 
@@ -490,6 +554,8 @@ class NumeraiSequence(Arguments, *_BASES):  # type: ignore[misc]
         Returns
         -------
         x : array of the `dtype` asked for, shape (batch, features)
+            Of packed rows uint8, shape (batch, row bytes); of resident ones their numbers on the
+            device, int32, shape (batch,).
             With `inputs` a dict of it, as ``"features"``, and float32 arrays of (batch, columns).
         y : float32 array, shape (batch,) or (batch, targets), or a dict of them
             Not there at all where `target` is None.
@@ -581,14 +647,17 @@ class NumeraiSequence(Arguments, *_BASES):  # type: ignore[misc]
         numbers: Numbers | range,
         prefetching: Prefetching,
         fetch: str = "always",
-    ) -> tuple[GroupReader, Targets]:
+    ) -> tuple[GroupReader | NumberReader, Targets]:
         targets = self._targets
         reader = self._readers.reader(epoch, numbers, targets.columns, prefetching, fetch)
         return reader, targets
 
-    def _batch(self, number: int, reader: GroupReader, targets: Targets) -> Any:
+    def _batch(self, number: int, reader: GroupReader | NumberReader, targets: Targets) -> Any:
+        if isinstance(reader, NumberReader):
+            numbers, _, values = reader.batch(number)
+            return targets(values, (numbers + self._first_device_row).astype(np.int32))
         rows = reader.size(number)
-        x = self._readers.buffers.empty((rows, len(self.features)), self.dtype)
+        x = self._readers.buffers.empty((rows, self._decode.width), self._decode.array_dtype)
         out = x.view(np.uint8) if self._decode.keeps_rows else None
         encoded, chosen, values = reader.batch(number, out)
         if encoded is not out:
@@ -608,13 +677,17 @@ class NumeraiSequence(Arguments, *_BASES):  # type: ignore[misc]
             self.shards.checker.step(len(self))
 
     def __getstate__(self) -> dict[str, Any]:
-        made = "_readers", "_reader", "_targets"
+        made = "_readers", "_reader", "_targets", "_device_rows"
         return {name: value for name, value in self.__dict__.items() if name not in made}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self.sample_weight = self._sample_weight
         self._prepare()
+
+    @property
+    def _fed_as(self) -> str:
+        return f"numbers of {self.dtype} rows" if self.resident else self.dtype
 
     def __repr__(self) -> str:
         a_batch = f"{self.batch_size:,}" + (" eras" if self.batch_by == "era" else "")
@@ -623,8 +696,21 @@ class NumeraiSequence(Arguments, *_BASES):  # type: ignore[misc]
         return (
             f"<NumeraiSequence of {self.shards!r}: {self.rows:,} rows of {len(self.eras):,} eras, "
             f"{len(self):,} batches of {a_batch}, "
-            f"{len(self.features):,} features as {self.dtype}, target {self.target!r}, "
+            f"{len(self.features):,} features as {self._fed_as}, target {self.target!r}, "
             f"{self.paging} ({self.paging_reason}), run_rows={self.run_rows}>"
+        )
+
+
+def _check_packed(dtype: str, resident: bool, outputs: Mapping[Any, Any]) -> None:
+    if resident and dtype != PACKED:
+        raise ValueError(
+            f"resident: found dtype={dtype!r}, expected dtype='packed': the device holds packed "
+            "rows, which an Unpack layer turns into floats"
+        )
+    if dtype == PACKED and FEATURES in outputs.values():
+        raise ValueError(
+            "dtype: found 'packed' with target='features', expected 'float32': y would be packed "
+            "bytes"
         )
 
 

@@ -23,6 +23,8 @@ from ..buffers import borrow
 
 ENCODINGS = ("packed", "int8")
 DTYPES = ("float32", "float16", "int8")
+#: Of a batch that holds the rows as they are in the file, for a model that unpacks them.
+PACKED = "packed"
 LARGEST = 4
 SCALE = 0.25  # 0..4 to Numerai's own 0..1
 MIDDLE = 2  # of 0..4: what Numerai writes for a feature that is missing in an era
@@ -146,6 +148,26 @@ def encode_block(columns: Sequence[Bytes], block: Block) -> Bytes:
     return np.ascontiguousarray(columnar.T)
 
 
+def pack(digits: Bytes) -> Bytes:
+    """Encode rows of digits as ``packed``.
+
+    Parameters
+    ----------
+    digits : uint8 array, shape (rows, features)
+        0..4.
+
+    Returns
+    -------
+    uint8 array, shape (rows, row bytes)
+    """
+    third = row_bytes("packed", digits.shape[1])
+    packed = digits[:, :third].copy()
+    for start, power in ((third, _FIVE), (2 * third, _TWENTY_FIVE)):
+        part = digits[:, start : start + third]
+        packed[:, : part.shape[1]] += part * power
+    return packed
+
+
 class Decoder:
     """Turns encoded rows into one batch: chosen features, in the dtype asked for.
 
@@ -156,8 +178,18 @@ class Decoder:
         Features of an encoded row.
     columns : int array, shape (chosen,), optional
         Numbers of the features wanted, in the order wanted; None for all.
-    dtype : {"float32", "float16", "int8"}
-        Floats are scaled to 0..1, int8 is 0..4.
+    dtype : {"float32", "float16", "int8", "packed"}
+        Floats are scaled to 0..1, int8 is 0..4. Packed rows are left as they are, with all
+        features.
+
+    Attributes
+    ----------
+    array_dtype : str
+        The NumPy dtype of the batch.
+    width : int
+        Its columns.
+    keeps_rows : bool
+        Whether the batch is the encoded rows themselves.
     """
 
     def __init__(
@@ -169,9 +201,13 @@ class Decoder:
         dtype: str = "float32",
     ) -> None:
         self.dtype = dtype
+        self.array_dtype = "uint8" if dtype == PACKED else dtype
+        self.keeps_rows = dtype == PACKED or (
+            encoding == "int8" and columns is None and dtype == "int8"
+        )
         self.width = features if columns is None else len(columns)
-        #: Whether the batch is the encoded rows themselves.
-        self.keeps_rows = encoding == "int8" and columns is None and dtype == "int8"
+        if dtype == PACKED:
+            self.width = row_bytes(encoding, features)
         self._packed = encoding == "packed"
         third = row_bytes(encoding, features)
         # Chosen features are decoded in their own order, and then put into the one asked for.

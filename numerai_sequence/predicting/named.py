@@ -12,6 +12,7 @@ from typing import Any
 
 from ..checks import file_path, in_order, kind_of, short
 from ..errors import NumeraiSequenceError
+from ..feeding.cores import core_of
 from ..feeding.keras_compat import active_keras, carry_inputs
 from ..training.runs import MODEL, find_run, runs_in, unfinished_in
 from .fed import callers_level
@@ -136,9 +137,9 @@ def _name_of(path: Path) -> str:
 
 def _load(name: str | None, model: Any, like: Any) -> Named:
     if not isinstance(model, Path):
-        return Named(name, model, like)
+        return Named(name, core_of(model), like)
     path, run = find_run(model)
-    return Named(name, load_model(path), run if like is None else like)
+    return Named(name, core_of(load_model(path)), run if like is None else like)
 
 
 def load_model(path: Path) -> Any:

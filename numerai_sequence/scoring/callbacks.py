@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from ..checks import is_of, short
 from ..feeding import keras_compat
+from ..feeding.cores import core_of, takes_packed
 from ..feeding.model_input import ModelInput, check_scale, input_like, input_noted, joined
 from ..feeding.sequence import NumeraiSequence
 from ..reading.joining import several
@@ -163,7 +164,7 @@ class EraScores(*_BASES):  # type: ignore[misc]
             logs[name] = True
             self._claim_files(logs)
         if self._exposure and not self._feeds_rows:  # rather now than after an epoch
-            one_pass = self._rows.sequence.one_pass()
+            one_pass = self._rows.sequence.in_floats().one_pass()
             x = features_of(x_of(one_pass[0]), self.validation)
             _rows_of_x(x, len(one_pass.rows(0)))
 
@@ -228,6 +229,7 @@ class EraScores(*_BASES):  # type: ignore[misc]
         found = replace(input_like(self.validation), batch_by=None)
         known = joined(input_noted(model), found, "validation")
         if self._feeds_rows:
+            model = core_of(model)
             check_scale(model, found.dtype, "validation")
             check_takes(
                 model,
@@ -242,7 +244,7 @@ class EraScores(*_BASES):  # type: ignore[misc]
         """Predict whole eras where a model was trained on them, or needs them."""
         known = self._check_input(model)
         if self._batch_by == "rows" and (
-            known.batch_by == "era" or mixes_rows(model, self.validation)
+            known.batch_by == "era" or mixes_rows(core_of(model), self.validation.in_floats())
         ):
             self._batch_by, self._rows = "era", self._scored_rows("era")
 
@@ -253,6 +255,8 @@ class EraScores(*_BASES):  # type: ignore[misc]
 
     def _predict(self, model: Any, exposures: Exposure | None) -> npt.NDArray[np.float32]:
         sequence = self._rows.sequence
+        if exposures or not takes_packed(model, sequence):
+            model, sequence = core_of(model), sequence.in_floats()
 
         def watch(rows: npt.NDArray[np.int64], x: Any, values: npt.NDArray[np.float32]) -> None:
             if exposures:

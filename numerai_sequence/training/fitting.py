@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ from ..feeding.keras_compat import active_keras
 from ..feeding.model_input import input_like, input_noted
 from ..feeding.sequence import NumeraiSequence
 from ..files import explained
+from ..format.encoding import PACKED
 from ..format.feature_sets import resolve_features
 from ..predicting.named import load_model
 from ..reading.shards import ShardSet
@@ -27,6 +28,7 @@ from ..scoring.callbacks import EraScores, log_scores
 from ..scoring.picture import draw_scores
 from ..scoring.scoring import write_table
 from ..version import __version__
+from .feed import Feed, behind_unpack, choose_feed
 from .network import build_network
 from .options import TrainOptions, find_differences, with_defaults
 from .planned import PlannedRun
@@ -57,6 +59,9 @@ class Fitter:
         Of a number of features: returns a compiled model. None for the network of the options.
     callbacks : function, optional
         Of a run's folder: returns more callbacks for ``fit``.
+    feed : Feed
+        How rows shall reach the device. It changes no bit of what is trained, and so it is no
+        option of the run.
     """
 
     shards: ShardSet
@@ -64,6 +69,7 @@ class Fitter:
     progress: bool
     build: Build | None = None
     callbacks: MakeCallbacks | None = None
+    feed: Feed = field(default_factory=Feed)
 
     def run(self, planned: PlannedRun) -> pd.DataFrame | None:
         """Fit, save and score a network, unless that has been done; return its scores."""
@@ -113,15 +119,16 @@ class Fitter:
         folder, options = planned.folder, planned.options
         folder.mkdir(parents=True, exist_ok=True)
         (folder / RUN).unlink(missing_ok=True)  # unfinished from now on
-        training, scores = self._open(planned)
+        training, scores, why = self._open(planned)
         validation = None if scores is None else scores.validation
         if planned.options.is_final:
             click.echo(f"epochs {options.epochs}: as many as were best, or as asked for")
         else:
             show_purge(planned.purge, planned.why)
         show_split(planned.split, training, validation, planned.purge)
-        model, history = self._fit(planned, training, scores)
-        table = None if scores is None else scores.score(model)
+        click.echo(f"Rows are {why}")
+        model, fed, history = self._fit(planned, training, scores)
+        table = None if scores is None else scores.score(fed)
         if table is not None:
             write_scores(table, folder, "Validation")
         save_model(model, folder)
@@ -143,13 +150,28 @@ class Fitter:
             show_scores(table)
         return table
 
-    def _open(self, planned: PlannedRun) -> tuple[NumeraiSequence, EraScores | None]:
+    def _open(self, planned: PlannedRun) -> tuple[NumeraiSequence, EraScores | None, str]:
+        """Return the sequences to train and to validate on, and how rows reach the device."""
+        dtype, targets = planned.options.dtype, planned.options.targets
+        training, validation = self._sequences(planned, dtype=dtype)
+        rows = training.rows + (0 if validation is None else validation.rows)
+        feeding = choose_feed(self.feed, dtype, rows, len(training.features))
+        if feeding.dtype != dtype:
+            training, validation = self._sequences(planned, **feeding.options)
+        if validation is None:
+            return training, None, feeding.why
+        scores = EraScores(validation, output=targets[0] if targets[1:] else None)
+        return training, scores, feeding.why
+
+    def _sequences(
+        self, planned: PlannedRun, **fed: Any
+    ) -> tuple[NumeraiSequence, NumeraiSequence | None]:
         options, split = planned.options, planned.split
         shared: dict[str, Any] = {
             "features": options.features,
-            "dtype": options.dtype,
             "memory_budget": options.memory_budget,
             "verify": options.verify,
+            **fed,
         }
         targets = options.targets
         training = NumeraiSequence(
@@ -167,7 +189,7 @@ class Fitter:
         validation = NumeraiSequence(
             self.shards, target=targets[0], eras=split.validation, missing_target="drop", **shared
         )
-        return training, EraScores(validation, output=targets[0] if targets[1:] else None)
+        return training, validation
 
     def _make(self, options: TrainOptions, features: int) -> Any:
         active_keras().utils.set_random_seed(options.seed)
@@ -185,15 +207,20 @@ class Fitter:
 
     def _fit(
         self, planned: PlannedRun, training: NumeraiSequence, scores: EraScores | None
-    ) -> tuple[Any, dict[str, list[float]]]:
+    ) -> tuple[Any, Any, dict[str, list[float]]]:
+        """Return the network, the model that was fed, which may unpack rows for it, and logs."""
         options = planned.options
         model = self._make(options, len(training.features))
         if planned.start is not None:
             _start_from(model, planned.start, training)
+        fed = model
+        if training.dtype == PACKED:
+            validation = [] if scores is None else [scores.validation]
+            fed = behind_unpack(model, training, *validation)
         start = time.perf_counter()
         checkpoint = planned.folder / CHECKPOINT
         try:
-            history = model.fit(
+            history = fed.fit(
                 training,
                 epochs=options.epochs,
                 workers=options.workers,
@@ -206,7 +233,7 @@ class Fitter:
         epochs = len(history.epoch)
         show_cost(training.rows * epochs, time.perf_counter() - start)
         logs = {name: [float(v) for v in values] for name, values in history.history.items()}
-        return model, logs
+        return model, fed, logs
 
     def _callbacks(self, planned: PlannedRun, scores: EraScores | None) -> list[Any]:
         options, callbacks = planned.options, active_keras().callbacks
@@ -264,11 +291,10 @@ def _start_from(model: Any, path: Path, training: NumeraiSequence) -> None:
     earlier = load_model(path)
     run = find_run(path)[1]
     known = input_noted(earlier) if run is None else input_like(run)
-    features = known.features
-    if known.dtype not in (None, training.dtype):
+    features, dtype = known.features, input_like(training).dtype
+    if known.dtype not in (None, dtype):
         raise NumeraiSequenceError(
-            f"{path}: was trained on {known.dtype}, and this run is on {training.dtype}; use the "
-            "same dtype"
+            f"{path}: was trained on {known.dtype}, and this run is on {dtype}; use the same dtype"
         )
     if features is not None and features != training.features:
         raise FeatureError(

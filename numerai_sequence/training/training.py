@@ -14,6 +14,7 @@ import click
 from ..checks import file_path, is_of, short, whole_number
 from ..errors import NumeraiSequenceError
 from ..extras import load_extra
+from ..format.encoding import PACKED
 from ..predicting.ensembles import ensemble
 from ..predicting.predictions import predict
 from ..progress import progress_bar
@@ -22,6 +23,7 @@ from ..scoring.evaluation import score
 from ..scoring.scoring import load_scorer
 from ..tasks import run_all
 from ..writing.folders import natural
+from .feed import Feed
 from .fitting import Build, Fitter, MakeCallbacks, write_scores
 from .options import TrainOptions
 from .planned import PlannedRun, plan_runs, variants_in, variants_of
@@ -57,6 +59,7 @@ def fit_runs(
     batch_by: str | None = None,
     missing_target: str | None = None,
     dtype: str | None = None,
+    resident: bool | None = None,
     callbacks: MakeCallbacks | None = None,
     workers: int = 1,
     memory_budget: int | str = "auto",
@@ -112,8 +115,15 @@ def fit_runs(
         Epochs without a better score; None for 3.
     monitor : str, optional
         ``"val_corr_mean"``, which is the default, or another log of `EraScores`; higher is better.
-    batch_size, batch_by, missing_target, dtype : optional
+    batch_size, batch_by, missing_target : optional
         As of `NumeraiSequence`; ``missing_target`` is "drop" if it is None.
+    dtype : {"float32", "float16", "int8", "packed"}, optional
+        The type of the features that the network takes. "packed": the network takes float32, and
+        the device unpacks the rows. None: float32, packed where Keras has an accelerator. The
+        weights are the same bits.
+    resident : bool, optional
+        Whether packed rows are kept in the memory of the device. None: where they fit into an
+        accelerator's memory.
     callbacks : function, optional
         Takes the folder of a run and returns more Keras callbacks, such as ``TensorBoard``.
     workers : int
@@ -163,8 +173,9 @@ def fit_runs(
         "batch_size": batch_size,
         "batch_by": batch_by,
         "missing_target": missing_target,
-        "dtype": dtype,
+        "dtype": None if dtype == PACKED else dtype,
     }
+    feed = Feed(None if dtype is None else dtype == PACKED, resident)
     of_run = {name: value for name, value in of_run.items() if value is not None}
     if window is not None and step is None:
         raise ValueError(f"window: found {window}, expected step= with it")
@@ -189,7 +200,7 @@ def fit_runs(
     given: Any = shards
     with nullcontext(given) if is_of(given, ShardSet) else open_shards(given) as opened:
         planned = plan_runs(opened, out, variants, begin)
-        fitter = Fitter(opened, overwrite, progress, build_model, callbacks)
+        fitter = Fitter(opened, overwrite, progress, build_model, callbacks, feed)
         train_runs(fitter, planned, out, executor=executor)
     return [run.folder for run in planned]
 

@@ -1,0 +1,113 @@
+"""Cores: find the `Unpack` layer of a model, and the model of floats that is behind it."""
+
+from __future__ import annotations
+
+import sys
+import weakref
+from typing import Any
+
+from ..errors import NumeraiSequenceError
+from ..format.encoding import PACKED
+
+#: The name of the variable of rows on the device, where a Keras needs one.
+ROWS = "numerai_sequence_rows"
+#: The attribute of a model in which `model_input` notes what it was fed.
+NOTE = "_numerai_sequence_input"
+
+
+def unpack_of(model: Any) -> Any:
+    """Return the `Unpack` layer of a model, or None."""
+    layers: Any = getattr(model, "_flatten_layers", None)
+    if layers is None:
+        return None
+    return next((layer for layer in layers() if getattr(layer, "unpacks_rows", False)), None)
+
+
+def are_rows(variable: Any) -> bool:
+    """Say whether a variable of a model is the rows on the device."""
+    return str(variable.name).split("/")[-1].startswith(ROWS)
+
+
+def takes_packed(model: Any, sequence: Any) -> bool:
+    """Say whether a model can be fed the batches of a sequence because of its `Unpack` layer."""
+    layer = unpack_of(model)
+    if layer is None or sequence.dtype != PACKED:
+        return False
+    try:
+        layer.check(sequence)
+    except (NumeraiSequenceError, ValueError):
+        return False
+    return True
+
+
+_cores: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()
+
+
+def core_of(model: Any) -> Any:
+    """Return the model of floats behind the Unpack layer of a model; one without it, as it is.
+
+    Raises
+    ------
+    NumeraiSequenceError
+        The layer is not the first one of a Sequential or functional model.
+    """
+    layer = unpack_of(model)
+    if layer is None:
+        return model
+    if model not in _cores:
+        try:
+            _cores[model] = _noted(_cut(model, layer), model)
+        except (AttributeError, RuntimeError, TypeError, ValueError) as error:
+            raise NumeraiSequenceError(
+                f"model: found an Unpack layer in a {type(model).__name__}, expected it as the "
+                "first layer of a Sequential or functional model; give the model of floats behind "
+                "the layer"
+            ) from error
+    return _cores[model]
+
+
+def _noted(core: Any, model: Any) -> Any:
+    """Return a core with what is noted of the model, unless it has a note of its own."""
+    note = getattr(model, NOTE, None)
+    if note is not None and getattr(core, NOTE, None) is None:
+        setattr(core, NOTE, note)
+    return core
+
+
+def _cut(model: Any, layer: Any) -> Any:
+    keras: Any = sys.modules["keras"]
+    if layer not in model.layers:
+        raise ValueError("the layer is in another layer")
+    behind = [one for one in model.layers if one is not layer]
+    if isinstance(model, keras.Sequential):
+        if model.layers[0] is not layer:
+            raise ValueError("the layer is not the first one")
+        is_core = len(behind) == 1 and isinstance(behind[0], keras.Model)
+        if is_core:
+            return behind[0]
+        width = layer.compute_output_shape((None,))[1]
+        return keras.Sequential([keras.Input((width,)), *behind])
+    models = [one for one in behind if isinstance(one, keras.Model)]
+    inner = [one for one in behind if not isinstance(one, keras.layers.InputLayer)]
+    if models == inner and len(inner) == 1 and len(model.inputs) == 1:
+        return inner[0]
+    core = keras.Model(_behind(model.input, layer), model.output)
+    if len(model.inputs) == 1:
+        return core
+    width = layer.compute_output_shape((None,))[1]
+    # Keras gives the input that it cuts out a name of its own.
+    inputs = {
+        one.name: keras.Input((width,) if one is layer.input else one.shape[1:], name=one.name)
+        for one in model.inputs
+    }
+    is_named = isinstance(model.input, dict)
+    return keras.Model(inputs, core(inputs if is_named else [*inputs.values()]))
+
+
+def _behind(inputs: Any, layer: Any) -> Any:
+    """Return the inputs of a model, with what the layer makes for what it takes."""
+    if isinstance(inputs, dict):
+        return {name: _behind(one, layer) for name, one in inputs.items()}
+    if isinstance(inputs, (list, tuple)):
+        return [_behind(one, layer) for one in inputs]
+    return layer.output if inputs is layer.input else inputs

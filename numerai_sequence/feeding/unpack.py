@@ -1,0 +1,316 @@
+"""Unpack: rows as they are in the files become features 0..1 inside a model, on its device."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ..checks import digest
+from ..errors import FeatureError, NumeraiSequenceError
+from ..format.encoding import PACKED, SCALE, Bytes, Decoder, pack, row_bytes
+from ..progress import progress_bar
+from . import keras_compat
+from .device import DeviceRows, check_room, find_device, materialized
+from .distribution import check_one_place
+
+_keras: Any = keras_compat.active_keras()
+_CHUNK_BYTES = 64 << 20
+
+_ENCODED = "dtype='packed'"
+
+
+class Unpack(_keras.layers.Layer):  # type: ignore[misc]
+    """A Keras layer that turns packed rows into features 0..1: the first layer of a model.
+
+    It takes x of a sequence with ``dtype="packed"``, uint8 (batch, row bytes), and returns floats
+    (batch, features): the bits of ``dtype="float32"``, in the layer's own floating-point type. The
+    layers behind it are a model of floats, which is saved, predicts and is exported without it::
+
+        train = NumeraiSequence(shards, dtype="packed")
+        model = keras.Sequential([Unpack.of(train), core])
+        model.compile("adam", "mse")
+        model.fit(train, workers=4)
+        core.save("model.keras")
+
+    Of sequences with ``resident=True`` it holds the rows in the memory of the device, and takes
+    their numbers, int32 (batch,). The rows are no weights, and are not saved.
+
+    It needs Keras 3. Make it with `Unpack.of`.
+
+    Parameters
+    ----------
+    encoding : {"packed", "int8"}
+        Of the rows.
+    features : int
+        Features of a row.
+    columns : sequence of int, optional
+        Which features are wanted, in the order wanted; None for all.
+    resident : bool
+        Whether x are numbers of rows on the device.
+
+    Attributes
+    ----------
+    row_bytes : int
+        Bytes of a row.
+    """
+
+    # By which `cores` knows it, also that of another import of this package.
+    unpacks_rows = True
+
+    def __init__(
+        self,
+        encoding: str,
+        features: int,
+        columns: Sequence[int] | None = None,
+        resident: bool = False,
+        **options: Any,
+    ) -> None:
+        if not hasattr(_keras, "ops"):
+            raise NumeraiSequenceError(
+                f"Unpack: found Keras {_keras.__version__}, expected Keras 3; use dtype='float32' "
+                "or dtype='int8' without this layer"
+            )
+        super().__init__(autocast=False, **options)
+        self.encoding, self.features, self.resident = encoding, features, resident
+        self.columns = None if columns is None else list(map(int, columns))
+        self.row_bytes = row_bytes(encoding, features)
+        self._rows: DeviceRows | None = None
+
+    @classmethod
+    def of(cls, sequence: Any, *others: Any, name: str | None = None) -> Unpack:
+        """Return the layer for a sequence, and for others that are to be fed to the same model.
+
+        Parameters
+        ----------
+        sequence, others : NumeraiSequence
+            With ``dtype="packed"``, of the same features: such as those for training and for
+            validation. The rows of those with ``resident=True`` are put into the memory of the
+            device, each row once. Rows that are there for an earlier layer are used again.
+        name : str, optional
+            Of the layer.
+
+        Raises
+        ------
+        FeatureError
+            The sequences have other features, or rows of another form.
+        ValueError
+            A sequence has another `dtype`; or some are resident, and others are not.
+        NumeraiSequenceError
+            The rows do not fit into the memory of the device, or Keras is older than 3.
+        """
+        layout, is_resident = _layout_of(sequence), bool(sequence.resident)
+        options: dict[str, Any] = {} if name is None else {"name": name}
+        layer = cls(**layout, resident=is_resident, **options)
+        for other in others:
+            layer.check(other, is_held=False)
+        if is_resident:
+            layer.hold(sequence, *others)
+        return layer
+
+    def hold(self, *sequences: Any) -> None:
+        """Put the rows of sequences into the memory of the device; `Unpack.of` does it by itself.
+
+        For a model that was loaded again: its file has no rows.
+        """
+        for sequence in sequences:
+            self.check(sequence, is_held=False)
+        self._rows = _place(sequences)
+
+    def check(self, sequence: Any, *, is_held: bool = True) -> None:
+        """Raise an error where the layer does not fit the batches of a sequence.
+
+        Parameters
+        ----------
+        sequence : NumeraiSequence
+        is_held : bool
+            Whether the rows of a resident sequence have to be on the device.
+        """
+        layout = _layout_of(sequence)
+        if bool(sequence.resident) is not self.resident:
+            raise ValueError(
+                f"resident: found {sequence.resident}, expected {self.resident}, as the model's "
+                "Unpack layer was made; make the sequences alike"
+            )
+        known = {"encoding": self.encoding, "features": self.features, "columns": self.columns}
+        if layout != known:
+            raise FeatureError(
+                f"{sequence.shards.folder}: found rows of {_shown(layout)}, expected those of "
+                f"{_shown(known)}, for which the model's Unpack layer was made, in the same order; "
+                "use sequences of one shard set, or dtype='float32' and the model behind the layer"
+            )
+        if is_held and self.resident and sequence._device_rows is not self._rows:
+            raise NumeraiSequenceError(
+                f"{sequence.shards.folder}: the rows of this sequence are not on the device of the "
+                "model; name all its sequences in Unpack.of(train, validation), or call hold() of "
+                "the layer with all of them"
+            )
+
+    @property
+    def compute_dtype(self) -> str:
+        """Of x: a model that begins with this layer must not make floats of it."""
+        return "int32" if self.resident else "uint8"
+
+    @property
+    def variable_dtype(self) -> str:
+        """That of x, too: the layer has no weights, and nothing has to be cast for them."""
+        return self.compute_dtype
+
+    @property
+    def variables(self) -> list[Any]:
+        """The rows on the device, on JAX: state of a step, but no weight."""
+        held = [] if self._rows is None else self._rows.variables
+        return [*super().variables, *held]
+
+    def call(self, x: Any) -> Any:
+        """Return the features of rows, floats (batch, features)."""
+        ops = _keras.ops
+        if self.resident:
+            x = self._take(x)
+        values = ops.cast(x, "float32")  # 16 bits would not do: see test_unpack
+        if self.columns is None:
+            values = self._all(values) if self.encoding == PACKED else values * SCALE
+        else:
+            values = self._chosen(values)
+        return materialized(_keras, ops.cast(values, self._made_dtype))
+
+    @property
+    def _made_dtype(self) -> str:
+        return str(self.dtype_policy.compute_dtype)
+
+    def _take(self, numbers: Any) -> Any:
+        if self._rows is None:
+            raise NumeraiSequenceError(
+                "Unpack: the rows are not on the device: a saved model has none; call hold() of "
+                "this layer with the sequences, or make a new one with Unpack.of"
+            )
+        kind = _keras.backend.standardize_dtype(numbers.dtype)
+        if not kind.startswith(("int", "uint")):
+            raise TypeError(
+                f"Unpack: found numbers of rows as {kind}, which cannot hold them; give the "
+                "model keras.Input((), dtype='int32')"
+            )
+        return self._rows.take(numbers)
+
+    def _all(self, values: Any) -> Any:
+        floor, third = _keras.ops.floor, self.row_bytes
+        # A digit is .02 away from the next one: it is exact, however 1/25 is rounded.
+        high = floor((values + 0.5) * (1 / 25))
+        rest = values - 25.0 * high
+        middle = floor((rest + 0.5) * (1 / 5))
+        thirds = [rest - 5.0 * middle, middle, high]
+        widths = [max(0, min(third, self.features - place * third)) for place in range(3)]
+        parts = [part[:, :width] for part, width in zip(thirds, widths, strict=True) if width]
+        return _keras.ops.concatenate(parts, axis=1) * SCALE
+
+    def _chosen(self, values: Any) -> Any:
+        ops, columns = _keras.ops, np.array(self.columns, np.int32)
+        if self.encoding != PACKED:
+            return ops.take(values * SCALE, columns, axis=1)
+        values = ops.take(values, columns % self.row_bytes, axis=1)
+        powers = np.array([1, 1 / 5, 1 / 25], np.float32)[columns // self.row_bytes]
+        high = ops.floor((values + 0.5) * powers)
+        return (high - 5.0 * ops.floor((high + 0.5) * (1 / 5))) * SCALE
+
+    def compute_output_spec(self, x: Any) -> Any:
+        """Return the shape and type of what the layer makes; no row is needed for that."""
+        width = self.features if self.columns is None else len(self.columns)
+        return _keras.KerasTensor((x.shape[0], width), self._made_dtype)
+
+    def compute_output_shape(self, input_shape: Any) -> tuple[Any, int]:
+        """Return the shape of what the layer makes."""
+        return input_shape[0], self.features if self.columns is None else len(self.columns)
+
+    def get_config(self) -> dict[str, Any]:
+        """Return what the layer is made of; no rows."""
+        known = {"encoding": self.encoding, "features": self.features, "columns": self.columns}
+        return {**super().get_config(), **known, "resident": self.resident}
+
+
+def carry_unpack() -> None:
+    """Let the Keras in use load models that begin with the layer."""
+    _keras.saving.register_keras_serializable(package="numerai_sequence")(Unpack)
+
+
+def _layout_of(sequence: Any) -> dict[str, Any]:
+    """Return how the rows of a sequence are encoded, as arguments of the layer."""
+    if getattr(sequence, "dtype", None) != PACKED:
+        found = f"dtype={sequence.dtype!r}" if hasattr(sequence, "dtype") else type(sequence)
+        raise ValueError(f"Unpack: found a sequence with {found}, expected {_ENCODED}")
+    if sequence.resident:  # its features alone, packed, whatever the set holds
+        return {"encoding": PACKED, "features": len(sequence.features), "columns": None}
+    shards = sequence.shards
+    columns = None if sequence.feature_numbers is None else sequence.feature_numbers.tolist()
+    return {"encoding": shards.encoding, "features": len(shards.features), "columns": columns}
+
+
+def _shown(layout: dict[str, Any]) -> str:
+    columns = layout["columns"]
+    chosen = "all" if columns is None else f"{len(columns):,} chosen"
+    return f"{layout['features']:,} features in encoding {layout['encoding']!r}, {chosen}"
+
+
+_on_device: weakref.WeakSet[DeviceRows] = weakref.WeakSet()
+
+
+def _place(sequences: Sequence[Any]) -> DeviceRows:
+    """Return the rows of sequences on the device, which may be there already."""
+    features = sequences[0].features
+    for sequence in sequences:
+        if sequence.features != features:
+            raise FeatureError(
+                f"{sequence.shards.folder}: found other features than those of the first "
+                "sequence, or another order; a model takes one list of features"
+            )
+    parts = {_key(sequence): sequence for sequence in sequences}
+    held = next((rows for rows in _on_device if {*parts} <= {*rows.starts}), None)
+    if held is None:
+        held = _load(parts, row_bytes(PACKED, len(features)))
+        _on_device.add(held)
+    for sequence in sequences:
+        sequence._hold(held, held.starts[_key(sequence)])
+    return held
+
+
+def _key(sequence: Any) -> str:
+    """Return what is known of the rows of a sequence, and of their features."""
+    named = digest([sequence.shards.fingerprint, sequence.features])
+    return f"{named} {sequence._selection.digest()}"
+
+
+def _load(parts: Mapping[str, Any], width: int) -> DeviceRows:
+    """Put the rows of sequences into the memory of the device, one after the other."""
+    check_one_place()
+    starts, rows = {}, 0
+    for key, sequence in parts.items():
+        starts[key], rows = rows, rows + sequence.rows
+    gc.collect()  # the rows of a model that is gone may be there
+    check_room(find_device(_keras), rows, width)
+    return DeviceRows(_keras, rows, width, _chunks([*parts.values()], rows, width), starts)
+
+
+def _chunks(sequences: Sequence[Any], rows: int, width: int) -> Iterator[Bytes]:
+    """Yield the packed rows of sequences, one after the other."""
+    step = max(1, _CHUNK_BYTES // width)
+    with progress_bar(rows, "to the device", rows * width > 16 * _CHUNK_BYTES) as bar:
+        for sequence in sequences:
+            shards, selection = sequence.shards, sequence._selection
+            is_plain = shards.encoding == PACKED and sequence.feature_numbers is None
+            decode = Decoder(
+                shards.encoding,
+                len(shards.features),
+                columns=sequence.feature_numbers,
+                dtype="int8",
+            )
+            for start in range(0, selection.rows, step):
+                numbers = np.arange(start, min(start + step, selection.rows), dtype=np.int64)
+                encoded, _ = selection.gather(numbers, ())
+                if not is_plain:
+                    digits = np.empty((len(numbers), decode.width), np.int8)
+                    decode(encoded, digits)
+                    encoded = pack(digits.view(np.uint8))
+                yield encoded
+                bar.update(len(numbers))

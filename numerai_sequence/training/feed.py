@@ -1,0 +1,152 @@
+"""Feed: decide how rows reach the device, and put what unpacks them before a network."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from ..errors import NumeraiSequenceError
+from ..feeding.device import Device, find_device, gigabytes
+from ..feeding.keras_compat import active_keras
+from ..feeding.unpack import Unpack
+from ..format.encoding import PACKED, row_bytes
+
+# Of a device's free memory, what rows may take where nobody says: the rest is the network's.
+_SHARE = 0.8
+_FIRST = "train with dtype='float32' (--dtype float32)"
+
+
+@dataclass(frozen=True)
+class Feed:
+    """How rows shall reach the device; None: as is best.
+
+    Attributes
+    ----------
+    packed : bool, optional
+        Whether the device unpacks them.
+    resident : bool, optional
+        Whether they are kept in its memory.
+    """
+
+    packed: bool | None = None
+    resident: bool | None = None
+
+
+class Feeding(NamedTuple):
+    """How rows reach the device.
+
+    Attributes
+    ----------
+    dtype : str
+        As of `NumeraiSequence`.
+    resident : bool
+    why : str
+        In one line.
+    """
+
+    dtype: str
+    resident: bool
+    why: str
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The options of `NumeraiSequence`."""
+        return {"dtype": self.dtype, "resident": self.resident}
+
+
+def choose_feed(feed: Feed, dtype: str, rows: int, features: int) -> Feeding:
+    """Decide how rows reach the device.
+
+    With an accelerator, rows are resident where they fit into its memory beside the network, and
+    packed otherwise. A CPU is fed what `dtype` says.
+
+    Parameters
+    ----------
+    feed : Feed
+    dtype : str
+        What the network takes. The device unpacks rows for one that takes float32.
+    rows, features : int
+        Of all rows that are fed to the network.
+
+    Raises
+    ------
+    ValueError
+        Packed or resident rows are asked for, and the network takes something else.
+    """
+    device = find_device(active_keras())
+    is_asked = bool(feed.packed or feed.resident)
+    reason = _why_not(dtype)
+    if reason is not None and is_asked:
+        raise ValueError(f"dtype: found packed rows, but {reason}")
+    if feed.packed is False and feed.resident:
+        raise ValueError("resident: found it with dtype='float32', expected dtype='packed'")
+    if reason is not None or feed.packed is False or not (is_asked or device.is_accelerator):
+        why = f"fed as {dtype} from the host: {_why_host(reason, feed, device)}"
+        return Feeding(dtype, False, why)
+    needed = rows * row_bytes(PACKED, features)
+    sizes = f"{gigabytes(needed)} of packed rows, {_free(device)} on {device.name}"
+    if feed.resident is not None:
+        place = f"resident on {device.name}" if feed.resident else "packed from the host"
+        return Feeding(PACKED, feed.resident, f"{place}: as asked for ({sizes})")
+    fits = device.free_bytes is not None and needed <= _SHARE * device.free_bytes
+    if fits and device.is_accelerator:
+        return Feeding(PACKED, True, f"resident on {device.name}: {sizes}")
+    return Feeding(PACKED, False, f"packed from the host: {sizes}")
+
+
+def _why_not(dtype: str) -> str | None:
+    if dtype != "float32":
+        return f"the network takes {dtype}"
+    if not hasattr(active_keras(), "ops"):
+        return "Keras is older than 3"
+    return None
+
+
+def _why_host(reason: str | None, feed: Feed, device: Device) -> str:
+    if feed.packed is False:
+        return "as asked for"
+    return "no accelerator" if not device.is_accelerator else str(reason)
+
+
+def _free(device: Device) -> str:
+    return "no known room" if device.free_bytes is None else f"{gigabytes(device.free_bytes)} free"
+
+
+def behind_unpack(core: Any, *sequences: Any) -> Any:
+    """Return a network that takes packed rows, and is compiled as the one behind the layer is.
+
+    Parameters
+    ----------
+    core : Keras model
+        Compiled; it takes float32.
+    sequences : NumeraiSequence
+        That are fed to it; as of `Unpack.of`.
+
+    Raises
+    ------
+    NumeraiSequenceError
+        The class of the model trains in a way of its own, which would be lost.
+    """
+    keras = active_keras()
+    if type(core).__module__.partition(".")[0] != "keras":
+        raise NumeraiSequenceError(
+            f"build_model: found a {type(core).__name__}, whose training behind an Unpack layer "
+            f"might be another; {_FIRST}"
+        )
+    layer = Unpack.of(*sequences)
+    is_resident = sequences[0].resident
+    shape, kind = ((), "int32") if is_resident else ((layer.row_bytes,), "uint8")
+    inputs = keras.Input(shape, dtype=kind, name="rows")
+    model = keras.Model(inputs, _named(keras, core, core(layer(inputs))))
+    model.compile(**core._compile_config.config)
+    return model
+
+
+def _named(keras: Any, core: Any, outputs: Any) -> Any:
+    """Return several outputs by the names that they have in the core."""
+    if not isinstance(outputs, (list, tuple)):
+        return outputs
+    return [
+        keras.layers.Identity(name=name, dtype=one.dtype)(one)
+        for name, one in zip(core.output_names, outputs, strict=True)
+    ]
