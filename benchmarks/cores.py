@@ -1,13 +1,14 @@
-"""Cores: what more threads and processes bring in writing, in reading and in ``fit``.
+"""Cores: what threads and processes bring in writing and reading, and feeds bring in ``fit``.
 
 Meant for a machine with many cores, and an accelerator where it has one: Keras runs on the backend
 that KERAS_BACKEND names, and takes the device that the backend takes. Everything is in one process,
 each rate the best of its epochs, the first of which only compiles.
 """
 
+import gc
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import nullcontext
 from functools import partial
@@ -20,11 +21,12 @@ import numpy as np
 import report
 from inputs import SEED
 
-from numerai_sequence import NumeraiSequence, open_shards, write_shards
+from numerai_sequence import NumeraiSequence, Unpack, open_shards, write_shards
 from numerai_sequence.synthetic import write_parquet
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
-HIDDEN = {"F-32-1": (32,), "F-1024-512-1": (1024, 512)}
+# The last one is bound by what the device computes.
+HIDDEN = {"F-32-1": (32,), "F-1024-512-1": (1024, 512), "F-4096-4096-1": (4096, 4096)}
 DTYPES = ("float32", "int8")
 
 
@@ -82,37 +84,135 @@ def take(batches: Any, number: int) -> None:
 
 
 def fitting(
-    folder: Path, batch_size: int, workers: tuple[int, ...], epochs: int
+    folder: Path,
+    batch_size: int,
+    workers: tuple[int, ...],
+    epochs: int,
+    networks: tuple[str, ...],
 ) -> Iterator[list[str]]:
-    """Yield a row for each network and feeding: rows a second through ``fit``."""
+    """Yield a row for each network and feeding: rows a second through ``fit``, and ratios.
+
+    The first ratio is to int8 arrays in memory, the second to a batch of floats that is on the
+    device and is trained over and over: no feeding can be faster than that.
+    """
+    for network in networks:
+        base = limit = 0.0
+        for name, feed in feeds(workers).items():
+            fit, rows = feed(folder, network, batch_size)
+            rate = rows / fastest_epoch(fit, epochs)
+            base = rate if name == BASE else base
+            limit = rate if name == LIMIT else limit
+            yield [network, name, f"{rate:,.0f}", ratio(rate, base), ratio(rate, limit)]
+            del fit
+            gc.collect()
+
+
+BASE, LIMIT = "arrays in memory, int8", "one batch over and over"
+Feed = Callable[[Path, str, int], tuple[Callable[..., Any], int]]
+
+
+def feeds(workers: tuple[int, ...]) -> dict[str, Feed]:
+    """Return the ways to feed a network, by name."""
+    made: dict[str, Feed] = {BASE: partial(from_arrays, dtype="int8"), LIMIT: from_one_batch}
+    made["arrays in memory, float32"] = partial(from_arrays, dtype="float32")
+    for dtype in (*DTYPES, "packed"):
+        for count in workers:
+            many = "" if count == 1 else "s"
+            made[f"{dtype}, {count} worker{many}"] = partial(from_host, dtype=dtype, workers=count)
+    return {**made, "resident, 4 workers": from_device}
+
+
+def ratio(rate: float, to: float) -> str:
+    return f"{rate / to:.2f}" if to else "-"
+
+
+def from_arrays(
+    folder: Path, network: str, batch_size: int, *, dtype: str
+) -> tuple[Callable[..., Any], int]:
     with open_shards(folder) as shards:
-        features = len(shards.features)
-    for network in HIDDEN:
-        for feeding in ("arrays in memory", *(f"{count} workers" for count in workers)):
-            cells = []
-            for dtype in DTYPES:
-                sequence = NumeraiSequence(folder, batch_size=batch_size, seed=SEED, dtype=dtype)
-                model = build(network, features, dtype)
-                if feeding == "arrays in memory":
-                    whole = NumeraiSequence(folder, batch_size=sequence.rows, dtype=dtype)
-                    x, y = whole[0]
-                    fit = partial(model.fit, x, y, batch_size=batch_size)
-                else:
-                    fit = partial(model.fit, sequence, workers=int(feeding.split()[0]))
-                cells.append(f"{sequence.rows / fastest_epoch(fit, epochs):,.0f}")
-            yield [network, feeding, *cells]
+        x, y = NumeraiSequence(shards, batch_size=shards.rows, dtype=dtype)[0]
+    model = build(network, x.shape[1], dtype)
+    return partial(model.fit, x, y, batch_size=batch_size), len(y)
 
 
-def build(network: str, features: int, dtype: str) -> Any:
+def from_one_batch(folder: Path, network: str, batch_size: int) -> tuple[Callable[..., Any], int]:
+    import keras
+
+    sequence = NumeraiSequence(folder, batch_size=batch_size)
+    batch = tuple(keras.ops.convert_to_tensor(part) for part in sequence[0])
+
+    class Same(keras.utils.PyDataset):
+        def __len__(self) -> int:
+            return len(sequence)
+
+        def __getitem__(self, index: int) -> Any:
+            return batch
+
+    model = build(network, len(sequence.features), "float32")
+    return partial(model.fit, Same()), batch_size * len(sequence)
+
+
+def from_host(
+    folder: Path, network: str, batch_size: int, *, dtype: str, workers: int
+) -> tuple[Callable[..., Any], int]:
+    sequence = NumeraiSequence(folder, batch_size=batch_size, seed=SEED, dtype=dtype)
+    first = [Unpack.of(sequence)] if dtype == "packed" else []
+    model = build(network, len(sequence.features), dtype, first)
+    return partial(model.fit, sequence, workers=workers), sequence.rows
+
+
+def from_device(folder: Path, network: str, batch_size: int) -> tuple[Callable[..., Any], int]:
+    sequence = NumeraiSequence(
+        folder, batch_size=batch_size, seed=SEED, dtype="packed", resident=True
+    )
+    model = build(network, len(sequence.features), "packed", [Unpack.of(sequence)])
+    return partial(model.fit, sequence, workers=4), sequence.rows
+
+
+def loading(folder: Path) -> Iterator[list[str]]:
+    """Yield how long it takes to put the rows on the device, and what memory they take there."""
+    sequence = NumeraiSequence(folder, dtype="packed", resident=True)
+    for _ in range(2):  # the first time reads the files, and compiles
+        gc.collect()
+        before, start = device_bytes(), time.perf_counter()
+        layer = Unpack.of(sequence)
+        seconds = time.perf_counter() - start
+        packed, after = sequence.rows * layer.row_bytes, device_bytes()
+        used = "-" if None in (before, after) else f"{(after - before) / packed:.3f}"
+        yield [f"{packed / 1e9:.2f}", f"{seconds:.2f}", f"{packed / seconds / 1e9:.2f}", used]
+        sequence = NumeraiSequence(folder, dtype="packed", resident=True)
+        del layer
+
+
+def device_bytes() -> int | None:
+    """Return what is taken of the memory of an accelerator, None where nobody says."""
+    import keras
+
+    backend = keras.backend.backend()
+    if backend == "jax":
+        import jax
+
+        found = jax.devices()[0].memory_stats()
+        return found and int(found["bytes_in_use"])
+    if backend == "torch":
+        import torch
+
+        return int(torch.cuda.memory_allocated()) if torch.cuda.is_available() else None
+    import tensorflow as tf
+
+    found = tf.config.list_logical_devices("GPU")
+    return int(tf.config.experimental.get_memory_info("GPU:0")["current"]) if found else None
+
+
+def build(network: str, features: int, dtype: str, first: Sequence[Any] = ()) -> Any:
     import keras
 
     layers = keras.layers
     # What Rescaling does, which needs TensorFlow on every backend.
     scaling = [layers.Lambda(lambda x: keras.ops.cast(x, "float32") * 0.25)]
-    scaling = scaling if dtype == "int8" else []
+    scaling = [keras.Input((features,), dtype=dtype), *scaling] if dtype == "int8" else []
     hidden = [layers.Dense(units, "relu") for units in HIDDEN[network]]
-    inputs = keras.Input((features,), dtype=dtype)
-    model = keras.Sequential([inputs, *scaling, *hidden, layers.Dense(1)])
+    model = keras.Sequential([*first, *scaling, *hidden, layers.Dense(1)])
     model.compile("adam", "mse")
     return model
 
@@ -157,9 +257,10 @@ def device() -> str:
 @click.option("--rows", default=400_000, show_default=True)
 @click.option("--features", default=3555, show_default=True)
 @click.option("--files", default=8, show_default=True, help="That the rows come from.")
-@click.option("--batch-size", "batch_sizes", multiple=True, default=(1000,), show_default=True)
+@click.option("--batch-size", "batch_sizes", multiple=True, default=(1000, 8000))
 @click.option("--epochs", default=4, show_default=True, help="Of each fit.")
-@click.option("--part", "parts", multiple=True, default=("write", "read", "fit"))
+@click.option("--part", "parts", multiple=True, default=("write", "read", "load", "fit"))
+@click.option("--network", "networks", multiple=True, help="Of fit.  [default: all]")
 @click.option("--work", type=FOLDER, required=True, help="Keeps the files; on a disk.")
 @click.option("--out", type=FOLDER, default=report.RESULTS, help="Where results go.")
 def main(
@@ -169,10 +270,11 @@ def main(
     batch_sizes: tuple[int, ...],
     epochs: int,
     parts: tuple[str, ...],
+    networks: tuple[str, ...],
     work: Path,
     out: Path,
 ) -> None:
-    """Measure writing by processes, reading by threads, and fit by workers."""
+    """Measure writing by processes, reading by threads, and fit by how it is fed."""
     cores = len(os.sched_getaffinity(0))
     counts = tuple(count for count in (1, 2, 4, 8, 16) if count <= cores)
     text = [f"{cores} cores, {device()}, NumPy {np.__version__}, {rows:,} rows x {features:,}"]
@@ -189,13 +291,16 @@ def main(
         show("writing", ["processes", "rows/s", "times one's"], writing(paths, work, counts))
     else:
         write_shards(paths, work / "set", progress=False).close()
+    if "load" in parts:
+        show("rows to the device", ["GB", "s", "GB/s", "device memory / GB"], loading(work / "set"))
     for size in batch_sizes:
         if "read" in parts:
             rates = reading(work / "set", size, counts)
             show(f"reading batches of {size}", ["threads", *DTYPES], rates)
         if "fit" in parts:
-            rates = fitting(work / "set", size, counts[:4], epochs)
-            show(f"fit of batches of {size}", ["", "fed by", *DTYPES], rates)
+            rates = fitting(work / "set", size, (1, 4), epochs, networks or tuple(HIDDEN))
+            header = ["", "fed by", "rows/s", "of int8 arrays", "of one batch"]
+            show(f"fit of batches of {size}", header, rates)
 
 
 if __name__ == "__main__":

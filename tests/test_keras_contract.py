@@ -26,7 +26,7 @@ from keras_models import (
 from sets import write_set
 from tables import row_numbers
 
-from numerai_sequence import NumeraiSequence, open_shards
+from numerai_sequence import NumeraiSequence, NumeraiSequenceError, Unpack, open_shards
 from numerai_sequence.feeding.relied import version_of
 
 ROWS, BATCH, BATCHES, FEATURES = 1037, 50, 21, 14
@@ -509,3 +509,28 @@ def test_tensorflow_waits_for_batches_in_a_thread_of_its_own(sequence):
     ours, theirs = options(sequence), options(Other())
     assert (ours.threading.private_threadpool_size, ours.autotune.enabled) == (1, False)
     assert (theirs.threading.private_threadpool_size, theirs.autotune.enabled) == (None, None)
+
+
+@pytest.mark.parametrize("resident", [False, True], ids=["packed", "resident"])
+def test_packed_rows_are_unpacked_in_the_model(folder, resident, tmp_path):
+    def trained(**fed):
+        sequence = NumeraiSequence(folder, batch_size=BATCH, **fed)
+        keras.utils.set_random_seed(1)
+        core = keras.Sequential(
+            [keras.Input((FEATURES,)), keras.layers.Dense(4), keras.layers.Dense(1)]
+        )
+        model = keras.Sequential([Unpack.of(sequence), core]) if fed else core
+        model.compile("adam", "mse")
+        model.fit(sequence, epochs=2, verbose=0, workers=4)
+        if fed:
+            model.save(str(tmp_path / "model.keras"))
+            keras.models.load_model(str(tmp_path / "model.keras"))
+        return core.get_weights()
+
+    fed = {"dtype": "packed", "resident": resident}
+    if not IS_KERAS_3:
+        with pytest.raises(NumeraiSequenceError, match="expected Keras 3; use dtype='float32'"):
+            trained(**fed)
+        return
+    for found, expected in zip(trained(**fed), trained(), strict=True):
+        np.testing.assert_array_equal(found, expected)

@@ -369,3 +369,68 @@ def test_a_run_of_before_has_the_defaults(runs, shards, capsys):
     path.write_text(json.dumps(document))
     fit_runs(build, shards, runs, target=TARGETS, seeds=2, epochs=4, **QUICK)
     assert capsys.readouterr().out.count("is already trained") == 4
+
+
+def printed_feed(capsys):
+    return [line for line in capsys.readouterr().out.splitlines() if line.startswith("Rows are")]
+
+
+def test_packed_and_resident_rows_train_the_same_runs(shards, runs, tmp_path, capsys):
+    options = {"target": TARGETS[0], "seeds": [0], "epochs": 4, **QUICK}
+    for name, fed, words in (
+        ("packed", {"dtype": "packed", "resident": False}, "packed from the host: as asked for"),
+        ("resident", {"resident": True}, "resident on CPU: as asked for"),
+        ("auto", {}, "fed as float32 from the host: no accelerator"),
+        ("float32", {"dtype": "float32"}, "fed as float32 from the host: as asked for"),
+    ):
+        [run] = fit_runs(build, shards, tmp_path / name, **fed, **options)
+        assert same(run, runs / SEED_0)
+        table = pd.read_csv(run / "scores.csv", index_col="era", dtype={"era": str})
+        expected = pd.read_csv(runs / SEED_0 / "scores.csv", index_col="era", dtype={"era": str})
+        assert table.equals(expected)
+        assert read_run(run).dtype == "float32"
+        [line] = printed_feed(capsys)
+        assert words.split(" (")[0] in line
+    # How rows reach the device is no option of a run: it is there, and is skipped.
+    fit_runs(build, shards, tmp_path / "auto", resident=True, **options)
+    assert "is already trained" in capsys.readouterr().out
+
+
+def test_networks_that_packed_rows_would_change_are_refused(shards, tmp_path):
+    options = {"target": TARGETS[0], "epochs": 1, **QUICK}
+    with pytest.raises(ValueError, match="found packed rows, but the network takes int8"):
+        fit_runs(build, shards, tmp_path / "a", dtype="int8", resident=True, **options)
+    with pytest.raises(ValueError, match="found it with dtype='float32', expected dtype='packed'"):
+        fit_runs(build, shards, tmp_path / "a", dtype="float32", resident=True, **options)
+
+    class Own(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.dense = keras.layers.Dense(1)
+
+        def call(self, x):
+            return self.dense(x)
+
+    def build_own(features):
+        model = Own()
+        model.compile("adam", "mse")
+        return model
+
+    with pytest.raises(NumeraiSequenceError, match="found a Own, whose training behind an Unp"):
+        fit_runs(build_own, shards, tmp_path / "a", resident=True, **options)
+
+
+def test_a_model_of_several_outputs_is_trained_on_packed_rows(shards, tmp_path):
+    def build_two(features):
+        inputs = keras.Input((features,))
+        outputs = [keras.layers.Dense(1, name=name)(inputs) for name in TARGETS]
+        model = keras.Model(inputs, outputs)
+        model.compile("adam", dict.fromkeys(TARGETS, "mse"))
+        return model
+
+    options = {"target": {name: name for name in TARGETS}, "epochs": 1, **QUICK}
+    found = [
+        fit_runs(build_two, shards, tmp_path / name, missing_target="mask", **fed, **options)[0]
+        for name, fed in (("floats", {}), ("resident", {"resident": True}))
+    ]
+    assert same(*found)
