@@ -46,6 +46,7 @@ ANOTHER = {
     "seed": 5,
     "run_rows": 8,
     "dtype": "int8",
+    "resident": True,
     "drop_remainder": True,
     "rank": 1,
     "world_size": 2,

@@ -16,7 +16,7 @@ import pytest
 from networks import keras
 
 import numerai_sequence
-from numerai_sequence import NumeraiSequence, connect_ranks, export_predict
+from numerai_sequence import NumeraiSequence, Unpack, connect_ranks, export_predict
 from numerai_sequence.format import encoding
 from numerai_sequence.synthetic import write_parquet
 
@@ -46,7 +46,7 @@ def test_there_are_no_examples_but_those_that_run_here():
             assert ">>>" not in text, path
             if "::\n" in text:
                 found[getattr(node, "name", path.stem)] = len(examples(text))
-    expected = ["__init__", "connect_ranks", "encoding", "export_predict"]
+    expected = ["__init__", "connect_ranks", "encoding", "export_predict", "Unpack"]
     assert found == dict.fromkeys(expected, 1)
 
 
@@ -63,6 +63,16 @@ def test_the_package_trains(folder):
     exec(example(numerai_sequence), names)
     assert names["shards"].rows == 2000
     assert np.isfinite(model.history.history["loss"]).all()
+
+
+def test_the_model_behind_unpack_is_saved(folder):
+    shards = numerai_sequence.write_shards("train.parquet", "shards/", progress=False)
+    core = keras.Sequential([keras.layers.Input((30,)), keras.layers.Dense(1)])
+    names = {"keras": keras, "core": core, "shards": shards}
+    names |= {"NumeraiSequence": NumeraiSequence, "Unpack": Unpack}
+    exec(example(Unpack), names)
+    saved = keras.models.load_model("model.keras")
+    np.testing.assert_array_equal(saved.get_weights()[0], core.get_weights()[0])
 
 
 def test_an_export_does_what_its_calls_do(folder):

@@ -184,10 +184,11 @@ def test_pure_modules_know_no_file_and_no_keras(module):
     assert reach(module) <= {module, "errors", "buffers"}
 
 
-def test_only_losses_import_keras_by_name():
-    """They are subclasses of its own. All else asks keras_compat which Keras there is."""
+def test_only_losses_and_device_import_keras_or_its_backends_by_name():
+    """Losses are subclasses of its own. All else asks keras_compat which Keras there is."""
     found = {module: others(module) & KERAS for module in ORDER}
-    assert {module: names for module, names in found.items() if names} == {"losses": {"keras"}}
+    expected = {"losses": {"keras"}, "device": {"jax", "tensorflow", "torch"}}
+    assert {module: names for module, names in found.items() if names} == expected
 
 
 @pytest.mark.slow
@@ -205,7 +206,7 @@ for module in {[m for m in ORDER if not m.startswith("__")]}:
         failed.append(module)
 print(failed)
 """
-    needs = [module for module in ORDER if reach(module, at_once=True) & {"sequence", "losses"}]
+    needs = [module for module in ORDER if reach(module, at_once=True) & {"unpack", "losses"}]
     assert run(code) == needs
     assert not {"__init__", "writer", "shards", "scoring", "splits", "cli"} & set(needs)
 

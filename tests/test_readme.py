@@ -185,6 +185,19 @@ def test_a_round_gives_what_numerai_accepts(modelling, monkeypatch):
     assert accepted[3] == []
 
 
+def test_the_examples_of_unpack_run(modelling, monkeypatch):
+    folder, names = modelling
+    monkeypatch.chdir(folder)
+    core = keras.Sequential([keras.Input((30,)), keras.layers.Dense(1)])
+    names = {**names, "core": core, "keras": keras}
+    exec(compile(example('core.save("model.keras")'), "README.md", "exec"), names)
+    assert keras.models.load_model("model.keras").predict(np.zeros((2, 30))).shape == (2, 1)
+    block = example("resident=True").replace("0001-0574", "0001-0012").replace("0583", "0021")
+    exec(compile(block, "README.md", "exec"), names)
+    names["model"].compile("adam", "mse")
+    names["model"].fit(names["train"], validation_data=names["validation"], verbose=0)
+
+
 def test_the_example_of_other_inputs_runs(modelling, monkeypatch):
     folder, names = modelling
     monkeypatch.chdir(folder)
@@ -266,9 +279,10 @@ def test_every_option_is_in_the_table_with_its_default(name):
     [row] = re.findall(rf"^\| `{name}\b.*$", README, re.MULTILINE)
     shown = dict(re.findall(r"(--[a-z-]+)(?: ([^`]+))?`", row))
     options = {
-        option.opts[0]: option
+        name: option
         for option in main.commands[name].params
         if option.param_type_name == "option"
+        for name in (option.opts[0], *option.secondary_opts)
     }
     assert shown.keys() == options.keys()
     for option, value in shown.items():

@@ -45,6 +45,7 @@ from numerai_sequence import (
     ShardSet,
     SourceError,
     Split,
+    Unpack,
     WorkerError,
     append_shards,
     connect_ranks,
@@ -179,6 +180,7 @@ def train(model: Any, shards: ShardSet) -> None:
     model.compile("adam", PearsonLoss())
     model.compile("adam", RankCorrelationLoss(temperature=0.03))
     model.fit(sequence, callbacks=[scores, Resume("state/", every=100)])
+    assert_type(Unpack.of(sequence, sequence, name="rows"), Unpack)
     scores.score(model)
     frame = predict(
         model,
@@ -265,6 +267,7 @@ def mistakes(model: Any, shards: ShardSet) -> None:
     NumeraiSequence(shards, batchsize=1000)  # call-arg
     split_eras(shards.eras, validation=0.2)  # call-arg
     walk_forward(shards.eras, window=None, step="156", purge=8)  # arg-type
+    Unpack.of()  # call-arg
     Resume("state/", 100)  # call-arg
     predict(model, "live.parquet", ranked="yes")  # arg-type
     export_predict(model, "predict.pkl", shards)  # call-arg

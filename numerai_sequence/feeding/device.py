@@ -173,16 +173,11 @@ def _put_jax(shape: tuple[int, int], chunks: Iterator[Bytes]) -> Any:
 def _put_torch(shape: tuple[int, int], chunks: Iterator[Bytes]) -> Any:
     import torch
 
-    rows = torch.empty(shape, dtype=torch.uint8, device=_torch_device())
+    place = sys.modules["keras"].ops.zeros(1).device
+    rows = torch.empty(shape, dtype=torch.uint8, device=place)
     for start, chunk in _with_starts(chunks):
         rows[start : start + len(chunk)] = torch.from_numpy(chunk)
     return rows
-
-
-def _torch_device() -> str:
-    from keras.src.backend.torch.core import get_device
-
-    return str(get_device())
 
 
 def _put_tensorflow(shape: tuple[int, int], chunks: Iterator[Bytes]) -> Any:
