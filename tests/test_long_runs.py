@@ -25,7 +25,7 @@ pytestmark = [
     pytest.mark.slow,
 ]
 
-TIMES = 100
+TIMES = 40
 
 
 @pytest.fixture(scope="module")

@@ -29,6 +29,7 @@ ROWS, FEATURES, BATCH = 501, 14, 60
 CHOSEN = tuple(f"feature_{number:03}" for number in (5, 2, 13, 0, 7))
 PACKED = {"dtype": "packed"}
 RESIDENT = {"dtype": "packed", "resident": True}
+slow = pytest.mark.slow
 each_feed = pytest.mark.parametrize("fed", [PACKED, RESIDENT], ids=["packed", "resident"])
 
 pytestmark = keras_3_only
@@ -79,7 +80,7 @@ def same(found, expected):
 # The values.
 
 
-@pytest.mark.parametrize("features", [1, 2, 3, 4, 5, 47])
+@pytest.mark.parametrize("features", [2, 47, *(pytest.param(n, marks=slow) for n in (1, 3, 4, 5))])
 @pytest.mark.parametrize("encoding", ["packed", "int8"])
 def test_any_features_in_any_order_are_those_of_float32(tmp_path, features, encoding):
     made = write_set(tmp_path, rows=60, features=features, encoding=encoding)
@@ -105,7 +106,13 @@ def test_all_bytes_are_exact():
 
 
 @each_feed
-@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16", "float16", "float64"])
+@pytest.mark.parametrize(
+    "policy",
+    [
+        "mixed_bfloat16",
+        *(pytest.param(p, marks=slow) for p in ("mixed_float16", "float16", "float64")),
+    ],
+)
 def test_mixed_precision_loses_nothing(folder, fed, policy):
     if policy == "float64" and keras.backend.backend() == "jax":
         pytest.skip("JAX has no float64, unless it is asked for before anything else")
@@ -198,7 +205,7 @@ def trained(sets):
 
 
 @pytest.mark.parametrize("features", [None, CHOSEN], ids=["all", "chosen"])
-@pytest.mark.parametrize("encoding", ["packed", "int8"])
+@pytest.mark.parametrize("encoding", ["packed", pytest.param("int8", marks=slow)])
 @each_feed
 def test_weights_are_the_same_bits(sets, trained, features, encoding, fed, tmp_path):
     options = {"features": features, **fed}
@@ -228,6 +235,7 @@ def _check_saved(model, validation, values, tmp_path):
     np.testing.assert_array_equal(loaded.predict(validation, verbose=0), values)
 
 
+@slow
 @each_feed
 def test_compiled_by_xla_the_bits_are_the_same(folder, fed):
     found = []
@@ -276,7 +284,7 @@ def test_core_is_scored_saved_predicts_and_is_exported(folder, fed, tmp_path):
     assert scores.score(core).equals(table)
 
 
-@pytest.mark.parametrize("form", ["flat", "functional", "inputs"])
+@pytest.mark.parametrize("form", ["flat", pytest.param("functional", marks=slow), "inputs"])
 def test_model_behind_the_layer_need_not_be_a_model(folder, form):
     inputs = {"others": ["target_b"]} if form == "inputs" else None
     options = {"features": CHOSEN, "inputs": inputs}
@@ -304,6 +312,7 @@ def test_model_behind_the_layer_need_not_be_a_model(folder, form):
     assert found.equals(expected)
 
 
+@slow
 @each_feed
 def test_training_that_was_stopped_is_resumed(folder, fed, tmp_path):
     class Stop(keras.callbacks.Callback):
@@ -323,6 +332,7 @@ def test_training_that_was_stopped_is_resumed(folder, fed, tmp_path):
     assert same(fit(Resume(tmp_path / "state", every=3)), expected)
 
 
+@slow
 @each_feed
 def test_worker_processes_feed_the_same(folder, fed):
     found = []

@@ -68,8 +68,9 @@ def assert_is(folder, frame, encoding):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("encoding", "mix_eras"), [("packed", None), ("int8", 1)])
-@pytest.mark.parametrize("is_whole", [True, False], ids=["whole", "newest"])
+@pytest.mark.parametrize(
+    ("encoding", "mix_eras", "is_whole"), [("packed", None, True), ("int8", 1, False)]
+)
 def test_ten_weeks_are_what_pandas_says(tmp_path, encoding, mix_eras, is_whole):
     whole, folder, source = history(), tmp_path / "set", tmp_path / "validation.parquet"
     expected = file_of_week(whole, 0)
