@@ -24,7 +24,7 @@ from ..batching.passes import (
     Prefetching,
     shuffle_batches,
 )
-from ..batching.readers import Readers
+from ..batching.readers import DECODING, Readers
 from ..batching.reading import Reading
 from ..batching.targets import (
     POLICIES,
@@ -587,12 +587,14 @@ class NumeraiSequence(Arguments, *_BASES):  # type: ignore[misc]
         return reader, targets
 
     def _batch(self, number: int, reader: GroupReader, targets: Targets) -> Any:
-        rows = reader.size(number)
-        x = self._readers.buffers.empty((rows, len(self.features)), self.dtype)
-        out = x.view(np.uint8) if self._decode.keeps_rows else None
-        encoded, chosen, values = reader.batch(number, out)
-        if encoded is not out:
-            self._decode(encoded, x, chosen)
+        shape = reader.size(number), len(self.features)
+        with self._readers.turns:
+            x = self._readers.buffers.empty(shape, self.dtype)
+            out = x.view(np.uint8) if self._decode.keeps_rows else None
+            encoded, chosen, values = reader.batch(number, out)
+            if encoded is not out:
+                with DECODING:
+                    self._decode(encoded, x, chosen)
         return targets(values, x)
 
     def check(self, *, is_last: bool = False) -> None:
