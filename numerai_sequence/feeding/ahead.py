@@ -1,8 +1,8 @@
 """Ahead: threads that make the batches of one pass before they are asked for, in order.
 
-One thread does, as long as whoever uses the batches never waits for one. Whenever they wait, another
-joins, and more batches are kept ready; after many batches without a wait one leaves again. So a
-network that is slower than reading gives no processor away to threads that it does not need.
+One thread does, as long as nobody has to wait for a batch. At each wait another thread joins, and
+more batches are kept ready; after many batches without a wait one leaves again. Threads that a slow
+network does not need take no processor and no cache from it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 from .processes import catchable
 
-# Kept ready at first, and asked for before the first one is used: TensorFlow prefetches one.
+# Kept ready at first; and as many are waited for at the beginning, as TensorFlow prefetches one.
 _FIRST = 2
 # After a wait so long another thread joins, also where it is for one of the first batches.
 _WAIT_SECONDS = 0.05
@@ -46,9 +46,8 @@ class Ahead:
         self._begun = self._taken = 0
         self._made: dict[int, Any] = {}
         self._has_ended = False
-        # Threads that are at work, and those that there are; how much of what is allowed is made use
-        # of; and how many batches in a row were there when they were asked for.
-        self._busy = self._threads = self._level = self._ready = 0
+        # The threads that may be at work, those that are, and all; batches in a row without a wait.
+        self._level = self._busy = self._threads = self._ready = 0
         # Held for a moment only. One that a thread may take twice: the garbage collector may come
         # upon a pass, and end it, while this thread holds it.
         lock = threading.RLock()

@@ -138,8 +138,10 @@ class NumeraiSequence(Arguments, *_BASES):  # type: ignore[misc]
         on each rank, which may read copies of its own. A file that is not as it was written is an
         error as soon as its last byte was compared.
     workers, use_multiprocessing, max_queue_size
-        How Keras prefetches; the same options of ``fit`` win. Threads share the memory maps.
-        Processes map the files anew, and each batch is copied through a pipe.
+        How batches are made ahead; the same options of ``fit`` win. The most threads: more than one
+        are at work only where training waits for batches. 0 makes them where Keras asks for them.
+        Threads share the memory maps. Processes map the files anew, and each batch is copied
+        through a pipe.
 
     Attributes
     ----------
