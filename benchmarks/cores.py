@@ -276,7 +276,8 @@ def main(
 ) -> None:
     """Measure writing by processes, reading by threads, and fit by how it is fed."""
     cores = len(os.sched_getaffinity(0))
-    counts = tuple(count for count in (1, 2, 4, 8, 16) if count <= cores)
+    threads = (1, 2, 4, 8, 16)  # more than there are processors, too: they should cost nothing
+    counts = tuple(count for count in threads if count <= cores)
     text = [f"{cores} cores, {device()}, NumPy {np.__version__}, {rows:,} rows x {features:,}"]
     work.mkdir(parents=True, exist_ok=True)
     out.mkdir(parents=True, exist_ok=True)
@@ -295,7 +296,7 @@ def main(
         show("rows to the device", ["GB", "s", "GB/s", "device memory / GB"], loading(work / "set"))
     for size in batch_sizes:
         if "read" in parts:
-            rates = reading(work / "set", size, counts)
+            rates = reading(work / "set", size, threads)
             show(f"reading batches of {size}", ["threads", *DTYPES], rates)
         if "fit" in parts:
             rates = fitting(work / "set", size, (1, 4), epochs, networks or tuple(HIDDEN))

@@ -1,4 +1,4 @@
-"""Locks: one that a forked process finds open, whoever held it in the parent."""
+"""Locks: those that a forked process finds open, whoever held them in the parent."""
 
 from __future__ import annotations
 
@@ -11,11 +11,18 @@ class OwnLock:
     """A lock among the threads of one process. A fork in the middle gives the child its own."""
 
     def __init__(self) -> None:
-        self._lock, self._process = threading.Lock(), os.getpid()
+        self._open()
+
+    def _open(self) -> None:
+        self._lock: threading.Lock | threading.Semaphore = self._make()
+        self._process = os.getpid()
+
+    def _make(self) -> threading.Lock | threading.Semaphore:
+        return threading.Lock()
 
     def __enter__(self) -> None:
         if os.getpid() != self._process:
-            self._lock, self._process = threading.Lock(), os.getpid()
+            self._open()
         self._lock.acquire()
 
     def __exit__(
@@ -25,3 +32,19 @@ class OwnLock:
         trace: TracebackType | None,
     ) -> None:
         self._lock.release()
+
+
+class OwnTurns(OwnLock):
+    """As many threads at a time as there are turns; the others wait for one of them to leave.
+
+    Parameters
+    ----------
+    turns : int
+    """
+
+    def __init__(self, turns: int) -> None:
+        self._turns = turns
+        super().__init__()
+
+    def _make(self) -> threading.Semaphore:
+        return threading.Semaphore(self._turns)

@@ -185,14 +185,20 @@ def test_what_a_batch_raises_is_what_fit_raises(
     shards, workers, trouble, in_thread, in_process, message
 ):
     expected = in_process if workers == PROCESSES else in_thread
-    if workers == ONE_THREAD and not IS_TENSORFLOW:  # which makes it in the main thread
-        expected = {leave: SystemExit, interrupt: KeyboardInterrupt}.get(trouble, expected)
-        message = {leave: "3", interrupt: ""}.get(trouble, message)
     with in_time(), pytest.raises(BaseException, match=message) as caught:
         used_model().fit(failing(shards, trouble), epochs=2, verbose=0, **workers)
     assert type(caught.value) is expected
     if expected is CorruptShardError:
         assert (caught.value.path, caught.value.found, caught.value.expected) == ("a.arrow", 1, 2)
+
+
+@pytest.mark.skipif(IS_TENSORFLOW, reason="takes batches in a thread of its own")
+@pytest.mark.parametrize(
+    ("trouble", "error"), [(leave, SystemExit), (interrupt, KeyboardInterrupt)]
+)
+def test_what_a_batch_made_in_the_main_thread_raises_stays_what_it_is(shards, trouble, error):
+    with in_time(), pytest.raises(error):
+        used_model().fit(failing(shards, trouble), verbose=0, workers=0)
 
 
 @each_pool

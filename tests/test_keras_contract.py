@@ -66,6 +66,25 @@ def test_fit_sees_each_row_once_an_epoch(sequence, workers, build, nothing_left)
         assert_each_row_once(counts)
 
 
+class WithThreads(NumeraiSequence):
+    """Notes which thread has made each batch."""
+
+    def __getitem__(self, index):
+        self.threads.append(threading.current_thread())
+        return super().__getitem__(index)
+
+
+@pytest.mark.parametrize(("workers", "is_main"), [(0, not IS_TENSORFLOW), (1, False), (4, False)])
+def test_with_workers_batches_are_made_in_another_thread_than_trains(folder, workers, is_main):
+    sequence = WithThreads(folder, batch_size=BATCH, shuffle=False)
+    sequence.threads = []
+    model, recorder = make_model()
+    model.fit(sequence, callbacks=[recorder], verbose=0, workers=workers)
+    assert_each_row_once(recorder.fit[0])
+    last = sequence.threads[-BATCHES:]  # before them Keras may look at some
+    assert {thread is threading.main_thread() for thread in last} == {is_main}
+
+
 @each_workers
 def test_evaluate_sees_each_row_once(sequence, workers):
     model, recorder = make_model()

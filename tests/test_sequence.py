@@ -7,6 +7,8 @@ import os
 import pickle
 import subprocess
 import sys
+import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -413,6 +415,54 @@ def test_threads_may_read_one_epoch_while_another_begins(folder):
         found = list(pool.map(read, range(count)))
     for epoch in range(3):
         assert_same_batches(found[epoch::3], expected[epoch])
+
+
+class Counted:
+    """Stands for a reader or a decoder, and counts the threads that are in it at a time."""
+
+    def __init__(self, wrapped, call):
+        self.wrapped, self.call = wrapped, call
+        self.lock, self.inside, self.most = threading.Lock(), 0, 0
+
+    def __getattr__(self, name):
+        return getattr(self.wrapped, name)
+
+    def batch(self, *args):
+        return self(*args)
+
+    def __call__(self, *args):
+        with self.lock:
+            self.inside += 1
+            self.most = max(self.most, self.inside)
+        time.sleep(0.003)  # so that those who may come in do
+        try:
+            return self.call(*args)
+        finally:
+            with self.lock:
+                self.inside -= 1
+
+
+class WithCountedReader(NumeraiSequence):
+    def _make_reader(self, *args):
+        reader, targets = super()._make_reader(*args)
+        self.counted = Counted(reader, reader.batch)
+        return self.counted, targets
+
+
+@pytest.mark.parametrize("run_rows", [1, 8])
+def test_four_of_many_threads_read_at_a_time_and_no_more_decode_than_have_a_processor(
+    folder, run_rows
+):
+    expected = batches_of(NumeraiSequence(folder, 10, run_rows=run_rows))
+    sequence = WithCountedReader(folder, 10, run_rows=run_rows)
+    decode = sequence._decode
+    sequence._decode = Counted(decode, decode)
+    batches = sequence.one_pass()
+    with ThreadPoolExecutor(16) as pool:
+        found = list(pool.map(batches.__getitem__, range(len(batches))))
+    assert_same_batches(found, expected)
+    assert sequence.counted.most == 4
+    assert sequence._decode.most <= min(4, os.cpu_count())
 
 
 @each_dtype

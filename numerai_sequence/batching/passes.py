@@ -36,7 +36,8 @@ class Prefetching(NamedTuple):
     Attributes
     ----------
     workers : int
-        0 and 1 without processes: the batches are made where they are asked for.
+        0 without processes: the batches are made where they are asked for. So does 1 where that is
+        a thread that does nothing else, as under TensorFlow.
     use_multiprocessing : bool
     max_queue_size : int
     """

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
 
 import numpy as np
 
 from ..buffers import Buffers
+from ..locks import OwnTurns
 from ..ordering.ranks import Share
 from ..reading.paging import Pager
 from ..reading.selection import ERA
@@ -16,6 +18,20 @@ from .numbers import NumberReader
 from .orders import Orders
 from .passes import Numbers, Prefetching
 from .reading import Reading
+
+# Threads that read at a time. More wait for the interpreter by turns, and for the same memory.
+_READING = 4
+
+
+def _processors() -> int:
+    """Return how many processors this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+#: Threads of this process that decode at a time: each keeps a processor, and its cache, busy.
+DECODING = OwnTurns(min(_READING, _processors()))
 
 
 class Readers:
@@ -71,6 +87,7 @@ class Readers:
         self.buffers = Buffers(budget.buffers, slack=math.inf if reading.by_era else 2)
         self._group_buffers = Buffers(KEPT)
         self._columns: tuple[tuple[str, ...], Values] | None = None
+        self.turns = OwnTurns(_READING)
         self.pager = self._make_pager(budget.mapped, columns)
         # Groups are worth it where runs are shuffled in them, or their pages let go.
         is_worth = run_rows > 1 or not self.pager.fits

@@ -294,8 +294,9 @@ def _cure_keras_3(package: ModuleType, kind: type, changes: Changes) -> None:
     def _get_iterator(self: Any) -> Any:
         if not is_of(self.py_dataset, kind):
             return get_iterator(self)
-        shuffles, feeding = self.shuffle, _feeding_of(self)
-        batches = run_pass(self.py_dataset, shuffles, feeding, self)
+        # Others than TensorFlow take the batches in the thread that trains.
+        overlaps, feeding = package.backend.backend() == "tensorflow", _feeding_of(self)
+        batches = run_pass(self.py_dataset, self.shuffle, feeding, self, overlaps=overlaps)
         return (self._standardize_batch(batch) for batch in batches)
 
     @functools.wraps(get_dataset)

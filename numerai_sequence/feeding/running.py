@@ -32,10 +32,19 @@ class Pass(Protocol):
     def empty(self, shape: tuple[int, ...], dtype: Any) -> npt.NDArray[Any]: ...
 
 
-def run_pass(sequence: Any, shuffle: bool, feeding: Feeding, adapter: Any = None) -> Iterator[Any]:
+def run_pass(
+    sequence: Any,
+    shuffle: bool,
+    feeding: Feeding,
+    adapter: Any = None,
+    *,
+    overlaps: bool = True,
+) -> Iterator[Any]:
     """Yield each batch of one pass once; what works for it ends with it, finished or not.
 
     Of all passes of a call, those of the adapter that trains may begin in the middle of an epoch.
+    Where batches are taken in a thread that does nothing else, `overlaps`, one worker is this one;
+    otherwise it is a thread of its own.
 
     Each is checked as `NumeraiSequence.check` does: workers leave that to who hands batches on.
     """
@@ -51,7 +60,7 @@ def run_pass(sequence: Any, shuffle: bool, feeding: Feeding, adapter: Any = None
             if feeding.trains(adapter):
                 feeding.weights = one_pass.weights
             count = len(one_pass)
-            made = run.batches(one_pass, prefetching)
+            made = run.batches(one_pass, prefetching, overlaps=overlaps)
         with closing(made) as batches:
             for number, batch in enumerate(batches, 1):
                 check()
@@ -78,8 +87,8 @@ class _Run:
         # The garbage collector may come upon its generator in the thread that ends it.
         self._ending = threading.RLock()
 
-    def batches(self, one_pass: Pass, prefetching: Prefetching) -> Batches:
-        if prefetching.workers <= 1 and not prefetching.processes:
+    def batches(self, one_pass: Pass, prefetching: Prefetching, *, overlaps: bool) -> Batches:
+        if prefetching.workers <= int(overlaps) and not prefetching.processes:
             return self._made_here(one_pass)
         get = one_pass.__getitem__
         if prefetching.processes:

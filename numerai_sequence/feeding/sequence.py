@@ -25,7 +25,7 @@ from ..batching.passes import (
     Prefetching,
     shuffle_batches,
 )
-from ..batching.readers import Readers
+from ..batching.readers import DECODING, Readers
 from ..batching.reading import Reading
 from ..batching.targets import (
     POLICIES,
@@ -146,8 +146,10 @@ class NumeraiSequence(Arguments, *_BASES):  # type: ignore[misc]
         on each rank, which may read copies of its own. A file that is not as it was written is an
         error as soon as its last byte was compared.
     workers, use_multiprocessing, max_queue_size
-        How Keras prefetches; the same options of ``fit`` win. Threads share the memory maps.
-        Processes map the files anew, and each batch is copied through a pipe.
+        How batches are made ahead; the same options of ``fit`` win. The most threads: more than one
+        are at work only where training waits for batches. 0 makes them where Keras asks for them.
+        Threads share the memory maps. Processes map the files anew, and each batch is copied
+        through a pipe.
 
     Attributes
     ----------
@@ -656,12 +658,14 @@ class NumeraiSequence(Arguments, *_BASES):  # type: ignore[misc]
         if isinstance(reader, NumberReader):
             numbers, _, values = reader.batch(number)
             return targets(values, (numbers + self._first_device_row).astype(np.int32))
-        rows = reader.size(number)
-        x = self._readers.buffers.empty((rows, self._decode.width), self._decode.array_dtype)
-        out = x.view(np.uint8) if self._decode.keeps_rows else None
-        encoded, chosen, values = reader.batch(number, out)
-        if encoded is not out:
-            self._decode(encoded, x, chosen)
+        shape = reader.size(number), self._decode.width
+        with self._readers.turns:
+            x = self._readers.buffers.empty(shape, self._decode.array_dtype)
+            out = x.view(np.uint8) if self._decode.keeps_rows else None
+            encoded, chosen, values = reader.batch(number, out)
+            if encoded is not out:
+                with DECODING:
+                    self._decode(encoded, x, chosen)
         return targets(values, x)
 
     def check(self, *, is_last: bool = False) -> None:
