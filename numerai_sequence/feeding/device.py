@@ -92,6 +92,17 @@ def _tensorflow_free(name: str) -> int | None:
 _FINDERS = {"jax": _find_jax, "torch": _find_torch, "tensorflow": _find_tensorflow}
 
 
+def compiled(keras: Any, function: Any) -> Any:
+    """Return a function of tensors that XLA compiles as a whole, where TensorFlow would not.
+
+    TensorFlow by itself goes through memory once an operation, and has no kernels for bytes on a
+    GPU. JAX compiles the whole step.
+    """
+    if backend_of(keras) != "tensorflow":
+        return function
+    return sys.modules["tensorflow"].function(function, jit_compile=True)
+
+
 def materialized(keras: Any, tensor: Any) -> Any:
     """Return a tensor that the compiler computes by itself, as if it had been fed.
 
