@@ -181,7 +181,11 @@ def test_packed_batches_are_the_bytes_of_the_file(sets):
         np.testing.assert_array_equal(x, encoded)
     x, _ = NumeraiSequence(sets["int8"], 10, shuffle=False, **PACKED)[0]
     assert (x.dtype, x.shape) == (np.uint8, (10, FEATURES))
-    x, _ = NumeraiSequence(sets["int8"], 10, shuffle=False, **RESIDENT)[1]
+    resident = NumeraiSequence(sets["int8"], 10, shuffle=False, **RESIDENT)
+    with pytest.raises(NumeraiSequenceError, match="the rows are not on the device yet"):
+        resident[1]
+    Unpack.of(resident)
+    x, _ = resident[1]
     assert (x.dtype, x.tolist()) == (np.int32, list(range(10, 20)))
 
 
@@ -380,6 +384,40 @@ def test_rows_that_do_not_fit_are_refused():
         check_room(Device("NVIDIA", True, needed - 1), 6_853_308, 1185)
     for part in ("8.1 GB", "NVIDIA", "features=", "eras=", "dtype='packed' alone"):
         assert part in str(caught.value)
+
+
+def test_rows_that_an_interrupted_step_took_with_it_are_placed_again(folder):
+    sequence = NumeraiSequence(folder, BATCH, **RESIDENT)
+    layer = Unpack.of(sequence)
+    for variable in layer._rows.variables:  # of JAX, which deletes what a step was given
+        variable.value.delete()
+    again = Unpack.of(sequence)
+    assert (again._rows is layer._rows) is (not layer._rows.variables)
+    expected = NumeraiSequence(folder, BATCH)[0][0]
+    np.testing.assert_array_equal(unpacked(again, sequence[0][0]), expected)
+
+
+class Halved(NumeraiSequence):
+    """A class that makes y of its own."""
+
+    def __getitem__(self, index):
+        x, y = super().__getitem__(index)
+        return x, y / 2
+
+
+@each_feed
+def test_a_class_of_ones_own_is_fed_through_the_layer(folder, fed):
+    found = []
+    for options in ({}, fed):
+        sequence = Halved(folder, BATCH, **options)
+        core = core_of_floats()
+        model = wrapped(core, sequence) if options else compiled(core)
+        model.fit(sequence, verbose=0)
+        found.append(core.get_weights())
+    assert same(*found)
+    other = Halved(folder, BATCH, eras=slice(2), features=CHOSEN, **fed)
+    with pytest.raises(NumeraiSequenceError):
+        model.fit(other, verbose=0)
 
 
 # What does not fit together.

@@ -154,6 +154,11 @@ class DeviceRows:
             self.variables.append(made)
         self._array: Any = None if self.variables else array
 
+    @property
+    def are_there(self) -> bool:
+        """Whether the rows can be read: on JAX they go with a step that was interrupted."""
+        return not any(variable.value.is_deleted() for variable in self.variables)
+
     def take(self, numbers: Any) -> Any:
         """Return rows by their numbers: a uint8 tensor, shape (batch, width)."""
         if self._backend == "jax":

@@ -149,21 +149,21 @@ def check_packed(model: Any, sequence: Any, what: str) -> None:
         The model has no such layer.
     """
     layer, is_packed = unpack_of(model), sequence.dtype == PACKED
-    if sequence.made_by is not None:
+    if layer is not None and is_packed:
+        layer.check(sequence)
+    elif sequence.made_by is not None:  # which may feed anything
         return
-    if layer is None and is_packed:
+    elif is_packed:
         warnings.warn(
             f"{what}: found dtype='packed', and no Unpack layer in the model: x are bytes of three "
             "features each; begin the model with Unpack.of(sequence), unless it reads such bytes",
             stacklevel=5,
         )
-    elif layer is not None and not is_packed:
+    elif layer is not None:
         raise FeatureError(
             f"{what}: found dtype={sequence.dtype!r}, but the model begins with an Unpack layer; "
             "use dtype='packed', or the model behind the layer"
         )
-    elif layer is not None:
-        layer.check(sequence)
     else:
         check_scale(model, sequence.dtype, what)
 

@@ -40,7 +40,7 @@ from ..batching.targets import (
     target_names,
 )
 from ..checks import is_of, one_of, true_or_false, whole_number
-from ..errors import check_known
+from ..errors import NumeraiSequenceError, check_known
 from ..format.encoding import DTYPES, PACKED, Decoder
 from ..format.feature_sets import resolve_features
 from ..format.layout import FEATURES
@@ -197,7 +197,7 @@ class NumeraiSequence(Arguments, *_BASES):  # type: ignore[misc]
 
     # The rows on the device that its batches number, once an `Unpack` layer has put them there.
     _device_rows: Any = None
-    _first_device_row = 0
+    _first_device_row: int | None = None
 
     def __init__(
         self,
@@ -656,6 +656,11 @@ class NumeraiSequence(Arguments, *_BASES):  # type: ignore[misc]
 
     def _batch(self, number: int, reader: GroupReader | NumberReader, targets: Targets) -> Any:
         if isinstance(reader, NumberReader):
+            if self._first_device_row is None:
+                raise NumeraiSequenceError(
+                    f"{self.shards.folder}: resident: the rows are not on the device yet; begin "
+                    "the model with Unpack.of(sequence), which puts them there"
+                )
             numbers, _, values = reader.batch(number)
             return targets(values, (numbers + self._first_device_row).astype(np.int32))
         shape = reader.size(number), self._decode.width

@@ -277,7 +277,8 @@ def _place(sequences: Sequence[Any]) -> DeviceRows:
                 "sequence, or another order; a model takes one list of features"
             )
     parts = {_key(sequence): sequence for sequence in sequences}
-    held = next((rows for rows in _on_device if {*parts} <= {*rows.starts}), None)
+    there = (rows for rows in _on_device if rows.are_there and {*parts} <= {*rows.starts})
+    held = next(there, None)
     if held is None:
         held = _load(parts, row_bytes(PACKED, len(features)))
         _on_device.add(held)
