@@ -188,14 +188,12 @@ def test_a_round_gives_what_numerai_accepts(modelling, monkeypatch):
 def test_the_examples_of_unpack_run(modelling, monkeypatch):
     folder, names = modelling
     monkeypatch.chdir(folder)
-    core = keras.Sequential([keras.Input((30,)), keras.layers.Dense(1)])
-    names = {**names, "core": core, "keras": keras}
+    names = dict(names)
     exec(compile(example('core.save("model.keras")'), "README.md", "exec"), names)
     assert keras.models.load_model("model.keras").predict(np.zeros((2, 30))).shape == (2, 1)
-    block = example("resident=True").replace("0001-0574", "0001-0012").replace("0583", "0021")
+    block = example("resident=True").replace("0001-0574", "0001-0012").replace("0591", "0021")
     exec(compile(block, "README.md", "exec"), names)
-    names["model"].compile("adam", "mse")
-    names["model"].fit(names["train"], validation_data=names["validation"], verbose=0)
+    assert "val_corr_mean" in names["model"].history.history
 
 
 def test_the_example_of_other_inputs_runs(modelling, monkeypatch):

@@ -260,10 +260,11 @@ def test_core_is_scored_saved_predicts_and_is_exported(folder, fed, tmp_path):
     options = {"features": CHOSEN, **fed}
     training, validation = (NumeraiSequence(folder, BATCH, **options) for _ in range(2))
     core = core_of_floats(len(CHOSEN))
-    model, floats = wrapped(core, training, validation), compiled(core_of_floats(len(CHOSEN)))
+    model = wrapped(core, training, validation)
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
         history = model.fit(training, callbacks=[EraScores(validation)], verbose=0).history
+        floats = compiled(core_of_floats(len(CHOSEN)))  # and the seed of torch's dropout
         plain = EraScores(NumeraiSequence(folder, features=CHOSEN))
         plain_training = NumeraiSequence(folder, BATCH, features=CHOSEN)
         assert floats.fit(plain_training, callbacks=[plain], verbose=0).history == history
@@ -314,6 +315,54 @@ def test_model_behind_the_layer_need_not_be_a_model(folder, form):
     assert same(model.get_weights(), plain.get_weights())
     found, expected = (predict(m, folder, inputs=inputs, progress=False) for m in (model, plain))
     assert found.equals(expected)
+
+
+@pytest.mark.parametrize("form", ["before", "after", "one output"])
+def test_what_is_computed_around_a_core_is_not_lost(folder, form):
+    packed, floats = (NumeraiSequence(folder, BATCH, **fed) for fed in (PACKED, {}))
+
+    def made(layer, x):
+        core = core_of_floats()
+        if form == "one output":
+            x_of_core = keras.Input((FEATURES,))
+            outputs = [keras.layers.Dense(1)(x_of_core) for _ in range(2)]
+            core = keras.Model(x_of_core, outputs)
+        x_of_core = layer(x) if layer else x
+        y = core(x_of_core * 2 - 1 if form == "before" else x_of_core)
+        y = y[1] if form == "one output" else keras.ops.sigmoid(y) if form == "after" else y
+        return compiled(keras.Model(x, y))
+
+    layer = Unpack.of(packed)
+    model = made(layer, keras.Input((layer.row_bytes,), dtype="uint8"))
+    plain = made(None, keras.Input((FEATURES,)))
+    for one, sequence in ((model, packed), (plain, floats)):
+        one.fit(sequence, verbose=0)
+    found, expected = (predict(one, folder, progress=False) for one in (model, plain))
+    np.testing.assert_array_equal(found["prediction"], expected["prediction"])
+
+
+def test_a_sequential_that_was_changed_is_cut_again(folder):
+    sequence = NumeraiSequence(folder, BATCH, **PACKED)
+    model = compiled(keras.Sequential([Unpack.of(sequence), keras.layers.Dense(1)]))
+    model.fit(sequence, verbose=0)
+    before = predict(model, folder, progress=False)
+    model.pop()
+    model.add(keras.layers.Dense(1))
+    compiled(model).fit(sequence, verbose=0)
+    plain = NumeraiSequence(folder, 1000, shuffle=False, target=None, **PACKED)
+    found = predict(model, folder, progress=False)["prediction"].to_numpy()
+    assert not np.array_equal(found, before["prediction"])
+    np.testing.assert_allclose(found, model.predict(plain, verbose=0)[:, 0], rtol=1e-6)
+
+
+def test_rows_of_a_layer_are_not_exchanged(folder):
+    first, second = (
+        NumeraiSequence(folder, BATCH, eras=eras, **RESIDENT) for eras in (slice(4), slice(5, 9))
+    )
+    layer = Unpack.of(first)
+    layer.hold(first)
+    with pytest.raises(NumeraiSequenceError, match="holds other rows already"):
+        layer.hold(second)
 
 
 @slow
@@ -461,8 +510,16 @@ def test_arguments_that_contradict_each_other_are_refused(folder):
     packed, resident = (NumeraiSequence(folder, **fed) for fed in (PACKED, RESIDENT))
     with pytest.raises(ValueError, match="resident: found False, expected True"):
         Unpack.of(resident, packed)
-    with pytest.raises(TypeError, match=r"keras.Input\(\(\), dtype='int32'\)"):
-        Unpack.of(resident)(np.zeros(3, np.float32))
+    for shape, kind in (((), "float32"), ((), "uint8"), ((), "int16"), ((1,), "int32")):
+        with pytest.raises(ValueError, match=r"keras.Input\(\(\), dtype='int32'\)"):
+            Unpack.of(resident)(keras.Input(shape, dtype=kind))
+    for shape, kind in (((5,), "float32"), ((14,), "uint8"), ((), "int32")):
+        with pytest.raises(ValueError, match=r"keras.Input\(\(5,\), dtype='uint8'\)"):
+            Unpack.of(packed)(keras.Input(shape, dtype=kind))
+    model = wrapped(core_of_floats(), packed)
+    model.predict(packed, verbose=0)
+    with pytest.raises(Exception, match="expected packed rows"):
+        model.predict(np.zeros((3, 14), np.float32), verbose=0)
     with pytest.raises(AttributeError, match="resident"):
         resident.resident = False
     assert "14 features as numbers of packed rows" in repr(resident)

@@ -54,16 +54,19 @@ def core_of(model: Any) -> Any:
     layer = unpack_of(model)
     if layer is None:
         return model
-    if model not in _cores:
+    layers, (known, core) = list(model.layers), _cores.get(model, ([], None))
+    # A Sequential may be changed.
+    if len(known) != len(layers) or any(a is not b for a, b in zip(known, layers, strict=True)):
         try:
-            _cores[model] = _noted(_cut(model, layer), model)
+            core = _noted(_cut(model, layer), model)
         except (AttributeError, RuntimeError, TypeError, ValueError) as error:
             raise NumeraiSequenceError(
                 f"model: found an Unpack layer in a {type(model).__name__}, expected it as the "
                 "first layer of a Sequential or functional model; give the model of floats behind "
                 "the layer"
             ) from error
-    return _cores[model]
+        _cores[model] = layers, core
+    return core
 
 
 def _noted(core: Any, model: Any) -> Any:
@@ -87,10 +90,12 @@ def _cut(model: Any, layer: Any) -> Any:
             return behind[0]
         width = layer.compute_output_shape((None,))[1]
         return keras.Sequential([keras.Input((width,)), *behind])
-    models = [one for one in behind if isinstance(one, keras.Model)]
-    inner = [one for one in behind if not isinstance(one, keras.layers.InputLayer)]
-    if models == inner and len(inner) == 1 and len(model.inputs) == 1:
-        return inner[0]
+    # Operations, too: what is computed before or after a model is no layer.
+    steps = [one for one in model.operations if not isinstance(one, keras.layers.InputLayer)]
+    if len(steps) == 2 and isinstance(steps[1], keras.Model) and len(model.inputs) == 1:
+        [_, core] = steps
+        if len(model.outputs) == len(core.outputs):
+            return core
     core = keras.Model(_behind(model.input, layer), model.output)
     if len(model.inputs) == 1:
         return core

@@ -21,6 +21,8 @@ _keras: Any = keras_compat.active_keras()
 _CHUNK_BYTES = 64 << 20
 
 _ENCODED = "dtype='packed'"
+# Types that hold each value of a packed byte.
+_BYTES = ("uint8", "int8", "int16", "uint16", "int32", "uint32", "int64")
 
 
 class Unpack(_keras.layers.Layer):  # type: ignore[misc]
@@ -119,7 +121,13 @@ class Unpack(_keras.layers.Layer):  # type: ignore[misc]
         """
         for sequence in sequences:
             self.check(sequence, is_held=False)
-        self._rows = _place(sequences)
+        rows = _place(sequences)
+        if self._rows not in (None, rows):
+            raise NumeraiSequenceError(
+                "Unpack: this layer holds other rows already, which a compiled model goes on to "
+                "read; begin a new model with Unpack.of(...): the model behind it keeps its weights"
+            )
+        self._rows = rows
 
     def check(self, sequence: Any, *, is_held: bool = True) -> None:
         """Raise an error where the layer does not fit the batches of a sequence.
@@ -146,8 +154,9 @@ class Unpack(_keras.layers.Layer):  # type: ignore[misc]
         if is_held and self.resident and sequence._device_rows is not self._rows:
             raise NumeraiSequenceError(
                 f"{sequence.shards.folder}: the rows of this sequence are not on the device of the "
-                "model; name all its sequences in Unpack.of(train, validation), or call hold() of "
-                "the layer with all of them"
+                "model: it is not among those of Unpack.of(train, validation); or it is a copy; or "
+                "a layer of another model has taken them since, and each model needs sequences of "
+                "its own; or the model was loaded, and wants hold(train, validation) of its layer"
             )
 
     @property
@@ -168,6 +177,7 @@ class Unpack(_keras.layers.Layer):  # type: ignore[misc]
 
     def call(self, x: Any) -> Any:
         """Return the features of rows, floats (batch, features)."""
+        self._check_x(x)
         if self.resident:
             x = self._take(x)
         if self._values is None:
@@ -194,13 +204,22 @@ class Unpack(_keras.layers.Layer):  # type: ignore[misc]
                 "Unpack: the rows are not on the device: a saved model has none; call hold() of "
                 "this layer with the sequences, or make a new one with Unpack.of"
             )
-        kind = _keras.backend.standardize_dtype(numbers.dtype)
-        if not kind.startswith(("int", "uint")):
-            raise TypeError(
-                f"Unpack: found numbers of rows as {kind}, which cannot hold them; give the "
-                "model keras.Input((), dtype='int32')"
-            )
         return self._rows.take(numbers)
+
+    def _check_x(self, x: Any) -> None:
+        """Check what the model makes of x before it is here: Keras casts it to the Input's type."""
+        kind, shape = _keras.backend.standardize_dtype(x.dtype), tuple(x.shape)[1:]
+        if self.resident:
+            is_right = kind in ("int32", "int64") and not shape
+            wanted = "numbers of rows, as keras.Input((), dtype='int32')"
+        else:
+            is_right = kind in _BYTES and shape == (self.row_bytes,)
+            wanted = f"packed rows, as keras.Input(({self.row_bytes},), dtype='uint8')"
+        if not is_right:
+            raise FeatureError(
+                f"Unpack: found x of {kind} and shape {(None, *shape)}, expected {wanted}; floats "
+                "are for the model behind this layer"
+            )
 
     def _all(self, x: Any) -> Any:
         third = self.row_bytes
@@ -220,6 +239,7 @@ class Unpack(_keras.layers.Layer):  # type: ignore[misc]
 
     def compute_output_spec(self, x: Any) -> Any:
         """Return the shape and type of what the layer makes; no row is needed for that."""
+        self._check_x(x)
         width = self.features if self.columns is None else len(self.columns)
         return _keras.KerasTensor((x.shape[0], width), self._made_dtype)
 
