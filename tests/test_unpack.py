@@ -334,9 +334,9 @@ def test_what_is_computed_around_a_core_is_not_lost(folder, form):
 
     layer = Unpack.of(packed)
     model = made(layer, keras.Input((layer.row_bytes,), dtype="uint8"))
-    plain = made(None, keras.Input((FEATURES,)))
-    for one, sequence in ((model, packed), (plain, floats)):
-        one.fit(sequence, verbose=0)
+    model.fit(packed, verbose=0)
+    plain = made(None, keras.Input((FEATURES,)))  # and the seed of torch's dropout
+    plain.fit(floats, verbose=0)
     found, expected = (predict(one, folder, progress=False) for one in (model, plain))
     np.testing.assert_array_equal(found["prediction"], expected["prediction"])
 
