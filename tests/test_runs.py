@@ -420,6 +420,7 @@ def test_networks_that_packed_rows_would_change_are_refused(shards, tmp_path):
         fit_runs(build_own, shards, tmp_path / "a", resident=True, **options)
 
 
+@pytest.mark.slow
 def test_a_model_of_several_outputs_is_trained_on_packed_rows(shards, tmp_path):
     def build_two(features):
         inputs = keras.Input((features,))

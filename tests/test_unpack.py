@@ -136,14 +136,14 @@ def test_mixed_precision_loses_nothing(folder, fed, policy):
     [
         {"run_rows": 1},
         {"run_rows": 8, "seed": 5},
-        {"shuffle": False},
+        pytest.param({"shuffle": False}, marks=slow),
         {"batch_by": "era", "batch_size": 2},
         {"eras": slice(1, None, 2), "drop_remainder": True},
         {"rank": 1, "world_size": 3},
         {"missing_target": "mask", "target": ["target", "target_b"]},
         {"sample_weight": "target", "target": {"a": "target", "b": "target_b"}},
-        {"sample_weight": lambda eras, y: y + 1},
-        {"target": None, "features": CHOSEN},
+        pytest.param({"sample_weight": lambda eras, y: y + 1}, marks=slow),
+        pytest.param({"target": None, "features": CHOSEN}, marks=slow),
     ],
 )
 @each_feed
