@@ -480,7 +480,7 @@ def train(
                 "--ray: found one run, expected --step, --seeds or --each-target with it: it "
                 "trains many runs at a time"
             )
-        feed = Feed(None if dtype is None else dtype == PACKED, resident)
+        feed = Feed.of(dtype, resident)
         fitter = Fitter(shards, overwrite, progress=not quiet, feed=feed)
         train_runs(fitter, planned, path, executor=executor)
     click.echo(f"In {out}: {', '.join(sorted(path.name for path in Path(out).iterdir()))}")

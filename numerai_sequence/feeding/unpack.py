@@ -240,8 +240,7 @@ class Unpack(_keras.layers.Layer):  # type: ignore[misc]
     def compute_output_spec(self, x: Any) -> Any:
         """Return the shape and type of what the layer makes; no row is needed for that."""
         self._check_x(x)
-        width = self.features if self.columns is None else len(self.columns)
-        return _keras.KerasTensor((x.shape[0], width), self._made_dtype)
+        return _keras.KerasTensor(self.compute_output_shape(x.shape), self._made_dtype)
 
     def compute_output_shape(self, input_shape: Any) -> tuple[Any, int]:
         """Return the shape of what the layer makes."""

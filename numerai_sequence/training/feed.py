@@ -31,8 +31,13 @@ class Feed:
     packed: bool | None = None
     resident: bool | None = None
 
+    @classmethod
+    def of(cls, dtype: str | None, resident: bool | None) -> Feed:
+        """Return what `dtype` and `resident` ask for, as of `fit_runs`."""
+        return cls(None if dtype is None else dtype == PACKED, resident)
 
-class Feeding(NamedTuple):
+
+class ChosenFeed(NamedTuple):
     """How rows reach the device.
 
     Attributes
@@ -54,7 +59,7 @@ class Feeding(NamedTuple):
         return {"dtype": self.dtype, "resident": self.resident}
 
 
-def choose_feed(feed: Feed, dtype: str, rows: int, features: int) -> Feeding:
+def choose_feed(feed: Feed, dtype: str, rows: int, features: int) -> ChosenFeed:
     """Decide how rows reach the device.
 
     With an accelerator, rows are resident where they fit into its memory beside the network, and
@@ -82,16 +87,16 @@ def choose_feed(feed: Feed, dtype: str, rows: int, features: int) -> Feeding:
         raise ValueError("resident: found it with dtype='float32', expected dtype='packed'")
     if reason is not None or feed.packed is False or not (is_asked or device.is_accelerator):
         why = f"fed as {dtype} from the host: {_why_host(reason, feed, device)}"
-        return Feeding(dtype, False, why)
+        return ChosenFeed(dtype, False, why)
     needed = rows * row_bytes(PACKED, features)
     sizes = f"{gigabytes(needed)} of packed rows, {_free(device)} on {device.name}"
     if feed.resident is not None:
         place = f"resident on {device.name}" if feed.resident else "packed from the host"
-        return Feeding(PACKED, feed.resident, f"{place}: as asked for ({sizes})")
+        return ChosenFeed(PACKED, feed.resident, f"{place}: as asked for ({sizes})")
     fits = device.free_bytes is not None and needed <= _SHARE * device.free_bytes
     if fits and device.is_accelerator:
-        return Feeding(PACKED, True, f"resident on {device.name}: {sizes}")
-    return Feeding(PACKED, False, f"packed from the host: {sizes}")
+        return ChosenFeed(PACKED, True, f"resident on {device.name}: {sizes}")
+    return ChosenFeed(PACKED, False, f"packed from the host: {sizes}")
 
 
 def _why_not(dtype: str) -> str | None:

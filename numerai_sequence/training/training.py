@@ -175,7 +175,7 @@ def fit_runs(
         "missing_target": missing_target,
         "dtype": None if dtype == PACKED else dtype,
     }
-    feed = Feed(None if dtype is None else dtype == PACKED, resident)
+    feed = Feed.of(dtype, resident)
     of_run = {name: value for name, value in of_run.items() if value is not None}
     if window is not None and step is None:
         raise ValueError(f"window: found {window}, expected step= with it")
