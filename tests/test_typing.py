@@ -294,7 +294,7 @@ def test_strict_types_hold_and_mistakes_are_found(tmp_path):
     lines = enumerate(PROGRAM.splitlines(), 1)
     wrong = [(str(number), line.split("  # ")[1]) for number, line in lines if "  # " in line]
     assert found == wrong, shown
-    assert len(wrong) == 12
+    assert len(wrong) == 13
     assert f"Found {len(wrong)} errors in 1 file" in shown
 
 
