@@ -24,7 +24,7 @@ STARTS = {
     "import numpy": "import numpy",
     "import pyarrow": "import pyarrow",
     "import numerai_sequence": "import numerai_sequence",
-    "numerai-sequence --help": "from numerai_sequence.cli import main; main(['--help'])",
+    "numerai-sequence --help": "from numerai_sequence.commands.main import main; main(['--help'])",
     "import tensorflow": "import tensorflow",
     "from numerai_sequence import NumeraiSequence": "from numerai_sequence import NumeraiSequence",
 }

@@ -1,6 +1,6 @@
 """Train Keras models on all of the Numerai data, on a machine that can hold a fraction of it::
 
-    from numerai_sequence import NumeraiSequence, write_shards
+    from . import NumeraiSequence, write_shards
 
     shards = write_shards("train.parquet", "shards/")
     model.fit(NumeraiSequence(shards, batch_size=1000), workers=4)
@@ -31,17 +31,16 @@ from .errors import (
     WorkerError,
 )
 from .ordering.splits import Split, split_eras, walk_forward
-from .reading.shards import PathLike, ShardSet, open_shards
+from .reading.shard_set import PathLike, ShardSet, open_shards
 from .refreshing.refresh import Refresh, refresh_set
 from .refreshing.sync import sync
 from .version import __version__
-from .writing.asked import FOLDER, PARQUET, writer_arguments
+from .writing.write_arguments import FOLDER, PARQUET, writer_arguments
 from .writing.writer import write
 
 if TYPE_CHECKING:
     from .batching.residual import Residual
-    from .feeding.connection import connect_ranks
-    from .feeding.resume import Resume
+    from .feeding.ray_ranks import connect_ranks
     from .feeding.sequence import NumeraiSequence
     from .feeding.unpack import Unpack
     from .predicting.ensembles import ensemble
@@ -49,13 +48,14 @@ if TYPE_CHECKING:
     from .predicting.neutralizing import neutralize
     from .predicting.predictions import predict
     from .predicting.submission import write_predictions
-    from .scoring.callbacks import EraScores
-    from .scoring.evaluation import score
+    from .resuming.resume import Resume
+    from .scoring.era_scores import EraScores
     from .scoring.losses import PearsonLoss, RankCorrelationLoss
-    from .scoring.scoring import summarize
-    from .tasks import RayTasks
-    from .training.runs import Run, read_run
-    from .training.training import fit_runs
+    from .scoring.score_table import score
+    from .scoring.scores import summarize
+    from .system.tasks import RayTasks
+    from .training.fit_runs import fit_runs
+    from .training.run_folder import Run, read_run
 
 
 __all__ = [
@@ -103,24 +103,24 @@ __all__ = [
 
 # Keras, and pandas, take seconds to import: only who asks for one of these pays.
 _LAZY = {
-    "EraScores": "scoring.callbacks",
+    "EraScores": "scoring.era_scores",
     "NumeraiSequence": "feeding.sequence",
     "PearsonLoss": "scoring.losses",
     "RankCorrelationLoss": "scoring.losses",
-    "RayTasks": "tasks",
+    "RayTasks": "system.tasks",
     "Residual": "batching.residual",
-    "Resume": "feeding.resume",
-    "Run": "training.runs",
+    "Resume": "resuming.resume",
+    "Run": "training.run_folder",
     "Unpack": "feeding.unpack",
-    "connect_ranks": "feeding.connection",
+    "connect_ranks": "feeding.ray_ranks",
     "ensemble": "predicting.ensembles",
     "export_predict": "predicting.export",
-    "fit_runs": "training.training",
+    "fit_runs": "training.fit_runs",
     "neutralize": "predicting.neutralizing",
     "predict": "predicting.predictions",
-    "read_run": "training.runs",
-    "score": "scoring.evaluation",
-    "summarize": "scoring.scoring",
+    "read_run": "training.run_folder",
+    "score": "scoring.score_table",
+    "summarize": "scoring.scores",
     "write_predictions": "predicting.submission",
 }
 

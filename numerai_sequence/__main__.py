@@ -1,5 +1,5 @@
 """``python -m numerai_sequence`` is the command ``numerai-sequence``."""
 
-from .cli import main
+from .commands.main import main
 
 main(prog_name="numerai-sequence")

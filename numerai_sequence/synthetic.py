@@ -19,7 +19,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from .files import explained, replaced
+from .system.files import explained, replaced
 
 #: Pearson correlation, within an era, of the ideal linear model's predictions with any target.
 SIGNAL_CORRELATION = 0.20

@@ -9,8 +9,8 @@ import threading
 import time
 
 import pytest
-from forked import Nursery
-from tables import write_source
+from forked_python import Nursery
+from numerai_tables import write_source
 
 from numerai_sequence import write_shards
 

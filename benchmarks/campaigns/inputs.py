@@ -1,6 +1,6 @@
 """Inputs: tables as users may bring them, by the thousand: read bit for bit, or refused.
 
-They are drawn by the properties of tests/test_inputs.py, which pytest runs in child processes.
+They are drawn by the properties of tests/writing/test_user_tables.py, which pytest runs in child processes.
 """
 
 import os
@@ -47,7 +47,7 @@ def _try(folder: Path, result: Result, test: str, seed: int, count: int, bar: tq
     noted, said = folder / "outcomes", folder / "pytest.log"
     noted.write_text("")
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--tb=short"]
-    command += [f"--hypothesis-seed={seed}", f"tests/test_inputs.py::{test}"]
+    command += [f"--hypothesis-seed={seed}", f"tests/writing/test_user_tables.py::{test}"]
     environment = os.environ | {
         "NUMERAI_SEQUENCE_EXAMPLES": str(count),
         "NUMERAI_SEQUENCE_OUTCOMES": str(noted),

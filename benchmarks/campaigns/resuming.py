@@ -14,7 +14,7 @@ from numerai_sequence.synthetic import write_parquet
 from . import Result
 
 PROCESSES = multiprocessing.get_context("forkserver")
-PRELOADED = ["tensorflow", "keras", "numerai_sequence.feeding.resume"]
+PRELOADED = ["tensorflow", "keras", "numerai_sequence.resuming.resume"]
 COUNT = 20
 _ROWS, _BATCHES = 1300, 78  # of all epochs
 _WORKERS = (1, 4)

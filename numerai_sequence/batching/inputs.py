@@ -12,10 +12,10 @@ import numpy.typing as npt
 from ..checks import names_in_order, short
 from ..errors import EraError, FeatureError, check_known
 from ..format.layout import FEATURES
-from ..reading.frames import is_table
-from ..reading.joining import Lookup, Source, models_in
+from ..reading.join_by_id import Lookup, Source, models_in
 from ..reading.selection import Selection
-from ..reading.shards import ShardSet
+from ..reading.shard_set import ShardSet
+from ..reading.tables import is_table
 from .targets import shown_eras
 
 Values = npt.NDArray[np.float32]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from ..ordering.era_order import EraOrder
-from ..ordering.order import Order, RowOrder, epoch_order
 from ..ordering.ranks import RankOrder, Share
+from ..ordering.row_order import Order, RowOrder, epoch_order
 from ..reading.selection import Selection
 
 #: What a batch is made of.

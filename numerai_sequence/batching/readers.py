@@ -8,16 +8,16 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..buffers import Buffers
-from ..locks import OwnTurns
 from ..ordering.ranks import Share
 from ..reading.paging import Pager
 from ..reading.selection import ERA
-from .groups import KEPT, GroupReader, Values
-from .numbers import NumberReader
+from ..system.buffers import Buffers
+from ..system.locks import OwnTurns
+from .group_reader import KEPT, GroupReader, Values
 from .orders import Orders
 from .passes import Numbers, Prefetching
 from .reading import Reading
+from .row_numbers import NumberReader
 
 # Threads that read at a time. More wait for the interpreter by turns, and for the same memory.
 _READING = 4

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from ..ordering.mixing import choose_run_rows
-from ..ordering.order import order_bytes
-from ..reading.memory import MAPPED_BYTES, Budget, decide, divide_budget, group_bytes
+from ..ordering.row_order import order_bytes
+from ..ordering.run_length import choose_run_rows
+from ..reading.memory_budget import MAPPED_BYTES, Budget, decide, divide_budget, group_bytes
 from ..reading.selection import Selection
-from .groups import KEPT, batches_per_group
+from .group_reader import KEPT, batches_per_group
 
 # The row order of this epoch, and of the one before.
 _ORDERS_KEPT = 2

@@ -10,9 +10,9 @@ import numpy.typing as npt
 
 from ..checks import share, short
 from ..errors import FeatureError, check_known
-from ..reading.frames import is_table
-from ..reading.joining import Lookup, Source, lean_table, listed, models_in, several
+from ..reading.join_by_id import Lookup, Source, lean_table, listed, models_in, several
 from ..reading.selection import Selection
+from ..reading.tables import is_table
 
 Values = npt.NDArray[np.float32]
 Floats = npt.NDArray[np.floating[Any]]

@@ -14,7 +14,7 @@ from ..errors import EraError, check_known
 from ..format.layout import FEATURES
 from ..ordering.eras import spelled_eras
 from ..reading.selection import ERA, Selection
-from ..reading.shards import ShardSet
+from ..reading.shard_set import ShardSet
 from .residual import Residual
 
 Values = npt.NDArray[np.float32]

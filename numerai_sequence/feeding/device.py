@@ -10,8 +10,8 @@ import numpy as np
 
 from ..errors import NumeraiSequenceError
 from ..format.encoding import Bytes
-from ..reading.memory import available_memory
-from .cores import ROWS
+from ..reading.memory_budget import available_memory
+from .unpacked_models import ROWS
 
 
 class Device(NamedTuple):

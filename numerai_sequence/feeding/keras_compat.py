@@ -67,17 +67,17 @@ from typing import Any
 from ..batching.passes import Prefetching, check_options
 from ..checks import is_of
 from ..errors import NumeraiSequenceError
-from .changes import Changes
-from .compared import Names
-from .containers import cure_containers_2, cure_containers_3, given_loss
 from .distribution import check_distribution
-from .feeding import Feeding, forget
-from .following import follow
-from .forms import Form, arrange, arrays_of, find_form, without_lists
+from .epoch_callback import follow
+from .fit_call import Feeding, forget
 from .interrupts import heeded
+from .keras_changes import Changes
+from .keras_private_names import describe_missing, enclosed, missing, root_of, version_of
 from .model_input import check_inputs, input_noted, note_input, read_input, write_input
-from .relied import describe_missing, enclosed, missing, root_of, version_of
-from .running import run_pass
+from .output_forms import Form, arrange, arrays_of, find_form, without_lists
+from .pass_workers import run_pass
+from .targets_by_name import cure_containers_2, cure_containers_3, given_loss
+from .y_for_outputs import Names
 
 OPTIONS = Prefetching._fields
 

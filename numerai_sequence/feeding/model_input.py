@@ -20,7 +20,7 @@ from ..checks import as_dict, as_names, as_text, is_of, short
 from ..errors import FeatureError, NumeraiSequenceError
 from ..format.encoding import PACKED
 from ..format.layout import FEATURES
-from .cores import NOTE, core_of, unpack_of
+from .unpacked_models import NOTE, core_of, unpack_of
 
 _FILE = "numerai_sequence.json"
 

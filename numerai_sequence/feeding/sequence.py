@@ -12,10 +12,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from ..batching.chosen import choose_rows
-from ..batching.groups import GroupReader
+from ..batching.chosen_rows import choose_rows
+from ..batching.group_reader import GroupReader
 from ..batching.inputs import check_inputs_complete, keys_of
-from ..batching.numbers import NumberReader
 from ..batching.orders import BATCH_BY
 from ..batching.passes import (
     READING,
@@ -27,6 +26,7 @@ from ..batching.passes import (
 )
 from ..batching.readers import DECODING, Readers
 from ..batching.reading import Reading
+from ..batching.row_numbers import NumberReader
 from ..batching.targets import (
     POLICIES,
     SampleWeight,
@@ -45,12 +45,12 @@ from ..format.encoding import DTYPES, PACKED, Decoder
 from ..format.feature_sets import resolve_features
 from ..format.layout import FEATURES
 from ..ordering.ranks import Share, check_rank
-from ..reading.memory import check_budget
+from ..reading.memory_budget import check_budget
 from ..reading.selection import Selection
-from ..reading.shards import PathLike, ShardSet, open_shards
+from ..reading.shard_set import PathLike, ShardSet, open_shards
 from . import keras_compat
-from .arguments import Arguments
-from .feeding import is_fed
+from .fit_call import is_fed
+from .sequence_arguments import Arguments
 from .unpack import carry_unpack
 
 # What Keras accepts as a Sequence depends on which Keras is installed; see keras_compat.

@@ -12,7 +12,7 @@ import numpy as np
 from ..checks import digest
 from ..errors import FeatureError, NumeraiSequenceError
 from ..format.encoding import PACKED, SCALE, Bytes, Decoder, pack, row_bytes
-from ..progress import progress_bar
+from ..system.progress import progress_bar
 from . import keras_compat
 from .device import DeviceRows, check_room, compiled, find_device, materialized
 from .distribution import check_one_place

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..buffers import borrow
+from ..system.buffers import borrow
 
 ENCODINGS = ("packed", "int8")
 DTYPES = ("float32", "float16", "int8")

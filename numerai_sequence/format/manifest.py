@@ -29,8 +29,9 @@ from ..checks import (
     short,
 )
 from ..errors import ManifestError
-from ..files import patiently
-from ..ordering.horizon import TARGET
+from ..ordering.target_horizon import TARGET
+from ..system.files import patiently
+from .format_versions import FORMAT, check_known, check_version
 from .layout import (
     FEATURES,
     MANIFEST,
@@ -45,7 +46,6 @@ from .layout import (
     is_shard_name,
     open_regular,
 )
-from .versions import FORMAT, check_known, check_version
 
 # What JSON describes takes up to 40 times its bytes in memory. Of the shards of a set, what tells
 # of a record batch is a small part; the rest is names. A terabyte's manifest has 3 to 9 MB.

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .order import Rows, ranges
+from .row_order import Rows, ranges
 
 
 class EraOrder:

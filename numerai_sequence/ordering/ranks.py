@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from .era_order import EraOrder
-from .order import RowOrder, Rows, placed
+from .row_order import RowOrder, Rows, placed
 
 
 def check_rank(rank: Any, world_size: Any) -> tuple[int, int]:

@@ -24,7 +24,7 @@ from .eras import (
     era_span,
     sort_eras,
 )
-from .horizon import days_ahead
+from .target_horizon import days_ahead
 
 
 class Split(NamedTuple):

@@ -12,11 +12,11 @@ import numpy.typing as npt
 
 from ..checks import file_path, in_order, is_of, kind_of, one_of, short
 from ..errors import EraError, PredictionError
-from ..extras import load_extra
-from ..reading.shards import PathLike, ShardSet, open_shards
-from ..writing.source import Source
+from ..reading.shard_set import PathLike, ShardSet, open_shards
+from ..system.extras import load_extra
+from ..writing.source_columns import Source
 from .blends import blend_in_eras
-from .data import is_parquet
+from .opened_data import is_parquet
 from .predictions import read_meta
 
 if TYPE_CHECKING:

@@ -18,18 +18,18 @@ import numpy as np
 
 from ..checks import names_in_order
 from ..errors import NumeraiSequenceError, check_known, naming
-from ..extras import load_extra
 from ..feeding.model_input import ModelInput
-from ..files import replaced
-from ..reading.shards import PathLike
-from ..scoring.forward import most_rows
-from .fed import settle_input
-from .finishing import Finish, read_finish
-from .members import Member, check_names, make_members, union_of
-from .named import Named, name_models
-from .packed import Packed, Upload, pack_model, pickled, reason_of
-from .portable import is_keras_2
+from ..reading.shard_set import PathLike
+from ..scoring.forward_pass import most_rows
+from ..system.extras import load_extra
+from ..system.files import replaced
+from .ensemble_members import Member, check_names, make_members, union_of
+from .fed_features import settle_input
+from .named_models import Named, name_models
+from .packed_pickle import Packed, Upload, pack_model, pickled, reason_of
+from .portable_config import is_keras_2
 from .rebuilt import trial_digits
+from .upload_finish import Finish, read_finish
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -10,14 +10,14 @@ import numpy.typing as npt
 
 from ..checks import names_in_order, share
 from ..errors import PredictionError
-from ..extras import load_extra
 from ..feeding.sequence import NumeraiSequence
 from ..format.feature_sets import resolve_features
-from ..reading.frames import Frame, is_table, read_frame
-from ..reading.joining import Lookup, models_of
-from ..reading.shards import PathLike, ShardSet
-from ..scoring.neutral import era_digits
-from .data import opened_data
+from ..reading.join_by_id import Lookup, models_of
+from ..reading.shard_set import PathLike, ShardSet
+from ..reading.tables import Frame, is_table, read_frame
+from ..scoring.neutral_correlation import era_digits
+from ..system.extras import load_extra
+from .opened_data import opened_data
 from .residuals import neutralized, why_nothing_is_left
 
 if TYPE_CHECKING:

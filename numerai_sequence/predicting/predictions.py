@@ -17,17 +17,16 @@ from tqdm import tqdm
 
 from ..checks import is_of, names_in_order, whole_number
 from ..errors import EraError, NumeraiSequenceError, check_known
-from ..extras import load_extra
 from ..feeding.model_input import ModelInput
 from ..feeding.sequence import NumeraiSequence
-from ..reading.shards import PathLike, ShardSet, open_shards
-from ..scoring.forward import most_rows, predict_several
-from ..scoring.models import Floats
-from ..writing.columns import choose_columns
-from ..writing.source import Source
+from ..reading.shard_set import PathLike, ShardSet, open_shards
+from ..scoring.forward_pass import most_rows, predict_several
+from ..scoring.model_outputs import Floats
+from ..system.extras import load_extra
+from ..writing.chosen_columns import choose_columns
+from ..writing.source_columns import Source
 from .blends import rank_in_eras
-from .data import check_data, is_parquet, warn_missing, written_for_now
-from .members import (
+from .ensemble_members import (
     Member,
     check_names,
     dtype_of,
@@ -36,8 +35,9 @@ from .members import (
     make_members,
     union_of,
 )
-from .named import name_models
-from .supplied import Sources, given_inputs, with_inputs
+from .named_models import name_models
+from .opened_data import check_data, is_parquet, warn_missing, written_for_now
+from .supplied_inputs import Sources, given_inputs, with_inputs
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -13,10 +13,10 @@ import pyarrow.compute as pc
 
 from ..checks import file_path
 from ..errors import OutputError, PredictionError
-from ..extras import load_extra
-from ..files import explained, replaced
-from ..reading.frames import Frame, is_number, is_table, read_frame
-from ..reading.shards import PathLike
+from ..reading.shard_set import PathLike
+from ..reading.tables import Frame, is_number, is_table, read_frame
+from ..system.extras import load_extra
+from ..system.files import explained, replaced
 
 if TYPE_CHECKING:
     import pandas as pd

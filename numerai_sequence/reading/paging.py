@@ -21,8 +21,8 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from ..buffers import borrow
-from ..locks import OwnLock
+from ..system.buffers import borrow
+from ..system.locks import OwnLock
 
 # One fault maps a folio: 64 kB on older kernels, up to 2 MB on those with large ones.
 _FOLIO_BYTES = 2 << 20

@@ -22,9 +22,9 @@ from ..errors import EraError, close_matches
 from ..format.encoding import Bytes, row_bytes
 from ..format.layout import Batch
 from ..ordering.eras import choose_eras
-from .contents import COUNTED, encode_texts, find_missing
+from .batch_contents import COUNTED, encode_texts, find_missing
 from .paging import Pager
-from .shards import ShardSet
+from .shard_set import ShardSet
 
 Rows = npt.NDArray[np.int64]
 Values = npt.NDArray[np.float32]

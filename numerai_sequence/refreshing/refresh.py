@@ -19,19 +19,19 @@ from ..format.encoding import row_bytes
 from ..format.layout import Manifest, WriteOptions
 from ..format.manifest import read_manifest
 from ..ordering.eras import sort_eras
-from ..ordering.horizon import describe_alias
-from ..progress import progress_bar
-from ..reading.shards import ShardSet, open_shards
-from ..writing.newer import check_newer
-from ..writing.output import Output
-from ..writing.plan import OTHER_BYTES, Plan, make_plan, name_run
+from ..ordering.target_horizon import describe_alias
+from ..reading.shard_set import ShardSet, open_shards
+from ..system.progress import progress_bar
+from ..writing.journal import Steps
+from ..writing.newer_sources import check_newer
+from ..writing.output_folder import Output
 from ..writing.portions import InTurn, Work, fill_all, seal_all
-from ..writing.source import Source, open_sources
-from ..writing.steps import Steps
+from ..writing.source_columns import Source, open_sources
+from ..writing.write_plan import OTHER_BYTES, Plan, make_plan, name_run
 from ..writing.writer import BLOCK_BYTES, say_filled, short_of_memory
-from .again import check_again
-from .comparison import Comparison, with_patches
-from .moved import find_alias
+from .changed_aliases import find_alias
+from .changed_values import Comparison, with_patches
+from .repeated_rows import check_again
 
 
 @dataclass(frozen=True)

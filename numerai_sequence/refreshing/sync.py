@@ -11,9 +11,9 @@ from ..errors import OutputExistsError
 from ..format.feature_sets import choose_set
 from ..format.layout import MANIFEST, WriteOptions
 from ..format.manifest import read_manifest
-from ..writing.difference import find_other_options, has_same_sources
-from ..writing.output import Output
-from ..writing.source import open_sources
+from ..writing.output_folder import Output
+from ..writing.set_difference import find_other_options, has_same_sources
+from ..writing.source_columns import open_sources
 from ..writing.writer import find_sets, write
 from .refresh import Refresh, refresh_set
 

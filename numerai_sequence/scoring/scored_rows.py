@@ -12,8 +12,8 @@ from ..checks import is_of
 from ..errors import check_known
 from ..feeding.sequence import NumeraiSequence
 from ..ordering.eras import era_codes, era_span
-from .benchmarks import read_benchmarks, read_meta_model
-from .forward import most_rows
+from .benchmark_models import read_benchmarks, read_meta_model
+from .forward_pass import most_rows
 
 Values = npt.NDArray[np.float32]
 

@@ -16,16 +16,16 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ..errors import WorkerError
-from ..files import replaced
 from ..format.layout import Shard, SourceFile, WriteOptions
-from ..progress import progress_bar
-from ..tasks import RayTasks, run_all
-from .batches import Mixer, seal
-from .filler import fill_scratch
-from .plan import Plan
+from ..system.files import replaced
+from ..system.progress import progress_bar
+from ..system.tasks import RayTasks, run_all
+from .journal import Steps
+from .record_batches import Mixer, seal
 from .scratch import Scratch
-from .source import Source
-from .steps import Steps
+from .scratch_filler import fill_scratch
+from .source_columns import Source
+from .write_plan import Plan
 
 # A file server takes a lock from a machine that is lost after 90 seconds (NFS).
 _CLAIM_SECONDS = 120

@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from ..files import read_all, write_all
 from ..format.encoding import Block, Bytes
+from ..system.files import read_all, write_all
 
 _PIECE_BYTES = 16 << 20
 

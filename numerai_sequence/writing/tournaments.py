@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .parquet import Parquet
+from .parquet_reader import Parquet
 
 # Their rows are stocks or coins at a date; those of the Classic tournament have an id and an era.
 _SIGNALS = ("numerai_ticker", "bloomberg_ticker", "composite_figi", "friday_date")

@@ -28,15 +28,15 @@ from ..format.feature_sets import (
     with_feature_sets,
 )
 from ..format.layout import Manifest, SourceFile, WriteOptions
-from .alias import compare_sources
-from .columns import choose_columns
-from .ids import check_eras
-from .newer import count_eras
-from .output import Output
-from .plan import make_plan, name_run
+from .chosen_columns import choose_columns
+from .journal import Steps
+from .newer_sources import count_eras
+from .output_folder import Output
 from .portions import AtOnce, InTurn, Portions, Work, fill_all, seal_all
-from .source import Source, open_sources
-from .steps import Steps
+from .row_ids import check_eras
+from .source_columns import Source, open_sources
+from .target_alias import compare_sources
+from .write_plan import make_plan, name_run
 
 BLOCK_BYTES = 96 << 20  # of decoded values
 

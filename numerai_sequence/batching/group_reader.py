@@ -1,0 +1,283 @@
+"""Groups: fetch the rows of neighbouring batches together, and hand them out batch by batch.
+
+A group's rows are read in the order of the files, in long runs, and in some parts. Whoever asks for
+a batch of one group reads a part of the next group too, and tells the kernel of a part of the one
+after that: the work is spread over batches and over threads, and the disk has the time of a whole
+group.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import OrderedDict, deque
+from collections.abc import Sequence
+from concurrent.futures import Future
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..format.encoding import Bytes
+from ..ordering.row_order import Order
+from ..reading.paging import Pager
+from ..reading.selection import Selection
+from ..system.buffers import Buffers, borrow
+from ..system.locks import OwnLock
+
+# Where the order shuffles the rows of a group, it must not depend on the machine.
+_GROUP_ROWS = 1 << 14
+_LEAST_BATCHES = 4
+# Of a group; more are more even, and each costs some calls for every record batch that it touches.
+_PARTS = 4
+
+Rows = npt.NDArray[np.int64]
+Values = npt.NDArray[np.float32]
+
+#: Groups in memory: the last batches of one, the one that is handed out, and the one after it.
+KEPT = 3
+
+
+def batches_per_group(batch_size: int, least_rows: int = 0) -> int:
+    """Return how many batches are fetched together; 1 where that would be only a few.
+
+    Parameters
+    ----------
+    batch_size : int
+        Rows.
+    least_rows : int
+        That a group shall have, besides those that it has anyway: about 16,000.
+    """
+    batches = max(_GROUP_ROWS, least_rows) // batch_size
+    return batches if batches >= _LEAST_BATCHES else 1
+
+
+class _Group:
+    """The rows of a group, and how far they are announced and read.
+
+    Parameters
+    ----------
+    number : int
+    rows, ranks : int64 arrays
+        From `Order.placed_group`.
+    batches : int
+        That will be asked for.
+    """
+
+    def __init__(self, number: int, rows: Rows, ranks: Rows, batches: int) -> None:
+        self.number, self.rows, self.ranks, self.batches = number, rows, ranks, batches
+        bounds = [len(rows) * part // _PARTS for part in range(_PARTS + 1)]
+        self.unannounced = deque(slice(*part) for part in pairwise(bounds))
+        self.unread = self.unannounced.copy()
+        self.reads: list[Future[bool]] = []  # each says whether it went well
+        self.is_whole = False
+        # Made when the first part is read.
+        self.encoded: Bytes = np.empty((0, 0), np.uint8)
+        self.values: Values = np.empty((0, 0), np.float32)
+
+
+class GroupReader:
+    """Reads the batches of one epoch, from any number of threads.
+
+    Parameters
+    ----------
+    selection : Selection
+        The rows that the order is of.
+    order : Order
+    columns : sequence of str
+        As of `Selection.gather`.
+    pager : Pager
+    buffers : Buffers
+        For the encoded rows of groups.
+    batches : sequence or array of int
+        The batches in the order in which they will be asked for; those of a group together.
+    fetch : {"always", "first", "never"}
+        When a batch that is asked for has its group read whole: always; only if it is the group's
+        first, so that batches in no order at all do not cost a group each; or never, and each
+        batch reads its own rows.
+    workers : int
+        Threads that ask.
+    """
+
+    def __init__(
+        self,
+        selection: Selection,
+        order: Order,
+        columns: Sequence[str],
+        *,
+        pager: Pager,
+        buffers: Buffers,
+        batches: Sequence[int] | npt.NDArray[np.int32],
+        fetch: str = "always",
+        workers: int = 1,
+    ) -> None:
+        self._selection, self._order, self._columns = selection, order, columns
+        self._pager, self._buffers = pager, buffers
+        self._per_group, self._offset = order.batches_per_group, order.group_offset
+        self._width = selection.row_bytes
+        groups = self._group_of(np.asarray(batches, np.int32))
+        self._batches_of = np.bincount(groups)
+        # The groups as they come, and the place of each among them.
+        self._coming = groups[np.flatnonzero(np.diff(groups, prepend=-1))]
+        self._place_of = np.full_like(self._batches_of, -1)
+        self._place_of[self._coming] = np.arange(len(self._coming))
+        self._fetch_when = fetch if self._per_group > 1 else "never"
+        self._process = os.getpid()
+        self._lock = OwnLock()
+        # And the one that the kernel is told of.
+        self._most_groups = KEPT + 1 + workers // self._per_group
+        self._groups: OrderedDict[int, _Group] = OrderedDict()
+        self._fetched: set[int] = set()
+
+    def size(self, number: int) -> int:
+        """Return how many rows a batch has."""
+        return self._order.size(number)
+
+    def rows(self, number: int) -> Rows:
+        """Return the rows of a batch, ascending."""
+        return self._order.batch(number)
+
+    def batch(self, number: int, out: Bytes | None = None) -> tuple[Bytes, Rows | None, Values]:
+        """Return the encoded rows and the columns of a batch.
+
+        Parameters
+        ----------
+        number : int
+        out : uint8 array, shape (rows, row bytes), optional
+            For the encoded rows, where they are read for this batch alone.
+
+        Returns
+        -------
+        encoded : uint8 array, shape (n, row bytes)
+        chosen : int64 array, shape (rows,), or None
+            Which of the encoded rows are the batch's; None for all.
+        values : float32 array, shape (rows, columns)
+        """
+        self._pager.warm()
+        if self._is_together(number):
+            return self._batch_of_group(number)
+        wanted = self._rows_of_batch(number)
+        if out is None:
+            out = borrow("encoded", len(wanted), self._width)
+        encoded, values = self._selection.gather(
+            wanted, self._columns, encoded=out, pager=self._pager
+        )
+        return encoded, None, values
+
+    def _is_together(self, number: int) -> bool:
+        # A forked worker process fetches for itself alone: no thread there reads what it waits for.
+        if self._fetch_when == "never" or os.getpid() != self._process:
+            return False
+        group = self._group_of(number)
+        if not self._comes(group):  # a subclass may ask for any batch, and so for a group twice
+            return False
+        if self._fetch_when == "always" or group in self._fetched:
+            return True
+        return (number + self._offset) % self._per_group == 0
+
+    def _group_of(self, number: Any) -> Any:
+        return (number + self._offset) // self._per_group
+
+    def _comes(self, group: int) -> bool:
+        """Say whether any batch of a group is among those that will be asked for."""
+        return group < len(self._place_of) and bool(self._place_of[group] >= 0)
+
+    def _rows_of_batch(self, number: int) -> Rows:
+        if not (self._order.is_mixed or self._pager.reads_ahead):
+            return self._order.batch(number)
+        place, in_order = self._group_of(number), self._fetch_when != "first"
+        if not self._comes(place):
+            return self._read_ahead(self._order.batch(number))
+        group, *following = self._groups_from(place, 2 if in_order else 1)
+        wanted = group.rows[self._chosen(group, number)]
+        if not in_order:
+            return self._read_ahead(wanted)
+        self._announce(group, *following)
+        return wanted
+
+    def _read_ahead(self, rows: Rows) -> Rows:
+        self._pager.read_ahead(self._selection.extents(rows, self._columns))
+        return rows
+
+    def _chosen(self, group: _Group, number: int) -> Rows:
+        return np.sort(group.ranks[self._order.places(number)])
+
+    def _batch_of_group(self, number: int) -> tuple[Bytes, Rows, Values]:
+        """Read a group as far as that is left to do, and a part of the next one."""
+        group, *following = self._groups_from(self._group_of(number), 3)
+        self._fetched.add(group.number)
+        self._announce(group, *following[:1])
+        if not group.is_whole:
+            while self._read_part(group):
+                pass
+            if not all(read.result() for read in group.reads):
+                return self._batch_of_group(number)  # of one made anew: this one has been dropped
+            group.is_whole = True
+        for coming in following[:1]:
+            self._read_part(coming)
+        for coming in following[1:]:
+            self._announce(coming, parts=1)
+        with self._lock:
+            group.batches -= 1
+            if not group.batches:
+                self._drop(group)
+        chosen = self._chosen(group, number)
+        return group.encoded, chosen, group.values[:, chosen].T
+
+    def _groups_from(self, number: int, most: int) -> list[_Group]:
+        """Return a group and those that will be asked for after it."""
+        place = self._place_of[number]
+        with self._lock:
+            return [self._group(int(coming)) for coming in self._coming[place : place + most]]
+
+    def _group(self, number: int) -> _Group:
+        group = self._groups.get(number)
+        if group is None:
+            rows, ranks = self._order.placed_group(number)
+            group = _Group(number, rows, ranks, int(self._batches_of[number]))
+            self._groups[number] = group
+            if len(self._groups) > self._most_groups:
+                self._drop(next(iter(self._groups.values())))
+        return group
+
+    def _drop(self, group: _Group) -> None:
+        if self._groups.get(group.number) is group:  # and not one that has been made anew
+            del self._groups[group.number]
+            self._fetched.discard(group.number)
+
+    def _announce(self, *groups: _Group, parts: int | None = None) -> None:
+        """Tell the kernel of groups, or of some parts of them, unless it has been told."""
+        for group in groups:
+            for _ in range(len(group.unannounced) if parts is None else parts):
+                try:
+                    part = group.unannounced.popleft()
+                except IndexError:  # other threads were faster
+                    break
+                self._pager.read_ahead(self._selection.extents(group.rows[part], self._columns))
+
+    def _read_part(self, group: _Group) -> bool:
+        """Read a part of a group that nobody reads; say whether there was one."""
+        with self._lock:
+            if not group.unread:
+                return False
+            part, done = group.unread.popleft(), Future[bool]()
+            if not group.reads:
+                group.encoded = self._buffers.empty((len(group.rows), self._width), np.uint8)
+                group.values = np.empty((len(self._columns), len(group.rows)), np.float32)
+            group.reads.append(done)
+        try:
+            self._selection.gather(
+                group.rows[part],
+                self._columns,
+                encoded=group.encoded[part],
+                values=group.values[:, part],
+                pager=self._pager,
+            )
+            done.set_result(True)
+        except BaseException:
+            with self._lock:  # whoever asks later tries again
+                self._drop(group)
+            # Not the error: it knows this frame, and the group would never go by itself.
+            done.set_result(False)
+            raise
+        return True

@@ -1,0 +1,58 @@
+"""Numbers: the rows of a batch by their numbers, for rows that are on the device already."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..ordering.row_order import Order
+from .group_reader import Rows, Values
+
+# Of those whose rows are shuffled together.
+_KEPT_GROUPS = 4
+
+
+class NumberReader:
+    """Says which rows the batches of one epoch have, and takes their columns from memory.
+
+    It does what `GroupReader` does, and reads no file. Any number of threads may use it at once.
+
+    Parameters
+    ----------
+    order : Order
+    columns : float32 array, shape (columns, rows)
+        Of all rows.
+    """
+
+    def __init__(self, order: Order, columns: Values) -> None:
+        self._order, self._columns = order, columns
+        self._groups: dict[int, tuple[Rows, Rows]] = {}
+
+    def size(self, number: int) -> int:
+        """Return how many rows a batch has."""
+        return self._order.size(number)
+
+    def rows(self, number: int) -> Rows:
+        """Return the rows of a batch, ascending."""
+        order = self._order
+        if not order.is_mixed:
+            return order.batch(number)
+        rows, ranks = self._group((number + order.group_offset) // order.batches_per_group)
+        chosen: Rows = rows[np.sort(ranks[order.places(number)])]
+        return chosen
+
+    def batch(self, number: int, out: Any = None) -> tuple[Rows, None, Values]:
+        """Return the rows of a batch, and its columns, float32 of shape (rows, columns)."""
+        rows = self.rows(number)
+        values: npt.NDArray[np.float32] = self._columns[:, rows]
+        return rows, None, values.T
+
+    def _group(self, number: int) -> tuple[Rows, Rows]:
+        group = self._groups.get(number)
+        if group is None:  # two threads may compute the same
+            group = self._order.placed_group(number)
+            kept = list(self._groups.items())[1 - _KEPT_GROUPS :]
+            self._groups = {**dict(kept), number: group}
+        return group

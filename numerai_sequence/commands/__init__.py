@@ -1,0 +1,1 @@
+"""Commands: the package from a shell, one module a subcommand."""

@@ -1,0 +1,142 @@
+"""Running: one pass over a sequence at work; what works for it ends with it.
+
+Its workers are threads. Where processes are asked for, each of these threads waits for one of them.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Generator, Iterator
+from contextlib import closing
+from typing import Any, Protocol
+
+import numpy.typing as npt
+
+from ..batching.passes import Prefetching
+from .fit_call import Feeding
+from .interrupts import check, held, is_main_thread
+from .read_ahead import Ahead
+from .worker_processes import Workers, catchable
+
+Batches = Generator[Any, None, None]
+
+
+class Pass(Protocol):
+    """One epoch's batches as they come, whatever happens to the sequence meanwhile."""
+
+    @property
+    def weights(self) -> Any: ...
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: int) -> Any: ...
+    def empty(self, shape: tuple[int, ...], dtype: Any) -> npt.NDArray[Any]: ...
+
+
+def run_pass(
+    sequence: Any,
+    shuffle: bool,
+    feeding: Feeding,
+    adapter: Any = None,
+    *,
+    overlaps: bool = True,
+) -> Iterator[Any]:
+    """Yield each batch of one pass once; what works for it ends with it, finished or not.
+
+    Of all passes of a call, those of the adapter that trains may begin in the middle of an epoch.
+    Where batches are taken in a thread that does nothing else, `overlaps`, one worker is this one;
+    otherwise it is a thread of its own.
+
+    Each is checked as `NumeraiSequence.check` does: workers leave that to who hands batches on.
+    """
+    run = _Run()
+    feeding.add(run)
+    prefetching = feeding.prefetching(sequence)
+    try:
+        with held():
+            # Who shuffles knows which batch comes next.
+            one_pass = sequence.one_pass(
+                place=feeding.place(adapter, sequence), shuffle=shuffle, prefetching=prefetching
+            )
+            if feeding.trains(adapter):
+                feeding.weights = one_pass.weights
+            count = len(one_pass)
+            made = run.batches(one_pass, prefetching, overlaps=overlaps)
+        with closing(made) as batches:
+            for number, batch in enumerate(batches, 1):
+                check()
+                sequence.check(is_last=number == count)
+                yield batch
+    except Exception as error:
+        if run.has_ended:  # and whoever has ended it wants nothing more of it
+            return
+        run.failure = error
+        raise
+    finally:
+        run.end()
+
+
+class _Run:
+    """A pass at work: what makes its batches, and how it has failed, if it has."""
+
+    def __init__(self) -> None:
+        self.failure: Exception | None = None
+        self.has_ended = False
+        self._process = os.getpid()
+        self._workers: Workers | None = None
+        self._ahead: Ahead | None = None
+        # The garbage collector may come upon its generator in the thread that ends it.
+        self._ending = threading.RLock()
+
+    def batches(self, one_pass: Pass, prefetching: Prefetching, *, overlaps: bool) -> Batches:
+        if prefetching.workers <= int(overlaps) and not prefetching.processes:
+            return self._made_here(one_pass)
+        get = one_pass.__getitem__
+        if prefetching.processes:
+            self._workers = Workers(one_pass, prefetching.processes)
+            self._workers.start()
+            get = self._workers.batch
+        count, (workers, _, size) = len(one_pass), prefetching
+        self._ahead = Ahead(get, count, workers, size)
+        return self._made_ahead(self._ahead, count)
+
+    def _made_here(self, one_pass: Pass) -> Batches:
+        for place in range(len(one_pass)):
+            if self.has_ended:
+                return
+            yield _make_here(one_pass, place)
+
+    def _made_ahead(self, ahead: Ahead, count: int) -> Batches:
+        for number in range(1, count + 1):
+            batch = ahead.take()
+            if self.has_ended:
+                return
+            if number == count:
+                self._stop()  # before the last batch is used, which may begin another pass
+            yield batch
+
+    def end(self) -> None:
+        """End all that works for the pass. Once more does what an interruption has left."""
+        if os.getpid() != self._process:  # a process that was forked ends nothing of its parent's
+            return
+        self.has_ended = True
+        self._stop()
+
+    def _stop(self) -> None:
+        with self._ending, held():
+            if self._workers is not None:
+                self._workers.end()
+            if self._ahead is not None:
+                self._ahead.end()
+            self._workers = self._ahead = None
+
+
+def _make_here(one_pass: Pass, place: int) -> Any:
+    try:
+        return one_pass[place]
+    except Exception:
+        raise
+    except BaseException as error:
+        if is_main_thread():
+            raise
+        # In a thread of TensorFlow's it would be lost.
+        raise catchable(error) from None

@@ -1,0 +1,68 @@
+"""Connection: the workers of a Ray training become JAX's processes, and each learns its rank."""
+
+from __future__ import annotations
+
+import socket
+
+from ..system.extras import load_extra
+from .keras_compat import active_keras
+
+
+def connect_ranks() -> tuple[int, int]:
+    """Connect this worker of Ray Train's with the others, and return its rank and their number.
+
+    Called at the start of the function that Ray's ``JaxTrainer`` runs on each worker, before
+    anything of JAX's is asked for. From then on ``fit`` of Keras on JAX adds up the gradients of
+    them all: Keras is told that each process reads rows of its own (``DataParallel`` with
+    ``auto_shard_dataset=False``), which a sequence does that is given the two numbers::
+
+        rank, world_size = connect_ranks()
+        training = NumeraiSequence(
+            "shards/", rank=rank, world_size=world_size, drop_remainder=True
+        )
+
+    Returns
+    -------
+    rank, world_size : int
+
+    Raises
+    ------
+    NumeraiSequenceError
+        Ray or JAX is not installed.
+    RuntimeError
+        It is not called in a worker of Ray Train's; Keras runs on something else than JAX; or JAX
+        has been used already.
+    """
+    keras = active_keras()
+    backend = keras.backend.backend() if hasattr(keras, "distribution") else "tensorflow"
+    if backend != "jax":
+        raise RuntimeError(
+            f"connect_ranks: found Keras {keras.__version__} on {backend}, expected Keras 3 on "
+            "JAX, whose fit alone adds up the gradients of several processes; set KERAS_BACKEND "
+            "to jax on all machines, as ray.init(runtime_env={'env_vars': {...}}) does"
+        )
+    jax = load_extra("jax", "jax", "ranks", extra="ray")
+    context = load_extra("ray.train", "ray[train]", "ranks", extra="ray").get_context()
+    rank, world_size = context.get_world_rank(), context.get_world_size()
+    if world_size > 1 and not jax.distributed.is_initialized():  # Ray sees to GPUs and TPUs only
+        jax.distributed.initialize(_agree_on_address(rank), world_size, rank)
+    if jax.process_count() != world_size:
+        raise RuntimeError(
+            f"connect_ranks: found {jax.process_count()} processes of JAX's, expected "
+            f"{world_size}; call it before anything else that asks JAX for its devices"
+        )
+    distribution = keras.distribution.DataParallel(auto_shard_dataset=False)
+    keras.distribution.set_distribution(distribution)
+    return rank, world_size
+
+
+def _agree_on_address(rank: int) -> str:
+    """Return a free address of rank 0's machine, at which JAX's processes meet."""
+    collective = load_extra("ray.train.collective", "ray[train]", "ranks", extra="ray")
+    address = None
+    if rank == 0:
+        with socket.socket() as free:
+            free.bind(("", 0))
+            host = load_extra("ray", "ray", "ranks", extra="ray").util.get_node_ip_address()
+            address = f"{host}:{free.getsockname()[1]}"
+    return str(collective.broadcast_from_rank_zero(address))

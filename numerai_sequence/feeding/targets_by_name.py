@@ -1,0 +1,169 @@
+"""Containers: let Keras's losses and metrics find y of our sequences by the names in ``target=``.
+
+Both Kerases keep what ``compile`` was given in two containers, one of losses and one of metrics,
+which compare y with what the model has returned. That is where a model's outputs are first known.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+from collections.abc import Callable
+from typing import Any
+
+from ..errors import FeatureError
+from .fit_call import Feeding
+from .keras_changes import Changes
+from .y_for_outputs import (
+    Told,
+    are_pseudo,
+    arrange_named,
+    check_flat_list,
+    check_loss_names,
+    check_losses,
+    fields_of,
+    names_of,
+    spread,
+)
+
+_NAMED = "_numerai_sequence_names"
+
+Method = Callable[..., Any]
+
+
+def cure_containers_3(module: Any, changes: Changes) -> None:
+    """Change Keras 3's ``CompileLoss`` and ``CompileMetrics``, of its module `compile_utils`."""
+    losses, metrics = module.CompileLoss, module.CompileMetrics
+    changes.set(losses, "call", _comparing(losses.call, "output_names", _prepare_losses_3))
+    changes.set(
+        metrics, "update_state", _comparing(metrics.update_state, "output_names", _prepare_metrics)
+    )
+
+
+def cure_containers_2(module: Any, changes: Changes) -> None:
+    """Change Keras 2's ``LossesContainer`` and ``MetricsContainer``, of its `compile_utils`."""
+    # TensorFlow would translate what is no graph; Keras's own it has to.
+    as_it_is = importlib.import_module("tensorflow").autograph.experimental.do_not_convert
+    arrange = as_it_is(_arrange)
+    losses, metrics = module.LossesContainer, module.MetricsContainer
+    compared = _comparing(losses.__call__, "_output_names", _prepare_losses_2, arrange)
+    changes.set(losses, "__call__", compared)
+    compared = _comparing(metrics.update_state, "_output_names", _prepare_metrics, arrange)
+    changes.set(metrics, "update_state", compared)
+
+
+def given_loss(model: Any) -> Any:
+    """Return the loss that a model was compiled with, as it was given."""
+    if hasattr(model, "_compile_loss"):
+        return getattr(model._compile_loss, "_user_loss", None)
+    return getattr(getattr(model, "compiled_loss", None), "_user_losses", None)
+
+
+def _arrange(
+    feeding: Feeding, prepare: Method, owner: tuple[Any, str], y: Any, returned: Any, weights: Any
+) -> tuple[Any, Any]:
+    container, attribute = owner
+    try:
+        told = Told(
+            _known(container, attribute, feeding, returned),
+            feeding.given,
+            feeding.loss,
+            feeding.is_ours,
+            feeding.width,
+        )
+        y = arrange_named(y, returned, told)
+        weights = arrange_named(weights, returned, told)
+        y = prepare(container, y, returned, told)
+        if not isinstance(returned, dict):
+            _name(container, attribute, names_of(returned, told))
+    except FeatureError as error:
+        feeding.refusal = error  # TensorFlow would make another error of it
+        raise
+    return y, weights
+
+
+def _comparing(original: Method, names: str, prepare: Method, arrange: Method = _arrange) -> Method:
+    """Return a method of a container that is given y and weights in the form of the outputs."""
+
+    @functools.wraps(original)
+    def method(
+        self: Any, y_true: Any, y_pred: Any, sample_weight: Any = None, *args: Any, **kwargs: Any
+    ) -> Any:
+        feeding = Feeding.present()
+        if feeding is not None and feeding.compares:
+            y_true, sample_weight = arrange(
+                feeding, prepare, (self, names), y_true, y_pred, sample_weight
+            )
+        return original(self, y_true, y_pred, sample_weight, *args, **kwargs)
+
+    return method
+
+
+def _known(
+    container: Any, attribute: str, feeding: Feeding, returned: Any
+) -> tuple[str, ...] | None:
+    """Return the model's own names of its outputs."""
+    names = getattr(container, attribute, None)
+    ours = getattr(container, _NAMED, None)
+    if names is None or (ours is None and _is_built(container) and are_pseudo(names)):
+        return None
+    if ours is None:
+        return tuple(names)
+    if fields_of(returned) == ours:
+        return None
+    if feeding.given and feeding.given != ours and {*feeding.given} == {*ours}:
+        raise FeatureError(
+            f"target: found the outputs in the order {', '.join(feeding.given)}, but the model was "
+            f"trained with {', '.join(ours)}, and does not name its outputs; compile it again",
+            names=list(feeding.given),
+        )
+    return None
+
+
+def _is_built(container: Any) -> bool:
+    return bool(getattr(container, "built", getattr(container, "_built", False)))
+
+
+def _name(container: Any, attribute: str, names: tuple[str, ...] | None) -> None:
+    """Let a container know outputs that have no names by those of the targets."""
+    if names and getattr(container, attribute, None) is None and not _is_built(container):
+        setattr(container, attribute, list(names))
+        setattr(container, _NAMED, names)
+
+
+def _prepare_losses_3(container: Any, y: Any, returned: Any, told: Told) -> Any:
+    y = spread(y, returned, told)
+    check_losses(y, returned, told)
+    names = names_of(returned, told)
+    if isinstance(told.loss, dict) and names and not isinstance(returned, dict):
+        _complete(container, names)
+    return y
+
+
+def _complete(container: Any, names: tuple[str, ...]) -> None:
+    """Say of each output that it has no loss: Keras 3 wants all where a model returns a list."""
+    if _is_built(container) or not {*container._user_loss} < {*names}:
+        return
+    container._user_loss = {name: container._user_loss.get(name) for name in names}
+    weights = container._user_loss_weights
+    if isinstance(weights, dict):
+        container._user_loss_weights = {name: weights.get(name) for name in names}
+
+
+def _prepare_losses_2(container: Any, y: Any, returned: Any, told: Told) -> Any:
+    """Refuse what Keras 2 would compare with each output, though it is not made for one."""
+    check_loss_names(returned, told)
+    if isinstance(told.loss, dict) and isinstance(returned, (list, tuple)):
+        check_flat_list(returned)
+    # The shape of y is not known here.
+    if told.width > 1 and not isinstance(y, (list, tuple, dict)):
+        outputs = returned.values() if isinstance(returned, dict) else returned
+        if isinstance(returned, (list, tuple, dict)) and any(
+            getattr(one, "shape", (told.width,))[-1] != told.width for one in outputs
+        ):
+            return spread(y, returned, told)
+    return y
+
+
+def _prepare_metrics(container: Any, y: Any, returned: Any, told: Told) -> Any:
+    return y

@@ -1,0 +1,168 @@
+"""Fed: from what a model was trained on and what is asked for to what it is fed."""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from ..batching.orders import BATCH_BY
+from ..checks import one_of
+from ..feeding.model_input import (
+    ModelInput,
+    check_scale,
+    default_dtype,
+    input_like,
+    input_noted,
+    joined,
+)
+from ..format.encoding import DTYPES
+from ..scoring.forward_pass import mixes_rows
+from ..scoring.model_outputs import (
+    MAKER,
+    check_made,
+    check_takes,
+    depends_on_batch,
+    random_rows,
+)
+
+
+def known_input(model: Any, like: Any) -> ModelInput:
+    """Return what a model was trained on: what it remembers, and what is given as `like`.
+
+    Raises
+    ------
+    FeatureError
+        These are not the same.
+    TypeError
+        `like` is neither a sequence nor a run.
+    """
+    return joined(input_noted(model), input_like(like), "like")
+
+
+def settle_input(
+    model: Any,
+    known: ModelInput,
+    asked: ModelInput,
+    where: str,
+    *,
+    remedy: str,
+    batch_size: int | None = None,
+    is_told: bool = True,
+    maker: Any = None,
+    made_remedy: str = MAKER,
+) -> ModelInput:
+    """Return what a model is fed, all of which is known then.
+
+    Parameters
+    ----------
+    model : Keras model
+    known : ModelInput
+        From `known_input`.
+    asked : ModelInput
+        With the features that there are.
+    where : str
+        What has these features, for errors.
+    remedy : str
+        What to do where the model takes another number of features.
+    batch_size : int, optional
+        Rows, where so many are asked for.
+    is_told : bool
+        Somebody has said which features the model was trained on.
+    maker : NumeraiSequence, optional
+        Of the data, and of a class of the user's own, which makes what the model is fed.
+    made_remedy : str
+        What to do where the model takes something else than one array of rows.
+
+    Raises
+    ------
+    FeatureError, ValueError
+        The model was trained on something else, or takes something else.
+
+    Warns
+    -----
+    UserWarning
+        The model was trained on batches that a class of the user's own made; or nobody has said
+        what it was trained on.
+    """
+    for name, value, words in (
+        ("dtype", asked.dtype, DTYPES),
+        ("batch_by", asked.batch_by, BATCH_BY),
+    ):
+        if value is not None:
+            one_of(name, value, words)
+    fed = joined(known, asked, where)
+    guessed = [] if is_told else [f"all {len(fed.features or ()):,} features of the data"]
+    if fed.dtype is None:
+        fed = replace(fed, dtype=default_dtype(model))
+        guessed += [] if fed.dtype == "int8" else [f"{fed.dtype} of 0 to 1"]
+    check_scale(model, fed.dtype, where)
+    if maker is None:
+        check_takes(
+            model,
+            len(fed.features or ()),
+            fed.inputs or {},
+            where,
+            remedy=remedy,
+            flat_remedy=made_remedy,
+        )
+        _warn(fed, guessed, where)
+        if fed.made_by is not None:
+            width = len(fed.features or ())
+            check_made(model, fed.made_by, width, str(fed.dtype), made_remedy)
+    return replace(fed, batch_by=_batch_by(model, fed, asked, batch_size, maker))
+
+
+def _warn(fed: ModelInput, guessed: Sequence[str], where: str) -> None:
+    if fed.made_by is not None:
+        warnings.warn(
+            f"{where}: the model was trained on batches that {fed.made_by}.__getitem__ made, but "
+            "is fed those of NumeraiSequence; if they differ in x, make that change in the model",
+            stacklevel=callers_level(),
+        )
+    if guessed:
+        warnings.warn(
+            f"{where}: the model does not remember what it was trained on, and is fed "
+            f"{', as '.join(guessed)}; give the training sequence or the run as like=, or "
+            "features= and dtype=",
+            stacklevel=callers_level(),
+        )
+
+
+def callers_level() -> int:
+    """Return the stacklevel, in who calls this, of the first line that is not this package's."""
+    level, frame = 1, inspect.currentframe()
+    passed = __name__.partition(".")[0], "contextlib"
+    while (frame := frame and frame.f_back) is not None:
+        if str(frame.f_globals.get("__name__")).partition(".")[0] not in passed:
+            break
+        level += 1
+    return level
+
+
+def _batch_by(
+    model: Any, fed: ModelInput, asked: ModelInput, batch_size: int | None, maker: Any
+) -> str:
+    if batch_size is not None and asked.batch_by == "era":
+        raise ValueError(
+            f"batch_size: found {batch_size} with batch_by='era', expected None: a batch is one era"
+        )
+    if asked.batch_by is not None:
+        return asked.batch_by
+    if fed.batch_by == "era" and batch_size is None:
+        return "era"
+    features, dtype = len(fed.features or ()), str(fed.dtype)
+    if not (
+        depends_on_batch(model, random_rows(features, dtype, fed.inputs))
+        if maker is None
+        else mixes_rows(model, maker)
+    ):
+        return "rows"
+    if batch_size is not None:
+        raise ValueError(
+            f"batch_size: found {batch_size}, but the model's predictions depend on which rows are "
+            "in a batch; leave batch_size out, and each era is a batch, or give batch_by='rows'"
+        )
+    return "era"

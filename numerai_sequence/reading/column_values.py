@@ -1,0 +1,77 @@
+"""Values: copy the values of a column for some rows out of the record batches that have them.
+
+Nothing else of the column is read or checked, which may be long: of a batch's rows, a few are in
+each record batch of the set.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from ..checks import short
+from ..errors import FeatureError, close_matches
+from ..format.layout import Batch
+from .batch_contents import check_values
+from .mapped_file import Mapped
+
+
+class Part(NamedTuple):
+    """Some rows of a record batch.
+
+    Attributes
+    ----------
+    file : Mapped
+        A shard file, or a patch.
+    number : int
+        Of the record batch in the file.
+    rows : int64 array, shape (n,)
+        Numbers of rows in the record batch, ascending.
+    expected : Batch
+        What the manifest says of the record batch.
+    """
+
+    file: Mapped
+    number: int
+    rows: npt.NDArray[np.int64]
+    expected: Batch
+
+
+def check_column_name(name: Any, known: Sequence[str], where: str) -> None:
+    """Raise where a set has no such column besides its features."""
+    if not isinstance(name, str):
+        raise TypeError(f"name: found {short(name)}, expected that of a column, such as 'id'")
+    if name not in known:
+        expected = f"expected one of {', '.join(known)}{close_matches(name, known)}"
+        raise FeatureError(f"{where}: unknown column {short(name)}, {expected}", names=[name])
+
+
+def copy_values(name: str, parts: Sequence[Part]) -> list[pa.Array]:
+    """Return the values of a column for the rows of some parts, as one array; none for no rows.
+
+    Raises
+    ------
+    CorruptShardError
+        A text is none, or an era or data type that the manifest does not know there.
+    """
+    numbers: dict[Mapped, list[int]] = {}
+    for part in parts:
+        numbers.setdefault(part.file, []).append(part.number)
+    opened = {file: iter(file.batches(numbers[file])) for file in numbers}
+    copied = [_copy(next(opened[part.file]).column(name), name, part) for part in parts]
+    for file in numbers:
+        file.check_whole()
+    return [pa.concat_arrays(copied)] if copied else []
+
+
+def _copy(column: pa.Array, name: str, part: Part) -> pa.Array:
+    cuts = [0, *(np.flatnonzero(np.diff(part.rows) != 1) + 1).tolist(), len(part.rows)]
+    runs = [column.slice(int(part.rows[first]), last - first) for first, last in pairwise(cuts)]
+    for run in runs:
+        check_values(run, name, part.expected, part.file.path)
+    return pa.concat_arrays(runs)

@@ -1,0 +1,107 @@
+"""Mapped: one shard file in memory, found to be what the manifest says."""
+
+from __future__ import annotations
+
+import mmap
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from ..checks import short
+from ..format.arrow_file import find_values
+from ..format.encoding import Bytes
+from ..format.layout import Patch, Shard
+from .open_file import Opened, corrupt, not_mapped
+from .page_faults import Guard
+
+Numbers = npt.NDArray[np.int64]
+
+
+class Mapped(Opened):
+    """A shard file, or a patch, that is memory-mapped, and open for plain reads.
+
+    Which bytes of the file are which values is kept as numbers: the Arrow objects of a terabyte's
+    record batches would take more memory than its batches do.
+
+    Parameters
+    ----------
+    path : path
+    described : Shard or Patch
+        What the manifest says of the file.
+    schema : pyarrow.Schema
+
+    Attributes
+    ----------
+    map : mmap
+    starts : dict of int64 arrays, each of shape (record batches,)
+        Where in the file the values of the features and of each target start.
+
+    Raises
+    ------
+    CorruptShardError
+        The file is missing, or its size or structure is not what the manifest says.
+    """
+
+    def __init__(self, path: Path, described: Shard | Patch, schema: pa.Schema) -> None:
+        super().__init__(path, described)
+        try:
+            self.map = mmap.mmap(self.descriptor, 0, access=mmap.ACCESS_READ)
+        except (OSError, ValueError) as error:  # ValueError: more than 32 bits can tell
+            raise not_mapped(path, error) from error
+        self._buffer = pa.py_buffer(self.map)
+        self._bytes: Bytes = np.frombuffer(self.map, np.uint8)
+        self._guard = Guard(self.map, self._buffer.address)
+        self.starts = self._find_values(described, schema)
+
+    def _find_values(self, described: Shard | Patch, schema: pa.Schema) -> dict[str, Numbers]:
+        parts = described.batches if isinstance(described, Shard) else described.places
+        try:
+            rows = [part.rows for part in parts]
+            return find_values(self._copy, described.bytes, schema, rows)
+        except ValueError as error:
+            raise corrupt(self.path, "Arrow file", str(error), "one as it was written") from error
+
+    def _copy(self, start: int, stop: int) -> bytes:
+        """Read bytes of the file, and not of its map, of which no page is needed yet."""
+        copied = np.empty(max(0, stop - start), np.uint8)
+        self.read_into(start, copied)
+        return copied.tobytes()
+
+    def batches(self, numbers: Iterable[int] | None = None) -> list[pa.RecordBatch]:
+        """Return the record batches, or those of some numbers, views of the file.
+
+        What is in them is not checked: see `contents`.
+
+        Raises
+        ------
+        CorruptShardError
+            Arrow sees a damage that opening has not.
+        """
+        # A reader is no thing for two threads at once.
+        try:
+            reader = pa.ipc.open_file(self._buffer)
+            wanted = range(reader.num_record_batches) if numbers is None else numbers
+            return [reader.get_batch(number) for number in wanted]
+        except (pa.ArrowException, OSError) as error:
+            raise corrupt(self.path, "Arrow file", short(str(error)), "a whole one") from error
+
+    def check_whole(self) -> None:
+        """See that what was read out of the map was the file's.
+
+        Raises
+        ------
+        CorruptShardError
+            The file was cut off since it was opened, or its disk fails: there were zeros instead.
+        """
+        if self._guard.lost:
+            found = f"{os.fstat(self.descriptor).st_size}, and pages that cannot be read"
+            raise corrupt(self.path, "bytes", found, len(self.map))
+
+    def view(self, start: int, shape: tuple[int, ...], dtype: Any) -> Any:
+        """Return a part of the file as an array."""
+        return np.ndarray(shape, dtype, self._bytes, start)

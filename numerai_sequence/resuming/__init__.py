@@ -1,0 +1,1 @@
+"""Resuming: an interrupted `fit` continues from the state that it saved."""

@@ -1,0 +1,316 @@
+"""Callbacks: after each epoch of fit, score the model era by era, as Numerai does."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..checks import is_of, short
+from ..feeding import keras_compat
+from ..feeding.model_input import ModelInput, check_scale, input_like, input_noted, joined
+from ..feeding.sequence import NumeraiSequence
+from ..feeding.unpacked_models import core_of, takes_packed
+from ..reading.join_by_id import several
+from ..reading.shard_set import PathLike
+from .feature_exposure import Exposure
+from .forward_pass import features_of, mixes_rows, predict_rows, x_of
+from .model_outputs import check_takes
+from .neutral_correlation import neutral_correlations, read_neutral
+from .score_picture import draw_scores
+from .scored_rows import ScoredRows, target_of
+from .scores import load_scorer, score_eras, summarize_score, write_table
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+# What a callback is depends on which Keras is installed; see keras_compat.
+_BASES: Any = keras_compat.callback_bases()
+
+
+class EraScores(*_BASES):  # type: ignore[misc]
+    """Predicts the validation rows after each epoch, and logs Numerai's scores of their eras.
+
+    The logs are those that ``fit`` hands to all callbacks, so `EarlyStopping` and `ModelCheckpoint`
+    can monitor them where they come after this one in the list of callbacks, and ``fit`` returns
+    them in its history:
+
+    - ``val_corr_mean``, ``val_corr_std``, ``val_corr_sharpe`` and ``val_corr_max_drawdown`` of
+      `numerai_corr` over the eras,
+    - the same of ``val_mmc_...`` and ``val_bmc_<name>_...`` where there are other models,
+    - ``val_exposure_mean`` and ``val_exposure_max`` over the eras, of each era's largest
+      correlation with a single feature, with `exposure`,
+    - ``val_fnc_mean`` and its like of the feature-neutral correlation, with `neutral`.
+
+    Parameters
+    ----------
+    validation : NumeraiSequence
+        Its rows and features. They are read in the order of the files, in batches of 32 MB; where
+        it has ``batch_by="era"``, the model was trained so, or its predictions depend on which
+        other rows are in a batch, in batches of one whole era, with its rows without a target.
+    like : NumeraiSequence or Run, optional
+        What the model was trained on. `validation` has to feed the same.
+    target : str, optional
+        The target column that predictions are compared with; that of `validation`, if it is one,
+        and for a `Residual` the target that it is of.
+        Rows without it are not scored.
+    output : str, optional
+        Which output of a model of several.
+    meta_model : str, path, pandas.Series, pandas.DataFrame, or table, optional
+        Numerai's meta model: a column of the shard set; or ``meta_model.parquet`` as it is, by its
+        path or as a frame of pandas, polars or pyarrow: ids are the index or the column ``id``, and
+        the model is ``numerai_meta_model`` or the one column of numbers. Rows that have none do not
+        count. In an era without any the score is NaN, which one warning says.
+    benchmarks : as `meta_model`, or a list or dict of such, optional
+        Other models, one for each column of numbers: ``validation_benchmark_models.parquet`` as it
+        is, or names of columns of the set. Columns that are no model are left out. Files of a list
+        may have the same models in other rows; a dict names a model itself.
+    exposure : bool
+        Score the exposure to features, too.
+    neutral : str, list of str, or bool, optional
+        Features to take out of the predictions before they are scored once more, as ``fnc``: the
+        name of a feature set of the shard set, a list of its features, or True for all. They are
+        read for themselves, one era at a time.
+    prefix : str
+        What comes after ``val_`` in the names of the logs, where one ``fit`` has two `EraScores`:
+        ``prefix="recent_"`` logs ``val_recent_corr_mean``. A ``_`` at its end may be left out.
+    csv, png : path, optional
+        Where to write the table and the picture of the newest scores: each `EraScores` of a
+        ``fit`` its own files.
+    progress : bool
+        Show a progress bar on stderr.
+
+    Attributes
+    ----------
+    table : pandas.DataFrame or None
+        The newest scores, indexed by ``era``; see `scoring.score_eras`.
+
+    Raises
+    ------
+    TypeError
+        `validation` is no sequence.
+    FeatureError, ValueError
+        `target` has to be named, or a column is unknown; or the model was trained on other
+        features than `validation` has, or on another scale of them. Or another model has an id
+        twice, an infinite value, or other ids; or two of a ``fit`` have the same `prefix`, or
+        write the same file.
+    SourceError
+        A file of other models cannot be read.
+    NumeraiSequenceError
+        numerai-tools is not installed; or, after an epoch, a prediction is NaN.
+    """
+
+    def __init__(
+        self,
+        validation: NumeraiSequence,
+        *,
+        like: Any = None,
+        target: str | None = None,
+        output: str | None = None,
+        meta_model: PathLike | pd.DataFrame | None = None,
+        benchmarks: PathLike | Iterable[Any] | pd.DataFrame | None = None,
+        exposure: bool = False,
+        neutral: str | Sequence[str] | bool | None = None,
+        prefix: str = "",
+        csv: PathLike | None = None,
+        png: PathLike | None = None,
+        progress: bool = False,
+    ) -> None:
+        super().__init__()
+        load_scorer()  # rather miss it now than after an epoch
+        self.validation = _check_sequence(validation)
+        joined(input_like(like), replace(input_like(validation), batch_by=None), "validation")
+        self._compared: dict[str, Any] = {
+            "target": target_of(validation, target),
+            "meta_model": several(meta_model),
+            "benchmarks": several(benchmarks),
+        }
+        is_whole = "era" in (validation.batch_by, input_like(like).batch_by)
+        self._batch_by = "era" if is_whole else "rows"
+        self._prefix = read_prefix(prefix)
+        self._rows = self._scored_rows(self._batch_by)
+        if lacking := self._rows.without_values():
+            warnings.warn(lacking, stacklevel=2)
+        self._neutral = read_neutral(neutral, validation.shards)
+        self._output, self._exposure, self._progress = output, exposure, progress
+        self._csv = None if csv is None else Path(csv)
+        self._png = None if png is None else Path(png)
+        if self._csv and self._png and self._csv.resolve() == self._png.resolve():
+            raise ValueError(f"csv, png: found {self._csv} for both, expected two files")
+        self.table: pd.DataFrame | None = None
+
+    def _scored_rows(self, batch_by: str) -> ScoredRows:
+        return ScoredRows(self.validation, batch_by=batch_by, **self._compared)
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        """See that the validation feeds the model what it is trained on.
+
+        And that no other of its kind logs by the same names, or writes the same file: callbacks of
+        one ``fit`` share `logs`.
+        """
+        self._check_input(self.model)
+        if logs is not None:
+            name = f"val_{self._prefix}corr"
+            if name in logs:
+                raise ValueError(
+                    f"callbacks: two EraScores log {name}_mean and the rest by the same names; "
+                    "give one of them a prefix=, such as prefix='recent_'"
+                )
+            logs[name] = True
+            self._claim_files(logs)
+        if self._exposure and not self._feeds_rows:  # rather now than after an epoch
+            one_pass = self._rows.sequence.in_floats().one_pass()
+            x = features_of(x_of(one_pass[0]), self.validation)
+            _rows_of_x(x, len(one_pass.rows(0)))
+
+    def _claim_files(self, logs: dict[str, Any]) -> None:
+        for option, path in ("csv", self._csv), ("png", self._png):
+            if path is None:
+                continue
+            name = f"val_file_{path.resolve()}"
+            if name in logs:
+                raise ValueError(
+                    f"callbacks: two EraScores write {path}, expected a file for each; give this "
+                    f"one another {option}="
+                )
+            logs[name] = True
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Score the model, and add the scores to the logs."""
+        table = self.score(self.model)
+        if logs is not None:
+            logs.update(log_scores(table, prefix=self._prefix))
+        if self._csv:
+            write_table(table, self._csv)
+        if self._png:
+            draw_scores(table, self._png, title=f"Validation after epoch {epoch + 1}")
+
+    def score(self, model: Any) -> pd.DataFrame:
+        """Score a model now.
+
+        Returns
+        -------
+        pandas.DataFrame
+            Indexed by ``era``: ``corr``; ``mmc`` and ``bmc_<name>`` where there are other models;
+            ``exposure`` and ``fnc`` where they are asked for.
+        """
+        self._choose_batches(model)
+        rows, exposures = self._rows, None
+        if self._exposure:
+            exposures = Exposure(len(rows.sequence.features), rows.sequence.all_eras)
+        predictions = self._predict(model, exposures)
+        self.table = score_eras(
+            rows.eras,
+            predictions,
+            rows.target,
+            meta_model=rows.meta_model,
+            benchmarks=rows.benchmarks,
+        )
+        if exposures:
+            largest = exposures.max()
+            self.table["exposure"] = [largest[era] for era in self.table.index]
+        if self._neutral:
+            self.table["fnc"] = neutral_correlations(
+                rows.sequence,
+                predictions[:, None],
+                rows.target,
+                features=self._neutral,
+                progress=self._progress,
+            )[0]
+        return self.table
+
+    def _check_input(self, model: Any) -> ModelInput:
+        """Return what is known of a model's input; the validation has to feed the same."""
+        found = replace(input_like(self.validation), batch_by=None)
+        known = joined(input_noted(model), found, "validation")
+        if self._feeds_rows:
+            model = core_of(model)
+            check_scale(model, found.dtype, "validation")
+            check_takes(
+                model,
+                len(self.validation.features),
+                self.validation.inputs,
+                "validation",
+                remedy="make it of the features of the training",
+            )
+        return known
+
+    def _choose_batches(self, model: Any) -> None:
+        """Predict whole eras where a model was trained on them, or needs them."""
+        known = self._check_input(model)
+        if self._batch_by == "rows" and (
+            known.batch_by == "era" or mixes_rows(core_of(model), self.validation.in_floats())
+        ):
+            self._batch_by, self._rows = "era", self._scored_rows("era")
+
+    @property
+    def _feeds_rows(self) -> bool:
+        # A class with a `__getitem__` of its own may feed anything.
+        return self.validation.made_by is None
+
+    def _predict(self, model: Any, exposures: Exposure | None) -> npt.NDArray[np.float32]:
+        sequence = self._rows.sequence
+        if exposures or not takes_packed(model, sequence):
+            model, sequence = core_of(model), sequence.in_floats()
+
+        def watch(rows: npt.NDArray[np.int64], x: Any, values: npt.NDArray[np.float32]) -> None:
+            if exposures:
+                features = _rows_of_x(features_of(x, sequence), len(rows))
+                exposures.add(sequence.era_codes[rows], features, values[:, 0])
+
+        names, values = predict_rows(
+            model, sequence, output=self._output, progress=self._progress, watch=watch
+        )
+        if len(names) != 1:
+            raise ValueError(
+                f"model: {len(names)} values a row, {', '.join(names[:5])}; expected one; choose "
+                "it with output="
+            )
+        return values[:, 0]
+
+
+def _check_sequence(validation: Any) -> NumeraiSequence:
+    if not is_of(validation, NumeraiSequence):
+        raise TypeError(
+            f"validation: found {type(validation).__name__}, expected a NumeraiSequence, such as "
+            "NumeraiSequence(shards, eras=..., shuffle=False)"
+        )
+    checked: NumeraiSequence = validation
+    return checked
+
+
+def _rows_of_x(x: Any, rows: int) -> npt.NDArray[Any]:
+    """Return x with a row for each row: a class of one's own may feed an era as a batch of one."""
+    shape = getattr(x, "shape", ())
+    if shape[:1] != (rows,) and shape[:2] != (1, rows):
+        raise ValueError(
+            f"exposure: found x of {'shape ' + str(shape) if shape else 'a ' + type(x).__name__}, "
+            f"expected one array of {rows} rows; leave exposure out"
+        )
+    flat: npt.NDArray[Any] = x.reshape(rows, -1)
+    return flat
+
+
+def read_prefix(prefix: Any) -> str:
+    """Return what the names of logs have behind ``val_``: nothing, or what ends in ``_``."""
+    if not isinstance(prefix, str):
+        raise TypeError(f"prefix: found {short(prefix)}, expected a str such as 'recent_'")
+    return f"{prefix}_" if prefix and not prefix.endswith("_") else str(prefix)
+
+
+def log_scores(table: pd.DataFrame, *, prefix: str = "") -> dict[str, float]:
+    """Return the logs of a table of scores, by name; see `EraScores`."""
+    logs, start = {}, f"val_{prefix}"
+    for name in table.columns:
+        if name == "exposure":
+            logs[f"{start}exposure_mean"] = float(table[name].mean())
+            logs[f"{start}exposure_max"] = float(table[name].max())
+            continue
+        for statistic, value in vars(summarize_score(table[name])).items():
+            logs[f"{start}{name}_{statistic}"] = value
+    return logs

@@ -1,0 +1,211 @@
+"""Evaluation: turn predictions of any models and a shard set into a table of scores by era."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..checks import names_in_order
+from ..errors import FeatureError
+from ..feeding.sequence import NumeraiSequence
+from ..ordering.eras import sort_eras
+from ..predicting.opened_data import opened_data
+from ..reading.shard_set import PathLike, ShardSet
+from ..system.extras import load_extra
+from .feature_exposure import Exposure
+from .given_predictions import read_predictions
+from .neutral_correlation import era_digits, neutral_correlations, read_neutral
+from .score_picture import draw_scores
+from .scored_rows import ScoredRows
+from .scores import load_scorer, score_eras, write_table
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+_TARGET = "target"
+Values = npt.NDArray[np.float64]
+
+
+def score(
+    predictions: pd.DataFrame | pd.Series | PathLike | Iterable[Any] | Mapping[str, Any],
+    data: ShardSet | PathLike | Iterable[PathLike],
+    *,
+    target: str | None = None,
+    eras: Any = None,
+    data_type: str | Iterable[str] | None = None,
+    meta_model: PathLike | pd.DataFrame | pd.Series | None = None,
+    benchmarks: PathLike | Iterable[Any] | pd.DataFrame | None = None,
+    exposure: bool = False,
+    neutral: str | Sequence[str] | bool | None = None,
+    csv: PathLike | None = None,
+    png: PathLike | None = None,
+    progress: bool = True,
+) -> pd.DataFrame:
+    """Score predictions era by era, with Numerai's own scores, in bounded memory.
+
+    Every row that is scored needs a prediction; an era that has none at all is left out. Features
+    are read only for `exposure` and `neutral`, one era at a time; those of a Parquet file are
+    written as a temporary shard set first, as `predict` does.
+
+    Parameters
+    ----------
+    predictions : pandas.DataFrame, pandas.Series, path, or a list or dict of these
+        By id, the index or a column ``id``: what `predict` returns, or the path of a ``.parquet``
+        or ``.csv`` file. Each column of numbers is a model. A dict names the models itself; a list
+        names those of files with one column by the file.
+    data : ShardSet, path, or sequence of paths
+        A shard set, as `open_shards` takes it, or one Parquet file with the targets.
+    target : str, optional
+        The target column to score with; None for ``target``, or for the only one. Rows without it
+        are not scored.
+    eras, data_type : optional
+        Which rows are scored, as of `NumeraiSequence`; None for all.
+    meta_model, benchmarks : optional
+        As of `EraScores`.
+    exposure : bool
+        Score the largest correlation with a single feature, too.
+    neutral : str, list of str, or bool, optional
+        Features for the feature-neutral correlation: a feature set, a list, or True for all.
+    csv, png : path, optional
+        Where to write the table and its picture.
+    progress : bool
+        Show progress bars on stderr.
+
+    Returns
+    -------
+    pandas.DataFrame
+        float64, indexed by ``era``, in the order of time. Columns: ``corr``; ``mmc`` and
+        ``bmc_<name>`` where there are other models; ``exposure`` and ``fnc`` where they are asked
+        for. With several models the columns have two levels, ``model`` and ``score``. See
+        `summarize`.
+
+    Raises
+    ------
+    ValueError
+        A model has predictions of a part of an era, of no row, or an id twice; or two have one
+        name.
+    FeatureError, EraError
+        A target, feature, era or data type is unknown, or no row of those has a target.
+    SourceError
+        A file cannot be read.
+    TypeError
+        `predictions` or `data` is something else.
+    NumeraiSequenceError
+        numerai-tools is not installed.
+    """
+    load_scorer()  # rather miss it now than after reading
+    needed = None if exposure else _needed(neutral)
+    with opened_data(data, features=needed, targets=None, progress=progress) as shards:
+        validation = NumeraiSequence(
+            shards,
+            target=_target_of(shards, target),
+            eras=eras,
+            data_type=data_type,
+            missing_target="drop",
+            shuffle=False,
+        )
+        rows = ScoredRows(
+            validation,
+            batch_by="rows",
+            target=str(validation.target),
+            meta_model=meta_model,
+            benchmarks=benchmarks,
+        )
+        models = read_predictions(predictions, rows.sequence)
+        scored = ~np.all([np.isnan(values) for values in models.values()], axis=0)
+        if lacking := rows.without_values(scored):
+            warnings.warn(lacking, stacklevel=2)
+        tables = _tables(rows, models)
+        if exposure:
+            _add_exposure(tables, rows, models, progress)
+        if features := read_neutral(neutral, shards):
+            _add_neutral(tables, rows, models, features, progress)
+    table = _joined(tables)
+    if csv is not None:
+        write_table(table, csv)
+    if png is not None:
+        draw_scores(table, png, title="Scores by era")
+    return table
+
+
+def _needed(neutral: Any) -> Any:
+    """Return the features that a Parquet file is to be read for; None for all."""
+    if neutral is None or isinstance(neutral, (bool, np.bool_)):
+        return None if neutral else ()
+    return neutral if isinstance(neutral, str) else names_in_order("neutral", neutral)
+
+
+def _target_of(shards: ShardSet, target: str | None) -> str:
+    """Return the target to score with: the one that is named, ``target``, or the only one."""
+    if target is not None:
+        return target
+    if _TARGET in shards.targets:
+        return _TARGET
+    if len(shards.targets) != 1:
+        raise FeatureError(
+            f"{shards.folder}: found the targets {', '.join(shards.targets) or 'none'}, expected "
+            "one to score with; choose it with target=",
+            names=(),
+        )
+    return shards.targets[0]
+
+
+def _tables(rows: ScoredRows, models: dict[str, Values]) -> dict[str, pd.DataFrame]:
+    """Return the table of each model, of the eras that it has predictions of."""
+    return {name: _table(rows, values) for name, values in models.items()}
+
+
+def _table(rows: ScoredRows, values: Values) -> pd.DataFrame:
+    there = ~np.isnan(values)
+    pick = slice(None) if there.all() else there
+    return score_eras(
+        rows.eras if there.all() else rows.eras.filter(there),
+        values[pick],
+        rows.target[pick],
+        meta_model=None if rows.meta_model is None else rows.meta_model[pick],
+        benchmarks={name: model[pick] for name, model in rows.benchmarks.items()},
+    )
+
+
+def _add_exposure(
+    tables: dict[str, pd.DataFrame], rows: ScoredRows, models: dict[str, Values], progress: bool
+) -> None:
+    sequence = rows.sequence
+    features, eras = sequence.shards.features, sequence.all_eras
+    found = {name: Exposure(len(features), eras) for name in models}
+    for numbers, digits in era_digits(sequence, features, doing="exposure", progress=progress):
+        for name, values in models.items():
+            if not np.isnan(values[numbers]).any():
+                found[name].add(sequence.era_codes[numbers], digits, values[numbers])
+    for name, table in tables.items():
+        largest = found[name].max()
+        table["exposure"] = [largest[era] for era in table.index]
+
+
+def _add_neutral(
+    tables: dict[str, pd.DataFrame],
+    rows: ScoredRows,
+    models: dict[str, Values],
+    features: Sequence[str],
+    progress: bool,
+) -> None:
+    columns = np.stack(list(models.values()), axis=1)
+    found = neutral_correlations(
+        rows.sequence, columns, rows.target, features=features, progress=progress
+    )
+    for place, table in enumerate(tables.values()):
+        table["fnc"] = found[place]
+
+
+def _joined(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    """Return the one table, or those of several models side by side."""
+    if len(tables) == 1:
+        return next(iter(tables.values()))
+    pandas = load_extra("pandas", "pandas", "scores")
+    table = pandas.concat(tables, axis=1, names=["model", "score"])
+    return table.loc[sort_eras(table.index)].rename_axis(index="era")

@@ -1,0 +1,1 @@
+"""System: what the machine gives: memory, files, locks, processes, and the terminal."""

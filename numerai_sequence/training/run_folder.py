@@ -1,0 +1,188 @@
+"""Runs: the folder that training leaves: a model, and in run.json what it was made from."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from ..batching.orders import BATCH_BY
+from ..checks import as_dict, as_names, as_text, reason, short
+from ..errors import ManifestError, NumeraiSequenceError
+from ..format.encoding import DTYPES
+from ..system.files import replaced
+from ..writing.parquet_folders import natural
+
+RUN = "run.json"
+MODEL = "model.keras"
+CHECKPOINT = "checkpoint.keras"  # while it is trained
+FORMAT = "numerai_sequence.run"
+
+
+@dataclass(frozen=True)
+class Run:
+    """What is known of a trained model.
+
+    Attributes
+    ----------
+    asked : dict
+        The set and the options that it was made from: the same make the same run.
+    features : tuple of str
+        The columns of x, in order.
+    dtype : str
+        Of x.
+    output : str or None
+        The output that is a prediction; None where there is only one.
+    train, validation : tuple of str
+        Eras.
+    scores : dict
+        Summaries over the validation eras.
+    history : dict
+        The logs of each epoch.
+    versions : dict
+    batch_by : {"rows", "era"}
+        What a batch was made of, in training.
+    """
+
+    asked: dict[str, Any]
+    features: tuple[str, ...]
+    dtype: str
+    output: str | None
+    train: tuple[str, ...]
+    validation: tuple[str, ...]
+    scores: dict[str, float]
+    history: dict[str, list[float]]
+    versions: dict[str, str]
+    batch_by: str = "rows"
+
+
+def write_run(run: Run, folder: Path) -> None:
+    """Write run.json, whole or not at all: the folder is then a finished run."""
+    with replaced(folder / RUN) as path:
+        text = json.dumps({"format": FORMAT, **asdict(run)}, indent=1) + "\n"
+        path.write_text(text, encoding="utf-8", newline="\n")
+
+
+def read_run(folder: str | os.PathLike[str]) -> Run:
+    """Read what a run of ``numerai-sequence train`` was made from, and how it was scored.
+
+    ``predict``, ``export_predict`` and ``EraScores`` take it as ``like=``, so that the model is fed
+    as it was in training. The model itself is in the folder, as ``model.keras``.
+
+    Parameters
+    ----------
+    folder : path
+        Of the run; of several, such as the folds of a walk forward, that of one.
+
+    Returns
+    -------
+    Run
+
+    Raises
+    ------
+    ManifestError
+        It is missing, something else, or written by a later version of the package.
+    """
+    path = Path(folder) / RUN
+    try:
+        document = as_dict(json.loads(path.read_bytes()))
+        if document.pop("format", None) != FORMAT:
+            raise ValueError(f"format is not {FORMAT!r}")
+        _check_known(path, document)
+        as_dict(as_dict(document["asked"])["options"])
+        names = ("features", "train", "validation")
+        output = document["output"]
+        return Run(
+            **{
+                **document,
+                **{name: as_names(document[name]) for name in names},
+                "dtype": as_text(document["dtype"]),
+                "output": None if output is None else as_text(output),
+                "batch_by": as_text(document.get("batch_by", Run.batch_by)),
+            }
+        )
+    except OSError as error:
+        several = runs_in(Path(folder))
+        one = f"; it holds {len(several)} runs: name one, such as {several[0]}" if several else ""
+        raise ManifestError(
+            f"{path}: {error.strerror}; expected a folder that 'numerai-sequence train' wrote{one}",
+            path=path,
+            expected=FORMAT,
+        ) from error
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        raise ManifestError(
+            f"{path}: damaged: {reason(error)}; train again with --overwrite",
+            path=path,
+            expected=FORMAT,
+        ) from error
+
+
+def _check_known(path: Path, document: dict[str, Any]) -> None:
+    """Refuse what only a later version of the package knows: the model may want another x."""
+    for name in document:
+        _check_one_of(path, "key", name, tuple(Run.__dataclass_fields__))
+    _check_one_of(path, "dtype", document["dtype"], DTYPES)
+    _check_one_of(path, "batch_by", document.get("batch_by", Run.batch_by), BATCH_BY)
+
+
+def _check_one_of(path: Path, what: str, found: Any, known: tuple[str, ...]) -> None:
+    if as_text(found) not in known:
+        raise ManifestError(
+            f"{path}: found {what} {short(found)}, expected one of {', '.join(known)}; "
+            "upgrade numerai_sequence",
+            path=path,
+            found=short(found),
+            expected=known,
+        )
+
+
+def find_run(model: Path) -> tuple[Path, Run | None]:
+    """Return the file of a model, and the run that it is of, if it is known.
+
+    Parameters
+    ----------
+    model : path
+        The folder of a run, or the file of a model, which may be in one.
+
+    Raises
+    ------
+    NumeraiSequenceError
+        There is no such file.
+    """
+    folder, path = (model, model / MODEL) if model.is_dir() else (model.parent, model)
+    run = read_run(folder) if model.is_dir() or (folder / RUN).exists() else None
+    if not path.is_file():
+        raise NumeraiSequenceError(
+            f"{path}: no such file; expected a model that Keras has saved, or the folder of a run"
+        )
+    return path, run
+
+
+def runs_in(folder: Path) -> list[Path]:
+    """Return the folders of the finished runs in a folder that is no run itself, by their names.
+
+    Numbers count as numbers: seed-2 comes before seed-10.
+    """
+    if (folder / RUN).exists() or (folder / MODEL).exists():
+        return []
+    return sorted((path.parent for path in folder.glob(f"*/{RUN}")), key=natural)
+
+
+def unfinished_in(folder: Path) -> list[Path]:
+    """Return the folders in a folder in which a run was begun and not finished."""
+    folders = {path.parent for name in (CHECKPOINT, MODEL) for path in folder.glob(f"*/{name}")}
+    return sorted(filter(is_unfinished, folders), key=natural)
+
+
+def is_unfinished(folder: Path) -> bool:
+    """Say whether a run was begun in a folder and not finished."""
+    begun = (folder / CHECKPOINT).exists() or (folder / MODEL).exists()
+    return begun and not (folder / RUN).exists()
+
+
+def save_model(model: Any, folder: Path) -> None:
+    """Save a model into the folder of a run, whole or not at all."""
+    with replaced(folder / MODEL) as path:
+        model.save(str(path))

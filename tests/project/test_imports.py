@@ -1,0 +1,248 @@
+"""Imports: each module imports only what stands above it, and none that it can do without."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import numerai_sequence
+
+PACKAGE = Path(numerai_sequence.__file__).parent
+
+# In the data's way. A new module gets a place here, below all that it imports, and in the folder of
+# its stage; "" is the package's own.
+STAGES = [
+    ("", """version errors"""),
+    ("system", """extras"""),
+    ("", """checks"""),
+    ("system", """buffers locks progress files tasks log_lines"""),
+    ("format", """encoding"""),
+    ("ordering", """target_horizon eras splits row_order era_order ranks run_length"""),
+    ("format", """layout format_versions manifest feature_sets flatbuffer arrow_file"""),
+    (
+        "writing",
+        """journal folder_claim scratch open_files parquet_reader parquet_folders column_types
+        path_partitions feature_scale feature_digits tournaments source_columns
+        missing_features target_alias chosen_columns row_ids shuffle_windows write_plan
+        scratch_filler record_batches newer_sources set_difference output_folder
+        portions writer write_arguments""",
+    ),
+    (
+        "reading",
+        """memory_budget page_faults open_file file_checks mapped_file paging batch_contents
+        column_values row_reader shard_set selection tables join_by_id""",
+    ),
+    ("refreshing", """changed_values repeated_rows changed_aliases refresh sync"""),
+    (
+        "batching",
+        """orders group_reader row_numbers reading passes readers residual targets inputs
+        chosen_rows""",
+    ),
+    (
+        "feeding",
+        """socket_messages worker_processes interrupts output_forms y_for_outputs keras_changes
+        unpacked_models model_input fit_call targets_by_name read_ahead pass_workers
+        epoch_callback distribution sequence_arguments keras_private_names keras_compat
+        device unpack sequence""",
+    ),
+    ("predicting", """blends residuals rebuilt uploaded"""),
+    (
+        "scoring",
+        """losses model_outputs forward_pass scores feature_exposure neutral_correlation
+        score_picture benchmark_models scored_rows era_scores""",
+    ),
+    (
+        "resuming",
+        """json_differences training_state json_descriptions model_architecture run_identity
+        original_values checkpoints resume""",
+    ),
+    ("feeding", """ray_ranks"""),
+    ("training", """run_folder"""),
+    (
+        "predicting",
+        """submission fed_features named_models ensemble_members supplied_inputs opened_data
+        predictions ensembles neutralizing upload_finish portable_config packed_pickle
+        export""",
+    ),
+    ("scoring", """given_predictions score_table"""),
+    ("", """synthetic"""),
+    (
+        "training",
+        """network run_options planned_runs printed_report device_feed one_run fit_runs""",
+    ),
+    ("", """__init__"""),
+    ("training", """run_listing run_predictions"""),
+    ("commands", """demo main"""),
+    ("", """__main__"""),
+]
+FOLDER_OF = {module: folder for folder, modules in STAGES for module in modules.split()}
+ORDER = [*FOLDER_OF]
+
+# What the writer's and the reader's side share: the format, and what is about no side at all.
+SHARED = {
+    "layout": "the format",
+    "format_versions": "the format: which of it is known",
+    "manifest": "the format: its manifest",
+    "encoding": "the format: its features",
+    "target_horizon": "the name of the alias, and how it is compared",
+    "eras": "the order of eras' names, and how they are counted",
+    "feature_sets": "names of features, from features.json or the manifest",
+    "errors": "what users catch",
+    "checks": "values of JSON and arguments",
+    "buffers": "memory for arrays, which encoding borrows",
+    "progress": "a bar",
+    "files": "what a system says of a file that is in use",
+}
+
+KERAS = {"keras", "tensorflow", "tf_keras", "jax", "torch"}
+HEAVY = KERAS | {"pandas", "ray", "numerai_tools", "matplotlib", "scipy"}
+FILES = {
+    "os",
+    "io",
+    "pathlib",
+    "shutil",
+    "tempfile",
+    "mmap",
+    "glob",
+    "pyarrow.parquet",
+    "pyarrow.fs",
+}
+
+
+def imports(module, *, at_once):
+    """Yield the import statements of a module; at once: only those that its own import runs."""
+
+    def visit(node):
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, (ast.Import, ast.ImportFrom)):
+                yield child
+            is_later = isinstance(child, ast.FunctionDef) or (
+                isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING"
+            )
+            if not (at_once and is_later):
+                yield from visit(child)
+
+    path = PACKAGE / FOLDER_OF[module] / f"{module}.py"
+    return visit(ast.parse(path.read_text(encoding="utf-8")))
+
+
+def ours(module, *, at_once=False):
+    """The modules of the package that a module imports."""
+    found = set()
+    for node in imports(module, at_once=at_once):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            names = [alias.name if alias.name in ORDER else "__init__" for alias in node.names]
+            found |= {node.module.split(".")[-1]} if node.module else set(names)
+    return found
+
+
+def others(module, *, at_once=False):
+    """The packages and modules of others that a module imports, such as pyarrow and pyarrow.fs."""
+    names = set()
+    for node in imports(module, at_once=at_once):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif not node.level:
+            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return names | {name.split(".")[0] for name in names}
+
+
+def reach(*modules, at_once=False):
+    """These modules, those that they import, those that these import, and so on."""
+    found, new = set(), set(modules)
+    while new:
+        found |= new
+        new = set().union(*(ours(module, at_once=at_once) for module in new)) - found
+    return found
+
+
+def run(code):
+    """Return what Python prints in a process of its own, as a Python value."""
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return ast.literal_eval(done.stdout.splitlines()[-1])
+
+
+def test_each_module_has_one_place():
+    found = {
+        path.stem: path.parent.relative_to(PACKAGE).as_posix().removeprefix(".")
+        for path in PACKAGE.rglob("*.py")
+        if path.stem != "__init__" or path.parent == PACKAGE
+    }
+    assert found == FOLDER_OF
+    assert sum(len(modules.split()) for _, modules in STAGES) == len(FOLDER_OF)
+
+
+@pytest.mark.parametrize("module", ORDER)
+def test_imports_point_upward(module):
+    below = ours(module) - set(ORDER[: ORDER.index(module)])
+    assert not below, f"{module} imports {below}, which stand below it, or are no modules"
+
+
+def test_what_is_asked_for_late_points_upward_too():
+    late = {name.split(".")[-1] for name in numerai_sequence._LAZY.values()}
+    assert late <= ours("__init__")
+
+
+def test_writer_and_reader_meet_in_the_format_alone():
+    assert reach("writer") & reach("shard_set", "sequence") == set(SHARED)
+
+
+@pytest.mark.parametrize("module", ["row_order", "eras", "encoding"])
+def test_pure_modules_know_no_file_and_no_keras(module):
+    for reached in reach(module):
+        assert not others(reached) & (FILES | HEAVY), reached
+    assert reach(module) <= {module, "errors", "buffers"}
+
+
+def test_only_losses_and_device_import_keras_or_its_backends_by_name():
+    """Losses are subclasses of its own. All else asks keras_compat which Keras there is."""
+    found = {module: others(module) & KERAS for module in ORDER}
+    expected = {"losses": {"keras"}, "device": {"jax", "tensorflow", "torch"}}
+    assert {module: names for module, names in found.items() if names} == expected
+
+
+@pytest.mark.slow
+def test_only_sequence_and_losses_need_keras_to_be_imported():
+    """And what imports these; the writer, and the command, come without."""
+    code = f"""
+import importlib, sys
+sys.modules.update(dict.fromkeys({KERAS}))  # Python's own mark for a module not there
+failed = []
+for module in {[m for m in ORDER if not m.startswith("__")]}:
+    try:
+        folder = {FOLDER_OF}[module]
+        importlib.import_module(".".join(filter(None, ["numerai_sequence", folder, module])))
+    except ImportError:
+        failed.append(module)
+print(failed)
+"""
+    needs = [module for module in ORDER if reach(module, at_once=True) & {"unpack", "losses"}]
+    assert run(code) == needs
+    assert not {"__init__", "writer", "shard_set", "scores", "splits", "main"} & set(needs)
+
+
+def test_only_what_is_uploaded_imports_pandas_at_once():
+    """Numerai calls what it holds with a frame; where else a frame is wanted, it comes late."""
+    found = {module: others(module, at_once=True) & (HEAVY - KERAS) for module in ORDER}
+    expected = {"blends": {"pandas"}, "uploaded": {"pandas"}}
+    assert {module: names for module, names in found.items() if names} == expected
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import numerai_sequence",
+        "from numerai_sequence.commands.main import main; main(['--help'], standalone_mode=False)",
+    ],
+    ids=["import", "help"],
+)
+def test_import_and_help_load_nothing_slow(code):
+    loaded = set(run(f"{code}; import sys; print([*sys.modules])"))
+    assert "numerai_sequence.writing.writer" in loaded
+    assert not loaded & HEAVY
