@@ -1,6 +1,7 @@
 """Inputs: tables as users may bring them, by the thousand: read bit for bit, or refused.
 
-They are drawn by the properties of tests/writing/test_user_tables.py, which pytest runs in child processes.
+They are drawn by the properties of tests/writing/test_user_tables.py. Pytest runs these in child
+processes.
 """
 
 import os

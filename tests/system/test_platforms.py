@@ -368,6 +368,8 @@ def write_as_on_windows(given, newer, work):
     import gc
     import warnings
 
+    import windows_rules
+
     windows_rules.take_on()
     warnings.filterwarnings("error", category=EncodingWarning, module="numerai_sequence")
     from numerai_sequence import append_shards, open_shards, sync_shards, write_shards
@@ -447,6 +449,8 @@ def claim_as_on_windows(work):
     """Claim a folder twice at the same time, and once more; replace a file that is open."""
     import threading
 
+    import windows_rules
+
     windows_rules.take_on()
     from numerai_sequence import OutputError
     from numerai_sequence.system.files import replaced
@@ -490,6 +494,8 @@ def test_folder_is_claimed_once_and_an_open_file_is_told_of_as_on_windows(tmp_pa
 def use_processes_as_on_windows():
     """Have a worker process make batches, and one that dies before it has fetched its socket."""
 
+    import windows_rules
+
     windows_rules.take_on()
     from squares import Squares
 
@@ -527,6 +533,8 @@ def test_worker_processes_answer_or_are_missed_as_on_windows():
 
 def find_rows_in_32_bits(given):
     """Find rows past 2 GiB and past row 2 ** 31, with NumPy's integers as on Windows."""
+
+    import windows_rules
 
     windows_rules.number_in_32_bits()
     from numerai_sequence import open_shards
@@ -581,6 +589,8 @@ def test_rows_are_found_past_2_gib_where_numpy_counts_in_32_bits(given):
 
 def live_as_on_windows(given, work):
     """Fit with worker processes, predict, and run the command."""
+
+    import windows_rules
 
     windows_rules.take_on()
     from click.testing import CliRunner
