@@ -136,7 +136,8 @@ def ours(module, *, at_once=False):
     for node in imports(module, at_once=at_once):
         if isinstance(node, ast.ImportFrom) and node.level:
             names = [alias.name if alias.name in ORDER else "__init__" for alias in node.names]
-            is_folder = not node.module or (PACKAGE / node.module.replace(".", "/")).is_dir()
+            start = PACKAGE / (FOLDER_OF[module] if node.level == 1 else "")
+            is_folder = not node.module or (start / node.module.replace(".", "/")).is_dir()
             found |= set(names) if is_folder else {node.module.split(".")[-1]}
     return found
 

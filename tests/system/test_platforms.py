@@ -523,6 +523,7 @@ def use_processes_as_on_windows():
 @pytest.mark.slow
 @is_linux
 def test_worker_processes_answer_or_are_missed_as_on_windows():
+    import windows_rules
 
     numbers, told, available = in_child(use_processes_as_on_windows)
     assert numbers == [49.0, 64.0, True]
