@@ -53,10 +53,11 @@ _TARGET = "target_cyrusd_20"
     "folder]",
 )
 def command(train: str | None, out: str | None, rows: int, features: int, epochs: int) -> None:
-    """Shard a Parquet file, train a small network on it, and show its scores.
+    """Try sharding, training and scoring on one Parquet file.
 
-    Without --train, the command makes up a file with the columns and era sizes of v5.3, and with a
-    weak signal to learn.
+    Writes the file as a shard set, trains a small network on it, and prints its scores. Without
+    --train, the command makes up a file with the columns and era sizes of v5.3, and with a weak
+    signal to learn.
 
     \b
     Example:

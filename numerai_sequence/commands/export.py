@@ -36,10 +36,11 @@ from .keras_command import KerasCommand
 def command(
     model: str, out: str, by: str | None, weights: str | None, proportion: float, **options: Any
 ) -> None:
-    """Write the predict function of one or several runs, for Numerai's model upload.
+    """Write the function that Numerai's model upload takes.
 
     Reads RUN, the folder of one or several runs, or a file that Keras has saved of a model trained
-    on a NumeraiSequence. Several runs become an ensemble of ranks. Writes the file --out.
+    on a NumeraiSequence. Several runs become an ensemble of ranks. Writes the predict function to the file
+    --out.
 
     \b
     Example:

@@ -53,8 +53,8 @@ def _is_raised_here(error: ValueError) -> bool:
 def main() -> None:
     """Train Keras models on all of the Numerai data.
 
-    'shard' writes Parquet files once as a shard set: a folder of files that are read without
-    loading them into memory. The other commands train, predict and score from it.
+    'shard' writes Parquet files once as a shard set: a folder of memory-mapped files. 'train' feeds
+    the set to a network, and 'predict' writes what to upload.
 
     \b
     Example:

@@ -24,7 +24,7 @@ from .keras_command import KerasCommand
     "--rank",
     "ranked",
     is_flag=True,
-    help="Rank the predictions within each era, from 0 to 1. Numerai refuses other values.",
+    help="Rank the predictions within each era, from 0 to 1. Numerai refuses values outside.",
 )
 @click.option(
     "--features",

@@ -17,11 +17,10 @@ from .shared_options import check_file
 @click.option(
     "--sort",
     type=click.Choice(["mean", "sharpe"]),
-    help="Statistic of the correlation that orders the runs, best first.  [default: the time, "
-    "newest first]",
+    help="Statistic of the correlation that orders the runs, best first.  [default: newest first]",
 )
 @click.option(
-    "--png", metavar="FILE", help="Picture to draw of the cumulative scores, one line a run."
+    "--png", metavar="FILE", help="File for a picture of the cumulative scores, one line a run."
 )
 def command(folders: tuple[str, ...], sort: str | None, png: str | None) -> None:
     """List runs with their scores, newest first.

@@ -45,9 +45,9 @@ from .keras_command import KerasCommand
     help="Features for the feature-neutral correlation: 'all', or the name of a feature set. Adds "
     "the score fnc.",
 )
-@click.option("--csv", metavar="FILE", help="Table to write of the scores of each era.")
+@click.option("--csv", metavar="FILE", help="File for a table of the scores of each era.")
 @click.option(
-    "--png", metavar="FILE", help="Picture to draw of the cumulative scores, one line a model."
+    "--png", metavar="FILE", help="File for a picture of the cumulative scores, one line a model."
 )
 @shared.quiet
 def command(

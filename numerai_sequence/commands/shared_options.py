@@ -23,8 +23,8 @@ ray = click.option(
     "--ray",
     "ray_address",
     metavar="ADDRESS",
-    help="Address of the Ray cluster that does the work: 'auto' for the cluster that this machine "
-    "belongs to, 'local' to start one here.  [default: no cluster]",
+    help="Address of the Ray cluster that does the work; 'auto' for the cluster that this machine "
+    "belongs to, or 'local' to start one here.  [default: no cluster]",
 )
 batch_by = click.option(
     "--batch-by",

@@ -48,8 +48,8 @@ _OPTIONS = (
     click.option(
         "--final",
         metavar="RUN",
-        help="Run, or folder of several, to train again on all eras that have the target. The "
-        "number of epochs is the best one of that run.",
+        help="Run, or folder of several, to train again on all eras that have the target. That run "
+        "decides the other options, and the number of epochs unless you give --epochs.",
     ),
     click.option(
         "--from",
@@ -107,7 +107,7 @@ _OPTIONS = (
         type=click.IntRange(min=1),
         default=TrainOptions.epochs,
         show_default=True,
-        help="Largest number of epochs.",
+        help="Largest number of epochs; with --final, the exact number.",
     ),
     click.option(
         "--patience",
