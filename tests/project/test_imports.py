@@ -156,7 +156,7 @@ def ours(module, *, at_once=False):
             elif inside <= set(ORDER):
                 found |= inside
             else:
-                found.add("__init__" if not named else named)
+                found.add(named or "__init__")
     if module == "__init__":
         found |= set(numerai_sequence._MODULES.values()) if not at_once else set()
     if module == "commands.main":
