@@ -1,4 +1,4 @@
-"""Reference: the docstrings of every public name and the options of every command become reference.md.
+"""Reference: the docstrings of public names and the options of commands become reference.md.
 
 ``python docs/reference.py`` writes docs/reference.md again, and ``--check`` fails where that file
 differs from the docstrings.
