@@ -24,7 +24,7 @@ from ray_calls import (
     train_twice,
 )
 from ray_nodes import NODE, kill_node, three_nodes, wait_for
-from readme import example
+from pages import example
 from shard_sets import contents
 
 from numerai_sequence import (
