@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-FOLDERS = (".ci", "benchmarks", "constraints", "numerai_sequence", "tests")
+FOLDERS = (".ci", "benchmarks", "constraints", "docs", "numerai_sequence", "tests")
 FILES = ("CHANGELOG.md", "LICENSE", "MANIFEST.in", "README.md", "ruff.toml")
 SETUP = ("setup.cfg", "setup.py")
 
