@@ -188,7 +188,7 @@ def prepare_shards(encoding: str, parquet: Path, folder: Path) -> None:
 
 
 def open_sequence(folder: Path, feeding: Feeding, **options: Any) -> Any:
-    """Open the shard set with the package's defaults, as the README does."""
+    """Open the shard set with the package's defaults, as README.md does."""
     from numerai_sequence import NumeraiSequence
 
     return NumeraiSequence(

@@ -1,4 +1,4 @@
-"""Report: results become JSON, a Markdown table, and what the README shows of them."""
+"""Report: results become JSON, a Markdown table, and the tables of the project's pages."""
 
 import json
 import os
@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent
 RESULTS = HERE / "results"
 MARKED = re.compile(r"(<!-- benchmarks:(\S+) -->\n).*?(<!-- /benchmarks -->)", re.DOTALL)
 
@@ -79,8 +80,14 @@ def best_and_median(values: Iterable[float | None]) -> tuple[float, float] | Non
     return known[-1], known[middle] if len(known) % 2 else sum(known[middle - 1 : middle + 1]) / 2
 
 
+def marked_pages(root: Path = ROOT) -> list[Path]:
+    """Return the Markdown pages of the project, or of a copy, that have markers for tables."""
+    pages = [page for part in (".", "docs", "benchmarks") for page in (root / part).glob("*.md")]
+    return sorted(page for page in pages if MARKED.search(page.read_text()))
+
+
 def fill(page: Path, results: Path) -> list[str]:
-    """Put tables between the markers of a page such as the README; return the markers' names.
+    """Put tables between the markers of a page; return the markers' names.
 
     Between ``<!-- benchmarks:NAME -->`` and ``<!-- /benchmarks -->`` comes ``NAME.md``; with
     ``NAME#HEADING`` its part under the heading of that name, its spaces written as ``-``. The line

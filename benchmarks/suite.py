@@ -1,4 +1,4 @@
-"""Suite: every benchmark in turn, and the tables of README.md and SCALE.md from their results.
+"""Suite: every benchmark in turn, and the tables of the project's pages from their results.
 
 Stops for nothing: a benchmark that fails is named at the end, and the others still run.
 """
@@ -48,8 +48,7 @@ FULL = {
     "pages",
     type=FILE,
     multiple=True,
-    default=(HERE.parent / "README.md", HERE / "SCALE.md"),
-    help="Its tables change; repeatable.  [default: README.md and SCALE.md]",
+    help="Its tables change; repeatable.  [default: every page with markers for tables]",
 )
 @click.option("--tables-only", is_flag=True, help="Run nothing, only fill the pages.")
 def main(
@@ -61,6 +60,7 @@ def main(
     tables_only: bool,
 ) -> None:
     """Run the benchmarks NAMES (all of them by default), then fill the tables of pages."""
+    pages = pages or tuple(report.marked_pages())
     if small and not tables_only:  # such results shall not take the place of real ones
         out, pages = work / "small", ()
     failed = []
