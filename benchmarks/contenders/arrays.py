@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from inputs import feature_names, row_major
+from harness.input_files import feature_names, row_major
 
 
 def prepare_memmap(parquet: Path, folder: Path) -> None:

@@ -14,7 +14,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from inputs import SEED, feature_names, read_batches
+from harness.input_files import SEED, feature_names, read_batches
 
 SHARDS = 16
 

@@ -11,10 +11,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import arrays
-import article
 import numpy as np
-from inputs import SEED, feature_names, prepared
+from harness.input_files import SEED, feature_names, prepared
+
+from contenders import arrays, article
 
 Batch = tuple[Any, Any]
 
@@ -145,21 +145,21 @@ def fit_by_row(open_rows: Any, folder: Path, feeding: Feeding) -> dict[str, Any]
 
 def prepare_records(parquet: Path, folder: Path) -> None:
     """Write TFRecord files."""
-    import records
+    from contenders import records
 
     records.prepare(parquet, folder)
 
 
 def fit_records(folder: Path, feeding: Feeding) -> dict[str, Any]:
     """Hand Keras the pipeline."""
-    import records
+    from contenders import records
 
     return {"x": records.pipeline(folder, feeding.batch_size, feeding.dtype)}
 
 
 def batches_of_records(folder: Path, feeding: Feeding) -> Iterator[Batch]:
     """Yield the pipeline's tensors, made by one thread of its own."""
-    import records
+    from contenders import records
 
     batches = records.pipeline(folder, feeding.batch_size, feeding.dtype, threads=1)
     yield from batches.repeat(feeding.epochs)

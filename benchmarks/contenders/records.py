@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
-from inputs import SEED, row_major
+from harness.input_files import SEED, row_major
 
 FILES = 16
 SHUFFLE_ROWS = 20_000  # of the shuffle buffer: 20 batches

@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import click
-import models
-from contenders import CONTENDERS, SEED, Contender, Feeding
-from events import forget_peak, note
-from pace import Stopwatch, TimeIsUp, drain, ticking
+from contenders import models
+from contenders.catalog import CONTENDERS, SEED, Contender, Feeding
+
+from harness.events import forget_peak, note
+from harness.stopwatch import Stopwatch, TimeIsUp, drain, ticking
 
 PATH = click.Path(path_type=Path)
 NAME = click.Choice(list(CONTENDERS))
@@ -54,7 +55,7 @@ def synthetic(parquet: Path, rows: int, features: int, row_group_rows: int | Non
 @click.argument("features", type=int)
 def sparse(folder: Path, rows: int, features: int) -> None:
     """Write a shard set of zeros that takes no room."""
-    from sparse import write_sparse
+    from harness.sparse_set import write_sparse
 
     write_sparse(folder, rows=rows, features=features)
 
@@ -242,7 +243,7 @@ def modelling(
     """Take batches of a choice of rows, or score or predict all of them."""
     import keras
     import numpy as np
-    from modelling import CHOICES, choose, score
+    from measures.modelling import CHOICES, choose, score
 
     importlib.import_module("numerai_tools.scoring")  # seconds that are no part of the scoring
     model = models.build(keras, "F-32-1", features)

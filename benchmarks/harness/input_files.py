@@ -9,8 +9,9 @@ import click
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from process import ENVIRONMENT, child_command
 from tqdm import tqdm
+
+from harness.process import ENVIRONMENT, child_command
 
 SEED = 0
 ROWS_PER_READ = 16_384

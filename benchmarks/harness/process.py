@@ -18,15 +18,17 @@ from pathlib import Path
 from typing import Any
 
 import click
-from events import process_memory, read_events
 from tqdm import tqdm
 
-HERE = Path(__file__).resolve().parent
+from harness.events import process_memory, read_events
+
+BENCHMARKS = Path(__file__).resolve().parents[1]
+ROOT = BENCHMARKS.parent
 SAMPLE_SECONDS = 0.05
 MB = 1e6
 # PYTHONPATH: measure the package of this checkout, installed or not.
 ENVIRONMENT = os.environ | {
-    "PYTHONPATH": str(HERE.parent),
+    "PYTHONPATH": os.pathsep.join(map(str, (ROOT, BENCHMARKS))),
     "TF_CPP_MIN_LOG_LEVEL": "3",
     "HF_DATASETS_OFFLINE": "1",
 }
@@ -69,7 +71,7 @@ class Run:
 
 def child_command(command: str, *arguments: object) -> list[str]:
     """Return the command line of one process of the benchmark."""
-    return [sys.executable, str(HERE / "child.py"), command, *map(str, arguments)]
+    return [sys.executable, "-m", "harness.child", command, *map(str, arguments)]
 
 
 def files_of(source: Path) -> list[Path]:

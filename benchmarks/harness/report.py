@@ -10,8 +10,8 @@ from typing import Any
 
 import click
 
-HERE = Path(__file__).resolve().parent
-RESULTS = HERE / "results"
+BENCHMARKS = Path(__file__).resolve().parents[1]
+RESULTS = BENCHMARKS / "results"
 MARKED = re.compile(r"(<!-- benchmarks:(\S+) -->\n).*?(<!-- /benchmarks -->)", re.DOTALL)
 
 

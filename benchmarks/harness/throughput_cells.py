@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
-from contenders import CONTENDERS
+from contenders.catalog import CONTENDERS
 
 LEVELS = ("loader", "fit")
 SITUATIONS = ("warm", "cold", "half", "eighth")

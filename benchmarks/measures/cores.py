@@ -18,8 +18,8 @@ from typing import Any
 
 import click
 import numpy as np
-import report
-from inputs import SEED
+from harness import report
+from harness.input_files import SEED
 
 from numerai_sequence import NumeraiSequence, Unpack, open_shards, write_shards
 from numerai_sequence.synthetic import write_parquet
@@ -302,7 +302,3 @@ def main(
             rates = fitting(work / "set", size, (1, 4), epochs, networks or tuple(HIDDEN))
             header = ["", "fed by", "rows/s", "of int8 arrays", "of one batch"]
             show(f"fit of batches of {size}", header, rates)
-
-
-if __name__ == "__main__":
-    main()

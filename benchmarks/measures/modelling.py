@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import click
-import report
-from events import note
-from inputs import SEED, feature_names, kept, synthetic_parquet
-from process import MB, child_command, drop_from_page_cache, measure, read_into_page_cache
+from harness import report
+from harness.events import note
+from harness.input_files import SEED, feature_names, kept, synthetic_parquet
+from harness.process import MB, child_command, drop_from_page_cache, measure, read_into_page_cache
 from tqdm import tqdm
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
@@ -153,7 +153,3 @@ def prepared_set(parquet: Path, work: Path, *, mixed: bool) -> Path:
         write_shards(parquet, folder, mix_eras=None if mixed else 1).close()
 
     return kept(folder, f"{parquet.stat().st_size} {len(feature_names(parquet))}", write)
-
-
-if __name__ == "__main__":
-    main()

@@ -17,11 +17,11 @@ from typing import Any
 
 import click
 import pyarrow.parquet as pq
-import report
-from contenders import CONTENDERS, source_of
-from inputs import SEED, feature_names, synthetic_parquet
+from contenders.catalog import CONTENDERS, source_of
+from harness import report
+from harness.input_files import SEED, feature_names, synthetic_parquet
+from harness.process import MB, SAMPLE_SECONDS, Run, child_command, drop_from_page_cache, measure
 from matplotlib.figure import Figure
-from process import MB, SAMPLE_SECONDS, Run, child_command, drop_from_page_cache, measure
 
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 FOLDER = click.Path(file_okay=False, path_type=Path)
@@ -152,7 +152,7 @@ def main(
 ) -> None:
     """Measure the memory and speed of several ways to train a Keras model on one Parquet."""
     if not Path("/proc/self/status").exists():
-        raise click.ClickException("peak_rss.py reads /proc and runs on Linux only")
+        raise click.ClickException("peak_rss reads /proc and runs on Linux only")
     with tempfile.TemporaryDirectory() as temporary:
         folder = work or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
@@ -176,7 +176,3 @@ def main(
     for run in runs:  # last: a wrong count shall not lose the other results
         found = run.noted("fit end", "rows")
         assert run.outcome != "ok" or found == rows * epochs, f"{run.name}: {found} rows"
-
-
-if __name__ == "__main__":
-    main()

@@ -14,14 +14,22 @@ from typing import Any
 
 import click
 import numpy as np
-import report
-from inputs import SEED, kept
+from harness import report
+from harness.input_files import SEED, kept
+from harness.process import (
+    ENVIRONMENT,
+    MB,
+    Run,
+    child_command,
+    drop_from_page_cache,
+    files_of,
+    measure,
+)
 from matplotlib.figure import Figure
-from process import ENVIRONMENT, MB, Run, child_command, drop_from_page_cache, files_of, measure
 from tqdm import tqdm
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
-# What `child.py grow` is given for each.
+# The options of `grow` in `harness.child` for each.
 LEVELS: dict[str, list[Any]] = {
     "loader": ["loader"],
     "rank of 64": ["loader", "--world-size", 64],
@@ -246,7 +254,3 @@ def main(
             write_results(runs, parameters, out)
     plot(runs, out / "scale.png")
     click.echo(markdown(runs))
-
-
-if __name__ == "__main__":
-    main()

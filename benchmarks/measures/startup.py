@@ -13,9 +13,9 @@ from importlib import metadata
 from pathlib import Path
 
 import click
-import report
+from harness import report
+from harness.process import ENVIRONMENT, MB
 from packaging.requirements import Requirement
-from process import ENVIRONMENT, MB
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
 NAME = "numerai_sequence"
@@ -104,7 +104,3 @@ def main(rounds: int, work: Path | None, out: Path) -> None:
     )
     (out / "startup.md").write_text(text)
     click.echo(text)
-
-
-if __name__ == "__main__":
-    main()

@@ -20,14 +20,12 @@ from pathlib import Path
 from typing import Any
 
 import click
-import models
 import pyarrow.parquet as pq
-import report
-from cells import DTYPES, FEEDINGS, KERAS, LEVELS, SHARES, SITUATIONS, Cell, choose
-from contenders import CONTENDERS, source_of
-from inputs import SEED, feature_names, synthetic_parquet
-from matplotlib.figure import Figure
-from process import (
+from contenders import models
+from contenders.catalog import CONTENDERS, source_of
+from harness import report
+from harness.input_files import SEED, feature_names, synthetic_parquet
+from harness.process import (
     Run,
     child_command,
     drop_from_page_cache,
@@ -36,6 +34,17 @@ from process import (
     measure,
     read_into_page_cache,
 )
+from harness.throughput_cells import (
+    DTYPES,
+    FEEDINGS,
+    KERAS,
+    LEVELS,
+    SHARES,
+    SITUATIONS,
+    Cell,
+    choose,
+)
+from matplotlib.figure import Figure
 from tqdm import tqdm
 
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -263,7 +272,3 @@ def main(
             write_results(runs, parameters, out)
     plot(runs, out / "throughput.png")
     click.echo(tables(runs))
-
-
-if __name__ == "__main__":
-    main()

@@ -14,8 +14,8 @@ from typing import Any
 import click
 import numpy as np
 import pandas as pd
-import report
-from process import HERE, MB, Run, measure
+from harness import report
+from harness.process import BENCHMARKS, MB, Run, measure
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
 LIMIT_BYTES, LIMIT_SECONDS = 4 << 30, 600
@@ -30,10 +30,10 @@ COLUMNS = {
 # Runs without this package, and with what the image has.
 CALL = f"""
 import importlib.metadata, os, platform, sys
-sys.path.insert(0, {str(HERE)!r})
+sys.path.insert(0, {str(BENCHMARKS)!r})
 sys.modules["numerai_sequence"] = None
 from pathlib import Path
-from events import note
+from harness.events import note
 os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])
 folder, events = Path(sys.argv[1]), open(sys.argv[3], "a")
 note(events, "start")
@@ -140,7 +140,3 @@ def main(
     report.write_json(out / "upload.json", document)
     (out / "upload.md").write_text(markdown(summaries))
     click.echo(f"{size / MB:,.0f} MB\n{markdown(summaries)}")
-
-
-if __name__ == "__main__":
-    main()

@@ -12,9 +12,9 @@ from typing import Any
 
 import click
 import pyarrow.parquet as pq
-import report
-from inputs import SEED, feature_names, synthetic_parquet
-from process import MB, child_command, measure, read_into_page_cache
+from harness import report
+from harness.input_files import SEED, feature_names, synthetic_parquet
+from harness.process import MB, child_command, measure, read_into_page_cache
 from tqdm import tqdm
 
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -109,7 +109,3 @@ def main(
     report.write_json(out / "write.json", document)
     (out / "write.md").write_text(markdown(runs))
     click.echo(markdown(runs))
-
-
-if __name__ == "__main__":
-    main()

@@ -1,11 +1,10 @@
-"""Faults: kills, damage, failures and long runs by the thousand, and how many ended as promised.
+"""Campaigns: cause kills, damage, failures and long runs, and count how many ended as promised.
 
-Each campaign is a module of `campaigns`: `COUNT` says how often it tries by default, `run` does it.
-The same seed tries the same things. The tests run a few of each.
+Each campaign is a module beside this one: `COUNT` is its default number of tries, and `run` does
+them. The same seed tries the same things. The tests run a few tries of each campaign.
 """
 
 import importlib
-import pkgutil
 import sys
 import tempfile
 import time
@@ -14,13 +13,18 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import campaigns
 import click
-import report
-from campaigns import Result
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the package of this checkout
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from harness import report
+
+from campaigns.result import Result
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
-NAMES = sorted(module.name for module in pkgutil.iter_modules(campaigns.__path__))
+NAMES = ("failing", "inputs", "long_runs", "mutants", "resuming", "writing")
 PACKAGES = ("numpy", "pyarrow", "tensorflow", "keras", "tf_keras")
 
 
@@ -59,10 +63,10 @@ def write_results(out: Path, results: dict[str, list[Result]], seconds: dict[str
 
 @click.command()
 @click.argument("names", nargs=-1, type=click.Choice(NAMES))
-@click.option("--count", type=int, help="How often each campaign tries; default: its own number.")
-@click.option("--seed", default=0, show_default=True, help="Of what is tried.")
-@click.option("--work", type=FOLDER, help="For the files; default: a temporary folder.")
-@click.option("--out", type=FOLDER, default=report.RESULTS, help="Where results go.")
+@click.option("--count", type=int, help="Tries of each campaign; default: its own number.")
+@click.option("--seed", default=0, show_default=True, help="Seed for drawing the tries.")
+@click.option("--work", type=FOLDER, help="Folder for the files; default: a temporary one.")
+@click.option("--out", type=FOLDER, default=report.RESULTS, help="Folder for the results.")
 def main(
     names: tuple[str, ...], count: int | None, seed: int, work: Path | None, out: Path
 ) -> None:

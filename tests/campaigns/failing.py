@@ -12,15 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from process import ENVIRONMENT, HERE
+from harness.process import ENVIRONMENT
 from tqdm import tqdm
 
+from campaigns.result import Result
 from numerai_sequence import write_shards
 from numerai_sequence.synthetic import write_parquet
 
-from . import Result
-
 COUNT = 100
+CHILD = Path(__file__).parent / "children/failing_fit.py"
 _AT_ONCE = 2
 _LIMIT_SECONDS = 90  # of which TensorFlow's import and spawned processes take most
 _MOST_SECONDS = 10
@@ -71,7 +71,7 @@ def draw(rng: np.random.Generator, number: int) -> dict[str, Any]:
 def attempt(spec: dict[str, Any], pristine: Path, folder: Path) -> dict[str, Any]:
     """Run one fit, and return how it ended; with `wrong` where that breaks the promise."""
     shutil.copytree(pristine, folder)
-    command = [sys.executable, str(HERE / "failing_fit.py"), str(folder), json.dumps(spec)]
+    command = [sys.executable, str(CHILD), str(folder), json.dumps(spec)]
     child = subprocess.Popen(
         command,
         env=ENVIRONMENT | KERAS[spec["keras"]],

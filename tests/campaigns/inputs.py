@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from campaigns import Result
+from campaigns.result import Result
 
 COUNT = 2_000
 

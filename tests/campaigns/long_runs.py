@@ -15,14 +15,13 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-import lives
-from holdings import Watch
 from tqdm import tqdm
 
+from campaigns.children import workloads
+from campaigns.children.held_resources import Watch
+from campaigns.result import Result
 from numerai_sequence import write_shards
 from numerai_sequence.synthetic import write_parquet
-
-from . import Result
 
 COUNT = 50  # epochs
 
@@ -36,20 +35,20 @@ PRELOADED = ["numerai_sequence.feeding.sequence"]
 
 
 @dataclass(frozen=True)
-class Life:
+class Workload:
     """What one process does.
 
     Attributes
     ----------
     what : str
         With the number of rounds where it says ``{}``.
-    live : function
-        One of `lives`.
+    work : function
+        One of `workloads`.
     share : float
         Rounds for each epoch that is asked for. A round may take longer than an epoch of threads.
     options : dict
     against : str, optional
-        The `what` of the life of plain Keras that this one is compared with.
+        The `what` of the workload of plain Keras that this one is compared with.
     is_plain : bool
         Nothing of ours is in it: whatever it loses is what Keras and TensorFlow lose.
     least_rounds : int
@@ -57,7 +56,7 @@ class Life:
     """
 
     what: str
-    live: Callable[..., None]
+    work: Callable[..., None]
     share: float = 1
     options: Mapping[str, Any] = field(default_factory=dict)
     against: str | None = None
@@ -72,34 +71,43 @@ PLAIN_STOPPED = "{} passes over a plain sequence dropped half-way"
 TWO = {"workers": 2, "use_multiprocessing": True}
 K2 = {"keras": "tf_keras"}
 FOUR = {"workers": 4}
-LIVES = (
-    Life(ARRAYS, lives.fit_arrays, is_plain=True),
-    Life(ARRAYS_K2, lives.fit_arrays, 0.8, K2, is_plain=True),
-    Life(PLAIN, lives.fit_plain, 0.4, is_plain=True),
-    Life(PLAIN_STOPPED, lives.evaluate_plain, 0.8, is_plain=True),
-    Life("{} epochs, 1 thread", lives.fit, 1, {}, ARRAYS),
-    Life("{} epochs, 4 threads", lives.fit, 1, FOUR, ARRAYS),
-    Life("{} epochs, 2 processes (fork)", lives.fit, 1, TWO, ARRAYS),
-    Life("{} epochs, 2 processes (forkserver)", lives.fit, 0.4, TWO | {"method": "forkserver"}),
-    Life("{} epochs, 2 processes (spawn)", lives.fit, 0.12, TWO | {"method": "spawn"}),
-    Life("{} epochs, tf_keras, 1 thread", lives.fit, 0.8, K2, ARRAYS_K2),
-    Life("{} epochs, tf_keras, 4 threads", lives.fit, 0.8, FOUR | K2, ARRAYS_K2),
-    Life("{} epochs, tf_keras, 2 processes (fork)", lives.fit, 0.8, TWO | K2, ARRAYS_K2),
-    Life("{} epochs, with validation", lives.fit, 0.8, FOUR | {"validates": True}, ARRAYS),
-    Life("{} epochs, two models at once", lives.fit_two_models, 0.8, FOUR, ARRAYS),
-    Life("{} epochs, another thread reading too", lives.fit_and_read, 0.8, FOUR, ARRAYS),
-    Life(
-        "{} epochs, the set written anew for each", lives.fit_anew, 1.2, {}, PLAIN, least_rounds=40
+WORKLOADS = (
+    Workload(ARRAYS, workloads.fit_arrays, is_plain=True),
+    Workload(ARRAYS_K2, workloads.fit_arrays, 0.8, K2, is_plain=True),
+    Workload(PLAIN, workloads.fit_plain, 0.4, is_plain=True),
+    Workload(PLAIN_STOPPED, workloads.evaluate_plain, 0.8, is_plain=True),
+    Workload("{} epochs, 1 thread", workloads.fit, 1, {}, ARRAYS),
+    Workload("{} epochs, 4 threads", workloads.fit, 1, FOUR, ARRAYS),
+    Workload("{} epochs, 2 processes (fork)", workloads.fit, 1, TWO, ARRAYS),
+    Workload(
+        "{} epochs, 2 processes (forkserver)", workloads.fit, 0.4, TWO | {"method": "forkserver"}
     ),
-    Life("{} sequences opened, trained on and dropped", lives.open_and_train, 0.4, {}, PLAIN),
-    Life("{} sequences opened and dropped", lives.open_sequences, 20),
-    Life("{} sets and slices opened and closed", lives.open_sets, 20),
-    Life("{} passes dropped half-way", lives.abandon, 0.8, {}, PLAIN_STOPPED),
+    Workload("{} epochs, 2 processes (spawn)", workloads.fit, 0.12, TWO | {"method": "spawn"}),
+    Workload("{} epochs, tf_keras, 1 thread", workloads.fit, 0.8, K2, ARRAYS_K2),
+    Workload("{} epochs, tf_keras, 4 threads", workloads.fit, 0.8, FOUR | K2, ARRAYS_K2),
+    Workload("{} epochs, tf_keras, 2 processes (fork)", workloads.fit, 0.8, TWO | K2, ARRAYS_K2),
+    Workload("{} epochs, with validation", workloads.fit, 0.8, FOUR | {"validates": True}, ARRAYS),
+    Workload("{} epochs, two models at once", workloads.fit_two_models, 0.8, FOUR, ARRAYS),
+    Workload("{} epochs, another thread reading too", workloads.fit_and_read, 0.8, FOUR, ARRAYS),
+    Workload(
+        "{} epochs, the set written anew for each",
+        workloads.fit_anew,
+        1.2,
+        {},
+        PLAIN,
+        least_rounds=40,
+    ),
+    Workload(
+        "{} sequences opened, trained on and dropped", workloads.open_and_train, 0.4, {}, PLAIN
+    ),
+    Workload("{} sequences opened and dropped", workloads.open_sequences, 20),
+    Workload("{} sets and slices opened and closed", workloads.open_sets, 20),
+    Workload("{} passes dropped half-way", workloads.abandon, 0.8, {}, PLAIN_STOPPED),
 )
 
 
 def run(folder: Path, *, seed: int, count: int) -> list[Result]:
-    """Live each life for `count` epochs, or as many rounds as it takes in their stead.
+    """Run each workload for `count` epochs, or for as many rounds as take about as long.
 
     Parameters
     ----------
@@ -107,16 +115,16 @@ def run(folder: Path, *, seed: int, count: int) -> list[Result]:
     seed : int
         Of the data.
     count : int
-        A life whose rounds take so long that there would be too few is left out.
+        A workload is left out where its rounds take so long that there would be too few.
     """
     write_sets(folder, seed)
     PROCESSES.set_forkserver_preload(PRELOADED)
     results: dict[str, Result] = {}
-    for life in tqdm(LIVES, desc="lives"):
-        rounds = round(count * life.share)
-        if rounds >= life.least_rounds:
-            plain = results.get(life.against or "")
-            results[life.what] = result_of(life, folder / "set", rounds, plain)
+    for workload in tqdm(WORKLOADS, desc="workloads"):
+        rounds = round(count * workload.share)
+        if rounds >= workload.least_rounds:
+            plain = results.get(workload.against or "")
+            results[workload.what] = result_of(workload, folder / "set", rounds, plain)
     return list(results.values())
 
 
@@ -124,8 +132,8 @@ def write_sets(folder: Path, seed: int) -> None:
     """Write two sources, and the first one's shard set."""
     for number, name in enumerate(("a", "b")):
         options = {
-            "rows": lives.ROWS,
-            "features": lives.FEATURES,
+            "rows": workloads.ROWS,
+            "features": workloads.FEATURES,
             "seed": seed + number,
             "progress": False,
         }
@@ -133,18 +141,18 @@ def write_sets(folder: Path, seed: int) -> None:
     write_shards(folder / "a.parquet", folder / "set", num_shards=4, progress=False).close()
 
 
-def result_of(life: Life, folder: Path, rounds: int, plain: Result | None) -> Result:
-    """Live one life in a process of its own, and judge what it has held."""
-    result = Result(life.what.format(rounds), rounds)
-    answer = ask(life, folder, rounds)
+def result_of(workload: Workload, folder: Path, rounds: int, plain: Result | None) -> Result:
+    """Run one workload in a process of its own, and judge what it has held."""
+    result = Result(workload.what.format(rounds), rounds)
+    answer = ask(workload, folder, rounds)
     if isinstance(answer, str):
         result.failures.append(answer)
         return result
     grown, result.figures = answer
-    wrong = [] if life.is_plain else list(too_much(grown, result, plain))
+    wrong = [] if workload.is_plain else list(too_much(grown, result, plain))
     result.failures += [f"in the second half of {rounds} rounds: {what}" for what in wrong]
     if not wrong:
-        result.outcomes = {"measured" if life.is_plain else "flat": 1}
+        result.outcomes = {"measured" if workload.is_plain else "flat": 1}
     return result
 
 
@@ -161,10 +169,12 @@ def too_much(grown: dict[str, int], result: Result, plain: Result | None) -> Ite
         yield f"{result.figures['MB grown']} MB more, with {allowed:.2f} MB allowed"
 
 
-def ask(life: Life, folder: Path, rounds: int) -> str | tuple[dict[str, int], dict[str, Any]]:
+def ask(
+    workload: Workload, folder: Path, rounds: int
+) -> str | tuple[dict[str, int], dict[str, Any]]:
     """Return what has grown in the process, and figures; or how it failed."""
     receiver, sender = PROCESSES.Pipe(duplex=False)
-    process = PROCESSES.Process(target=answer, args=(sender, life, folder, rounds))
+    process = PROCESSES.Process(target=answer, args=(sender, workload, folder, rounds))
     process.start()
     sender.close()
     try:
@@ -179,12 +189,12 @@ def ask(life: Life, folder: Path, rounds: int) -> str | tuple[dict[str, int], di
         process.join()
 
 
-def answer(sender: Connection, life: Life, folder: Path, rounds: int) -> None:
-    """Live, and tell: what runs in the process."""
+def answer(sender: Connection, workload: Workload, folder: Path, rounds: int) -> None:
+    """Run the workload and send what has grown. This runs in the process."""
     gc.freeze()  # what it was forked with: its objects are not counted, and collecting is fast
     watch = Watch(rounds)
     try:
-        life.live(folder, watch, rounds, **life.options)
+        workload.work(folder, watch, rounds, **workload.options)
     except Exception:
         sender.send(traceback.format_exc())
         return

@@ -15,11 +15,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from mutations import KINDS, write_mutant
-from mutations.bases import make_bases
 from tqdm import tqdm
 
-from campaigns import Result
+from campaigns.mutations import KINDS, write_mutant
+from campaigns.mutations.bases import make_bases
+from campaigns.result import Result
 
 COUNT = 10_000
 
@@ -27,7 +27,7 @@ COUNT = 10_000
 LIMIT_SECONDS = 10
 LIMIT_BYTES = 64 << 20
 
-READER = Path(__file__).resolve().parent.parent / "mutant_reader.py"
+READER = Path(__file__).resolve().parent / "children/mutant_reader.py"
 
 
 class Reader:

@@ -1,17 +1,17 @@
-"""Tally: count how the tries of one kind of trouble end, under a progress bar."""
+"""Outcome counter: count how the tries of one kind of trouble end, under a progress bar."""
 
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from campaigns import Result
 from tqdm import tqdm
 
+from campaigns.result import Result
 from numerai_sequence import NumeraiSequenceError
 
 
-class Tally:
+class OutcomeCounter:
     """Counts how the tries of one kind of trouble end."""
 
     def __init__(self, what: str, tries: int) -> None:

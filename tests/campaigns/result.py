@@ -1,4 +1,4 @@
-"""Campaigns: what may go wrong is done on purpose, many times, and how it ended is counted."""
+"""Result: how the tries of one kind of trouble ended."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 @dataclass
 class Result:
-    """How one kind of trouble ended.
+    """The tries of one kind of trouble, and how they ended.
 
     Attributes
     ----------

@@ -8,10 +8,9 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from campaigns.result import Result
 from numerai_sequence import write_shards
 from numerai_sequence.synthetic import write_parquet
-
-from . import Result
 
 PROCESSES = multiprocessing.get_context("forkserver")
 PRELOADED = ["tensorflow", "keras", "numerai_sequence.resuming.resume"]
@@ -34,10 +33,10 @@ def run(folder: Path, *, seed: int, count: int) -> list[Result]:
         right = dict(file)
     result, kills = Result("training killed at a random batch", count), 0
     for number in tqdm(range(count), desc="resuming", unit="training"):
-        lives, wrong = attempt(folder, f"state-{number}", right, rng)
-        kills += len(lives) - 1
+        runs, wrong = attempt(folder, f"state-{number}", right, rng)
+        kills += len(runs) - 1
         if wrong:
-            result.failures.append(f"workers, batches {lives}: {wrong}")
+            result.failures.append(f"workers, batches {runs}: {wrong}")
     same = count - len(result.failures)
     result.outcomes, result.figures = {"same weights, bit for bit": same}, {"kills": kills}
     return [result]
@@ -47,19 +46,19 @@ def attempt(
     folder: Path, state: str, right: dict[str, Any], rng: np.random.Generator
 ) -> tuple[list[tuple[int, int]], str | None]:
     """Train in processes that are killed, but for the last; return them, and what is wrong."""
-    lives = []
+    runs = []
     while True:
         # The first dies in any case, and some of the next.
-        dies = not lives or (rng.random() < 0.3 and len(lives) < _MOST_KILLS)
-        life = int(rng.choice(_WORKERS)), int(rng.integers(1, _BATCHES)) if dies else 0
-        lives.append(life)
-        code = train(folder, state, *life)
+        dies = not runs or (rng.random() < 0.3 and len(runs) < _MOST_KILLS)
+        one = int(rng.choice(_WORKERS)), int(rng.integers(1, _BATCHES)) if dies else 0
+        runs.append(one)
+        code = train(folder, state, *one)
         if code not in (0, -signal.SIGKILL):
-            return lives, f"exit code {code}"
+            return runs, f"exit code {code}"
         if code == 0:
             with np.load(folder / state / "end.npz") as found:
                 differ = [name for name in right if not np.array_equal(found[name], right[name])]
-            return lives, f"other weights: {differ}" if differ else None
+            return runs, f"other weights: {differ}" if differ else None
 
 
 def train(folder: Path, state: str, workers: int, batches: int) -> int | None:
@@ -76,6 +75,6 @@ def train(folder: Path, state: str, workers: int, batches: int) -> int | None:
 
 def live(*arguments: Any) -> None:
     """Train: what runs in the process, which alone imports Keras."""
-    import resumed_fit
+    from campaigns.children import resumed_fit
 
     resumed_fit.main(*arguments)

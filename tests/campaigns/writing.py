@@ -1,28 +1,27 @@
-"""Writing: kill, starve, crowd and mislead the writer; a folder holds the old set or the new."""
+"""Writing: kill, limit, mislead and crowd the writer; a folder holds the old set or the new one."""
 
 from pathlib import Path
 
-import company
-import starving
-from nursery import nursery
-from writing_bench import Bench
-
-from . import Result
+from campaigns.children.forked_child import fork_server
+from campaigns.result import Result
+from campaigns.writer import crowded, killed, limited, misled
+from campaigns.writer.fixture import WriterFixture
 
 COUNT = 200
-MODULES = ("writers",)
+MODULES = ("campaigns.children.writer_tasks",)
 
 
 def run(folder: Path, *, seed: int, count: int) -> list[Result]:
-    with nursery(MODULES):
-        bench = Bench(folder, seed, count)
+    """Try each trouble `count` times."""
+    with fork_server(MODULES):
+        fixture = WriterFixture(folder, seed, count)
         return [
-            starving.kill_at_random(bench),
-            starving.kill_at_steps(bench, all_steps=count >= COUNT),
-            starving.fill_disk(bench),
-            starving.limit_memory(bench),
-            starving.limit_address_space(bench),
-            company.break_source(bench),
-            company.write_twice(bench),
-            company.read_meanwhile(bench),
+            killed.kill_at_random(fixture),
+            killed.kill_at_steps(fixture, all_steps=count >= COUNT),
+            limited.fill_disk(fixture),
+            limited.limit_memory(fixture),
+            limited.limit_address_space(fixture),
+            misled.break_source(fixture),
+            crowded.write_twice(fixture),
+            crowded.read_meanwhile(fixture),
         ]

@@ -1,6 +1,6 @@
-"""Nursery: run a task in a process of its own, forked from one that has imported everything.
+"""Forked child: run a function in a process that is forked from a server with all imports done.
 
-Such a process takes some milliseconds, and may be killed.
+Such a process starts within milliseconds, and may be killed.
 """
 
 import multiprocessing
@@ -13,7 +13,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-HERE = Path(__file__).resolve().parent
+TESTS = Path(__file__).resolve().parents[2]
 WAIT_SECONDS = 60
 _CONTEXT = multiprocessing.get_context("forkserver")
 
@@ -68,13 +68,13 @@ def run(function: Callable[..., Any], *arguments: Any, **options: Any) -> End:
 
 
 @contextmanager
-def nursery(modules: Sequence[str]) -> Iterator[None]:
+def fork_server(modules: Sequence[str]) -> Iterator[None]:
     """Keep a process from which children are forked, with these modules imported."""
-    path = os.pathsep.join(map(str, (HERE, HERE.parent)))
+    path = os.pathsep.join(map(str, (TESTS, TESTS.parent)))
     # Threads do not survive a fork; and no child of ours needs another core.
     before = dict(os.environ)
     os.environ.update(PYTHONPATH=path, OPENBLAS_NUM_THREADS="1", OMP_NUM_THREADS="1")
-    _CONTEXT.set_forkserver_preload(["__main__", *modules])
+    _CONTEXT.set_forkserver_preload(list(modules))
     try:
         run(os.getpid)
         yield

@@ -1,4 +1,4 @@
-"""Holdings: what a process holds at one moment after the other, and whether it grew."""
+"""Held resources: what a process holds, looked at once a round, and whether it has grown."""
 
 import gc
 import multiprocessing

@@ -12,7 +12,6 @@ import os
 import pickle
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -199,5 +198,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).resolve().parent))
     main()

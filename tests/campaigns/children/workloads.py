@@ -1,4 +1,4 @@
-"""Lives: what a process does with shard sets for a long time, looked at once a round."""
+"""Workloads: what a process does with shard sets for many rounds, with a look after each."""
 
 import importlib
 import multiprocessing

@@ -1,6 +1,6 @@
-"""Writers: what the children of the campaign `writing` do, and what befalls them.
+"""Writer tasks: what the child processes of `writing` do, and the faults that befall them.
 
-A fault is a function without arguments, which the child calls before it begins to write.
+A fault is a function without arguments. The child calls it before it begins to write.
 """
 
 import os
@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import written
 from tqdm import tqdm
 
+from campaigns.writer import known_sets
 from numerai_sequence import NumeraiSequenceError, open_shards, write_shards
 
 pa.chunked_array([[1]]).to_numpy()  # imports pandas, which no child should have to
@@ -45,12 +45,12 @@ def write(
     source: Path, out: Path, *, fault: Fault | None = None, pause: float = 0, **options: Any
 ) -> Outcome:
     """Write a set in small pieces."""
-    written.small_pieces()
+    known_sets.small_pieces()
     if fault:
         fault()
     time.sleep(pause)
     try:
-        write_shards(source, out, **written.OPTIONS, **options).close()
+        write_shards(source, out, **known_sets.OPTIONS, **options).close()
     except Exception as error:
         ours = isinstance(error, NumeraiSequenceError)
         code = getattr(error, "errno", None)
@@ -155,7 +155,7 @@ def overwrite(sources: list[Path], out: Path, times: int) -> list[Outcome]:
     return [write(sources[n % len(sources)], out, overwrite=True) for n in range(times)]
 
 
-def read_on(out: Path, known: dict[str, written.Rows], stop: Path) -> dict[str, Any]:
+def read_on(out: Path, known: dict[str, known_sets.Rows], stop: Path) -> dict[str, Any]:
     """Open a set and read it until a file is there; say how often which set was found."""
     found: dict[str, Any] = {"times": {}, "failures": [], "slowest_ms": 0.0}
     while not stop.exists():
@@ -164,7 +164,7 @@ def read_on(out: Path, known: dict[str, written.Rows], stop: Path) -> dict[str, 
             open_shards(out).close()
             opened = time.perf_counter()
             # Its files may be removed while it is open, so they cannot be opened once more.
-            name = written.held(out, known, verify=False)
+            name = known_sets.held(out, known, verify=False)
             found["times"][name] = found["times"].get(name, 0) + 2
         except (NumeraiSequenceError, AssertionError) as error:
             found["failures"].append(f"{type(error).__name__}: {error}")
@@ -175,4 +175,4 @@ def read_on(out: Path, known: dict[str, written.Rows], stop: Path) -> dict[str, 
 
 def matches(folder: Path, source: Path) -> bool:
     """Say whether a set has the rows that pyarrow reads from a source."""
-    return written.same_rows(written.rows_of_set(folder), written.rows_of_source(source))
+    return known_sets.same_rows(known_sets.rows_of_set(folder), known_sets.rows_of_source(source))

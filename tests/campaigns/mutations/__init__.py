@@ -4,9 +4,9 @@ from pathlib import Path
 
 import numpy as np
 
-from mutations import arrows, bits, manifests, objects
-from mutations.bases import Base
-from mutations.draft import Draft
+from campaigns.mutations import arrows, bits, manifests, objects
+from campaigns.mutations.bases import Base
+from campaigns.mutations.draft import Draft
 
 KINDS = {
     "bits of values flipped": bits.flip_values,

@@ -9,8 +9,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mutations.bits import footer, headers, messages
-from mutations.draft import Draft
+from campaigns.mutations.bits import footer, headers, messages
+from campaigns.mutations.draft import Draft
 
 BOMB_BYTES = 100 << 20
 EXTENSION = {b"ARROW:extension:name": b"arrow.fixed_shape_tensor"}

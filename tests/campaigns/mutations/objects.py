@@ -4,8 +4,8 @@ import os
 import socket
 from pathlib import Path
 
-from mutations.bases import MANIFEST
-from mutations.draft import Draft
+from campaigns.mutations.bases import MANIFEST
+from campaigns.mutations.draft import Draft
 
 
 def make_fifo(path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Writing bench: the sources, the folders that a writer may find, and what must be there after."""
+"""Writer fixture: small sources, folders as a writer may find them, and checks of the result."""
 
 import os
 import shutil
@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import nursery
-import writers
-import written
-from written import NOTHING, BrokenPromise
+
+from campaigns.children import forked_child, writer_tasks
+from campaigns.writer import known_sets
+from campaigns.writer.known_sets import NOTHING, BrokenPromise
 
 STATES = ("nothing", "old", "begun", "half done", "torn")
 
 
-class Bench:
+class WriterFixture:
     """The sources, and folders in the states that a writer may find."""
 
     def __init__(self, folder: Path, seed: int, count: int) -> None:
@@ -27,10 +27,10 @@ class Bench:
             "third": {"rows": 1260, "first_era": 80},
         }
         self.sources = {
-            name: written.write_source(folder / f"{name}.parquet", seed=seed, **shape)
+            name: known_sets.write_source(folder / f"{name}.parquet", seed=seed, **shape)
             for name, shape in shapes.items()
         }
-        self.known = {name: written.rows_of_source(path) for name, path in self.sources.items()}
+        self.known = {name: known_sets.rows_of_source(path) for name, path in self.sources.items()}
         self.out = folder / "out"
         self._steps: dict[str, int] = {}
         self._make_states()
@@ -44,7 +44,7 @@ class Bench:
         for name, (state, part) in killed.items():
             self.begin(state, states[name])
             steps = self.steps(state)
-            fault = partial(writers.kill_at, states[name], int(part * steps))
+            fault = partial(writer_tasks.kill_at, states[name], int(part * steps))
             self.write("new", states[name], overwrite=state == "old", fault=fault)
 
     def before(self, state: str) -> str:
@@ -62,8 +62,8 @@ class Bench:
     def pick(self, n: int, states: tuple[str, ...] = STATES) -> str:
         return states[n % len(states)]
 
-    def write(self, source: str, out: Path, **options: Any) -> nursery.End:
-        return nursery.run(writers.write, self.sources[source], out, **options)
+    def write(self, source: str, out: Path, **options: Any) -> forked_child.End:
+        return forked_child.run(writer_tasks.write, self.sources[source], out, **options)
 
     def steps(self, state: str) -> int:
         """Return how many steps writing takes."""
@@ -73,7 +73,7 @@ class Bench:
 
     def _count_steps(self, state: str) -> int:
         out = self.begin(state, self.folder / "counted")
-        fault = partial(writers.kill_at, out, 0)
+        fault = partial(writer_tasks.kill_at, out, 0)
         end = self.write("new", out, overwrite=state not in ("nothing", "begun"), fault=fault)
         self.expect(end.found is not None and not end.found.error, f"cannot be written: {end}")
         return int(end.found.steps)
@@ -82,9 +82,9 @@ class Bench:
         if not is_so:
             raise BrokenPromise(otherwise)
 
-    def judge(self, out: Path, state: str, end: nursery.End, *, source: str = "new") -> str:
+    def judge(self, out: Path, state: str, end: forked_child.End, *, source: str = "new") -> str:
         """Return which set a folder holds, after it is found to be one that it may hold."""
-        held = written.held(out, self.known)
+        held = known_sets.held(out, self.known)
         allowed = {self.before(state), source}
         if end.code == 0:
             allowed = {self.before(state)} if end.found.error else {source}
@@ -98,15 +98,15 @@ class Bench:
             left = os.listdir(out) if out.exists() else []
             self.expect(not left and (state == "begun" or not out.exists()), f"left over: {left}")
         else:
-            found = written.contents(out)
+            found = known_sets.contents(out)
             if state != "old":  # what a killed run has left may stay
                 found = {name: data for name, data in found.items() if ".writing" not in name}
-            same = found == written.contents(self.folder / "state old")
+            same = found == known_sets.contents(self.folder / "state old")
             self.expect(same, f"not as it was: {sorted(found)}")
 
     def recover(self, out: Path, held: str) -> None:
         """See that the next run writes the set, and leaves nothing else."""
         end = self.write("new", out, overwrite=held not in (NOTHING, "new"))
         self.expect(end.code == 0 and not end.found.error, f"the next run: {end}")
-        self.expect(written.held(out, self.known) == "new", "the next run wrote another set")
-        written.check_tidy(out)
+        self.expect(known_sets.held(out, self.known) == "new", "the next run wrote another set")
+        known_sets.check_tidy(out)

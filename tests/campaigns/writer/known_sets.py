@@ -1,4 +1,4 @@
-"""Written: small sources, the sets that are made of them, and which of them a folder holds."""
+"""Known sets: small sources, the sets that are written from them, and which set a folder holds."""
 
 import os
 from collections.abc import Mapping
