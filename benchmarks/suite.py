@@ -9,12 +9,13 @@ import sys
 from pathlib import Path
 
 import click
-import report
-from process import HERE
+from harness import report
+from harness.process import BENCHMARKS, ROOT
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
-# Large enough that the rates mean something, and in minutes; sizes are in each script's --help.
+# Large enough that the rates mean something, and in minutes; sizes are in the --help of each.
+# The faults are the campaigns of tests/campaigns.
 SMALL = {
     "peak_rss": "--rows 100000 --features 310",
     "throughput": "--rows 400000 --features 310 --rounds 1 --seconds 2 --warmup-seconds 1"
@@ -36,6 +37,11 @@ FULL = {
     "startup": "",
     "upload": "",
 }
+
+
+def program(name: str) -> list[Path | str]:
+    """Return the arguments of Python that start one of them."""
+    return [ROOT / "tests/campaigns"] if name == "faults" else [BENCHMARKS / "measure.py", name]
 
 
 @click.command()
@@ -67,7 +73,7 @@ def main(
     for name in () if tables_only else names or FULL:
         click.echo(f"== {name}", err=True)
         options = shlex.split((SMALL if small else FULL)[name])
-        command = [sys.executable, HERE / f"{name}.py", *options, "--work", work, "--out", out]
+        command = [sys.executable, *program(name), *options, "--work", work, "--out", out]
         if subprocess.run(command).returncode:
             failed.append(name)
     for page in pages:

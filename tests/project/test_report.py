@@ -16,7 +16,7 @@ BENCHMARKS = ROOT / "benchmarks"
 
 @pytest.fixture(scope="module")
 def report():
-    spec = importlib.util.spec_from_file_location("report", BENCHMARKS / "report.py")
+    spec = importlib.util.spec_from_file_location("report", BENCHMARKS / "harness" / "report.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

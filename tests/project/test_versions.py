@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from numerai_sequence.feeding import keras_private_names
+from numerai_sequence.feeding import keras_private_names as names
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "compatibility.md").read_text(encoding="utf-8")
@@ -59,7 +59,7 @@ def test_the_table_of_images_has_the_versions_that_are_pinned(python):
 
 def test_the_page_names_the_kerases_that_an_error_names():
     keras, tf_keras, tensorflow = re.findall(
-        r"\d[\d.]+(?: to [\d.]+\d)?", keras_private_names._KNOWN
+        r"\d[\d.]+(?: to [\d.]+\d)?", names._KNOWN
     )
     assert (
         f"| Keras | {keras}, tf_keras {tf_keras}, or the Keras 2 of TensorFlow {tensorflow} |"
