@@ -38,8 +38,8 @@ from numerai_sequence import (
 )
 from numerai_sequence.synthetic import write_parquet
 from numerai_sequence.system.tasks import ray_at
-from numerai_sequence.training.fit_runs import train
 from numerai_sequence.training.run_options import TrainOptions
+from numerai_sequence.training.scored_runs import train
 from numerai_sequence.writing import portions
 
 
