@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 from tqdm import tqdm
 
-from numerai_sequence.format.encoding import value_dtype
+from numerai_sequence.format.encodings import ENCODINGS
 from numerai_sequence.format.layout import (
     FEATURES,
     MANIFEST,
@@ -89,7 +89,7 @@ def zero_batch(schema: pa.Schema, rows: int, zeros: np.ndarray) -> pa.RecordBatc
     target = pa.Array.from_buffers(pa.float32(), rows, [None, buffer])
     tensor = schema.field(FEATURES).type
     width = tensor.shape[0]
-    values = pa.type_for_alias(value_dtype("int8"))
+    values = pa.type_for_alias(ENCODINGS["int8"].value_dtype)
     flat = pa.Array.from_buffers(values, rows * width, [None, buffer])
     lists = pa.FixedSizeListArray.from_arrays(flat, width)
     columns = [text for _ in META_COLUMNS]

@@ -19,7 +19,8 @@ from ..batching.orders import BATCH_BY
 from ..batching.targets import POLICIES
 from ..checks import file_path, file_paths
 from ..errors import NumeraiSequenceError
-from ..format.encoding import DTYPES, ENCODINGS, PACKED
+from ..format.encoding import DTYPES, PACKED
+from ..format.encodings import ENCODINGS
 from ..format.layout import MISSING_FEATURE
 from ..ordering.splits import is_ambiguous
 from ..ordering.target_horizon import TARGET, describe_alias
@@ -61,7 +62,7 @@ _WRITING = (
     ),
     click.option(
         "--encoding",
-        type=click.Choice(ENCODINGS),
+        type=click.Choice(list(ENCODINGS)),
         default="packed",
         show_default=True,
         help="Three features a byte, or one.",

@@ -19,7 +19,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from ..errors import EraError, close_matches
-from ..format.encoding import Bytes, row_bytes
+from ..format.encoding import Bytes
+from ..format.encodings import ENCODINGS
 from ..format.layout import Batch
 from ..ordering.eras import choose_eras
 from .batch_contents import COUNTED, encode_texts, find_missing
@@ -84,7 +85,7 @@ class Selection:
         self._wanted = {
             what: frozenset(names) for what, names in wanted.items() if names is not None
         }
-        self.row_bytes = row_bytes(shards.encoding, len(shards.features))
+        self.row_bytes = ENCODINGS[shards.encoding].row_bytes(len(shards.features))
         self._number_rows(list(self._choose()))
         if shards.rows and not self.rows:
             raise EraError(f"{shards.folder}: {self._describe_nothing()}", eras=self._eras)

@@ -14,13 +14,15 @@ import numerai_sequence
 PACKAGE = Path(numerai_sequence.__file__).parent
 
 # In the data's way. A new module gets a place here, below all that it imports, and in the folder of
-# its stage; "" is the package's own.
+# its stage; "" is the package's own. A folder whose `__init__` is a table is a module, too.
 STAGES = [
     ("", """version errors"""),
     ("system", """extras"""),
     ("", """checks"""),
     ("system", """buffers locks progress files tasks log_lines"""),
     ("format", """encoding"""),
+    ("format/encodings", """packed int8"""),
+    ("format", """encodings"""),
     ("ordering", """target_horizon eras splits row_order era_order ranks run_length"""),
     ("format", """layout format_versions manifest feature_sets flatbuffer arrow_file"""),
     (
@@ -81,6 +83,7 @@ STAGES = [
 ]
 FOLDER_OF = {module: folder for folder, modules in STAGES for module in modules.split()}
 ORDER = [*FOLDER_OF]
+TABLES = {"encodings"}
 
 # What the writer's and the reader's side share: the format, and what is about no side at all.
 SHARED = {
@@ -88,6 +91,9 @@ SHARED = {
     "format_versions": "the format: which of it is known",
     "manifest": "the format: its manifest",
     "encoding": "the format: its features",
+    "encodings": "the format: the table of its encodings",
+    "packed": "the format: an encoding",
+    "int8": "the format: an encoding",
     "target_horizon": "the name of the alias, and how it is compared",
     "eras": "the order of eras' names, and how they are counted",
     "feature_sets": "names of features, from features.json or the manifest",
@@ -113,6 +119,11 @@ FILES = {
 }
 
 
+def path_of(module):
+    folder = PACKAGE / FOLDER_OF[module]
+    return folder / module / "__init__.py" if module in TABLES else folder / f"{module}.py"
+
+
 def imports(module, *, at_once):
     """Yield the import statements of a module; at once: only those that its own import runs."""
 
@@ -126,8 +137,7 @@ def imports(module, *, at_once):
             if not (at_once and is_later):
                 yield from visit(child)
 
-    path = PACKAGE / FOLDER_OF[module] / f"{module}.py"
-    return visit(ast.parse(path.read_text(encoding="utf-8")))
+    return visit(ast.parse(path_of(module).read_text(encoding="utf-8")))
 
 
 def ours(module, *, at_once=False):
@@ -136,9 +146,10 @@ def ours(module, *, at_once=False):
     for node in imports(module, at_once=at_once):
         if isinstance(node, ast.ImportFrom) and node.level:
             names = [alias.name if alias.name in ORDER else "__init__" for alias in node.names]
-            start = PACKAGE / (FOLDER_OF[module] if node.level == 1 else "")
-            is_folder = not node.module or (start / node.module.replace(".", "/")).is_dir()
-            found |= set(names) if is_folder else {node.module.split(".")[-1]}
+            name = (node.module or "").split(".")[-1]
+            up = path_of(module).parents[node.level - 1]
+            is_folder = name not in TABLES and (up / (node.module or "").replace(".", "/")).is_dir()
+            found |= set(names) if is_folder else {name}
     return found
 
 
@@ -171,9 +182,11 @@ def run(code):
 
 
 def test_each_module_has_one_place():
+    tables = {PACKAGE / FOLDER_OF[table] / table / "__init__.py" for table in TABLES}
+    paths = [path.parent if path in tables else path for path in PACKAGE.rglob("*.py")]
     found = {
         path.stem: path.parent.relative_to(PACKAGE).as_posix().removeprefix(".")
-        for path in PACKAGE.rglob("*.py")
+        for path in paths
         if path.stem != "__init__" or path.parent == PACKAGE
     }
     assert found == FOLDER_OF
@@ -195,11 +208,11 @@ def test_writer_and_reader_meet_in_the_format_alone():
     assert reach("writer") & reach("shard_set", "sequence") == set(SHARED)
 
 
-@pytest.mark.parametrize("module", ["row_order", "eras", "encoding"])
+@pytest.mark.parametrize("module", ["row_order", "eras", "encodings"])
 def test_pure_modules_know_no_file_and_no_keras(module):
     for reached in reach(module):
         assert not others(reached) & (FILES | HEAVY), reached
-    assert reach(module) <= {module, "errors", "buffers"}
+    assert reach(module) <= {module, "errors", "buffers", "encoding", "packed", "int8"}
 
 
 def test_only_losses_and_device_import_keras_or_its_backends_by_name():
@@ -218,7 +231,7 @@ sys.modules.update(dict.fromkeys({KERAS}))  # Python's own mark for a module not
 failed = []
 for module in {[m for m in ORDER if not m.startswith("__")]}:
     try:
-        folder = {FOLDER_OF}[module]
+        folder = {FOLDER_OF}[module].replace("/", ".")
         importlib.import_module(".".join(filter(None, ["numerai_sequence", folder, module])))
     except ImportError:
         failed.append(module)
