@@ -16,7 +16,7 @@ from numerai_sequence.format.layout import (
     FEATURES,
     MANIFEST,
     META_COLUMNS,
-    Batch,
+    BatchInfo,
     Manifest,
     Shard,
     SourceFile,
@@ -74,7 +74,9 @@ def write_sparse(folder: Path, *, rows: int, features: int) -> None:
             with pa.ipc.new_file(sink, schema) as writer:
                 for size in sizes:
                     writer.write_batch(zero_batch(schema, size, zeros))
-        batches = tuple(Batch(size, era_counts(number, size), {"train": size}) for size in sizes)
+        batches = tuple(
+            BatchInfo(size, era_counts(number, size), {"train": size}) for size in sizes
+        )
         shards.append(Shard(path.name, path.stat().st_size, share, "", batches))
     options = WriteOptions(num_shards=SHARDS, encoding="int8")
     source = SourceFile("zeros", 0, 0, rows, "")

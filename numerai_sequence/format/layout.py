@@ -93,7 +93,7 @@ class SourceFile:
 
 
 @dataclass(frozen=True)
-class Batch:
+class BatchInfo:
     """One record batch: its rows, and how many of them each era and each data type has.
 
     `missing` says how many rows have no value of a target; a target that all have is not in it.
@@ -113,11 +113,11 @@ class Shard:
     bytes: int
     rows: int
     checksum: str
-    batches: tuple[Batch, ...]
+    batches: tuple[BatchInfo, ...]
 
 
 @dataclass(frozen=True)
-class Place:
+class PatchedBatch:
     """A record batch of a shard file, by its number, and its rows."""
 
     shard: str
@@ -137,7 +137,7 @@ class Patch:
     bytes: int
     checksum: str
     columns: tuple[str, ...]
-    places: tuple[Place, ...]
+    places: tuple[PatchedBatch, ...]
 
     @property
     def schema(self) -> pa.Schema:

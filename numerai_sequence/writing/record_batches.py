@@ -17,7 +17,7 @@ from ..format.encodings import COMPACT, ENCODINGS
 from ..format.layout import (
     FEATURES,
     META_COLUMNS,
-    Batch,
+    BatchInfo,
     Shard,
     WriteOptions,
     file_checksum,
@@ -69,7 +69,9 @@ class Mixer:
             self._decoder = COMPACT.decoder(features, dtype="int8")
             self._digits = np.empty((rows, features), np.int8)
 
-    def write(self, path: Path, shard: int, progress: Callable[[int], object]) -> tuple[Batch, ...]:
+    def write(
+        self, path: Path, shard: int, progress: Callable[[int], object]
+    ) -> tuple[BatchInfo, ...]:
         """Write a shard file; `progress` is called with the rows of each record batch.
 
         Raises
@@ -119,7 +121,7 @@ class Mixer:
         return self._encoding.encode(digits.view(np.uint8))
 
 
-def seal(path: Path, batches: tuple[Batch, ...]) -> Shard:
+def seal(path: Path, batches: tuple[BatchInfo, ...]) -> Shard:
     """See a shard file onto the disk, and describe it."""
     rows = sum(batch.rows for batch in batches)
     bytes_, checksum = see_on_disk(path)
@@ -145,9 +147,9 @@ def _tensor(rows: npt.NDArray[Any], tensor: Any) -> pa.Array:
     return pa.ExtensionArray.from_storage(tensor, storage)
 
 
-def _describe(batch: pa.RecordBatch) -> Batch:
+def _describe(batch: pa.RecordBatch) -> BatchInfo:
     eras = count_values(batch.column("era"))
-    return Batch(
+    return BatchInfo(
         batch.num_rows,
         {era: eras[era] for era in sort_eras(eras)},
         dict(sorted(count_values(batch.column("data_type")).items())),
