@@ -8,7 +8,7 @@ import click
 
 from .. import write_shards
 from ..ordering.target_horizon import TARGET
-from ..scoring.scores import load_scorer
+from ..scoring.score_kinds import load_scorer
 from ..synthetic import write_parquet
 from ..training.fit_runs import train
 from ..training.run_options import TrainOptions

@@ -27,6 +27,7 @@ from ..ordering.target_horizon import TARGET, describe_alias
 from ..reading.memory_budget import decide, parse_bytes
 from ..refreshing.refresh import refresh_set
 from ..refreshing.sync import sync
+from ..scoring.score_kinds import EXPOSURE, FNC, monitored_logs, names_of
 from ..system.files import explained
 from ..system.log_lines import without_logs
 from ..system.tasks import ray_at
@@ -375,8 +376,8 @@ def verify(folder: str, quiet: bool) -> None:
 )
 @click.option(
     "--monitor",
-    type=click.Choice(["val_corr_mean", "val_corr_sharpe"]),
-    default="val_corr_mean",
+    type=click.Choice(monitored_logs()),
+    default=monitored_logs()[0],
     show_default=True,
     help="The score by which an epoch is better than another.",
 )
@@ -607,19 +608,22 @@ def predict(
 @click.option("--target", metavar="NAME", help="The target to score with.  [default: target]")
 @click.option("--eras", metavar="ERAS", help="Such as 0575-, or -20: for the newest 20.")
 @click.option(
-    "--meta-model", metavar="FILE", help="meta_model.parquet, or a column of DATA: adds mmc."
+    "--meta-model",
+    metavar="FILE",
+    help=f"meta_model.parquet, or a column of DATA: adds {names_of('meta_model')}.",
 )
 @click.option(
     "--benchmarks",
     multiple=True,
     metavar="FILE",
-    help="validation_benchmark_models.parquet, or a column of DATA: adds bmc; repeatable.",
+    help="validation_benchmark_models.parquet, or a column of DATA: adds "
+    f"{names_of('benchmarks')}; repeatable.",
 )
-@click.option("--exposure", is_flag=True, help="Add the largest correlation with a feature.")
+@click.option("--exposure", is_flag=True, help=f"Add {EXPOSURE.help}.")
 @click.option(
     "--neutral",
     metavar="NAME",
-    help="Add fnc, the correlation without what these features explain: a feature set, or all.",
+    help=f"Add {FNC.name}, {FNC.help}: a feature set, or all.",
 )
 @click.option("--csv", metavar="FILE", help="Write the scores of each era.")
 @click.option("--png", metavar="FILE", help="Draw the cumulative scores, a line a model.")

@@ -54,7 +54,7 @@ STAGES = [
     ("predicting", """blends residuals rebuilt uploaded"""),
     (
         "scoring",
-        """losses model_outputs forward_pass scores feature_exposure neutral_correlation
+        """losses model_outputs forward_pass score_kinds scores feature_exposure neutral_correlation
         score_picture benchmark_models scored_rows era_scores""",
     ),
     (
