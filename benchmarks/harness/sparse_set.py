@@ -11,12 +11,12 @@ import numpy as np
 import pyarrow as pa
 from tqdm import tqdm
 
-from numerai_sequence.format.encoding import value_dtype
+from numerai_sequence.format.encodings import ENCODINGS
 from numerai_sequence.format.layout import (
     FEATURES,
     MANIFEST,
     META_COLUMNS,
-    Batch,
+    BatchInfo,
     Manifest,
     Shard,
     SourceFile,
@@ -74,7 +74,9 @@ def write_sparse(folder: Path, *, rows: int, features: int) -> None:
             with pa.ipc.new_file(sink, schema) as writer:
                 for size in sizes:
                     writer.write_batch(zero_batch(schema, size, zeros))
-        batches = tuple(Batch(size, era_counts(number, size), {"train": size}) for size in sizes)
+        batches = tuple(
+            BatchInfo(size, era_counts(number, size), {"train": size}) for size in sizes
+        )
         shards.append(Shard(path.name, path.stat().st_size, share, "", batches))
     options = WriteOptions(num_shards=SHARDS, encoding="int8")
     source = SourceFile("zeros", 0, 0, rows, "")
@@ -89,7 +91,7 @@ def zero_batch(schema: pa.Schema, rows: int, zeros: np.ndarray) -> pa.RecordBatc
     target = pa.Array.from_buffers(pa.float32(), rows, [None, buffer])
     tensor = schema.field(FEATURES).type
     width = tensor.shape[0]
-    values = pa.type_for_alias(value_dtype("int8"))
+    values = pa.type_for_alias(ENCODINGS["int8"].value_dtype)
     flat = pa.Array.from_buffers(values, rows * width, [None, buffer])
     lists = pa.FixedSizeListArray.from_arrays(flat, width)
     columns = [text for _ in META_COLUMNS]

@@ -58,9 +58,7 @@ def test_the_table_of_images_has_the_versions_that_are_pinned(python):
 
 
 def test_the_page_names_the_kerases_that_an_error_names():
-    keras, tf_keras, tensorflow = re.findall(
-        r"\d[\d.]+(?: to [\d.]+\d)?", names._KNOWN
-    )
+    keras, tf_keras, tensorflow = re.findall(r"\d[\d.]+(?: to [\d.]+\d)?", names._KNOWN)
     assert (
         f"| Keras | {keras}, tf_keras {tf_keras}, or the Keras 2 of TensorFlow {tensorflow} |"
         in PAGE

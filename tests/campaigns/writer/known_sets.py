@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from numerai_sequence import ManifestError, NumeraiSequenceError, open_shards
-from numerai_sequence.format.encoding import Decoder
+from numerai_sequence.format.encodings import ENCODINGS
 from numerai_sequence.synthetic import write_parquet
 from numerai_sequence.writing import writer
 
@@ -61,7 +61,7 @@ def rows_of_set(folder: Path, *, verify: bool = True) -> Rows:
             shards.verify()
         encoded, targets = shards.gather(np.arange(shards.rows), shards.targets)
         digits = np.empty((shards.rows, len(shards.features)), np.int8)
-        Decoder(shards.encoding, len(shards.features), dtype="int8")(encoded, digits)
+        ENCODINGS[shards.encoding].decoder(len(shards.features), dtype="int8")(encoded, digits)
         columns = {name: shards.column(name) for name in ("id", "era", "data_type")}
         return _sorted(pa.table(columns), digits, targets)
 
