@@ -73,6 +73,6 @@ def test_the_default_of_monitor_is_the_first_log_of_the_first_score():
 
 def test_help_names_the_score_that_each_option_adds():
     shown = " ".join(CliRunner().invoke(main, ["score", "--help"]).output.split())
-    for words in ("adds mmc.", "adds bmc; repeatable", "Add fnc, the correlation without what"):
+    for words in ("Adds mmc.", "repeatable. Adds bmc.", "Adds fnc."):
         assert words in shown
-    assert f"Add {SCORES['exposure'].help}." in shown
+    assert f"Add exposure: {SCORES['exposure'].help}." in shown
