@@ -487,7 +487,7 @@ def test_folder_is_claimed_once_and_an_open_file_is_told_of_as_on_windows(tmp_pa
     ]
     assert names == ["p.csv", "two"]
     assert told.startswith(f"{tmp_path}/one/p.csv: cannot be written (in use by another process);")
-    assert "close what has it open" in told
+    assert "close the program that has it open" in told
     assert text == "new"
 
 

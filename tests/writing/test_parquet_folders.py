@@ -159,12 +159,12 @@ def test_parquet_files_and_others_are_no_shard_set(tmp_path):
 @pytest.mark.parametrize(
     ("address", "remedy"),
     [
-        ("s3://bucket/a.parquet", "once it is downloaded"),
-        ("gs://bucket/a.parquet", "once it is downloaded"),
-        ("https://a.b/a.parquet", "once it is downloaded"),
+        ("s3://bucket/a.parquet", "download the file"),
+        ("gs://bucket/a.parquet", "download the file"),
+        ("https://a.b/a.parquet", "download the file"),
         ("file:///data/a.parquet", "as '/data/a.parquet'"),
         ("file:///C:/data/a.parquet", "as 'C:/data/a.parquet'"),
-        (Path("s3://bucket/a.parquet"), "once it is downloaded"),
+        (Path("s3://bucket/a.parquet"), "download the file"),
     ],
 )
 def test_an_address_is_no_path(tmp_path, address, remedy):
@@ -201,7 +201,7 @@ def test_an_empty_text_is_no_path(tmp_path):
         lambda: written(source, ""),
         lambda: open_shards(""),
     ):
-        with pytest.raises(NumeraiSequenceError, match=": found an empty text, expected the "):
+        with pytest.raises(NumeraiSequenceError, match=": found an empty string, expected the "):
             call()
 
 
