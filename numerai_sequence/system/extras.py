@@ -30,5 +30,6 @@ def load_extra(module: str, package: str, purpose: str, *, extra: str = "train")
         return importlib.import_module(module)
     except ImportError as error:
         raise NumeraiSequenceError(
-            f"{purpose} need {package} ({error}); install it with pip install 'numerai_sequence[{extra}]'"
+            f"{purpose} need {package} ({error}); install it with "
+            f"pip install 'numerai_sequence[{extra}]'"
         ) from error

@@ -256,8 +256,9 @@ class _Watch:
         for task in tasks:
             task.lose(
                 WorkerError(
-                    f"{self._head[0]}:{self._head[1]}: the head of the Ray cluster has not answered "
-                    f"for {seconds:.0f} seconds, so its tasks are lost; call ray.shutdown() before "
+                    f"{self._head[0]}:{self._head[1]}: the head of the Ray cluster has not "
+                    f"answered for {seconds:.0f} seconds, so its tasks are lost; call "
+                    "ray.shutdown() before "
                     "Ray ends this process, start the cluster again, call ray.init, and repeat the "
                     "call"
                 )

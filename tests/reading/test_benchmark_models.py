@@ -181,7 +181,7 @@ def test_files_that_cannot_be_read_are_named(rows, tmp_path):
             "s3://numerai/meta_model.parquet",
             "'s3://numerai/meta_model.parquet', .* download the file",
         ),
-        (f"file://{tmp_path}/none.csv", f"give its path, as '{tmp_path}/none.csv'"),
+        (f"file://{tmp_path}/none.csv", f"give its path, '{tmp_path}/none.csv'"),
     ):
         with pytest.raises(SourceError, match=message):
             read_benchmarks(path, rows)

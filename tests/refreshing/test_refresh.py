@@ -525,13 +525,16 @@ def no_column_of_data_types(table):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (more_features, "has 1 features that the set lacks, such as 'feature_new'.*write the set"),
-        (more_targets, "has 1 targets that the set lacks, such as 'target_new'.*write the set"),
+        (
+            more_features,
+            "found 1 features that the set lacks, such as 'feature_new'.*write the set",
+        ),
+        (more_targets, "found 1 targets that the set lacks, such as 'target_new'.*write the set"),
         (fewer_features, "column 'feature_003': missing"),
         (another_id, "id 'another' of era 0001 is not in the set.*write the set again"),
         (an_id_twice, "of era 0001 is there twice"),
         (another_era, "is of era 000[15] in the set"),
-        (a_row_less, r"era 0001 has \d+ rows, and \d+ in the set"),
+        (a_row_less, r"found \d+ rows of era 0001, expected \d+ as in the set"),
         (a_target_less, r"'target': id 'n0+9' of era 0001 has no target any more, which is 9.0 in"),
         (
             a_data_type_less,

@@ -290,7 +290,7 @@ def test_folder_that_may_not_be_written_serves_and_what_may_not_be_read_is_named
     assert found["opened"] == ROWS
     assert found["information"][0] == 0
     assert found["same source"] is None
-    assert found["another source"].startswith(f"OutputExistsError: {copy}/set: holds a set of an")
+    assert found["another source"].startswith(f"OutputExistsError: {copy}/set: holds a set with an")
     assert "Permission denied" in found["overwritten"]
     assert "Permission denied" in found["new folder"]
     assert found["train.parquet"].startswith(f"SourceError: {copy}/train.parquet: cannot be read")
