@@ -69,8 +69,8 @@ def _check_columns(manifest: Manifest, sources: Sequence[Source]) -> None:
             more = [column for column in found if column not in known]
             if more and chosen is None:  # all were to be written
                 raise source.error(
-                    f"found {len(more)} {name} that the set lacks, such as {short(more[0])}, "
-                    f"expected the columns of the set; {WRITE_AGAIN}",
+                    f"found {name} that the set lacks, such as {short(more[0])} ({len(more)} in "
+                    f"all), expected the columns of the set; {WRITE_AGAIN}",
                     column=more[0],
                 )
 
