@@ -182,7 +182,9 @@ def test_live_rows_are_not_added_again_under_their_number(files, folder):
     assert append_shards(folder, files[1], progress=False).eras == ("0017",)
     grow(files, 18)
     before = (folder / "manifest.json").read_bytes()
-    with pytest.raises(SourceError, match=r"has era '0018' and era 'X'.*without the file of that era"):
+    with pytest.raises(
+        SourceError, match=r"has era '0018' and era 'X'.*without the file of that era"
+    ):
         append_shards(folder, files[1], progress=False)
     assert (folder / "manifest.json").read_bytes() == before
 
