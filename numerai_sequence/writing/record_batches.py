@@ -1,4 +1,4 @@
-"""Batches: turn what scratch holds of each window into a record batch of a sealed shard file."""
+"""Record batches: each window's rows, from scratch, as one record batch of a shard file."""
 
 from __future__ import annotations
 
@@ -30,20 +30,20 @@ from .write_plan import Plan
 
 
 class Mixer:
-    """Makes record batches, one after the other in the same memory.
+    """A maker of record batches, which uses the same memory for all of them.
 
     Parameters
     ----------
     scratches : sequence of Scratch
         One for each source. Their rows are packed.
     sources : sequence of path
-        For errors.
+        Paths of the sources, for errors.
     plan : Plan
     options : WriteOptions
     shards : collection of int
-        Those that it will be asked for.
+        Shards that it will write.
     seed : int, optional
-        Of the permutations; None for the order of the sources.
+        Seed for permuting the rows of a window; None keeps the order of the sources.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class Mixer:
         self._seed = seed
         features = len(plan.features)
         self._schema = shard_schema(options.encoding, plan.features, plan.targets)
-        # Made once: what an allocator keeps of large arrays that come and go adds to the peak.
+        # Made once: an allocator keeps memory of large short-lived arrays, which adds to the peak.
         rows = max((w.rows for w in plan.windows if w.shard in shards), default=0)
         self._packed = np.empty((rows, COMPACT.row_bytes(features)), np.uint8)
         self._encoding, self._decoder = ENCODINGS[options.encoding], None
@@ -77,7 +77,7 @@ class Mixer:
         Raises
         ------
         SourceError
-            A row is there twice.
+            A row appears twice.
         """
         batches = []
         with open(path, "wb") as file, pa.ipc.new_file(file, self._schema) as writer:
@@ -89,7 +89,7 @@ class Mixer:
         return tuple(batches)
 
     def _mix(self, number: int) -> pa.RecordBatch:
-        """Return a window's rows, mixed; they last until the next ones are asked for."""
+        """Return a window's rows, mixed. The next call overwrites them."""
         window = self._plan.windows[number]
         order = np.arange(window.rows)
         if self._seed is not None:
@@ -122,14 +122,14 @@ class Mixer:
 
 
 def seal(path: Path, batches: tuple[BatchInfo, ...]) -> Shard:
-    """See a shard file onto the disk, and describe it."""
+    """Flush a shard file to the disk, and describe it."""
     rows = sum(batch.rows for batch in batches)
     bytes_, checksum = see_on_disk(path)
     return Shard(path.name, bytes_, rows, checksum, batches)
 
 
 def see_on_disk(path: Path) -> tuple[int, str]:
-    """See a file onto the disk, and return its bytes and its SHA-256."""
+    """Flush a file to the disk, and return its size in bytes and its SHA-256."""
     with open(path, "rb+") as file:
         os.fsync(file.fileno())
     return path.stat().st_size, file_checksum(path)
@@ -158,6 +158,6 @@ def _describe(batch: pa.RecordBatch) -> BatchInfo:
 
 
 def count_missing(batch: pa.RecordBatch, targets: Iterable[str]) -> dict[str, int]:
-    """Count the rows without each target: there NaN stands for null too."""
+    """Count the rows without each target; there, NaN stands for null."""
     counts = {name: int(np.isnan(batch.column(name).to_numpy()).sum()) for name in targets}
     return {name: count for name, count in counts.items() if count}

@@ -1,4 +1,4 @@
-"""Windows: which eras are mixed together, and so where each row of a source goes."""
+"""Shuffle windows: groups of eras whose rows are mixed, and each row's place in them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _WINDOW_BYTES = 256 << 20
 
 @dataclass(frozen=True)
 class Window:
-    """Eras of one shard whose rows are mixed; `number` counts the windows of the shard."""
+    """Eras of one shard whose rows are mixed. `number` counts the windows of the shard."""
 
     shard: int
     number: int
@@ -71,9 +71,10 @@ class Part:
 
 
 class Placement:
-    """Where the rows of one chunk go; `filled` counts each window's rows, and is moved on.
+    """The places in the windows for the rows of one chunk.
 
-    The rows of eras whose window is -1 go nowhere.
+    `filled` counts each window's rows, and is updated. Rows of eras whose window is -1 are left
+    out.
     """
 
     def __init__(
@@ -98,7 +99,7 @@ class Placement:
             filled[window] += stop - start
 
     def arrange(self, rows: Any) -> Any:
-        """Put a table's or an array's rows into the order that `parts` counts in."""
+        """Put the rows of a table or an array into the order that `parts` refers to."""
         if self._order is None:
             return rows
         return rows.take(self._order) if isinstance(rows, pa.Table) else rows[self._order]

@@ -255,7 +255,7 @@ def test_a_set_from_before_an_option_is_the_one_that_its_default_makes(tmp_path)
     options = {"num_shards": 3, "progress": False}
     write_shards(tmp_path / "train.parquet", folder, **options).close()
     assert contents(folder) == before
-    with pytest.raises(OutputExistsError, match="a set of seed=0, not 1"):
+    with pytest.raises(OutputExistsError, match="a set with seed=0, not 1"):
         write_shards(tmp_path / "train.parquet", folder, seed=1, **options)
 
 

@@ -290,7 +290,7 @@ def test_folder_that_may_not_be_written_serves_and_what_may_not_be_read_is_named
     assert found["opened"] == ROWS
     assert found["information"][0] == 0
     assert found["same source"] is None
-    assert found["another source"].startswith(f"OutputExistsError: {copy}/set: holds a set of an")
+    assert found["another source"].startswith(f"OutputExistsError: {copy}/set: holds a set with an")
     assert "Permission denied" in found["overwritten"]
     assert "Permission denied" in found["new folder"]
     assert found["train.parquet"].startswith(f"SourceError: {copy}/train.parquet: cannot be read")
@@ -487,7 +487,7 @@ def test_folder_is_claimed_once_and_an_open_file_is_told_of_as_on_windows(tmp_pa
     ]
     assert names == ["p.csv", "two"]
     assert told.startswith(f"{tmp_path}/one/p.csv: cannot be written (in use by another process);")
-    assert "close what has it open" in told
+    assert "close the program that has it open" in told
     assert text == "new"
 
 

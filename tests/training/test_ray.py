@@ -173,7 +173,7 @@ def test_a_folder_that_another_machine_lacks_is_an_error_that_says_so(
 @pytest.mark.slow
 def test_a_task_that_no_node_is_large_enough_for_is_warned_of(cluster):
     tasks = RayTasks(num_cpus=64)
-    with pytest.warns(UserWarning, match=r"num_cpus=64, and no machine .* has more than 1"):
+    with pytest.warns(UserWarning, match=r"num_cpus=64, but the largest machine .* has 1;"):
         future = tasks.submit(pow, 2, 3)
     future.cancel()
     with pytest.raises(CancelledError):
@@ -182,7 +182,7 @@ def test_a_task_that_no_node_is_large_enough_for_is_warned_of(cluster):
 
 @pytest.mark.slow
 def test_a_call_that_a_machine_cannot_import_is_an_error_that_says_so(cluster):
-    with pytest.raises(WorkerError, match=r"cannot read a task: .*No module named 'not_there'"):
+    with pytest.raises(WorkerError, match=r"cannot load a task: .*No module named 'not_there'"):
         RayTasks().submit(str, Foreign()).result()
 
 
@@ -250,7 +250,7 @@ def test_ranks_are_for_keras_on_jax():
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1", "127.0.0.1:port"])
 def test_no_cluster_at_an_address_is_an_error_that_says_so(address):
     with (
-        pytest.raises(NumeraiSequenceError, match=f"{address}: no cluster of Ray's"),
+        pytest.raises(NumeraiSequenceError, match=f"{address}: found no Ray cluster"),
         ray_at(address),
     ):
         pass

@@ -300,7 +300,7 @@ def test_progress_goes_on_from_where_it_stood(train, tmp_path, capsys):
     capsys.readouterr()
     write(train, out, progress=True)
     shown = re.split("[\r\n]+", capsys.readouterr().err)
-    assert shown.count(f"{out}: going on with a run that was interrupted") == 1
+    assert shown.count(f"{out}: continuing an interrupted run") == 1
     first, *_, last = [line for line in shown if line.startswith("reading train.parquet")]
     assert re.search(r"4\d\d/900 ", first)
     assert "100%" in last

@@ -184,7 +184,7 @@ def test_what_was_appended_later_is_cut_off(tmp_path):
 def test_rows_that_were_lost_or_added_twice_are_noticed(tmp_path, more):
     scratch, _ = make(tmp_path)
     scratch.add_meta(0, pa.concat_tables([meta_rows(0)] * 2)[: WINDOW_ROWS[0] + more])
-    with pytest.raises(OSError, match="holds other rows than were put there") as caught:
+    with pytest.raises(OSError, match="does not hold the rows that were written") as caught:
         scratch.read_meta(0)
     assert caught.value.filename == str(tmp_path / "window-00000.meta")
 

@@ -104,8 +104,8 @@ def test_the_command_says_in_a_line_that_a_disk_is_full(train, later, tmp_path):
         assert result.exit_code == 1
         [line] = result.output.splitlines()
         assert line.startswith(f"Error: {old}: cannot be written (No space left on device); ")
-        assert "what was there is as it was, and nothing else is left; about 0.1 MB are" in line
-        assert line.endswith("0.0 MB are free now: make room, or choose another disk")
+        assert "; the folder is unchanged; about 0.1 MB are needed, " in line
+        assert line.endswith("0.0 MB are free: free some space, or choose another disk")
         assert contents(old) == before
         assert shard(train, disk / "new" / "shards").exit_code == 1
         assert os.listdir(disk) == ["shards"]
@@ -140,8 +140,8 @@ def test_the_command_says_in_a_line_that_a_file_is_too_large(train, later, tmp_p
         result = run_limited(LIMITED, *command)
         assert result.returncode == 1
         assert result.stderr == (
-            f"Error: {out}: cannot be written (File too large); what was there is as it was, and "
-            "nothing else is left; let files be larger (ulimit -f), or choose another folder\n"
+            f"Error: {out}: cannot be written (File too large); the folder is unchanged; "
+            "allow larger files (ulimit -f), or choose another folder\n"
         )
     assert contents(old) == before
     assert not (tmp_path / "new").exists()
@@ -179,7 +179,7 @@ for name, write in {
     try:
         write(folder / name)
     except OutputError as error:
-        print(error.path.name, error.errno, "what was there is as it was" in str(error))
+        print(error.path.name, error.errno, "existing files are unchanged" in str(error))
 """
 
 
@@ -202,7 +202,7 @@ def test_a_folder_that_may_not_be_written_to_is_said_to_be(train, tmp_path):
         write(train, tmp_path / "file" / "shards")
     assert caught.value.errno == errno.ENOTDIR
     assert caught.value.path == tmp_path / "file" / "shards"
-    assert str(caught.value).endswith("expected a name in a folder that exists")
+    assert str(caught.value).endswith("a part of the path is a file; choose another folder")
 
 
 def test_an_old_shard_that_cannot_be_removed_is_said_to_be_all_that_is_left(train, later, tmp_path):
@@ -290,7 +290,7 @@ def test_where_memory_runs_out_the_next_run_goes_on(
     with pytest.raises(OutOfMemoryError) as caught:
         write(train, out)
     assert caught.value.path == out
-    assert f"{out}: memory has run out" in str(caught.value)
+    assert f"{out}: out of memory while writing" in str(caught.value)
     assert str(error) in str(caught.value)
     is_begun = (owner, call) != (pq.ParquetFile, 1)  # or it was while eras were counted
     assert (f"is in {out / '.writing'}: the same again goes on" in str(caught.value)) is is_begun
@@ -438,7 +438,7 @@ def test_bytes_that_are_no_text_are_refused(tmp_path, column):
     place = table.schema.get_field_index(column)
     train = tmp_path / "train.parquet"
     pq.write_table(table.set_column(place, column, values), train)
-    with pytest.raises(SourceError, match="no UTF-8") as caught:
+    with pytest.raises(SourceError, match="not UTF-8") as caught:
         write(train, tmp_path / "out")
     assert caught.value.column == column
 
