@@ -1,7 +1,7 @@
 """Scale: what opening, the first batch, memory and rates cost, as a set grows to terabytes.
 
-The sets are sparse (`sparse_set`): they are mapped, ordered and paged in as any other, but their zeros
-take no room, and no time to read from the disk. Every measurement is a fresh process that has
+The sets are sparse (`sparse_set`): they are mapped, ordered and paged in as any other, but their
+zeros take no room, and no time to read from the disk. Every measurement is a fresh process that has
 loaded TensorFlow and trained for one step before it opens the set. It then takes some hundred
 batches: from the sequence itself (``loader``), as the last of 64 ranks (``rank of 64``), or through
 ``model.fit`` with one worker or four. The slopes are what a terabyte more costs.
