@@ -358,8 +358,8 @@ def test_an_upload_takes_them_from_the_second_argument(shards, models, live, fol
             others[1:],
             f"no row for 1 of {len(frame)} ids of live_features, such as '{others.index[0]}",
         ),
-        (pd.concat([others, others[:1]]), "is there twice"),
-        (others.reset_index(), "expected ids as its index"),
+        (pd.concat([others, others[:1]]), "found id .* twice"),
+        (others.reset_index(), "expected all ids in its index"),
         (others.assign(v53=np.nan), f"column 'v53' is NaN or infinite for {len(frame)} of"),
     ):
         with pytest.raises(ValueError, match=words):
