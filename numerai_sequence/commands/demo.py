@@ -1,24 +1,84 @@
-"""Demo: the whole way once, from a Parquet file to a trained model and its validation scores."""
+"""Command demo: the whole way once, from a Parquet file to a trained model and its scores."""
 
 from __future__ import annotations
 
+import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 
 import click
 
-from .. import write_shards
 from ..ordering.target_horizon import TARGET
-from ..scoring.scores import load_scorer
-from ..synthetic import write_parquet
-from ..training.fit_runs import train
+from ..system.files import explained
 from ..training.run_options import TrainOptions
+from ..writing.write_shards import write_shards
+from .keras_command import KerasCommand
 
 _LAYERS = (32,)
 # A 20-day target: the purge of a 60-day one leaves little of a small file's eras to train on.
 _TARGET = "target_cyrusd_20"
 
 
-def run_demo(source: Path | None, folder: Path, *, rows: int, features: int, epochs: int) -> None:
+@click.command(cls=KerasCommand)
+@click.option(
+    "--train",
+    metavar="FILE",
+    help="Parquet file of Numerai's to train on.  [default: a made-up file]",
+)
+@click.option(
+    "--rows",
+    type=click.IntRange(min=100),
+    default=100_000,
+    show_default=True,
+    help="Number of rows of the made-up file.",
+)
+@click.option(
+    "--features",
+    type=click.IntRange(min=1, max=100_000),
+    default=3_555,
+    show_default=True,
+    help="Number of features of the made-up file.",
+)
+@click.option(
+    "--epochs",
+    type=click.IntRange(min=1),
+    default=2,
+    show_default=True,
+    help="Number of epochs to train.",
+)
+@click.option(
+    "--out",
+    metavar="DIR",
+    help="Folder that keeps the shard set, the run and the made-up file.  [default: a temporary "
+    "folder]",
+)
+def command(train: str | None, out: str | None, rows: int, features: int, epochs: int) -> None:
+    """Try sharding, training and scoring on one Parquet file.
+
+    Writes the file as a shard set, trains a small network on it, and prints its scores. Without
+    --train, the command makes up a file with the columns and era sizes of v5.3, and with a weak
+    signal to learn.
+
+    \b
+    Example:
+      numerai-sequence demo --rows 10000 --features 100
+    """
+    with ExitStack() as stack:
+        with explained(out or tempfile.gettempdir()):
+            # After an error its files may be open, and Windows would refuse.
+            made = out or stack.enter_context(
+                tempfile.TemporaryDirectory(prefix="numerai-", ignore_cleanup_errors=True)
+            )
+            folder = Path(made)
+            folder.mkdir(parents=True, exist_ok=True)
+        source = Path(train) if train else None
+        _run_demo(source, folder, rows=rows, features=features, epochs=epochs)
+    click.echo(
+        f"\nAll of it is in {out}" if out else "\nNothing is kept; --out DIR keeps all of it"
+    )
+
+
+def _run_demo(source: Path | None, folder: Path, *, rows: int, features: int, epochs: int) -> None:
     """Shard a Parquet file, train a small network from the shards, and show its scores.
 
     The network learns ``target_cyrusd_20``, or ``target`` where the file has no such column.
@@ -31,6 +91,10 @@ def run_demo(source: Path | None, folder: Path, *, rows: int, features: int, epo
         Where the made file, the shard set and the run go.
     epochs : int
     """
+    from ..scoring.score_kinds import load_scorer
+    from ..synthetic import write_parquet
+    from ..training.scored_runs import train
+
     load_scorer()  # rather miss it now than after the sharding
     if source is None:
         source = folder / f"synthetic-{rows}x{features}.parquet"

@@ -42,6 +42,7 @@ from ..batching.targets import (
 from ..checks import is_of, one_of, true_or_false, whole_number
 from ..errors import NumeraiSequenceError, check_known
 from ..format.encoding import DTYPES, PACKED, Decoder
+from ..format.encodings import ENCODINGS
 from ..format.feature_sets import resolve_features
 from ..format.layout import FEATURES
 from ..ordering.ranks import Share, check_rank
@@ -275,9 +276,8 @@ class NumeraiSequence(Arguments, *_BASES):  # type: ignore[misc]
 
     def _make_decoder(self) -> Decoder:
         features = len(self.shards.features)
-        return Decoder(
-            self.shards.encoding, features, columns=self.feature_numbers, dtype=self.dtype
-        )
+        encoding = ENCODINGS[self.shards.encoding]
+        return encoding.decoder(features, columns=self.feature_numbers, dtype=self.dtype)
 
     def _select(
         self, shards: ShardSet, eras: Any, data_type: Any, inputs: Any, missing: str | None = None

@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from ..checks import short
 from ..errors import FeatureError, close_matches
-from ..format.layout import Batch
+from ..format.layout import BatchInfo
 from .batch_contents import check_values
 from .mapped_file import Mapped
 
@@ -32,14 +32,14 @@ class Part(NamedTuple):
         Of the record batch in the file.
     rows : int64 array, shape (n,)
         Numbers of rows in the record batch, ascending.
-    expected : Batch
+    expected : BatchInfo
         What the manifest says of the record batch.
     """
 
     file: Mapped
     number: int
     rows: npt.NDArray[np.int64]
-    expected: Batch
+    expected: BatchInfo
 
 
 def check_column_name(name: Any, known: Sequence[str], where: str) -> None:

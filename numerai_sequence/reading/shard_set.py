@@ -23,7 +23,8 @@ import pyarrow as pa
 
 from ..checks import digest, file_paths, short
 from ..errors import CorruptShardError, ManifestError, NumeraiSequenceError
-from ..format.encoding import Bytes, row_bytes
+from ..format.encoding import Bytes
+from ..format.encodings import ENCODINGS
 from ..format.layout import MANIFEST, META_COLUMNS, Manifest, is_shard_name
 from ..format.manifest import read_manifest
 from ..ordering.eras import sort_eras
@@ -111,7 +112,7 @@ class ShardSet:
         self._files, self._patches = files, patches
         self._patched = _find_patched(manifest)
         sizes = [[batch.rows for batch in shard.batches] for shard in manifest.shards]
-        width = row_bytes(manifest.encoding, len(manifest.features))
+        width = ENCODINGS[manifest.encoding].row_bytes(len(manifest.features))
         patched = [
             (name, batch, len(files) + patch, number)
             for batch, columns in self._patched.items()

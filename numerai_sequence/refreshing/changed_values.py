@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 
 from ..checks import short
 from ..errors import SourceError
-from ..format.layout import Batch, Manifest, Patch, Place, Shard
+from ..format.layout import BatchInfo, Manifest, Patch, PatchedBatch, Shard
 from ..reading.batch_contents import check_column
 from ..reading.paging import advise
 from ..reading.shard_set import ShardSet
@@ -190,7 +190,7 @@ class Comparison:
         for batch in batches:
             place, number = self._places[batch]
             shard = self._shards.manifest.shards[place]
-            places.append(Place(shard.file, number, self._meta(batch).rows))
+            places.append(PatchedBatch(shard.file, number, self._meta(batch).rows))
         patch = Patch(path.name, 0, "", columns, tuple(places))
         with open(path, "wb") as file, pa.ipc.new_file(file, patch.schema) as writer:
             for batch in batches:
@@ -229,7 +229,7 @@ class Comparison:
         )
         shards[shard.file] = replace(shard, batches=tuple(batches))
 
-    def _meta(self, batch: int) -> Batch:
+    def _meta(self, batch: int) -> BatchInfo:
         place, number = self._places[batch]
         return self._shards.manifest.shards[place].batches[number]
 
@@ -239,7 +239,7 @@ def with_patches(
 ) -> Manifest:
     """Return a manifest with more patches, and without those that newer ones replace fully."""
     kept: list[Patch] = []
-    newer: set[tuple[Place, str]] = set()
+    newer: set[tuple[PatchedBatch, str]] = set()
     for patch in reversed([*manifest.patches, *patches]):
         has = {(place, name) for place in patch.places for name in patch.columns}
         if not newer.issuperset(has):

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import OutputExistsError
-from ..format.encoding import row_bytes
+from ..format.encodings import ENCODINGS
 from ..format.layout import Manifest, WriteOptions
 from ..format.manifest import read_manifest
 from ..ordering.eras import sort_eras
@@ -244,7 +244,7 @@ def _describe(
     manifest, windows = shards.manifest, plan.windows if plan else ()
     eras = sort_eras(era for window in windows for era in window.eras)
     rows = sum(window.rows for window in windows)
-    width = row_bytes(manifest.encoding, len(manifest.features))
+    width = ENCODINGS[manifest.encoding].row_bytes(len(manifest.features))
     width += OTHER_BYTES + 4 * len(manifest.targets)
     return Refresh(
         shards.folder,

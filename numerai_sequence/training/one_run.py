@@ -10,30 +10,27 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-import numpy as np
 
-from ..checks import digest
-from ..errors import FeatureError, NumeraiSequenceError, OutputExistsError
+from ..errors import NumeraiSequenceError, OutputExistsError
 from ..feeding.keras_compat import active_keras
-from ..feeding.model_input import input_like, input_noted
 from ..feeding.sequence import NumeraiSequence
 from ..format.encoding import PACKED
 from ..format.feature_sets import resolve_features
-from ..predicting.named_models import load_model
 from ..reading.shard_set import ShardSet
-from ..resuming.model_architecture import describe_compiled, describe_model
 from ..scoring.era_scores import EraScores, log_scores
 from ..scoring.score_picture import draw_scores
 from ..scoring.scores import write_table
 from ..system.extras import load_extra
 from ..system.files import explained
 from ..version import __version__
+from .built_network import checked_network, network_digest
 from .device_feed import Feed, behind_unpack, choose_feed
 from .network import build_network
 from .planned_runs import PlannedRun
 from .printed_report import show_cost, show_purge, show_scores, show_split
-from .run_folder import CHECKPOINT, RUN, Run, find_run, read_run, save_model, write_run
+from .run_folder import CHECKPOINT, RUN, Run, read_run, save_model, write_run
 from .run_options import TrainOptions, find_differences, with_defaults
+from .starting_weights import start_from
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -92,7 +89,7 @@ class Fitter:
                 )
             return planned
         model = self._make(planned.options, self._width(planned.options))
-        options = replace(planned.options, network=_digest(model))
+        options = replace(planned.options, network=network_digest(model))
         if planned.options.network not in (None, options.network):
             raise NumeraiSequenceError(
                 f"{planned.folder}: build_model makes another network than that of the run that it "
@@ -194,7 +191,7 @@ class Fitter:
     def _make(self, options: TrainOptions, features: int) -> Any:
         active_keras().utils.set_random_seed(options.seed)
         if self.build is not None:
-            return _checked(self.build(features), features)
+            return checked_network(self.build(features), features)
         return build_network(
             features,
             options.targets,
@@ -212,7 +209,7 @@ class Fitter:
         options = planned.options
         model = self._make(options, len(training.features))
         if planned.start is not None:
-            _start_from(model, planned.start, training)
+            start_from(model, planned.start, training)
         fed = model
         if training.dtype == PACKED:
             validation = [] if scores is None else [scores.validation]
@@ -267,48 +264,6 @@ def _read(planned: PlannedRun, asked: dict[str, Any]) -> pd.DataFrame | None:
     table: pd.DataFrame = pandas.read_csv(folder / SCORES, index_col="era", dtype={"era": str})
     show_scores(table)
     return table
-
-
-def _checked(model: Any, features: int) -> Any:
-    """Return a model that a user has built, with its weights."""
-    if not hasattr(model, "fit") or getattr(model, "optimizer", None) is None:
-        raise TypeError(
-            f"build_model: found {type(model).__name__}, expected a compiled Keras model: call "
-            "model.compile(optimizer, loss), and return the model"
-        )
-    if not model.built:
-        model(np.zeros((1, features), np.float32))
-    return model
-
-
-def _digest(model: Any) -> str:
-    """Return a digest of a network: its layers, loss and optimizer."""
-    return digest([describe_model(model), describe_compiled(model)])[:16]
-
-
-def _start_from(model: Any, path: Path, training: NumeraiSequence) -> None:
-    """Give a model the weights of another one that was trained on the same features."""
-    earlier = load_model(path)
-    run = find_run(path)[1]
-    known = input_noted(earlier) if run is None else input_like(run)
-    features, dtype = known.features, input_like(training).dtype
-    if known.dtype not in (None, dtype):
-        raise NumeraiSequenceError(
-            f"{path}: was trained on {known.dtype}, and this run is on {dtype}; use the same dtype"
-        )
-    if features is not None and features != training.features:
-        raise FeatureError(
-            f"{path}: was trained on {len(features):,} features, and this run has "
-            f"{len(training.features):,}, or others; name the same features",
-            names=(),
-        )
-    found, expected = ([tuple(w.shape) for w in one.weights] for one in (earlier, model))
-    if found != expected:
-        raise NumeraiSequenceError(
-            f"{path}: has weights of the shapes {found[:6]}, and this network {expected[:6]}; "
-            "build the same network"
-        )
-    model.set_weights(earlier.get_weights())
 
 
 def write_scores(table: pd.DataFrame, folder: Path, title: str) -> None:

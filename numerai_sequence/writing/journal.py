@@ -17,7 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from ..format.layout import Batch, Shard, SourceFile, file_checksum
+from ..format.layout import BatchInfo, Shard, SourceFile, file_checksum
 from ..system.files import patiently, write_all
 
 _NOTES = "steps.jsonl"
@@ -64,7 +64,7 @@ class Done:
             self.sources[step["source"]] = SourceFile(**step["described"])
         else:
             described = step["described"]
-            batches = tuple(Batch(**batch) for batch in described["batches"])
+            batches = tuple(BatchInfo(**batch) for batch in described["batches"])
             self.shards[step["shard"]] = Shard(**{**described, "batches": batches})
 
 

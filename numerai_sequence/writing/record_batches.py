@@ -12,11 +12,12 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ..format.encoding import Bytes, Decoder, row_bytes
+from ..format.encoding import Bytes
+from ..format.encodings import COMPACT, ENCODINGS
 from ..format.layout import (
     FEATURES,
     META_COLUMNS,
-    Batch,
+    BatchInfo,
     Shard,
     WriteOptions,
     file_checksum,
@@ -62,13 +63,15 @@ class Mixer:
         self._schema = shard_schema(options.encoding, plan.features, plan.targets)
         # Made once: an allocator keeps memory of large short-lived arrays, which adds to the peak.
         rows = max((w.rows for w in plan.windows if w.shard in shards), default=0)
-        self._packed = np.empty((rows, row_bytes("packed", features)), np.uint8)
-        self._decoder = None
-        if options.encoding == "int8":
-            self._decoder = Decoder("packed", features, dtype="int8")
+        self._packed = np.empty((rows, COMPACT.row_bytes(features)), np.uint8)
+        self._encoding, self._decoder = ENCODINGS[options.encoding], None
+        if self._encoding is not COMPACT:
+            self._decoder = COMPACT.decoder(features, dtype="int8")
             self._digits = np.empty((rows, features), np.int8)
 
-    def write(self, path: Path, shard: int, progress: Callable[[int], object]) -> tuple[Batch, ...]:
+    def write(
+        self, path: Path, shard: int, progress: Callable[[int], object]
+    ) -> tuple[BatchInfo, ...]:
         """Write a shard file; `progress` is called with the rows of each record batch.
 
         Raises
@@ -109,16 +112,16 @@ class Mixer:
         columns.append(_tensor(self._encode(packed), self._schema.field(FEATURES).type))
         return pa.RecordBatch.from_arrays(columns, schema=self._schema)
 
-    def _encode(self, packed: Bytes) -> npt.NDArray[Any]:
+    def _encode(self, packed: Bytes) -> Bytes:
         """Return rows in the encoding of the set."""
         if self._decoder is None:
             return packed
         digits = self._digits[: len(packed)]
         self._decoder(packed, digits)
-        return digits
+        return self._encoding.encode(digits.view(np.uint8))
 
 
-def seal(path: Path, batches: tuple[Batch, ...]) -> Shard:
+def seal(path: Path, batches: tuple[BatchInfo, ...]) -> Shard:
     """Flush a shard file to the disk, and describe it."""
     rows = sum(batch.rows for batch in batches)
     bytes_, checksum = see_on_disk(path)
@@ -144,9 +147,9 @@ def _tensor(rows: npt.NDArray[Any], tensor: Any) -> pa.Array:
     return pa.ExtensionArray.from_storage(tensor, storage)
 
 
-def _describe(batch: pa.RecordBatch) -> Batch:
+def _describe(batch: pa.RecordBatch) -> BatchInfo:
     eras = count_values(batch.column("era"))
-    return Batch(
+    return BatchInfo(
         batch.num_rows,
         {era: eras[era] for era in sort_eras(eras)},
         dict(sorted(count_values(batch.column("data_type")).items())),

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from ..format.encoding import encode_block
+from ..format.encodings import COMPACT
 from ..format.layout import SourceFile
 from ..system.progress import progress_bar
 from .folder_claim import claimed
@@ -159,7 +159,7 @@ class _Filler:
             is_skipped[placement.arrange(np.arange(chunk.rows))] = False
             table, _ = fill_missing(table, self._source.scale, is_skipped)
         columns = [self._source.digits(table, name, chunk) for name in table.column_names]
-        rows = placement.arrange(encode_block(columns, block))
+        rows = placement.arrange(COMPACT.encode_block(columns, block))
         for part in placement.parts:
             self._scratch.add_features(part.window, part.row, block, rows[part.start : part.stop])
         self._steps.add_block(number, place, filled)

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from ..format.encoding import row_bytes
+from ..format.encodings import ENCODINGS
 from ..format.layout import WriteOptions
 from ..ordering.eras import encode_eras, shard_of_era, sort_eras
 
@@ -32,7 +32,7 @@ def plan_windows(
     era_rows: dict[str, int], features: int, options: WriteOptions
 ) -> Iterator[Window]:
     """Divide eras into shards, and each shard's eras into windows, both in the order of time."""
-    bytes_of_row = row_bytes(options.encoding, features)
+    bytes_of_row = ENCODINGS[options.encoding].row_bytes(features)
     by_shard: list[list[str]] = [[] for _ in range(options.num_shards)]
     for era in sort_eras(era_rows):
         by_shard[shard_of_era(era, options.num_shards)].append(era)

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from ..format.encoding import Block, cut_blocks, row_bytes
+from ..format.encoding import Block
+from ..format.encodings import COMPACT, ENCODINGS
 from ..format.layout import VERSIONS, WriteOptions
 from ..version import __version__
 from .shuffle_windows import Window, plan_windows
@@ -59,7 +60,8 @@ class Plan:
         With `at_once`, all shard files may be written at the same time.
         """
         packed, encoded = (
-            row_bytes(encoding, len(self.features)) for encoding in ("packed", options.encoding)
+            encoding.row_bytes(len(self.features))
+            for encoding in (COMPACT, ENCODINGS[options.encoding])
         )
         others = OTHER_BYTES + 4 * len(self.targets)
         rows = np.zeros(options.num_shards, np.int64)
@@ -104,7 +106,7 @@ def make_plan(
         targets,
         windows,
         tuple(tuple(sum(rows[era] for era in w.eras) for w in windows) for rows in era_rows),
-        tuple(cut_blocks("packed", len(features), features_per_block=features_per_block)),
+        tuple(COMPACT.cut_blocks(len(features), features_per_block=features_per_block)),
         rows_per_chunk,
         fills_missing=options.missing_feature == "middle",
     )

@@ -24,6 +24,9 @@ class NumerAPI:
     def get_models(self):
         return {"my_model": "model-id"}
 
+    def model_upload_docker_images(self):
+        return {"Python 3.11": "image-id"}
+
     def upload_predictions(self, file_path="predictions.csv", model_id=None, **options):
         return self._upload(file_path, model_id)
 

@@ -10,17 +10,20 @@ from pathlib import Path
 import pytest
 
 import numerai_sequence
+from numerai_sequence.commands.main import COMMANDS
 
 PACKAGE = Path(numerai_sequence.__file__).parent
 
 # In the data's way. A new module gets a place here, below all that it imports, and in the folder of
-# its stage; "" is the package's own.
+# its stage; "" is the package's own. A folder whose `__init__` is a table is a module, too.
 STAGES = [
     ("", """version errors"""),
     ("system", """extras"""),
     ("", """checks"""),
     ("system", """buffers locks progress files tasks log_lines"""),
     ("format", """encoding"""),
+    ("format/encodings", """packed int8"""),
+    ("format", """encodings"""),
     ("ordering", """target_horizon eras splits row_order era_order ranks run_length"""),
     ("format", """layout format_versions manifest feature_sets flatbuffer arrow_file"""),
     (
@@ -36,7 +39,11 @@ STAGES = [
         """memory_budget page_faults open_file file_checks mapped_file paging batch_contents
         column_values row_reader shard_set selection tables join_by_id""",
     ),
-    ("refreshing", """changed_values repeated_rows changed_aliases refresh sync"""),
+    ("writing", """write_shards"""),
+    (
+        "refreshing",
+        """changed_values repeated_rows changed_aliases refresh append_shards sync sync_shards""",
+    ),
     (
         "batching",
         """orders group_reader row_numbers reading passes readers residual targets inputs
@@ -52,7 +59,7 @@ STAGES = [
     ("predicting", """blends residuals rebuilt uploaded"""),
     (
         "scoring",
-        """losses model_outputs forward_pass scores feature_exposure neutral_correlation
+        """losses model_outputs forward_pass score_kinds scores feature_exposure neutral_correlation
         score_picture benchmark_models scored_rows era_scores""",
     ),
     (
@@ -72,30 +79,41 @@ STAGES = [
     ("", """synthetic"""),
     (
         "training",
-        """network run_options planned_runs printed_report device_feed one_run fit_runs""",
+        """network run_options planned_runs printed_report device_feed starting_weights
+        built_network one_run scored_runs fit_runs run_listing run_predictions""",
     ),
     ("", """__init__"""),
-    ("training", """run_listing run_predictions"""),
-    ("commands", """demo main"""),
+    (
+        "commands",
+        """keras_command set_description shared_options writing_options training_options
+        shard sync refresh info verify train runs predict score export demo main""",
+    ),
     ("", """__main__"""),
 ]
-FOLDER_OF = {module: folder for folder, modules in STAGES for module in modules.split()}
-ORDER = [*FOLDER_OF]
+# The names of the modules: "version", "system.files".
+ORDER = [
+    ".".join(filter(None, [folder.replace("/", "."), module]))
+    for folder, modules in STAGES
+    for module in modules.split()
+]
 
 # What the writer's and the reader's side share: the format, and what is about no side at all.
 SHARED = {
-    "layout": "the format",
-    "format_versions": "the format: which of it is known",
-    "manifest": "the format: its manifest",
-    "encoding": "the format: its features",
-    "target_horizon": "the name of the alias, and how it is compared",
-    "eras": "the order of eras' names, and how they are counted",
-    "feature_sets": "names of features, from features.json or the manifest",
+    "format.layout": "the format",
+    "format.format_versions": "the format: which of it is known",
+    "format.manifest": "the format: its manifest",
+    "format.encoding": "the format: its features",
+    "format.encodings": "the format: the table of its encodings",
+    "format.encodings.packed": "the format: an encoding",
+    "format.encodings.int8": "the format: an encoding",
+    "ordering.target_horizon": "the name of the alias, and how it is compared",
+    "ordering.eras": "the order of eras' names, and how they are counted",
+    "format.feature_sets": "names of features, from features.json or the manifest",
     "errors": "what users catch",
     "checks": "values of JSON and arguments",
-    "buffers": "memory for arrays, which encoding borrows",
-    "progress": "a bar",
-    "files": "what a system says of a file that is in use",
+    "system.buffers": "memory for arrays, which encoding borrows",
+    "system.progress": "a bar",
+    "system.files": "what a system says of a file that is in use",
 }
 
 KERAS = {"keras", "tensorflow", "tf_keras", "jax", "torch"}
@@ -113,6 +131,11 @@ FILES = {
 }
 
 
+def path_of(module):
+    path = PACKAGE / module.replace(".", "/")
+    return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+
+
 def imports(module, *, at_once):
     """Yield the import statements of a module; at once: only those that its own import runs."""
 
@@ -126,8 +149,7 @@ def imports(module, *, at_once):
             if not (at_once and is_later):
                 yield from visit(child)
 
-    path = PACKAGE / FOLDER_OF[module] / f"{module}.py"
-    return visit(ast.parse(path.read_text(encoding="utf-8")))
+    return visit(ast.parse(path_of(module).read_text(encoding="utf-8")))
 
 
 def ours(module, *, at_once=False):
@@ -135,10 +157,20 @@ def ours(module, *, at_once=False):
     found = set()
     for node in imports(module, at_once=at_once):
         if isinstance(node, ast.ImportFrom) and node.level:
-            names = [alias.name if alias.name in ORDER else "__init__" for alias in node.names]
-            start = PACKAGE / (FOLDER_OF[module] if node.level == 1 else "")
-            is_folder = not node.module or (start / node.module.replace(".", "/")).is_dir()
-            found |= set(names) if is_folder else {node.module.split(".")[-1]}
+            folders = path_of(module).relative_to(PACKAGE).parts[:-1]
+            within = folders[: len(folders) + 1 - node.level]
+            named = ".".join([*within, *filter(None, [node.module])])
+            inside = {".".join(filter(None, [named, alias.name])) for alias in node.names}
+            if named in ORDER:
+                found.add(named)
+            elif inside <= set(ORDER):
+                found |= inside
+            else:
+                found.add(named or "__init__")
+    if module == "__init__":
+        found |= set(numerai_sequence._MODULES.values()) if not at_once else set()
+    if module == "commands.main":
+        found |= {f"commands.{name}" for name in COMMANDS.values()}
     return found
 
 
@@ -171,13 +203,14 @@ def run(code):
 
 
 def test_each_module_has_one_place():
+    tables = {path_of(module) for module in ORDER if (PACKAGE / module.replace(".", "/")).is_dir()}
     found = {
-        path.stem: path.parent.relative_to(PACKAGE).as_posix().removeprefix(".")
+        ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
         for path in PACKAGE.rglob("*.py")
         if path.stem != "__init__" or path.parent == PACKAGE
-    }
-    assert found == FOLDER_OF
-    assert sum(len(modules.split()) for _, modules in STAGES) == len(FOLDER_OF)
+    } | {".".join(path.parent.relative_to(PACKAGE).parts) for path in tables}
+    assert found == set(ORDER)
+    assert len(ORDER) == len(set(ORDER))
 
 
 @pytest.mark.parametrize("module", ORDER)
@@ -186,26 +219,36 @@ def test_imports_point_upward(module):
     assert not below, f"{module} imports {below}, which stand below it, or are no modules"
 
 
-def test_what_is_asked_for_late_points_upward_too():
-    late = {name.split(".")[-1] for name in numerai_sequence._LAZY.values()}
-    assert late <= ours("__init__")
+def test_the_types_of_public_names_are_those_of_what_is_loaded():
+    stub = ast.parse((PACKAGE / "__init__.pyi").read_text(encoding="utf-8"))
+    found = {
+        alias.name: node.module
+        for node in stub.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    assert found == {**numerai_sequence._MODULES, "__version__": "version"}
+    [names] = [ast.literal_eval(node.value) for node in stub.body if isinstance(node, ast.Assign)]
+    assert names == numerai_sequence.__all__
+    assert set(names) <= set(dir(numerai_sequence))
 
 
 def test_writer_and_reader_meet_in_the_format_alone():
-    assert reach("writer") & reach("shard_set", "sequence") == set(SHARED)
+    assert reach("writing.writer") & reach("reading.shard_set", "feeding.sequence") == set(SHARED)
 
 
-@pytest.mark.parametrize("module", ["row_order", "eras", "encoding"])
+@pytest.mark.parametrize("module", ["ordering.row_order", "ordering.eras", "format.encodings"])
 def test_pure_modules_know_no_file_and_no_keras(module):
     for reached in reach(module):
         assert not others(reached) & (FILES | HEAVY), reached
-    assert reach(module) <= {module, "errors", "buffers"}
+    light = {"errors", "system.buffers", "format.encoding"}
+    assert reach(module) <= {module, *light, "format.encodings.packed", "format.encodings.int8"}
 
 
 def test_only_losses_and_device_import_keras_or_its_backends_by_name():
     """Losses are subclasses of its own. All else asks keras_compat which Keras there is."""
     found = {module: others(module) & KERAS for module in ORDER}
-    expected = {"losses": {"keras"}, "device": {"jax", "tensorflow", "torch"}}
+    expected = {"scoring.losses": {"keras"}, "feeding.device": {"jax", "tensorflow", "torch"}}
     assert {module: names for module, names in found.items() if names} == expected
 
 
@@ -218,33 +261,41 @@ sys.modules.update(dict.fromkeys({KERAS}))  # Python's own mark for a module not
 failed = []
 for module in {[m for m in ORDER if not m.startswith("__")]}:
     try:
-        folder = {FOLDER_OF}[module]
-        importlib.import_module(".".join(filter(None, ["numerai_sequence", folder, module])))
+        importlib.import_module(f"numerai_sequence.{{module}}")
     except ImportError:
         failed.append(module)
 print(failed)
 """
-    needs = [module for module in ORDER if reach(module, at_once=True) & {"unpack", "losses"}]
+    needs = [
+        module
+        for module in ORDER
+        if reach(module, at_once=True) & {"feeding.unpack", "scoring.losses"}
+    ]
     assert run(code) == needs
-    assert not {"__init__", "writer", "shard_set", "scores", "splits", "main"} & set(needs)
+    light = {"writing.writer", "reading.shard_set", "scoring.scores", "ordering.splits"}
+    assert not {"__init__", "commands.main", *light} & set(needs)
 
 
 def test_only_what_is_uploaded_imports_pandas_at_once():
     """Numerai calls what it holds with a frame; where else a frame is wanted, it comes late."""
     found = {module: others(module, at_once=True) & (HEAVY - KERAS) for module in ORDER}
-    expected = {"blends": {"pandas"}, "uploaded": {"pandas"}}
+    expected = {"predicting.blends": {"pandas"}, "predicting.uploaded": {"pandas"}}
     assert {module: names for module, names in found.items() if names} == expected
 
 
 @pytest.mark.parametrize(
-    "code",
+    ("code", "light"),
     [
-        "import numerai_sequence",
-        "from numerai_sequence.commands.main import main; main(['--help'], standalone_mode=False)",
+        ("import numerai_sequence", "version"),
+        (
+            "from numerai_sequence.commands.main import main; main(['--help'], "
+            "standalone_mode=False)",
+            "commands.train",
+        ),
     ],
     ids=["import", "help"],
 )
-def test_import_and_help_load_nothing_slow(code):
+def test_import_and_help_load_nothing_slow(code, light):
     loaded = set(run(f"{code}; import sys; print([*sys.modules])"))
-    assert "numerai_sequence.writing.writer" in loaded
+    assert f"numerai_sequence.{light}" in loaded
     assert not loaded & HEAVY

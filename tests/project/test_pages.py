@@ -112,38 +112,3 @@ def test_a_shell_line_names_what_is_there(line):
     for word in rest:
         if word.endswith(".py"):
             assert (ROOT / word).exists(), line
-
-
-COMPATIBILITY = text_of(ROOT / "docs" / "compatibility.md")
-
-
-def kerases():
-    """The table of what is tried on which Keras: the two other cells, by its name."""
-    start = COMPATIBILITY.index("| Keras | with |")
-    rows = COMPATIBILITY[start : COMPATIBILITY.index("\n\n", start)].splitlines()[2:]
-    cells = [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
-    return {re.split(r" \(| with|,", name)[0]: others for name, *others in cells}
-
-
-def test_the_table_of_kerases_is_what_ci_runs():
-    run = (ROOT / ".ci" / "run").read_text()
-    tried = re.findall(r'^ *start_contract "(.+?)"', run, re.MULTILINE)
-    assert sorted(kerases()) == sorted(["the newest Keras on TensorFlow", *tried])
-
-
-@pytest.mark.parametrize(
-    ("name", "file"),
-    [
-        ("Keras 3.13", "colab"),
-        ("Keras 3.10", "numerai-py3.12"),
-        ("Keras 3.8", "keras-3.8"),
-        ("Keras 3.0", "keras-3.0"),
-        ("tf_keras 2.16", "keras-3.0"),
-    ],
-)
-def test_the_table_of_kerases_has_the_versions_that_are_installed(name, file):
-    lines = (ROOT / "constraints" / f"{file}.txt").read_text().splitlines()
-    pinned = dict(line.split("==") for line in lines if not line.startswith("#"))
-    shown = re.findall(r"(TensorFlow|NumPy|pyarrow) ([\d.]+)", kerases()[name][0])
-    for package, version in [tuple(name.split()), *shown]:
-        assert pinned[package.lower()].startswith(f"{version}.")

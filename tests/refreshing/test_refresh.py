@@ -25,7 +25,7 @@ from numerai_sequence import (
     write_shards,
 )
 from numerai_sequence.commands.main import main
-from numerai_sequence.format.encoding import Decoder
+from numerai_sequence.format.encodings import ENCODINGS
 from numerai_sequence.format.manifest import read_manifest
 from numerai_sequence.writing.source_columns import Source
 
@@ -93,7 +93,7 @@ def rows_of(folder):
         rows = np.arange(shards.rows)
         encoded, values = shards.gather(rows, shards.targets)
         features = np.empty((len(rows), len(shards.features)), np.int8)
-        Decoder(shards.encoding, len(shards.features), dtype="int8")(encoded, features)
+        ENCODINGS[shards.encoding].decoder(len(shards.features), dtype="int8")(encoded, features)
         meta = [shards.column(name).to_pylist() for name in ("id", "era", "data_type")]
         columns = np.array([shards.column(name).to_numpy() for name in shards.targets])
         np.testing.assert_array_equal(columns, values.T)

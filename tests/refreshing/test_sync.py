@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 from numerai_tables import numerai_table, ragged_eras
-from readme import example
+from pages import example
 
 from numerai_sequence import (
     OutputExistsError,

@@ -352,10 +352,10 @@ def test_control_group_that_may_not_be_looked_into_is_no_obstacle(tmp_path):
 def rows_of(shards):
     """Return the numbers of the rows of a set, as its features tell them, ascending."""
     encoded, _ = shards.gather(np.arange(shards.rows, dtype=np.int64), [])
-    from numerai_sequence.format.encoding import Decoder
+    from numerai_sequence.format.encodings import ENCODINGS
 
     x = np.empty((shards.rows, FEATURES), np.float32)
-    Decoder(shards.encoding, FEATURES, dtype="float32")(encoded, x)
+    ENCODINGS[shards.encoding].decoder(FEATURES, dtype="float32")(encoded, x)
     return np.sort(row_numbers(x)).tolist()
 
 

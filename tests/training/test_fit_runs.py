@@ -27,10 +27,10 @@ from numerai_sequence import (
 )
 from numerai_sequence.scoring.scores import summarize_score
 from numerai_sequence.synthetic import write_parquet
-from numerai_sequence.training.fit_runs import train
 from numerai_sequence.training.planned_runs import choose_purge, make_splits
 from numerai_sequence.training.run_folder import read_run
 from numerai_sequence.training.run_options import TrainOptions
+from numerai_sequence.training.scored_runs import train
 
 FEATURES = 60
 QUICK = TrainOptions(epochs=2, layers=(8,), batch_size=500)

@@ -10,6 +10,7 @@ from concurrent.futures import CancelledError, wait
 
 import pytest
 from numerai_tables import write_source
+from pages import example
 from ray_calls import (
     claimed_for_a_while,
     elsewhere,
@@ -24,7 +25,6 @@ from ray_calls import (
     train_twice,
 )
 from ray_nodes import NODE, kill_node, three_nodes, wait_for
-from readme import example
 from shard_sets import contents
 
 from numerai_sequence import (
@@ -38,8 +38,8 @@ from numerai_sequence import (
 )
 from numerai_sequence.synthetic import write_parquet
 from numerai_sequence.system.tasks import ray_at
-from numerai_sequence.training.fit_runs import train
 from numerai_sequence.training.run_options import TrainOptions
+from numerai_sequence.training.scored_runs import train
 from numerai_sequence.writing import portions
 
 
@@ -212,7 +212,7 @@ def test_folds_are_tasks_whose_scores_are_gathered(cluster, tmp_path):
 
 @pytest.mark.slow
 def test_two_workers_train_one_network_and_one_is_killed(cluster, tmp_path):
-    """README's example; the weights are those of a training in which nobody is killed."""
+    """The page's example; the weights are those of a training in which nobody is killed."""
     source = write_parquet(tmp_path / "train.parquet", rows=20_000, features=20, targets=1)
     write(source, tmp_path / "shards")
     block = example("JaxTrainer")
@@ -230,7 +230,8 @@ def test_two_workers_train_one_network_and_one_is_killed(cluster, tmp_path):
 
 @pytest.mark.slow
 def test_the_example_of_tasks_runs(cluster, tmp_path):
-    block = example("RayTasks").replace("/shared", str(tmp_path)).replace('ray.init("auto")\n', "")
+    block = example("RayTasks")
+    block = block.replace("/shared", str(tmp_path)).replace('ray.init("auto")\n', "")
     source = write_parquet(
         tmp_path / "many.parquet", rows=2000, features=20, targets=1, min_eras=400
     )

@@ -15,7 +15,7 @@ from numerai_tables import write_features_json, write_source
 from shard_sets import contents
 
 from numerai_sequence import OutputExistsError, SourceError, open_shards, write_shards
-from numerai_sequence.format.layout import Batch, Shard, SourceFile
+from numerai_sequence.format.layout import BatchInfo, Shard, SourceFile
 from numerai_sequence.writing import journal, writer
 from numerai_sequence.writing.journal import Done, Steps
 from numerai_sequence.writing.scratch import Scratch
@@ -330,7 +330,7 @@ def test_two_runs_do_not_write_into_one_folder(train, whole, tmp_path):
     assert contents(out) == whole
 
 
-BATCH = Batch(3, {"0002": 2, "X": 1}, {"a": 3}, {"target": 2})
+BATCH = BatchInfo(3, {"0002": 2, "X": 1}, {"a": 3}, {"target": 2})
 SOURCE = SourceFile("train.parquet", 5, 7, 3, "no checksum")
 SHARD = Shard("shard-00.arrow", 4, 3, "no checksum", (BATCH,))
 

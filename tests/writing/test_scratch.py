@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from numerai_sequence.format.encoding import cut_blocks
+from numerai_sequence.format.encodings import ENCODINGS
 from numerai_sequence.writing import scratch as scratch_module
 from numerai_sequence.writing.scratch import Scratch
 
@@ -20,7 +20,7 @@ each_block_width = pytest.mark.parametrize("block_width", [1, 7, 19, 20, 100])
 
 
 def make(folder, block_width=7):
-    blocks = cut_blocks("int8", WIDTH, features_per_block=block_width)
+    blocks = ENCODINGS["int8"].cut_blocks(WIDTH, features_per_block=block_width)
     return Scratch(folder, WINDOW_ROWS, blocks), blocks
 
 

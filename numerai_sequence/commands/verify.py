@@ -1,0 +1,25 @@
+"""Command verify: from a shard set to whether its files are as they were written."""
+
+from __future__ import annotations
+
+import click
+
+from ..reading.shard_set import open_shards
+from . import shared_options as shared
+
+
+@click.command()
+@click.argument("folder", metavar="DIR")
+@shared.quiet
+def command(folder: str, quiet: bool) -> None:
+    """Compare every byte of a shard set with its checksums.
+
+    Reads all files of the set in the folder DIR. An error names a file that has changed.
+
+    \b
+    Example:
+      numerai-sequence verify shards/
+    """
+    with open_shards(folder) as shards:
+        shards.verify(progress=not quiet)
+        click.echo(f"{folder}: {len(shards)} shard files are as they were written")
