@@ -15,13 +15,13 @@ from typing import Any
 import click
 
 from .. import ShardSet, __version__, open_shards
-from ..batching.orders import BATCH_BY
 from ..batching.targets import POLICIES
 from ..checks import file_path, file_paths
 from ..errors import NumeraiSequenceError
 from ..format.encoding import DTYPES, PACKED
 from ..format.encodings import ENCODINGS
 from ..format.layout import MISSING_FEATURE
+from ..ordering.batchings import PREDICT_BY
 from ..ordering.splits import is_ambiguous
 from ..ordering.target_horizon import TARGET, describe_alias
 from ..reading.memory_budget import decide, parse_bytes
@@ -44,7 +44,7 @@ _RAY = click.option(
 )
 _BATCH_BY = click.option(
     "--batch-by",
-    type=click.Choice(BATCH_BY),
+    type=click.Choice(PREDICT_BY),
     help="Run the model on batches of rows, or on whole eras.  [default: as it was trained; era "
     "where its predictions depend on the other rows of a batch]",
 )

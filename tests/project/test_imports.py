@@ -23,7 +23,11 @@ STAGES = [
     ("format", """encoding"""),
     ("format/encodings", """packed int8"""),
     ("format", """encodings"""),
-    ("ordering", """target_horizon eras splits row_order era_order ranks run_length"""),
+    (
+        "ordering",
+        """target_horizon eras splits row_order era_order ranks batchings
+        run_length""",
+    ),
     ("format", """layout format_versions manifest feature_sets flatbuffer arrow_file"""),
     (
         "writing",
