@@ -73,4 +73,4 @@ def test_sizes_are_those_that_a_batch_can_have():
 
 
 def test_the_default_comes_first():
-    assert list(BATCH_BY) == ["rows", "era"]
+    assert next(iter(BATCH_BY)) == "rows"

@@ -13,6 +13,11 @@ import numerai_sequence
 
 PACKAGE = Path(numerai_sequence.__file__).parent
 
+# Each is a line of a table, and no other imports it.
+ENCODINGS = [
+    path.stem for path in (PACKAGE / "format" / "encodings").glob("*.py") if path.stem != "__init__"
+]
+
 # In the data's way. A new module gets a place here, below all that it imports, and in the folder of
 # its stage; "" is the package's own. A folder whose `__init__` is a table is a module, too.
 STAGES = [
@@ -21,7 +26,7 @@ STAGES = [
     ("", """checks"""),
     ("system", """buffers locks progress files tasks log_lines"""),
     ("format", """encoding"""),
-    ("format/encodings", """packed int8"""),
+    ("format/encodings", " ".join(ENCODINGS)),
     ("format", """encodings"""),
     (
         "ordering",
@@ -96,8 +101,7 @@ SHARED = {
     "manifest": "the format: its manifest",
     "encoding": "the format: its features",
     "encodings": "the format: the table of its encodings",
-    "packed": "the format: an encoding",
-    "int8": "the format: an encoding",
+    **dict.fromkeys(ENCODINGS, "the format: an encoding"),
     "target_horizon": "the name of the alias, and how it is compared",
     "eras": "the order of eras' names, and how they are counted",
     "feature_sets": "names of features, from features.json or the manifest",
@@ -216,7 +220,7 @@ def test_writer_and_reader_meet_in_the_format_alone():
 def test_pure_modules_know_no_file_and_no_keras(module):
     for reached in reach(module):
         assert not others(reached) & (FILES | HEAVY), reached
-    assert reach(module) <= {module, "errors", "buffers", "encoding", "packed", "int8"}
+    assert reach(module) <= {module, "errors", "buffers", "encoding", *ENCODINGS}
 
 
 def test_only_losses_and_device_import_keras_or_its_backends_by_name():
