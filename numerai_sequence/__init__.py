@@ -31,7 +31,8 @@ from .errors import (
     WorkerError,
 )
 from .ordering.splits import Split, split_eras, walk_forward
-from .reading.shard_set import PathLike, ShardSet, open_shards
+from .reading.set_opener import open_shards
+from .reading.shard_set import PathLike, ShardSet
 from .refreshing.refresh import Refresh, refresh_set
 from .refreshing.sync import sync
 from .version import __version__

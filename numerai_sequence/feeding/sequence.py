@@ -47,7 +47,8 @@ from ..format.layout import FEATURES
 from ..ordering.ranks import Share, check_rank
 from ..reading.memory_budget import check_budget
 from ..reading.selection import Selection
-from ..reading.shard_set import PathLike, ShardSet, open_shards
+from ..reading.set_opener import open_shards
+from ..reading.shard_set import PathLike, ShardSet
 from . import keras_compat
 from .fit_call import is_fed
 from .sequence_arguments import Arguments
@@ -681,7 +682,7 @@ class NumeraiSequence(Arguments, *_BASES):  # type: ignore[misc]
         is_last : bool
             Of a pass.
         """
-        self.shards.watch.look(now=is_last)
+        self.shards.watch.check(now=is_last)
         if self.verify:
             self.shards.checker.step(len(self))
 

@@ -16,7 +16,8 @@ from ..errors import NumeraiSequenceError
 from ..format.encoding import PACKED
 from ..predicting.ensembles import ensemble
 from ..predicting.predictions import predict
-from ..reading.shard_set import PathLike, ShardSet, open_shards
+from ..reading.set_opener import open_shards
+from ..reading.shard_set import PathLike, ShardSet
 from ..scoring.score_table import score
 from ..scoring.scores import load_scorer
 from ..system.extras import load_extra

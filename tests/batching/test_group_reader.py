@@ -47,7 +47,7 @@ def one_by_one(sequence):
     order = sequence._readers.orders(sequence.epoch)
     for start in range(0, ROWS, sequence.batch_size):
         rows = order.rows(start, min(start + sequence.batch_size, ROWS))
-        encoded, y = sequence.shards.gather(rows, ["target"])
+        encoded, y = sequence.shards.row_reader.gather(rows, ["target"])
         x = np.empty((len(rows), FEATURES), sequence.dtype)
         sequence._decode(encoded, x)
         yield x, y[:, 0]
@@ -241,7 +241,10 @@ def test_the_kernel_is_told_of_the_next_group_in_time(monkeypatch, folders, shuf
         rows, _ = order.placed_group(group)
         bounds = [len(rows) * part // 4 for part in range(5)]
         for start, stop in itertools.pairwise(bounds):
-            yield [r.tolist() for _, r in sequence.shards.extents(rows[start:stop], ["target"])]
+            yield [
+                r.tolist()
+                for _, r in sequence.shards.row_reader.extents(rows[start:stop], ["target"])
+            ]
 
     one_pass = sequence.one_pass(shuffle=shuffle)
     groups = list(dict.fromkeys(number // 8 for number in one_pass._numbers.tolist()))

@@ -34,7 +34,8 @@ STAGES = [
     (
         "reading",
         """memory_budget page_faults open_file file_checks mapped_file paging batch_contents
-        column_values row_reader shard_set selection tables join_by_id""",
+        column_values row_reader patches set_description shard_set set_opener selection tables
+        join_by_id""",
     ),
     ("refreshing", """changed_values repeated_rows changed_aliases refresh sync"""),
     (

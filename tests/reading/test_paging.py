@@ -69,7 +69,7 @@ def test_threads_together_stay_within_the_budget(large):
         rng = np.random.default_rng(seed)
         for _ in range(30):
             rows = np.sort(rng.choice(shards.rows, 100, replace=False))
-            shards.gather(rows, ["target"], pager=pager)
+            shards.row_reader.gather(rows, ["target"], pager=pager)
             peaks.append(paging_module._shared_bytes() - before)
 
     with ThreadPoolExecutor(4) as pool:
@@ -111,9 +111,9 @@ def test_read_ahead_brings_in_what_is_needed_and_little_else(large):
     paths = sequence.shards.paths
     drop(paths)
     rows = np.array([5, 6, 7, 4000, 20_000])
-    sequence._readers.pager.read_ahead(sequence.shards.extents(rows, ["target"]))
+    sequence._readers.pager.read_ahead(sequence.shards.row_reader.extents(rows, ["target"]))
     wanted = [np.zeros(len(cached(path)), bool) for path in paths]
-    for number, ranges in sequence.shards.extents(rows, ["target"]):
+    for number, ranges in sequence.shards.row_reader.extents(rows, ["target"]):
         for start, stop in ranges:
             wanted[number][start // mmap.PAGESIZE : -(-stop // mmap.PAGESIZE)] = True
     assert sum(pages.sum() for pages in wanted) > 5
