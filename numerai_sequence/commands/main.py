@@ -15,7 +15,7 @@ from typing import Any
 import click
 
 from .. import ShardSet, __version__, open_shards
-from ..batching.orders import BATCH_BY
+from ..batching.read_plan import BATCH_BY
 from ..batching.targets import POLICIES
 from ..checks import file_path, file_paths
 from ..errors import NumeraiSequenceError

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import Any, NamedTuple
 
-from ..batching.passes import Place
+from ..batching.epoch import Position
 from .fit_call import Feeding
 from .output_forms import Form
 
@@ -20,7 +20,7 @@ class Fit(NamedTuple):
     model
     sequence : NumeraiSequence
         What the model is trained on.
-    place : Place
+    place : Position
         Where ``fit`` was asked to begin.
     before : int
         Epochs that the sequence has been through before.
@@ -30,7 +30,7 @@ class Fit(NamedTuple):
 
     model: Any
     sequence: Any
-    place: Place
+    place: Position
     before: int
     arguments: Mapping[str, Any]
 
@@ -68,7 +68,7 @@ def follow(
     trained: Any = arguments.get("x")
     if not any(trained is one for one in forms):  # only validated with
         return Feeding(forms, options, model=arguments.get("self"))
-    place = Place(arguments.get("initial_epoch") or 0)
+    place = Position(arguments.get("initial_epoch") or 0)
     # What has been through epochs is not begun anew, unless `fit` is told where it begins.
     before = 0 if place.epoch else trained.epoch
     given: Any = arguments.get("callbacks")

@@ -12,7 +12,8 @@ from contextvars import ContextVar, Token
 from types import ModuleType, TracebackType
 from typing import Any, Protocol
 
-from ..batching.passes import Place, Prefetching
+from ..batching.epoch import Position
+from ..batching.prefetching import Prefetching
 from .interrupts import held
 from .output_forms import Form
 
@@ -47,7 +48,7 @@ class Feeding:
     trained : NumeraiSequence, optional
         The one that ``fit`` trains on; None in ``evaluate`` and ``predict``, where the epoch is the
         sequences' own.
-    first : Place
+    first : Position
         Where ``fit`` begins, as it counts epochs.
     before : int
         Epochs that the sequence has been through before.
@@ -75,13 +76,13 @@ class Feeding:
         *,
         model: Any = None,
         trained: Any = None,
-        first: Place | None = None,
+        first: Position | None = None,
         before: int = 0,
     ) -> None:
         self._forms, self._options = forms or {}, options or {}
         self._model, self._trained, self._before = model, trained, before
         epoch, batch = first or (0, 0)
-        self._first = Place(before + epoch, batch)
+        self._first = Position(before + epoch, batch)
         self._epoch = self._first.epoch
         self.weights: Any = None
         self.given: tuple[str, ...] | None = None
@@ -168,17 +169,17 @@ class Feeding:
         is_first = bool(self._adapters) and self._adapters[0] is adapter
         return is_first and self._trained is not None
 
-    def place(self, adapter: Any, sequence: Any) -> Place:
+    def place(self, adapter: Any, sequence: Any) -> Position:
         """Return where a pass of an adapter over a sequence that begins now begins.
 
         Each validation of ``fit`` has the order of epoch 0: with ``validation_steps`` its rows are
         the same each time.
         """
         if self._trained is None:
-            return Place(sequence.epoch)
+            return Position(sequence.epoch)
         if not self.trains(adapter):
-            return Place(0)
-        return self._first if self._epoch == self._first.epoch else Place(self._epoch)
+            return Position(0)
+        return self._first if self._epoch == self._first.epoch else Position(self._epoch)
 
     def first_batch(self, sequence: Any) -> int:
         """Return the batch of a sequence that the call begins with."""

@@ -64,7 +64,7 @@ from contextlib import ExitStack, suppress
 from types import ModuleType
 from typing import Any
 
-from ..batching.passes import Prefetching, check_options
+from ..batching.prefetching import Prefetching, check_options
 from ..checks import is_of
 from ..errors import NumeraiSequenceError
 from .distribution import check_distribution

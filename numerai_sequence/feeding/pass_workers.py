@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import numpy.typing as npt
 
-from ..batching.passes import Prefetching
+from ..batching.prefetching import Prefetching
 from .fit_call import Feeding
 from .interrupts import check, held, is_main_thread
 from .read_ahead import Ahead

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from ..batching.orders import BATCH_BY
+from ..batching.read_plan import BATCH_BY
 from ..checks import one_of
 from ..feeding.model_input import (
     ModelInput,

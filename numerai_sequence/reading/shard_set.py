@@ -1,7 +1,4 @@
-"""Shards: map a set's shard files into memory, and gather rows by their global number.
-
-Global row numbers count through the shards in their order, and through each shard's record batches.
-"""
+"""Shards: map a set's shard files into memory, and gather rows by their global number."""
 
 from __future__ import annotations
 

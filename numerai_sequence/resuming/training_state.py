@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ..batching.passes import Place
+from ..batching.epoch import Position
 from ..checks import as_count, as_dict, as_list, as_text, reason, short
 from ..errors import ResumeError
 from ..system.files import delete, explained, replaced
@@ -44,7 +44,7 @@ class State:
     order : str
         The SHA-256 of the rows of the next batch: the same numbers in another version of NumPy may
         make another order.
-    place : Place
+    place : Position
         The epoch, as ``fit`` counts them, and how many of its batches have been trained.
     before : int
         Epochs that the sequence had been through before: it counts on.
@@ -59,7 +59,7 @@ class State:
 
     identity: dict[str, Any]
     order: str
-    place: Place
+    place: Position
     before: int
     seeds: list[list[int]]
     learning_rate: float | None = None
@@ -145,7 +145,7 @@ def read_state(folder: Path) -> State | None:
         state = State(
             as_dict(document["identity"]),
             as_text(document["order"]),
-            Place(*map(as_count, document["place"])),
+            Position(*map(as_count, document["place"])),
             as_count(document["before"]),
             [list(map(as_count, seed)) for seed in document["seeds"]],
             _as_rate(document["learning_rate"]),

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ..batching.orders import BATCH_BY
+from ..batching.read_plan import BATCH_BY
 from ..checks import as_dict, as_names, as_text, reason, short
 from ..errors import ManifestError, NumeraiSequenceError
 from ..format.encoding import DTYPES

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from contextlib import suppress
 
-from numerai_sequence.batching.passes import Prefetching
+from numerai_sequence.batching.prefetching import Prefetching
 from numerai_sequence.feeding.fit_call import Feeding, forget, is_fed
 
 

@@ -234,7 +234,7 @@ def test_ranks_together_are_the_single_epoch(folder, small_groups, world_size, o
             ranks.append(numbers_of(sequence))
             assert numbers_of(sequence.one_pass()) == ranks[-1]
             one_pass = sequence.one_pass(shuffle=True)
-            assert numbers_of(one_pass) == [ranks[-1][i] for i in one_pass._numbers]
+            assert numbers_of(one_pass) == [ranks[-1][i] for i in one_pass._batches]
             sequence.on_epoch_end()
             assert sequence.epoch == epoch + 1
         for rank, found in enumerate(ranks):
@@ -252,9 +252,9 @@ def test_ranks_together_are_the_single_epoch(folder, small_groups, world_size, o
 
 def test_shuffled_pass_of_a_rank_keeps_groups_together(folder, small_groups):
     sequence = rank_of(folder, 1, 3, shuffle=False)
-    order = sequence._readers.orders(0)
+    order = sequence._plan.order(0)
     assert (order.batches_per_group, order.group_offset) == (8, 5)
-    numbers = sequence.one_pass(shuffle=True)._numbers.tolist()
+    numbers = sequence.one_pass(shuffle=True)._batches.tolist()
     assert sorted(numbers) == list(range(14))
     groups = [(number + 5) // 8 for number in numbers]
     assert len(list(groupby(groups))) == len(set(groups)) == 3
@@ -303,7 +303,7 @@ def wide(tmp_path_factory):
 def test_whole_set_is_read_at_once_only_where_a_rank_reads_most_of_it(folder):
     for world_size, is_most in ((1, True), (2, True), (3, False)):
         sequence = rank_of(folder, 0, world_size, run_rows=1, paging="resident")
-        assert sequence._readers.pager._warms is is_most
+        assert sequence._plan.pager._warms is is_most
 
 
 def test_run_rows_do_not_depend_on_memory(wide):

@@ -40,15 +40,15 @@ STAGES = [
     ("refreshing", """changed_values repeated_rows changed_aliases refresh sync"""),
     (
         "batching",
-        """orders group_reader row_numbers reading passes readers residual targets inputs
+        """prefetching group_reader row_numbers read_plan epoch residual targets inputs
         chosen_rows""",
     ),
     (
         "feeding",
         """socket_messages worker_processes interrupts output_forms y_for_outputs keras_changes
         unpacked_models model_input fit_call targets_by_name read_ahead pass_workers
-        epoch_callback distribution sequence_arguments keras_private_names keras_compat
-        device unpack sequence""",
+        epoch_callback distribution sequence_arguments planned_sequence sequence_copies
+        served_epochs keras_private_names keras_compat device unpack sequence""",
     ),
     ("predicting", """blends residuals rebuilt uploaded"""),
     (
