@@ -1,4 +1,4 @@
-"""Feeding: what belongs to one call of fit, evaluate or predict, and ends with it.
+"""Fit call: what belongs to one call of fit, evaluate or predict, and ends with it.
 
 Two calls at once, in two threads, may be fed the same sequence: which call an adapter of Keras's
 was made in is noted with the adapter, for it is asked for batches from any thread.
@@ -14,15 +14,15 @@ from typing import Any, Protocol
 
 from ..batching.epoch import Position
 from ..batching.prefetching import Prefetching
-from .interrupts import held
+from .interrupts import interrupts_deferred
 from .output_forms import Form
 
 # Of this process, whichever import of this package asks: in a notebook there may be several.
 _SHARED: Any = sys.modules.setdefault("_numerai_sequence_feedings", ModuleType("feedings"))
-_PRESENT: ContextVar[Feeding | None] = vars(_SHARED).setdefault(
+_PRESENT: ContextVar[FitCall | None] = vars(_SHARED).setdefault(
     "PRESENT", ContextVar("PRESENT", default=None)
 )
-_ALL: set[Feeding] = vars(_SHARED).setdefault("ALL", set())
+_ALL: set[FitCall] = vars(_SHARED).setdefault("ALL", set())
 
 
 class Run(Protocol):
@@ -34,7 +34,7 @@ class Run(Protocol):
     def end(self) -> None: ...
 
 
-class Feeding:
+class FitCall:
     """One call of a model's method that is fed sequences of ours; to be entered around it.
 
     Parameters
@@ -94,25 +94,25 @@ class Feeding:
         self._adapters: list[Any] = []
 
     @classmethod
-    def of(cls, adapter: Any) -> Feeding:
+    def of(cls, adapter: Any) -> FitCall:
         """Return the call that an adapter is made in, and note that it is; one of its own if none.
 
         TensorFlow keeps every generator that it was ever given, and the adapter with it, which
         shall not keep the sequence.
         """
-        feeding = _PRESENT.get()
-        if feeding is None:
+        call = _PRESENT.get()
+        if call is None:
             return cls()
-        feeding._adapters.append(adapter)
-        return feeding
+        call._adapters.append(adapter)
+        return call
 
     @classmethod
-    def present(cls) -> Feeding | None:
+    def present(cls) -> FitCall | None:
         """Return the call that this thread is in."""
         return _PRESENT.get()
 
-    def __enter__(self) -> Feeding:
-        self._token: Token[Feeding | None] = _PRESENT.set(self)
+    def __enter__(self) -> FitCall:
+        self._token: Token[FitCall | None] = _PRESENT.set(self)
         _ALL.add(self)
         return self
 
@@ -122,7 +122,7 @@ class Feeding:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        with held():
+        with interrupts_deferred():
             _PRESENT.reset(self._token)
             _ALL.discard(self)
             # They would end by themselves, but only when their generators are garbage.
@@ -206,7 +206,7 @@ class Feeding:
 
 def is_fed(sequence: Any) -> bool:
     """Say whether a model's method is fed a sequence at this moment."""
-    return any(feeding.has(sequence) for feeding in list(_ALL))
+    return any(call.has(sequence) for call in list(_ALL))
 
 
 def forget(holder: Any, *names: str) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 from ..batching.epoch import Position
 from ..errors import ResumeError
 from ..feeding.epoch_callback import Fit
-from ..feeding.fit_call import Feeding
+from ..feeding.fit_call import FitCall
 from ..feeding.unpacked_models import are_rows
 from .model_architecture import (
     describe_compiled,
@@ -168,8 +168,8 @@ class Checkpoints:
     def _changing(self, place: Position) -> tuple[float | None, tuple[Any, Any]]:
         """Return the learning rate, and the sample weights of the epoch and of the next one."""
         later = self._savable(self._sequence._targets.weights)
-        feeding = Feeding.present()
-        now = self._savable(feeding.weights) if place.batch and feeding else later
+        call = FitCall.present()
+        now = self._savable(call.weights) if place.batch and call else later
         return live_learning_rate(self._model), (now, later)
 
     def _savable(self, weights: Any) -> Any:

@@ -144,7 +144,7 @@ def test_batches_in_no_order_do_not_cost_a_group_each(monkeypatch, folders):
     gathered = []
     gather = sequence.shards.row_reader.gather
     monkeypatch.setattr(
-        sequence.shards,
+        sequence.shards.row_reader,
         "gather",
         lambda rows, *args, **options: gathered.append(len(rows)) or gather(rows, *args, **options),
     )
@@ -238,7 +238,7 @@ def test_the_kernel_is_told_of_the_next_group_in_time(monkeypatch, folders, shuf
     )
 
     def parts(group):
-        rows, _ = order.placed_group(group)
+        rows, _ = order.group_with_positions(group)
         bounds = [len(rows) * part // 4 for part in range(5)]
         for start, stop in itertools.pairwise(bounds):
             yield [
@@ -262,7 +262,11 @@ def test_the_kernel_is_told_of_the_next_group_in_time(monkeypatch, folders, shuf
 def test_threads_share_the_reading_of_a_group(monkeypatch, folders):
     small_groups(monkeypatch)
     sequence = NumeraiSequence(folders / "packed", BATCH, run_rows=4, paging="streaming")
-    gather, readers, all_are_here = sequence.shards.row_reader.gather, set(), threading.Barrier(4, timeout=20)
+    gather, readers, all_are_here = (
+        sequence.shards.row_reader.gather,
+        set(),
+        threading.Barrier(4, timeout=20),
+    )
 
     def slow(*args, **options):
         readers.add(threading.get_ident())

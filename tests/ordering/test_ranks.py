@@ -114,7 +114,7 @@ def test_groups_are_whole_but_at_the_ends_of_a_block(rows, world_size, run_rows)
         groups = {}
         for step in range(share.steps):
             number = (step + ranked.group_offset) // 4
-            group, ranks = groups.setdefault(number, ranked.placed_group(number))
+            group, ranks = groups.setdefault(number, ranked.group_with_positions(number))
             batch = ranked.batch(step)
             assert (np.diff(batch) > 0).all()
             assert ranked.size(step) == len(batch)
@@ -122,7 +122,7 @@ def test_groups_are_whole_but_at_the_ends_of_a_block(rows, world_size, run_rows)
         own = np.concatenate([rows for rows, _ in groups.values()])
         assert len(own) == len(set(own.tolist())) == sum(map(ranked.size, range(share.steps)))
         for number in list(groups)[1:-1]:
-            expected, _ = order.placed_group(share.first // 4 + number)
+            expected, _ = order.group_with_positions(share.first // 4 + number)
             assert np.array_equal(groups[number][0], expected)
 
 
@@ -143,7 +143,7 @@ def test_eras_are_divided_whole(batch_size):
                 assert 1 <= len(inside) <= batch_size + (step == share.steps - 1)
                 assert np.array_equal(batch, np.flatnonzero(np.isin(eras, inside)))
                 assert ranked.size(step) == len(batch)
-                group, ranks = ranked.placed_group(step)
+                group, ranks = ranked.group_with_positions(step)
                 assert np.array_equal(np.sort(group[ranks[ranked.places(step)]]), batch)
                 counts += inside.tolist()
         assert sorted(counts) == list(range(23))

@@ -48,7 +48,8 @@ STAGES = [
         """socket_messages worker_processes interrupts output_forms y_for_outputs keras_changes
         unpacked_models model_input fit_call targets_by_name read_ahead pass_workers
         epoch_callback distribution sequence_arguments planned_sequence sequence_copies
-        served_epochs keras_private_names keras_compat device unpack sequence""",
+        served_epochs keras_private_names keras_adapters keras3 keras2 keras_methods
+        keras_compat device unpack sequence""",
     ),
     ("predicting", """blends residuals rebuilt uploaded"""),
     (

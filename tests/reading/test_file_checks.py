@@ -23,7 +23,7 @@ from shard_sets import write_set
 
 from numerai_sequence import CorruptShardError, NumeraiSequence, open_shards
 from numerai_sequence.commands.main import main
-from numerai_sequence.feeding.fit_call import Feeding
+from numerai_sequence.feeding.fit_call import FitCall
 from numerai_sequence.feeding.pass_workers import run_pass
 from numerai_sequence.reading.file_checks import ChangeDetector, Checker, FileCheck
 
@@ -443,7 +443,7 @@ def test_last_batch_of_an_epoch_looks_at_once(folder):
 
 def test_last_batch_of_a_pass_looks_at_once_whatever_its_number(shards):
     sequence = NumeraiSequence(shards, BATCH, shuffle=False, seed=1)
-    batches = run_pass(sequence, True, Feeding())
+    batches = run_pass(sequence, True, FitCall())
     sizes = [len(next(batches)[0]) for _ in range(BATCHES - 1)]
     assert ROWS % BATCH in sizes, "the last batch of the epoch has come before the end of the pass"
     overwrite(shards.paths[0])

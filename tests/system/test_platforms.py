@@ -556,7 +556,7 @@ def find_rows_in_32_bits(given):
     sizes = np.full(4, ROWS // 4)
     orders.append(EraOrder(np.arange(ROWS), sizes, seed=1, epoch=0, batch_size=4))
     chosen = [order.batch(0) for order in orders]
-    chosen += [order.placed_group(0)[0] for order in orders]
+    chosen += [order.group_with_positions(0)[0] for order in orders]
     chosen += [selection.rows_of_set(np.arange(selection.rows))]
     found = [[(number, ends.tolist()) for number, ends in rows.extents(c, [])] for c in chosen]
     return [
