@@ -46,7 +46,8 @@ STAGES = [
     (
         "reading",
         """memory_budget page_faults open_file file_checks mapped_file paging batch_contents
-        column_values row_reader shard_set selection tables join_by_id""",
+        column_values row_reader patches set_description shard_set set_opener selection tables
+        join_by_id""",
     ),
     ("writing", """write_shards"""),
     (
@@ -55,15 +56,16 @@ STAGES = [
     ),
     (
         "batching",
-        """orders group_reader row_numbers reading passes readers residual targets inputs
+        """prefetching group_reader row_numbers read_plan epoch residual targets inputs
         chosen_rows""",
     ),
     (
         "feeding",
         """socket_messages worker_processes interrupts output_forms y_for_outputs keras_changes
         unpacked_models model_input fit_call targets_by_name read_ahead pass_workers
-        epoch_callback distribution sequence_arguments keras_private_names keras_compat
-        device unpack sequence""",
+        epoch_callback distribution sequence_arguments planned_sequence sequence_copies
+        served_epochs keras_private_names keras_adapters keras3 keras2 keras_methods
+        keras_compat device unpack sequence""",
     ),
     ("predicting", """blends residuals rebuilt uploaded"""),
     (
