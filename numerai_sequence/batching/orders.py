@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from ..ordering.era_order import EraOrder
+from ..ordering.batchings import Batching
 from ..ordering.ranks import RankOrder, Share
-from ..ordering.row_order import Order, RowOrder, epoch_order
+from ..ordering.row_order import Order, WholeOrder
 from ..reading.selection import Selection
-
-#: What a batch is made of.
-BATCH_BY = ("rows", "era")
 
 
 class Orders:
@@ -20,8 +17,8 @@ class Orders:
         The rows.
     share : Share
         Which of the batches are this process's.
-    by_era : bool
-        Whether batches are whole eras.
+    batching : Batching
+        What batches are made of.
     seed : int or None
         None for the order of the files, or of time.
     run_rows, group_rows : int
@@ -37,12 +34,12 @@ class Orders:
         selection: Selection,
         share: Share,
         *,
-        by_era: bool,
+        batching: Batching,
         seed: int | None,
         run_rows: int,
         group_rows: int,
     ) -> None:
-        self.share, self._selection, self._by_era = share, selection, by_era
+        self.share, self._selection, self._batching = share, selection, batching
         self._seed, self._run_rows, self._group_rows = seed, run_rows, group_rows
         self._made: dict[int, Order] = {}
 
@@ -58,30 +55,20 @@ class Orders:
             self._made = {**kept, epoch: order}
         return order
 
-    def _make(self, epoch: int) -> RowOrder | EraOrder:
-        seed, size = self._seed, self.share.batch_size
-        if self._by_era:
-            rows, sizes = self._selection.by_era
-            return EraOrder(rows, sizes, seed=seed, epoch=epoch, batch_size=size)
-        return epoch_order(
-            self._selection.spans(),
-            seed=seed,
+    def _make(self, epoch: int) -> WholeOrder:
+        return self._batching.order(
+            self._selection,
+            seed=self._seed,
             epoch=epoch,
+            batch_size=self.share.batch_size,
             run_rows=self._run_rows,
-            batch_size=size,
             group_rows=self._group_rows,
         )
 
     def indivisible(self, parts: int, batch: int | None = None) -> int | None:
         """Return the rows of a batch that can't be cut into so many equal parts, None if all can.
 
-        It looks at one batch of an epoch, or at all. Eras come in any order, and each of them has
-        to be divisible.
+        It looks at one batch of an epoch, or at all.
         """
-        if self._by_era:
-            sizes = self._selection.by_era[1].tolist()
-        else:
-            batches = range(self.share.steps)
-            ends = [*batches[:1], *batches[-1:]] if batch is None else [batch]
-            sizes = [self.share.size(batch) for batch in ends]
+        sizes = self._batching.sizes(self._selection, self.share, batch)
         return next((size for size in sizes if size % parts), None)

@@ -77,14 +77,15 @@ class Readers:
         self.orders = Orders(
             reading.selection,
             share,
-            by_era=reading.by_era,
+            batching=reading.batching,
             seed=seed,
             run_rows=run_rows,
             group_rows=reading.group_rows(run_rows),
         )
         budget = reading.divide(run_rows, buffers)
-        # Eras have many sizes.
-        self.buffers = Buffers(budget.buffers, slack=math.inf if reading.by_era else 2)
+        # Where batches are not of one size, as with eras, they have many.
+        slack = 2 if reading.batching.has_equal_batches else math.inf
+        self.buffers = Buffers(budget.buffers, slack=slack)
         self._group_buffers = Buffers(KEPT)
         self._columns: tuple[tuple[str, ...], Values] | None = None
         self.turns = OwnTurns(_READING)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..ordering.batchings import Batching
 from ..ordering.row_order import order_bytes
 from ..ordering.run_length import choose_run_rows
 from ..reading.memory_budget import MAPPED_BYTES, Budget, decide, divide_budget, group_bytes
@@ -24,8 +25,8 @@ class Reading:
         Rows of the largest batch.
     batch_bytes : int
         Of the largest batch, decoded.
-    by_era : bool
-        Whether batches are whole eras.
+    batching : Batching
+        What batches are made of.
     shuffles : bool
         Whether the rows are in another order than that of the files.
     world_size : int
@@ -34,7 +35,7 @@ class Reading:
     Attributes
     ----------
     selection : Selection
-    by_era : bool
+    batching : Batching
     paging : {"resident", "streaming"}
     reason : str
         Why it is that.
@@ -48,13 +49,14 @@ class Reading:
         paging: str,
         batch_rows: int,
         batch_bytes: int,
-        by_era: bool,
+        batching: Batching,
         shuffles: bool,
         world_size: int = 1,
     ) -> None:
         self.selection, self._memory_budget = selection, memory_budget
         self._batch_rows, self._batch_bytes = batch_rows, batch_bytes
-        self.by_era, self._shuffles, self._world_size = by_era, shuffles, world_size
+        self.batching, self._shuffles, self._world_size = batching, shuffles, world_size
+        self._has_groups = batching.has_equal_batches
         decided = decide(selection.set_bytes, paging)
         self.paging, self.reason = decided.mode, decided.reason
 
@@ -64,7 +66,8 @@ class Reading:
         It is the same on every machine: neither `paging` nor memory has a say.
         """
         selection = self.selection
-        if not selection.rows or self.by_era or selection.set_bytes <= MAPPED_BYTES:
+        is_small = selection.set_bytes <= MAPPED_BYTES
+        if not selection.rows or is_small or not self._has_groups:
             return 1
         return choose_run_rows(
             selection.windows,
@@ -75,7 +78,7 @@ class Reading:
 
     def group_rows(self, run_rows: int) -> int:
         """Return the rows that are fetched together: some batches, or one."""
-        if self.by_era:
+        if not self._has_groups:
             return self._batch_rows
         least_rows = 0
         if run_rows == 1 and self._shuffles and self.paging == "resident":
@@ -86,7 +89,7 @@ class Reading:
     def divide(self, run_rows: int, buffers: int) -> Budget:
         """Divide the memory budget, where a consumer holds so many batches at a time."""
         rows, width = self.selection.rows, self.selection.row_bytes
-        is_kept = self._shuffles and not self.by_era
+        is_kept = self._shuffles and self._has_groups
         orders = _ORDERS_KEPT * order_bytes(rows, run_rows) if is_kept else 0
         return divide_budget(
             self._memory_budget,
@@ -99,4 +102,4 @@ class Reading:
     def warms(self, run_rows: int) -> bool:
         """Say whether to read the whole set once: single rows of a cold disk are slow."""
         is_most = 2 * self.selection.rows >= self.selection.shards.rows * self._world_size
-        return self.paging == "resident" and run_rows == 1 and is_most and not self.by_era
+        return self.paging == "resident" and run_rows == 1 and is_most and self._has_groups

@@ -15,7 +15,6 @@ import pyarrow as pa
 from ..batching.chosen_rows import choose_rows
 from ..batching.group_reader import GroupReader
 from ..batching.inputs import check_inputs_complete, keys_of
-from ..batching.orders import BATCH_BY
 from ..batching.passes import (
     READING,
     Numbers,
@@ -45,6 +44,7 @@ from ..format.encoding import DTYPES, PACKED, Decoder
 from ..format.encodings import ENCODINGS
 from ..format.feature_sets import resolve_features
 from ..format.layout import FEATURES
+from ..ordering.batchings import BATCH_BY
 from ..ordering.ranks import Share, check_rank
 from ..reading.memory_budget import check_budget
 from ..reading.selection import Selection
@@ -61,7 +61,6 @@ carry_unpack()
 
 # Batches held besides those in Keras's queue: by workers, prefetched by TensorFlow, in use.
 _BUFFERS_BESIDES = 16
-_BATCH_SIZES = {"rows": 1000, "era": 1}
 
 
 class NumeraiSequence(Arguments, *_BASES):  # type: ignore[misc]
@@ -234,8 +233,8 @@ class NumeraiSequence(Arguments, *_BASES):  # type: ignore[misc]
         self.max_queue_size = max_queue_size
         self.epoch = 0
         self._is_epoch_begun = False
-        self._keep(batch_by=one_of("batch_by", batch_by, BATCH_BY))
-        size = _BATCH_SIZES[self.batch_by] if batch_size is None else batch_size
+        self._keep(batch_by=one_of("batch_by", batch_by, tuple(BATCH_BY)))
+        size = BATCH_BY[self.batch_by].default_size if batch_size is None else batch_size
         rank, world_size = check_rank(rank, world_size)
         self._keep(
             batch_size=whole_number("batch_size", size, least=1),
@@ -293,9 +292,8 @@ class NumeraiSequence(Arguments, *_BASES):  # type: ignore[misc]
         )
 
     def _plan(self, paging: str) -> Reading:
-        rows = self.batch_size
-        if self.batch_by == "era":
-            rows = int(np.sort(self._selection.by_era[1])[-self.batch_size :].sum())
+        batching = BATCH_BY[self.batch_by]
+        rows = batching.most_rows(self._selection, self.batch_size)
         most_rows = min(rows, max(1, self.rows))
         return Reading(
             self._selection,
@@ -303,7 +301,7 @@ class NumeraiSequence(Arguments, *_BASES):  # type: ignore[misc]
             paging=paging,
             batch_rows=rows,
             batch_bytes=most_rows * self._row_bytes,
-            by_era=self.batch_by == "era",
+            batching=batching,
             shuffles=self.shuffle,
             world_size=self.world_size,
         )
@@ -518,14 +516,14 @@ class NumeraiSequence(Arguments, *_BASES):  # type: ignore[misc]
 
     def _prepare(self) -> None:
         """Make what belongs to this process."""
-        by_era = self.batch_by == "era"
+        batching = BATCH_BY[self.batch_by]
         share = Share(
-            len(self.eras) if by_era else self.rows,
+            batching.units(self._selection),
             self.batch_size,
             rank=self.rank,
             world_size=self.world_size,
             drop_remainder=self.drop_remainder,
-            unit="eras" if by_era else "rows",
+            unit=batching.unit,
         )
         if self.rows and not share.steps:
             raise ValueError(self._no_batch())
@@ -541,7 +539,8 @@ class NumeraiSequence(Arguments, *_BASES):  # type: ignore[misc]
         self._reader = None
 
     def _no_batch(self) -> str:
-        found, unit = (len(self.eras), "eras") if self.batch_by == "era" else (self.rows, "rows")
+        batching = BATCH_BY[self.batch_by]
+        found, unit = batching.units(self._selection), batching.unit
         return (
             f"drop_remainder: found {found:,} {unit}, fewer than batch_size={self.batch_size:,}, "
             "so that no batch is left; make batch_size smaller, or leave drop_remainder out"
@@ -699,7 +698,8 @@ class NumeraiSequence(Arguments, *_BASES):  # type: ignore[misc]
         return f"numbers of {self.dtype} rows" if self.resident else self.dtype
 
     def __repr__(self) -> str:
-        a_batch = f"{self.batch_size:,}" + (" eras" if self.batch_by == "era" else "")
+        unit = BATCH_BY[self.batch_by].unit
+        a_batch = f"{self.batch_size:,}" + ("" if unit == "rows" else f" {unit}")
         if self.world_size > 1:
             a_batch += f" for rank {self.rank} of {self.world_size}"
         return (

@@ -13,8 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from .era_order import EraOrder
-from .row_order import RowOrder, Rows, placed
+from .row_order import Rows, WholeOrder, placed
 
 
 def check_rank(rank: Any, world_size: Any) -> tuple[int, int]:
@@ -108,13 +107,13 @@ class RankOrder:
 
     Parameters
     ----------
-    order : RowOrder or EraOrder
+    order : WholeOrder
         Of the whole epoch.
     share : Share
         Of its rows, or of its eras.
     """
 
-    def __init__(self, order: RowOrder | EraOrder, share: Share) -> None:
+    def __init__(self, order: WholeOrder, share: Share) -> None:
         self._order, self._share = order, share
         self.batches_per_group, self.is_mixed = order.batches_per_group, order.is_mixed
         self._first_group, self.group_offset = divmod(share.first, order.batches_per_group)

@@ -58,6 +58,14 @@ class Order(Protocol):
         ...
 
 
+class WholeOrder(Order, Protocol):
+    """The order of an epoch, of all ranks: `RankOrder` takes a rank's share of it."""
+
+    def rows(self, start: int, stop: int) -> Rows:
+        """Return the rows of the units at the places `start` to `stop` of the epoch, ascending."""
+        ...
+
+
 class RowOrder:
     """The rows of one epoch; see `epoch_order`.
 

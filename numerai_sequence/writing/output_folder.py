@@ -60,7 +60,8 @@ class Output:
     def prepare(self, sources: Sequence[Source], options: WriteOptions, *, overwrite: bool) -> bool:
         """Say whether the folder already holds the set that these sources and options would make.
 
-        If so, the files that a killed run has left beside it are removed.
+        The commit of a killed run is undone or finished. If the folder holds the set, the other
+        files of that run are removed.
 
         Raises
         ------

@@ -102,7 +102,7 @@ def test_predictions_that_are_no_numbers_are_refused(frame):
         ensemble(holey, eras=ERAS)
     with pytest.raises(PredictionError, match="'d' is"):
         ensemble(frame.assign(d="x"), eras=ERAS)
-    with pytest.raises(PredictionError, match="a column a model"):
+    with pytest.raises(PredictionError, match="expected at least one of each"):
         ensemble(frame[[]], eras=ERAS)
     with pytest.raises(TypeError, match="found a Series"):
         ensemble(frame["a"], eras=ERAS)

@@ -313,7 +313,7 @@ def test_the_command_exports_a_folder_of_runs(shards, folder, tmp_path):
     refused = {
         ("--weights", "1,3"): (2, "--weights: expected --ensemble with it"),
         ("--proportion", 0.5): (2, "--proportion: expected --neutralize with it"),
-        ("--neutralize", "small"): (1, "no feature sets are known"),
+        ("--neutralize", "small"): (1, "the feature set 'small' is not known"),
         ("--ensemble", "rank", "--weights", "1"): (1, "weights: found 1, expected 2"),
     }
     for wrong, (code, message) in refused.items():

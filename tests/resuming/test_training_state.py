@@ -64,7 +64,7 @@ def test_an_old_state_outlives_weights_that_cannot_be_saved(tmp_path):
     ("change", "message"),
     [
         ({"format": "other"}, "found format and version"),
-        ({"version": 1}, "an older version wrote it; or, to begin anew"),
+        ({"version": 1}, "an older version wrote it; or, to start again"),
         ({"version": 3}, r"\('numerai_sequence.state', 3\), expected .*; upgrade numerai_sequence"),
         ({"version": "2"}, r"\('numerai_sequence.state', '2'\), expected"),
         ({"learning_rate": "fast"}, "learning_rate: found 'fast'"),
@@ -86,7 +86,7 @@ def test_a_damaged_state_is_refused(tmp_path, change, message):
     with pytest.raises(ResumeError, match=message) as info:
         read_state(tmp_path)
     assert info.value.path == tmp_path / FILE
-    assert "to begin anew" in str(info.value)
+    assert "to start again" in str(info.value)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", "[" * 100_000], ids=str)

@@ -89,7 +89,7 @@ def test_a_task_that_is_killed_is_run_again(cluster, tmp_path):
 
 @pytest.mark.slow
 def test_a_task_that_is_always_killed_is_an_error_that_says_so(cluster):
-    with pytest.raises(WorkerError, match="a task of Ray's was lost"):
+    with pytest.raises(WorkerError, match="a Ray task was lost"):
         RayTasks(max_retries=1).submit(kill).result()
 
 

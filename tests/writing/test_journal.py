@@ -312,7 +312,7 @@ def test_nothing_is_said_without_progress_or_before_the_first_step(train, tmp_pa
     write(train, out)
     assert capfd.readouterr() == ("", "")
     write(train, tmp_path / "new", progress=True)
-    assert "going on" not in capfd.readouterr().err
+    assert "continuing" not in capfd.readouterr().err
 
 
 def test_two_runs_do_not_write_into_one_folder(train, whole, tmp_path):

@@ -167,7 +167,7 @@ def test_an_index_that_may_be_something_else_than_ids_is_refused(tmp_path, index
     table = table.replace_schema_metadata({"pandas": json.dumps({"index_columns": index})})
     error = refusal(save(table, tmp_path / "train.parquet"), tmp_path)
     assert (error.column, error.row) == ("id", None)
-    assert "the one pandas index; add the column, or make the ids the index" in str(error)
+    assert "the only pandas index; add the column, or make the ids the index" in str(error)
 
 
 def test_ids_that_are_empty_or_come_again_in_other_eras_are_kept(tmp_path):

@@ -209,7 +209,7 @@ def test_an_old_shard_that_cannot_be_removed_is_said_to_be_all_that_is_left(trai
     out = write(train, tmp_path / "out")
     (out / "shard-01.arrow").unlink()
     (out / "shard-01.arrow").mkdir()
-    with pytest.raises(OutputError, match="the new set is there, and whole; what else is left"):
+    with pytest.raises(OutputError, match="the new set is complete, and the next run removes"):
         write(later, out, overwrite=True)
     assert first_id(out) == NEW
     (out / "shard-01.arrow").rmdir()
@@ -293,7 +293,7 @@ def test_where_memory_runs_out_the_next_run_goes_on(
     assert f"{out}: out of memory while writing" in str(caught.value)
     assert str(error) in str(caught.value)
     is_begun = (owner, call) != (pq.ParquetFile, 1)  # or it was while eras were counted
-    assert (f"is in {out / '.writing'}: the same again goes on" in str(caught.value)) is is_begun
+    assert (f"{out / '.writing'} keeps the finished part" in str(caught.value)) is is_begun
     assert out.exists() is is_begun
     monkeypatch.setattr(owner, name, function)
     reads.clear()
