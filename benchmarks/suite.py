@@ -1,4 +1,4 @@
-"""Suite: every benchmark in turn, and the tables of README.md and SCALE.md from their results.
+"""Suite: every benchmark in turn, and the tables of the project's pages from their results.
 
 Stops for nothing: a benchmark that fails is named at the end, and the others still run.
 """
@@ -9,12 +9,13 @@ import sys
 from pathlib import Path
 
 import click
-import report
-from process import HERE
+from harness import report
+from harness.process import BENCHMARKS, ROOT
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
-# Large enough that the rates mean something, and in minutes; sizes are in each script's --help.
+# Large enough that the rates mean something, and in minutes; sizes are in the --help of each.
+# The faults are the campaigns of tests/campaigns.
 SMALL = {
     "peak_rss": "--rows 100000 --features 310",
     "throughput": "--rows 400000 --features 310 --rounds 1 --seconds 2 --warmup-seconds 1"
@@ -38,6 +39,11 @@ FULL = {
 }
 
 
+def program(name: str) -> list[Path | str]:
+    """Return the arguments of Python that start one of them."""
+    return [ROOT / "tests/campaigns"] if name == "faults" else [BENCHMARKS / "measure.py", name]
+
+
 @click.command()
 @click.argument("names", nargs=-1, type=click.Choice(list(FULL)))
 @click.option("--work", type=FOLDER, required=True, help="Keeps prepared files; on a disk.")
@@ -48,8 +54,7 @@ FULL = {
     "pages",
     type=FILE,
     multiple=True,
-    default=(HERE.parent / "README.md", HERE / "SCALE.md"),
-    help="Its tables change; repeatable.  [default: README.md and SCALE.md]",
+    help="Its tables change; repeatable.  [default: every page with markers for tables]",
 )
 @click.option("--tables-only", is_flag=True, help="Run nothing, only fill the pages.")
 def main(
@@ -61,13 +66,14 @@ def main(
     tables_only: bool,
 ) -> None:
     """Run the benchmarks NAMES (all of them by default), then fill the tables of pages."""
+    pages = pages or tuple(report.marked_pages())
     if small and not tables_only:  # such results shall not take the place of real ones
         out, pages = work / "small", ()
     failed = []
     for name in () if tables_only else names or FULL:
         click.echo(f"== {name}", err=True)
         options = shlex.split((SMALL if small else FULL)[name])
-        command = [sys.executable, HERE / f"{name}.py", *options, "--work", work, "--out", out]
+        command = [sys.executable, *program(name), *options, "--work", work, "--out", out]
         if subprocess.run(command).returncode:
             failed.append(name)
     for page in pages:

@@ -1,6 +1,6 @@
-"""Checks: a value of a JSON document, or an argument, comes back as it is, or is refused.
+"""Checks: functions that return a valid argument or JSON value, and refuse any other.
 
-What is refused is a `TypeError` or a `ValueError`; who reads a document says which one it is.
+They raise a `TypeError` or a `ValueError`. The reader of a JSON document adds the document's path.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ import numpy as np
 
 from .errors import NumeraiSequenceError
 
-# Of a count: what an int64 holds, so that no sum of rows or place in a file overflows unseen.
+# The largest count: an int64, so that no sum of rows and no offset in a file overflows unnoticed.
 _LARGEST = 2**63 - 1
-# As "s3://bucket/file", of which a Path keeps one stroke; one letter is a drive of Windows.
+# Such as "s3://bucket/file", of which a Path keeps one slash; one letter is a drive of Windows.
 _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/+(.*)", re.DOTALL)
 _DRIVE = re.compile(r"[A-Za-z]:/")
 
@@ -28,9 +28,9 @@ _Kind = TypeVar("_Kind")
 
 
 def is_of(value: Any, kind: type[_Kind]) -> TypeGuard[_Kind]:
-    """Say whether a value is of a class, or of the same class of another import of this package.
+    """Say whether a value is an instance of a class, of this or another import of the package.
 
-    In a notebook it may be imported again, while objects of its classes are there.
+    A notebook may import the package again while it still holds older objects.
     """
     return isinstance(value, kind) or any(
         one.__qualname__ == kind.__qualname__ and one.__module__ == kind.__module__
@@ -67,7 +67,7 @@ def as_list(value: Any) -> list[Any]:
 
 def as_dict(value: Any) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise TypeError(f"found {short(value)}, expected values by name")
+        raise TypeError(f"found {short(value)}, expected an object with names and values")
     return value
 
 
@@ -100,7 +100,7 @@ def share(name: str, value: Any) -> float:
 
 
 def whole_number(name: str, value: Any, *, least: int) -> int:
-    """Return an argument that is a whole number, of Python or NumPy, and at least so much."""
+    """Return an argument that is a whole number, of Python or NumPy, and at least `least`."""
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
         raise TypeError(f"{name}: found {short(value)}, expected a whole number")
     if value < least:
@@ -119,15 +119,15 @@ def file_path(
     Raises
     ------
     TypeError
-        It is something else.
+        The argument is not a path.
     error
-        It is empty, or the address of something that is not on this machine.
+        The path is empty, or an address such as ``s3://bucket/file``.
     """
     if not isinstance(value, (str, os.PathLike)):
         raise TypeError(f"{name}: found {kind_of(value)}, expected {expected}")
     text = os.fspath(value)
     if not isinstance(text, str):
-        raise TypeError(f"{name}: found a path of bytes, expected {expected}")
+        raise TypeError(f"{name}: found a path in bytes, expected {expected}")
 
     def refused(found: str, remedy: str = "") -> NumeraiSequenceError:
         data = {"path": text} if "path" in error.fields else {}
@@ -138,11 +138,12 @@ def file_path(
     if address and not os.path.lexists(text):
         is_here = address[1].lower() == "file"
         root = "" if _DRIVE.match(address[2]) else "/"
-        here = f"as '{root}{address[2]}'"
-        where = here if is_here else "once it is downloaded, as no address is read"
-        raise refused(f"the address {short(text)}", f"; give its path, {where}")
+        remedy = f"; give its path, '{root}{address[2]}'"
+        if not is_here:
+            remedy = "; addresses are not supported: download the file, and give its local path"
+        raise refused(f"the address {short(text)}", remedy)
     if not text:
-        raise refused("an empty text")
+        raise refused("an empty string")
     return Path(os.path.expanduser(text))
 
 
@@ -152,10 +153,10 @@ def file_paths(
     expected: str,
     error: type[NumeraiSequenceError] = NumeraiSequenceError,
 ) -> list[Path]:
-    """Return an argument that is a path, or several in an order; it raises as `file_path` does."""
+    """Return the paths of an argument: one, or several in order. Raises as `file_path` does."""
     if isinstance(value, (str, os.PathLike)):
         return [file_path(name, value, expected, error)]
-    # A frame would be taken for the names of its columns, and an open file for its lines.
+    # Iterating over a frame gives the names of its columns, and over an open file its lines.
     is_other = any(hasattr(type(value), attribute) for attribute in ("columns", "read"))
     if is_other or isinstance(value, (bytes, Mapping)):
         raise TypeError(f"{name}: found {kind_of(value)}, expected {expected}")
@@ -167,7 +168,7 @@ def file_paths(
 
 
 def in_order(name: str, value: Any, expected: str) -> list[Any]:
-    """Return the entries of an argument that has several, in an order that is its own."""
+    """Return the entries of an argument that is a collection with an order."""
     if not isinstance(value, Iterable) or getattr(value, "ndim", 1) == 0:
         raise TypeError(f"{name}: found {kind_of(value)}, expected {expected}")
     if isinstance(value, Set) and not isinstance(value, Reversible):  # as a dict's keys are
@@ -204,7 +205,7 @@ def names_in_order(name: str, value: Any) -> tuple[str, ...]:
     Raises
     ------
     TypeError
-        It is something else, holds something else, or has no order, as a set.
+        The argument is not a list of strings, or has no order, such as a set.
     """
     is_single = isinstance(value, (str, bytes, bytearray, Mapping))
     if is_single or getattr(value, "ndim", 1) != 1:
@@ -218,18 +219,18 @@ def names_in_order(name: str, value: Any) -> tuple[str, ...]:
 
 
 def digest(value: Any) -> str:
-    """Return the SHA-256 of a value that JSON can hold, whose mappings have an order."""
+    """Return the SHA-256 of a JSON value; the order of its mappings counts."""
     return hashlib.sha256(json.dumps(value).encode()).hexdigest()
 
 
 def reason(error: Exception) -> str:
-    """Return what is wrong with a JSON document, from the error of reading it."""
+    """Return the problem of a JSON document, from the error that reading it raised."""
     if isinstance(error, KeyError):
         return f"{error} is missing"
     return "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
 
 
 def short(value: object) -> str:
-    """Return a value as it is shown in an error: in one line of no more than 60 characters."""
+    """Return a value as an error shows it: on one line of at most 60 characters."""
     text = " ".join(repr(value).splitlines())
     return text if len(text) <= 60 else f"{text[:57]}..."

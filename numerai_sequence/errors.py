@@ -1,7 +1,7 @@
-"""Errors: every exception of the package, each carrying what a program needs to react to it.
+"""Errors: the exceptions of the package, with the data that a program needs to react to them.
 
-All of them are made from one message and optional keyword data, and so survive pickling: an
-exception that cannot be unpickled hangs a pool of worker processes.
+Each is made from one message and optional keyword data, so that it survives pickling. An exception
+that cannot be unpickled hangs a pool of worker processes.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ _OUT_OF_MEMORY = ("can't start new thread", "Failed to launch worker thread", "s
 
 
 class NumeraiSequenceError(Exception):
-    """The root: catch this one to catch them all.
+    """Base class of all errors of the package.
 
     Parameters
     ----------
     message : str
-        What, where, found, expected, and what to do.
+        The problem, its place, the value found, the value expected, and the remedy.
     **data
-        The values of the class's ``fields``; the ones left out are None.
+        Values of the class's ``fields``. A field that is not given is None.
     """
 
     fields: ClassVar[tuple[str, ...]] = ()
@@ -43,7 +43,7 @@ class NumeraiSequenceError(Exception):
 
 
 class SourceError(NumeraiSequenceError):
-    """A Parquet source cannot be used: `path`, and where known `column` and `row` (from 0)."""
+    """A Parquet source cannot be used. Has `path` and, if known, `column` and `row` (from 0)."""
 
     fields = ("path", "column", "row")
     path: Any
@@ -52,14 +52,14 @@ class SourceError(NumeraiSequenceError):
 
 
 class OutputExistsError(NumeraiSequenceError, FileExistsError):
-    """The output folder holds something else: `path`."""
+    """The output folder is in use, or already holds something else. Has `path`."""
 
     fields = ("path",)
     path: Any
 
 
 class OutputError(NumeraiSequenceError, OSError):
-    """The system does not let something be written, as on a full disk: `path` and `errno`."""
+    """The system refuses a write, for example on a full disk. Has `path` and `errno`."""
 
     fields = ("path", "errno")
     path: Any
@@ -70,14 +70,14 @@ class OutputError(NumeraiSequenceError, OSError):
 
 
 class OutOfMemoryError(NumeraiSequenceError, MemoryError):
-    """Memory has run out while `path` was written."""
+    """Out of memory while writing. Has `path`."""
 
     fields = ("path",)
     path: Any
 
 
 class ManifestError(NumeraiSequenceError):
-    """A manifest is missing, damaged or of an unknown version: `path`, `found`, `expected`."""
+    """A manifest is missing, damaged or of an unknown version. Has `path`, `found`, `expected`."""
 
     fields = ("path", "found", "expected")
     path: Any
@@ -86,7 +86,7 @@ class ManifestError(NumeraiSequenceError):
 
 
 class CorruptShardError(NumeraiSequenceError):
-    """A shard file's size, schema or checksum is wrong: `path`, `found`, `expected`."""
+    """A shard file has a wrong size, schema or checksum. Has `path`, `found`, `expected`."""
 
     fields = ("path", "found", "expected")
     path: Any
@@ -95,25 +95,28 @@ class CorruptShardError(NumeraiSequenceError):
 
 
 class EraError(NumeraiSequenceError, ValueError):
-    """Eras that are not there, or cannot be used: `eras`."""
+    """Eras do not exist, or cannot be used. Has `eras`."""
 
     fields = ("eras",)
     eras: Any
 
 
 class FeatureError(NumeraiSequenceError, ValueError):
-    """An unknown feature, feature set or target: `names`."""
+    """A feature, feature set or target is unknown, or does not fit. Has `names`."""
 
     fields = ("names",)
     names: Any
 
 
 class PredictionError(NumeraiSequenceError, ValueError):
-    """Predictions, of ours or of other models, that cannot be used; caught as one of its bases."""
+    """Predictions, of this package or of other models, cannot be used.
+
+    It is not public: catch it as a `NumeraiSequenceError` or a `ValueError`.
+    """
 
 
 class ResumeError(NumeraiSequenceError, ValueError):
-    """Training cannot go on where it has stopped: `path`, `found`, `expected`."""
+    """An interrupted training cannot be resumed. Has `path`, `found`, `expected`."""
 
     fields = ("path", "found", "expected")
     path: Any
@@ -122,10 +125,10 @@ class ResumeError(NumeraiSequenceError, ValueError):
 
 
 class WorkerError(NumeraiSequenceError):
-    """A worker that makes batches has ended: `pid`, and where known `exitcode` (-9: by SIGKILL).
+    """A worker that makes batches, or a task on another machine, has ended early.
 
-    Or it raised what cannot reach who waits for the batch, such as SystemExit. `pid` is None for a
-    thread.
+    Has `pid` (None for a thread or a task) and, if known, `exitcode` (-9: killed by SIGKILL). A
+    worker also ends early when it raises an exception that cannot be passed on, such as SystemExit.
     """
 
     fields = ("pid", "exitcode")
@@ -134,7 +137,7 @@ class WorkerError(NumeraiSequenceError):
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Say whether this is memory that has run out, whatever it is called."""
+    """Say whether an error means that memory ran out, whatever its class."""
     if isinstance(error, OSError):
         return error.errno == codes.ENOMEM
     # A thread that has no room for its stack is a RuntimeError, and to Arrow an unknown error.
@@ -143,7 +146,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def check_known(kind: str, names: Sequence[str], known: Sequence[str], where: str) -> None:
-    """Raise a `FeatureError` with close matches where a name is unknown or comes twice."""
+    """Raise a `FeatureError`, with close matches, if a name is unknown or repeated."""
     unknown = sorted(set(names) - set(known))
     if unknown:
         shown = f"{unknown[0]!r}" + (f" and {len(unknown) - 1} more" if unknown[1:] else "")
@@ -151,12 +154,14 @@ def check_known(kind: str, names: Sequence[str], known: Sequence[str], where: st
         raise FeatureError(f"{where}: unknown {kind} {shown}{close}", names=unknown)
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
-        raise FeatureError(f"{where}: {kind} {twice[0]!r} is named twice", names=twice)
+        raise FeatureError(
+            f"{where}: {kind} {twice[0]!r} is named twice; name it once", names=twice
+        )
 
 
 def close_matches(name: str, known: Sequence[str]) -> str:
-    """Return the end of a message: which known names are like `name`, if any."""
-    # A name with a line break shall not make two lines of a message.
+    """Return the end of a message, which lists the known names that are similar to `name`."""
+    # A name with a line break must not split a message into two lines.
     matches = [
         match if match.isprintable() else repr(match)
         for match in difflib.get_close_matches(name, known, n=3)
@@ -166,7 +171,7 @@ def close_matches(name: str, known: Sequence[str]) -> str:
 
 @contextmanager
 def naming(name: str | None) -> Iterator[None]:
-    """Begin the message of an error with the name of the model that it is about, if it has one."""
+    """Put the name of the model, if it has one, in front of the message of an error."""
     try:
         yield
     except Exception as error:

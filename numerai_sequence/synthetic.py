@@ -1,8 +1,8 @@
-"""Synthetic: turn a row count and a seed into Numerai-shaped Parquet with a weak learnable signal.
+"""Synthetic: Parquet files shaped like Numerai's, with a weak signal that a model can learn.
 
 Features are independent and uniform. Every target is a latent score plus much larger noise,
-ranked within the era and cut into Numerai's five bins. The score is linear in a few features,
-the same few in every era and every file of one seed: a model fitted on one scores on another.
+ranked within the era and cut into Numerai's five bins. The score is linear in a few features. All
+eras and files of one seed share these features, so a model fitted on one file scores on another.
 """
 
 from __future__ import annotations
@@ -44,12 +44,12 @@ _ENDS = "aceous adactyl agram alescent ament anoid aphone ary iate ible ical ism
 
 
 def feature_names(features: int, *, seed: int = 0) -> list[str]:
-    """Names like Numerai's: `features` different ones, sorted, fixed by (`features`, `seed`).
+    """Return sorted, distinct names like Numerai's; the same arguments give the same names.
 
     Raises
     ------
     ValueError
-        If `features` is not in 1 to 100,000 or `seed` in 0 to 2**32 - 1.
+        `features` is not 1 to 100,000, or `seed` is not 0 to 2**32 - 1.
     """
     _expect(range(1, 100_001), features=features)
     _expect(range(1 << 32), seed=seed)
@@ -73,31 +73,38 @@ def write_parquet(
     row_group_rows: int | None = None,
     progress: bool = False,
 ) -> Path:
-    """Write or replace a Parquet file with v5.3's columns, whole or not at all; return its path.
+    """Write a synthetic Parquet file with the columns of v5.3, and return its path.
+
+    An existing file is replaced only when the new one is complete.
 
     Parameters
     ----------
     path : path-like
+        File to write.
     rows, min_eras : int
-        Exactly `rows` rows, in about ``rows / 4784`` eras, growing, but at least `min_eras`.
+        Number of rows, and least number of eras. The file has about ``rows / 4784`` eras, and
+        newer eras have more rows.
     features, targets : int
-        Numbers of columns: int8 in 0..4; up to 41 of float32 in {0, .25, .5, .75, 1}. The last is
-        `target`; the others have the same latent score, other noise, and 2% nulls. But for
-        `target_ender_60`, where it is among them: `target` equals it, as in v5.3.
+        Numbers of columns. Features are int8, 0 to 4. Targets, at most 41, are float32: 0, .25,
+        .5, .75 or 1. The last one is `target`. The others have the same latent score, their own
+        noise, and 2% nulls. As in v5.3, `target_ender_60` is an exception: it equals `target`.
     seed, first_era : int
-        (`seed`, `features`) fixes names and signal: another `first_era` alone gives other rows.
+        Seed, and number of the first era. `seed` and `features` determine the names and the
+        signal. Another `first_era` gives other rows of the same signal.
     data_type : str
+        Value of the column ``data_type``.
     row_group_rows : int, optional
-        20,000 when None. Memory: a row group, an era, and 1 kB of footer a column and row group.
+        Rows of each row group; None for 20,000. Memory holds a row group, an era, and 1 kB for
+        each column of each row group.
     progress : bool
-        Show a bar, counted in rows (needs tqdm).
+        Show a progress bar that counts rows (needs tqdm).
 
     Raises
     ------
     ValueError
-        If a number is out of its range.
+        A number is out of its range.
     OutputError
-        The system does not let it be written.
+        The system refuses to write the file.
     """
     group_rows = 20_000 if row_group_rows is None else row_group_rows
     _expect(range(1, 42), targets=targets)
@@ -120,36 +127,38 @@ def write_version(
     min_eras: int = 60,
     progress: bool = False,
 ) -> Path:
-    """Write all files of a data version, as Numerai gives them out, into a folder; return it.
+    """Write all files of a synthetic data version into a folder, and return the folder.
 
-    ``train.parquet``, ``validation.parquet``, ``live.parquet``, ``features.json``, the
-    ``..._benchmark_models.parquet`` of all three, and ``meta_model.parquet``, which begins after a
-    quarter of the validation. The newest 20-day targets (4 eras) and 60-day targets (12) are null,
-    as they are not known yet; so are all of live, whose era is "X".
+    The files are ``train.parquet``, ``validation.parquet``, ``live.parquet``, ``features.json``,
+    the ``..._benchmark_models.parquet`` of these three, and ``meta_model.parquet``, which starts
+    after the first quarter of the validation. The newest 20-day targets (4 eras) and 60-day targets
+    (12 eras) are null, because they are not known yet. All targets of live are null, and its era is
+    "X".
 
     Parameters
     ----------
     folder : path-like
-        It is made, if it is not there; files of the same names are replaced.
+        Folder for the files. It is created if needed. Files of the same names are replaced.
     rows : int
-        Of train and validation together, in week 0. Memory: a row group and an era.
+        Rows of train and validation together, in week 0. Memory holds a row group and an era.
     features : int
-        At least 20, in feature sets named as Numerai's.
+        Number of features, at least 20. The feature sets have Numerai's names.
     seed : int
+        Seed for the names, the signal and the rows.
     week : int
-        Each week adds last week's live to the validation as an era, fills in targets of older eras,
-        and has another live. All other rows are the same in each week.
+        Number of the week. Each week moves last week's live rows into the validation as a new era,
+        fills in targets of older eras, and has new live rows. All other rows stay the same.
     min_eras : int
-        Of train, which has three fifths, and validation.
+        Least number of eras of train and validation together. Train has three fifths of them.
     progress : bool
-        Show a bar, counted in rows.
+        Show a progress bar that counts rows (needs tqdm).
 
     Raises
     ------
     ValueError
-        If a number is out of its range.
+        A number is out of its range.
     OutputError
-        The system does not let it be written.
+        The system refuses to write a file.
     """
     _expect(range(20, 100_001), features=features)
     _expect(range(20, 1_000), min_eras=min_eras)
@@ -196,7 +205,7 @@ def _write(
 
 
 def _known_targets(tables: Iterable[pa.Table], eras: int) -> Iterator[pa.Table]:
-    """Take out the targets that are not known yet."""
+    """Replace the targets that are not known yet with nulls."""
     for number, table in enumerate(tables):
         for name in table.column_names:
             if name.startswith("target") and number >= eras - _UNKNOWN[_days(name)]:
@@ -216,7 +225,7 @@ def _with_column(table: pa.Table, name: str, value: str | None) -> pa.Table:
 
 
 def _models(table: pa.Table, features: int, seed: int) -> pa.Table:
-    """Return the ids, eras and data types of an era's rows, and what other models predict."""
+    """Return the ids, eras and data types of an era's rows, and other models' predictions."""
     columns, weights = _signal(features, seed)
     latent = sum(
         float(weight) * (table.column(2 + int(column)).to_numpy().astype(np.float32) - 2)
@@ -258,7 +267,7 @@ def _write_feature_sets(path: Path, names: list[str], schema: pa.Schema) -> None
 def _expect(expected: range, **numbers: int) -> None:
     for name, number in numbers.items():
         if number not in expected:
-            raise ValueError(f"{name} is {number}, expected {expected[0]} to {expected[-1]}")
+            raise ValueError(f"{name}: found {number}, expected {expected[0]} to {expected[-1]}")
 
 
 def _schema(names: list[str], targets: int) -> pa.Schema:
@@ -280,7 +289,7 @@ def _era_sizes(rows: int, min_eras: int, rng: np.random.Generator) -> list[int]:
 def _eras(
     schema: pa.Schema, sizes: list[int], features: int, seed: int, first_era: int, data_type: str
 ) -> Iterator[pa.Table]:
-    """One table an era."""
+    """Yield one table for each era."""
     columns, weights = _signal(features, seed)
     rng = np.random.default_rng([_ROWS, seed, first_era])
     for era, rows in enumerate(sizes, first_era):
@@ -296,7 +305,7 @@ def _eras(
 
 
 def _signal(features: int, seed: int) -> tuple[npt.NDArray[np.int64], _Floats]:
-    """The 5% of features that matter, and weights that give their weighted sum variance 1."""
+    """Return the 5% of features with a signal, and weights whose weighted sum has variance 1."""
     rng = np.random.default_rng([_SIGNAL, seed, features])
     count = min(features, max(3, min(60, round(0.05 * features))))
     columns = rng.choice(features, size=count, replace=False)
@@ -305,7 +314,7 @@ def _signal(features: int, seed: int) -> tuple[npt.NDArray[np.int64], _Floats]:
 
 
 def _targets(latent: _Floats, targets: int, rng: np.random.Generator) -> _Floats:
-    """Bins of latent plus noise, ranked: float32, shape (targets, rows)."""
+    """Return the bins of the ranked latent score plus noise: float32, shape (targets, rows)."""
     strength = SIGNAL_CORRELATION / 0.9412  # of which a normal's cut into these bins keeps .9412
     noise = rng.standard_normal((targets, len(latent)), dtype=np.float32)
     scores = strength * latent + float(np.sqrt(1 - strength**2)) * noise
@@ -317,7 +326,7 @@ def _targets(latent: _Floats, targets: int, rng: np.random.Generator) -> _Floats
 
 
 def _ids(era: int, rows: int, seed: int) -> pa.Array:
-    """The letter n and 15 hex digits, never the same for two (era, row)."""
+    """Return ids, the letter n and 15 hex digits, which differ for all eras and rows."""
     key = np.random.default_rng([_IDS, seed]).integers(1 << 60, dtype=np.uint64)
     # An odd factor is one to one in the low 60 bits, and this one scatters (Knuth, TAOCP 3, 6.4).
     number = np.arange(rows, dtype=np.uint64) + np.uint64(era << 32)
@@ -327,7 +336,7 @@ def _ids(era: int, rows: int, seed: int) -> pa.Array:
 
 
 def _regrouped(tables: Iterable[pa.Table], rows: int) -> Iterator[pa.Table]:
-    """The same rows in tables of `rows` each; the last may have fewer."""
+    """Yield the same rows in tables of `rows` each; the last may have fewer."""
     held: list[pa.Table] = []
     for table in tables:
         held.append(table)

@@ -31,7 +31,7 @@ POLICIES = ("error", "drop", "mask")
 
 # In the place of a masked target: a number, whose weight is zero.
 _MASKED = np.float32(0.5)
-_ALONE = None  # in the place of a name, of the only output, which has none
+UNNAMED = None  # in the place of a name, of the only output, which has none
 
 
 def read_target(target: Target, shards: ShardSet) -> tuple[Outputs, Residuals]:
@@ -61,7 +61,7 @@ def read_target(target: Target, shards: ShardSet) -> tuple[Outputs, Residuals]:
             for name, one in target.items()
         }
     else:
-        outputs = {_ALONE: _read_output(_named(target, residuals, shards))}
+        outputs = {UNNAMED: _read_output(_named(target, residuals, shards))}
     if not outputs:
         raise ValueError("target: found none, expected a name, a list of names, or None")
     for output in outputs.values():
@@ -101,11 +101,11 @@ def _read_name(name: Any) -> str:
     return str(name)
 
 
-def _read_output(output: Any, name: str | None = _ALONE) -> Output:
-    where = "" if name is _ALONE else f" of output {short(name)}"
+def _read_output(output: Any, name: str | None = UNNAMED) -> Output:
+    where = "" if name is UNNAMED else f" of output {short(name)}"
     names = str(output) if isinstance(output, str) else names_in_order(f"target{where}", output)
     if not names:
-        found = "none" if name is _ALONE else f"none for {short(name)}"
+        found = "none" if name is UNNAMED else f"none for {short(name)}"
         raise ValueError(f"target: found {found}, expected a name or a list of names")
     return names
 
@@ -125,7 +125,7 @@ def given_target(outputs: Outputs, residuals: Mapping[str, Any]) -> Any:
             return residuals.get(output, output)
         return tuple(residuals.get(name, name) for name in output)
 
-    return _alone({name: given(one) for name, one in outputs.items()}) if outputs else None
+    return unwrap_single({name: given(one) for name, one in outputs.items()}) if outputs else None
 
 
 def target_names(outputs: Outputs) -> tuple[str, ...]:
@@ -203,16 +203,16 @@ class Targets:
             return self._with_inputs(values, x)
         y = {name: self._y(output, values, x) for name, output in self._outputs.items()}
         if not (self._masks or self.weights):
-            return self._with_inputs(values, x), _alone(y)
+            return self._with_inputs(values, x), unwrap_single(y)
         weights = {name: np.ones(len(x), np.float32) for name in y}
         if self._masks:
             for name in y:
                 if y[name] is not x:
                     y[name], weights[name] = _mask(y[name])
         if self.weights:
-            given = self.weights(self._column_of(values), _alone(y))
+            given = self.weights(self._column_of(values), unwrap_single(y))
             weights = {name: given * weight for name, weight in weights.items()}
-        return self._with_inputs(values, x), _alone(y), _alone(weights)
+        return self._with_inputs(values, x), unwrap_single(y), unwrap_single(weights)
 
     def _with_inputs(self, values: Values, x: npt.NDArray[Any]) -> Any:
         if not self._inputs:
@@ -234,8 +234,9 @@ class Targets:
         return lambda name: values[:, self._places[name]]
 
 
-def _alone(outputs: dict[str | None, Any]) -> Any:
-    return outputs.get(_ALONE, outputs)
+def unwrap_single(outputs: dict[str | None, Any]) -> Any:
+    """Return the one value of a model with one output, which has no name; otherwise all by name."""
+    return outputs.get(UNNAMED, outputs)
 
 
 def _read_only(array: npt.NDArray[Any]) -> npt.NDArray[Any]:

@@ -91,7 +91,7 @@ def _run_demo(source: Path | None, folder: Path, *, rows: int, features: int, ep
         Where the made file, the shard set and the run go.
     epochs : int
     """
-    from ..scoring.scores import load_scorer
+    from ..scoring.score_kinds import load_scorer
     from ..synthetic import write_parquet
     from ..training.scored_runs import train
 

@@ -39,8 +39,8 @@ def command(
     """Write the function that Numerai's model upload takes.
 
     Reads RUN, the folder of one or several runs, or a file that Keras has saved of a model trained
-    on a NumeraiSequence. Several runs become an ensemble of ranks. Writes the
-    predict function to the file --out.
+    on a NumeraiSequence. Several runs become an ensemble of ranks. Writes the predict function to
+    the file --out.
 
     \b
     Example:

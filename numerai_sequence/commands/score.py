@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from ..scoring.score_kinds import EXPOSURE, FNC, names_of
 from . import shared_options as shared
 from .keras_command import KerasCommand
 
@@ -24,26 +25,27 @@ from .keras_command import KerasCommand
 @click.option(
     "--meta-model",
     metavar="FILE",
-    help="File of Numerai's meta model, meta_model.parquet, or a column of DATA. Adds the score "
-    "mmc.",
+    help="File of Numerai's meta model, meta_model.parquet, or a column of DATA. Adds "
+    f"{names_of('meta_model')}.",
 )
 @click.option(
     "--benchmarks",
     multiple=True,
     metavar="FILE",
     help="File of benchmark models, such as validation_benchmark_models.parquet, or a column of "
-    "DATA; repeatable. Adds the score bmc.",
+    "DATA; repeatable. Adds "
+    f"{names_of('benchmarks')}.",
 )
 @click.option(
     "--exposure",
     is_flag=True,
-    help="Add the exposure: the largest correlation with a single feature.",
+    help=f"Add {EXPOSURE.name}: {EXPOSURE.help}.",
 )
 @click.option(
     "--neutral",
     metavar="NAME",
     help="Features for the feature-neutral correlation: 'all', or the name of a feature set. Adds "
-    "the score fnc.",
+    f"{FNC.name}.",
 )
 @click.option("--csv", metavar="FILE", help="File for a table of the scores of each era.")
 @click.option(

@@ -11,6 +11,7 @@ from ..batching.targets import POLICIES
 from ..format.encoding import DTYPES, PACKED
 from ..ordering.splits import is_ambiguous
 from ..reading.memory_budget import parse_bytes
+from ..scoring.score_kinds import monitored_logs
 from ..training.network import LOSSES
 from ..training.run_options import TrainOptions
 
@@ -155,7 +156,7 @@ _OPTIONS = (
     ),
     click.option(
         "--monitor",
-        type=click.Choice(["val_corr_mean", "val_corr_sharpe"]),
+        type=click.Choice(monitored_logs()),
         default=TrainOptions.monitor,
         show_default=True,
         help="Score that decides which epoch is the best.",

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from ..format.encoding import ENCODINGS
+from ..format.encodings import ENCODINGS
 from ..format.layout import MISSING_FEATURE, WriteOptions
 from ..writing.write_arguments import writer_arguments
 from . import shared_options as shared
@@ -25,7 +25,7 @@ _OPTIONS = (
     ),
     click.option(
         "--encoding",
-        type=click.Choice(ENCODINGS),
+        type=click.Choice(list(ENCODINGS)),
         default=WriteOptions.encoding,
         show_default=True,
         help="Storage of features: three in each byte ('packed'), or one ('int8').",

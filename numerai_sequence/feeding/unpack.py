@@ -11,7 +11,8 @@ import numpy as np
 
 from ..checks import digest
 from ..errors import FeatureError, NumeraiSequenceError
-from ..format.encoding import PACKED, SCALE, Bytes, Decoder, pack, row_bytes
+from ..format.encoding import PACKED, SCALE, Bytes
+from ..format.encodings import COMPACT, ENCODINGS
 from ..system.progress import progress_bar
 from . import keras_compat
 from .device import DeviceRows, check_room, compiled, find_device, materialized
@@ -79,7 +80,7 @@ class Unpack(_keras.layers.Layer):  # type: ignore[misc]
         super().__init__(autocast=False, **options)
         self.encoding, self.features, self.resident = encoding, features, resident
         self.columns = None if columns is None else list(map(int, columns))
-        self.row_bytes = row_bytes(encoding, features)
+        self.row_bytes = ENCODINGS[encoding].row_bytes(features)
         self._rows: DeviceRows | None = None
         self._values: Any = None
 
@@ -187,11 +188,9 @@ class Unpack(_keras.layers.Layer):  # type: ignore[misc]
     def _values_of(self, x: Any) -> Any:
         # Of bytes: a quarter of the memory, and exact in every type of floats.
         ops = _keras.ops
-        x = ops.cast(x, "uint8")
-        if self.columns is not None:
-            digits = self._chosen(x)
-        else:
-            digits = self._all(x) if self.encoding == PACKED else x
+        columns = None if self.columns is None else np.array(self.columns, np.int32)
+        encoding = ENCODINGS[self.encoding]
+        digits = encoding.unpack(ops, ops.cast(x, "uint8"), self.features, columns)
         return ops.cast(digits, self._made_dtype) * SCALE
 
     @property
@@ -221,22 +220,6 @@ class Unpack(_keras.layers.Layer):  # type: ignore[misc]
                 "are for the model behind this layer"
             )
 
-    def _all(self, x: Any) -> Any:
-        third = self.row_bytes
-        high, rest = _divided(x, 25)
-        thirds = [*reversed(_divided(rest, 5)), high]
-        widths = [max(0, min(third, self.features - place * third)) for place in range(3)]
-        parts = [part[:, :width] for part, width in zip(thirds, widths, strict=True) if width]
-        return _keras.ops.concatenate(parts, axis=1)
-
-    def _chosen(self, x: Any) -> Any:
-        columns = np.array(self.columns, np.int32)
-        x = _keras.ops.take(x, columns % self.row_bytes, axis=1)
-        if self.encoding != PACKED:
-            return x
-        powers = np.array([1, 5, 25], np.uint8)[columns // self.row_bytes]
-        return _divided(_divided(x, powers)[0], 5)[1]
-
     def compute_output_spec(self, x: Any) -> Any:
         """Return the shape and type of what the layer makes; no row is needed for that."""
         self._check_x(x)
@@ -252,14 +235,6 @@ class Unpack(_keras.layers.Layer):  # type: ignore[misc]
         return {**super().get_config(), **known, "resident": self.resident}
 
 
-def _divided(x: Any, divisor: Any) -> tuple[Any, Any]:
-    """Return the quotient of a division of bytes, and what it leaves."""
-    ops = _keras.ops
-    divisor = ops.cast(divisor, "uint8")
-    quotient = ops.floor_divide(x, divisor)
-    return quotient, x - quotient * divisor
-
-
 def carry_unpack() -> None:
     """Let the Keras in use load models that begin with the layer."""
     _keras.saving.register_keras_serializable(package="numerai_sequence")(Unpack)
@@ -271,7 +246,7 @@ def _layout_of(sequence: Any) -> dict[str, Any]:
         found = f"dtype={sequence.dtype!r}" if hasattr(sequence, "dtype") else type(sequence)
         raise ValueError(f"Unpack: found a sequence with {found}, expected {_ENCODED}")
     if sequence.resident:  # its features alone, packed, whatever the set holds
-        return {"encoding": PACKED, "features": len(sequence.features), "columns": None}
+        return {"encoding": COMPACT.name, "features": len(sequence.features), "columns": None}
     shards = sequence.shards
     columns = None if sequence.feature_numbers is None else sequence.feature_numbers.tolist()
     return {"encoding": shards.encoding, "features": len(shards.features), "columns": columns}
@@ -299,7 +274,7 @@ def _place(sequences: Sequence[Any]) -> DeviceRows:
     there = (rows for rows in _on_device if rows.are_there and {*parts} <= {*rows.starts})
     held = next(there, None)
     if held is None:
-        held = _load(parts, row_bytes(PACKED, len(features)))
+        held = _load(parts, COMPACT.row_bytes(len(features)))
         _on_device.add(held)
     for sequence in sequences:
         sequence._hold(held, held.starts[_key(sequence)])
@@ -329,19 +304,15 @@ def _chunks(sequences: Sequence[Any], rows: int, width: int) -> Iterator[Bytes]:
     with progress_bar(rows, "to the device", rows * width > 16 * _CHUNK_BYTES) as bar:
         for sequence in sequences:
             shards, selection = sequence.shards, sequence._selection
-            is_plain = shards.encoding == PACKED and sequence.feature_numbers is None
-            decode = Decoder(
-                shards.encoding,
-                len(shards.features),
-                columns=sequence.feature_numbers,
-                dtype="int8",
-            )
+            encoding, columns = ENCODINGS[shards.encoding], sequence.feature_numbers
+            is_plain = encoding is COMPACT and columns is None
+            decode = encoding.decoder(len(shards.features), columns=columns, dtype="int8")
             for start in range(0, selection.rows, step):
                 numbers = np.arange(start, min(start + step, selection.rows), dtype=np.int64)
                 encoded, _ = selection.gather(numbers, ())
                 if not is_plain:
                     digits = np.empty((len(numbers), decode.width), np.int8)
                     decode(encoded, digits)
-                    encoded = pack(digits.view(np.uint8))
+                    encoded = COMPACT.encode(digits.view(np.uint8))
                 yield encoded
                 bar.update(len(numbers))

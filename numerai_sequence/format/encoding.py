@@ -1,29 +1,19 @@
-"""Encoding: feature values 0..4 become the bytes of a row, and come back as a batch.
-
-``int8``
-    One byte a feature, in the order of the features.
-``packed``
-    Three features a byte, in base 5. A row of F features has ``K = ceil(F / 3)`` bytes::
-
-        byte[j] = f[j] + 5 * f[j + K] + 25 * f[j + 2 * K]        (a feature past the end counts 0)
-
-    The thirds are contiguous, so decoding is a few vectorised operations over whole thirds.
-"""
+"""Encoding: what all encodings of feature values share. The table of them is in `encodings`."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
 from ..system.buffers import borrow
 
-ENCODINGS = ("packed", "int8")
 DTYPES = ("float32", "float16", "int8")
-#: Of a batch that holds the rows as they are in the file, for a model that unpacks them.
+#: Dtype of a batch that holds the rows as they are in the file, for a model that unpacks them.
 PACKED = "packed"
 LARGEST = 4
 SCALE = 0.25  # 0..4 to Numerai's own 0..1
@@ -35,20 +25,8 @@ Bytes = npt.NDArray[np.uint8]
 # Decoded at a time: what one step writes is still in the cache when the next one reads it.
 _BLOCK_VALUES = 1 << 19
 
-_FIVE = np.uint8(5)
-_TWENTY_FIVE = np.uint8(25)
 # NumPy's conversions to float16 are slow; a table of the five values is four times as fast.
 _FLOAT16 = (np.arange(LARGEST + 1) * SCALE).astype(np.float16)
-
-
-def row_bytes(encoding: str, features: int) -> int:
-    """Return the bytes of one encoded row of `features` features."""
-    return -(-features // 3) if encoding == "packed" else features
-
-
-def value_dtype(encoding: str) -> str:
-    """Return the dtype of the values of an encoded row: packed bytes are unsigned."""
-    return "uint8" if encoding == "packed" else "int8"
 
 
 def to_digits(values: npt.NDArray[Any], *, is_scaled: bool = True) -> tuple[Bytes, int | None]:
@@ -89,14 +67,14 @@ class Block:
     ----------
     start, stop : int
         The bytes of the row.
-    thirds : tuple of range
-        Feature numbers: one range for ``int8``; for ``packed`` those of the low, the middle and
-        the high digit, of which the later ones may be shorter.
+    parts : tuple of range
+        Feature numbers: one range for each digit of a byte, the lowest digit first. Later ranges
+        may be shorter.
     """
 
     start: int
     stop: int
-    thirds: tuple[range, ...]
+    parts: tuple[range, ...]
 
     @property
     def width(self) -> int:
@@ -104,76 +82,132 @@ class Block:
 
     @property
     def features(self) -> list[int]:
-        return [feature for third in self.thirds for feature in third]
+        return [feature for part in self.parts for feature in part]
 
 
-def cut_blocks(encoding: str, features: int, *, features_per_block: int) -> list[Block]:
-    """Cut an encoded row into blocks made of about `features_per_block` features each."""
-    total = row_bytes(encoding, features)
-    digits = 3 if encoding == "packed" else 1
-    width = max(1, features_per_block // digits)
-    blocks = []
-    for start in range(0, total, width):
-        stop = min(start + width, total)
-        thirds = tuple(
-            range(min(start + digit * total, features), min(stop + digit * total, features))
-            for digit in range(digits)
-        )
-        blocks.append(Block(start, stop, thirds))
-    return blocks
+class Encoding(ABC):
+    """One way to write the features of a row as bytes: the base class of those in `ENCODINGS`.
 
+    A byte holds the digits of one or more features: with ``powers = (1, 5, 25)`` and K bytes a row,
+    byte j is ``f[j] + 5 * f[j + K] + 25 * f[j + 2 * K]``. An encoding of another form overrides
+    more methods. Encodings have no state.
 
-def encode_block(columns: Sequence[Bytes], block: Block) -> Bytes:
-    """Encode the digits of a block's features.
-
-    Parameters
+    Attributes
     ----------
-    columns : sequence of uint8 arrays, each of shape (rows,)
-        Digits 0..4 of ``block.features``, in that order.
-
-    Returns
-    -------
-    uint8 array, shape (rows, block.width), C order
+    name : str
+        As manifests and ``write_shards(encoding=)`` spell it.
+    value_dtype : {"uint8", "int8"}
+        Type of the values of an encoded row in the Arrow files.
+    powers : tuple of int
+        Factor of each digit of a byte, the lowest digit first.
     """
-    rows = len(columns[0])
-    columnar = np.empty((block.width, rows), np.uint8)
-    low = len(block.thirds[0])
-    for byte, column in zip(columnar, columns[:low], strict=True):
-        byte[:] = column
-    first, power = low, _FIVE
-    for third in block.thirds[1:]:
-        for byte, column in zip(columnar, columns[first : first + len(third)], strict=False):
-            byte += column * power
-        first, power = first + len(third), _TWENTY_FIVE
-    return np.ascontiguousarray(columnar.T)
+
+    name: ClassVar[str]
+    value_dtype: ClassVar[str] = "uint8"
+    powers: ClassVar[tuple[int, ...]] = (1,)
+
+    def row_bytes(self, features: int) -> int:
+        """Return the bytes of one encoded row of `features` features."""
+        return -(-features // len(self.powers))
+
+    def cut_blocks(self, features: int, *, features_per_block: int) -> list[Block]:
+        """Cut an encoded row into blocks made of about `features_per_block` features each."""
+        total, digits = self.row_bytes(features), len(self.powers)
+        width = max(1, features_per_block // digits)
+        blocks = []
+        for start in range(0, total, width):
+            stop = min(start + width, total)
+            parts = tuple(
+                range(min(start + digit * total, features), min(stop + digit * total, features))
+                for digit in range(digits)
+            )
+            blocks.append(Block(start, stop, parts))
+        return blocks
+
+    def encode_block(self, columns: Sequence[Bytes], block: Block) -> Bytes:
+        """Encode the digits of a block's features.
+
+        Parameters
+        ----------
+        columns : sequence of uint8 arrays, each of shape (rows,)
+            Digits 0..4 of ``block.features``, in that order.
+
+        Returns
+        -------
+        uint8 array, shape (rows, block.width), C order
+        """
+        rows = len(columns[0])
+        columnar = np.empty((block.width, rows), np.uint8)
+        first = len(block.parts[0])
+        for byte, column in zip(columnar, columns[:first], strict=True):
+            byte[:] = column
+        for part, power in zip(block.parts[1:], self.powers[1:], strict=True):
+            for byte, column in zip(columnar, columns[first : first + len(part)], strict=False):
+                byte += column * np.uint8(power)
+            first += len(part)
+        return np.ascontiguousarray(columnar.T)
+
+    def encode(self, digits: Bytes) -> Bytes:
+        """Encode whole rows.
+
+        Parameters
+        ----------
+        digits : uint8 array, shape (rows, features)
+            0..4.
+
+        Returns
+        -------
+        uint8 array, shape (rows, row bytes)
+            `digits` itself where a byte is a digit.
+        """
+        if len(self.powers) == 1:
+            return digits
+        width = self.row_bytes(digits.shape[1])
+        encoded = digits[:, :width].copy()
+        for place, power in enumerate(self.powers[1:], 1):
+            part = digits[:, place * width : (place + 1) * width]
+            encoded[:, : part.shape[1]] += part * np.uint8(power)
+        return encoded
+
+    @abstractmethod
+    def decoder(
+        self,
+        features: int,
+        *,
+        columns: npt.NDArray[np.int64] | None = None,
+        dtype: str = "float32",
+    ) -> Decoder:
+        """Return what decodes rows of `features` features; see `Decoder`."""
+
+    @abstractmethod
+    def unpack(self, ops: Any, x: Any, features: int, columns: npt.NDArray[np.int32] | None) -> Any:
+        """Decode rows with the operations of Keras, on the device.
+
+        Parameters
+        ----------
+        ops : module
+            ``keras.ops``.
+        x : uint8 tensor, shape (batch, row bytes)
+        features : int
+            Features of an encoded row.
+        columns : int array, shape (chosen,), or None
+            Numbers of the features wanted, in the order wanted; None for all.
+
+        Returns
+        -------
+        uint8 tensor, shape (batch, chosen)
+            Digits 0..4.
+        """
 
 
-def pack(digits: Bytes) -> Bytes:
-    """Encode rows of digits as ``packed``.
-
-    Parameters
-    ----------
-    digits : uint8 array, shape (rows, features)
-        0..4.
-
-    Returns
-    -------
-    uint8 array, shape (rows, row bytes)
-    """
-    third = row_bytes("packed", digits.shape[1])
-    packed = digits[:, :third].copy()
-    for start, power in ((third, _FIVE), (2 * third, _TWENTY_FIVE)):
-        part = digits[:, start : start + third]
-        packed[:, : part.shape[1]] += part * power
-    return packed
-
-
-class Decoder:
+class Decoder(ABC):
     """Turns encoded rows into one batch: chosen features, in the dtype asked for.
 
+    Each encoding has a subclass with the method `_fill`. Make one with `Encoding.decoder`.
+
     Parameters
     ----------
-    encoding : {"packed", "int8"}
+    encoding : Encoding
     features : int
         Features of an encoded row.
     columns : int array, shape (chosen,), optional
@@ -192,9 +226,12 @@ class Decoder:
         Whether the batch is the encoded rows themselves.
     """
 
+    # Whether a value of a row is a digit: then it is copied, and cast on the way.
+    holds_digits: ClassVar[bool] = False
+
     def __init__(
         self,
-        encoding: str,
+        encoding: Encoding,
         features: int,
         *,
         columns: npt.NDArray[np.int64] | None = None,
@@ -203,28 +240,27 @@ class Decoder:
         self.dtype = dtype
         self.array_dtype = "uint8" if dtype == PACKED else dtype
         self.keeps_rows = dtype == PACKED or (
-            encoding == "int8" and columns is None and dtype == "int8"
+            self.holds_digits and columns is None and dtype == "int8"
         )
         self.width = features if columns is None else len(columns)
+        width = encoding.row_bytes(features)
         if dtype == PACKED:
-            self.width = row_bytes(encoding, features)
-        self._packed = encoding == "packed"
-        third = row_bytes(encoding, features)
+            self.width = width
         # Chosen features are decoded in their own order, and then put into the one asked for.
         self._places = None if columns is None or _ascends(columns) else _ranks(columns)
         # Digits first: what else has to be done to them is then done in one long piece.
-        is_packed_float = self._packed and dtype != "int8"
-        self._has_digits = is_packed_float or dtype == "float16" or self._places is not None
+        is_computed = not self.holds_digits and dtype != "int8"
+        self._has_digits = is_computed or dtype == "float16" or self._places is not None
         # For each digit: which bytes of the row, and where their values go in the batch.
         self._parts: list[tuple[Any, slice]] = []
-        for digit in range(3 if self._packed else 1):
+        for digit in range(len(encoding.powers)):
             if columns is None:
-                start, stop = (min(i * third, features) for i in (digit, digit + 1))
+                start, stop = (min(i * width, features) for i in (digit, digit + 1))
                 self._parts.append((slice(stop - start), slice(start, stop)))
             else:
                 ordered = np.sort(columns)
-                start, stop = np.searchsorted(ordered, [digit * third, (digit + 1) * third])
-                chosen = ordered[start:stop] - digit * third
+                start, stop = np.searchsorted(ordered, [digit * width, (digit + 1) * width])
+                chosen = ordered[start:stop] - digit * width
                 self._parts.append((chosen, slice(int(start), int(stop))))
 
     def __call__(
@@ -273,18 +309,16 @@ class Decoder:
             # Cast, then scale in place: a third faster than one multiplication that casts.
             np.multiply(batch, np.float32(SCALE), out=batch)
 
+    @abstractmethod
     def _fill(self, digits: npt.NDArray[Any], encoded: Bytes) -> None:
-        if not self._packed:
-            [(chosen, places)] = self._parts
-            digits[:, places] = _columns(encoded, chosen)
-            return
-        if isinstance(self._parts[0][0], slice):  # all features: three digits of every byte
-            for (chosen, places), values in zip(self._parts, _split(encoded), strict=True):
-                digits[:, places] = values[:, chosen]
-            return
-        for digit, (chosen, places) in enumerate(self._parts):
-            if len(chosen):
-                digits[:, places] = _DIGITS[digit](_columns(encoded, chosen))
+        """Decode rows into digits 0..4.
+
+        Parameters
+        ----------
+        digits : array, shape (rows, chosen)
+            uint8; or the batch itself where a value of a row is a digit.
+        encoded : uint8 array, shape (rows, row bytes)
+        """
 
 
 def _ascends(columns: npt.NDArray[np.int64]) -> bool:
@@ -298,44 +332,9 @@ def _ranks(columns: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     return ranks
 
 
-def _columns(encoded: Bytes, chosen: Any) -> Bytes:
+def take_columns(encoded: Bytes, chosen: Any) -> Bytes:
     """Return some bytes of every row: a view of a slice of them, or a copy of chosen ones."""
     if isinstance(chosen, slice):
         return encoded[:, chosen]
     out = borrow("columns", len(encoded), len(chosen))
     return encoded.take(chosen, axis=1, out=out, mode="clip")
-
-
-def _split(encoded: Bytes) -> tuple[Bytes, Bytes, Bytes]:
-    """Split packed bytes into their low, middle and high digits, in borrowed arrays."""
-    low, middle, high, product = (
-        borrow(name, *encoded.shape) for name in ("low", "middle", "high", "product")
-    )
-    # NumPy's uint8 division by a scalar is vectorised, its remainder is not.
-    np.floor_divide(encoded, _TWENTY_FIVE, out=high)
-    np.subtract(encoded, np.multiply(high, _TWENTY_FIVE, out=product), out=low)
-    np.floor_divide(low, _FIVE, out=middle)
-    np.subtract(low, np.multiply(middle, _FIVE, out=product), out=low)
-    return low, middle, high
-
-
-def _remainder(values: Bytes) -> Bytes:
-    """Return the remainder of a division by 5, in the place of the values."""
-    product = np.floor_divide(values, _FIVE, out=borrow("product", *values.shape))
-    np.multiply(product, _FIVE, out=product)
-    return np.subtract(values, product, out=values)
-
-
-def _low(values: Bytes) -> Bytes:
-    return _remainder(values)
-
-
-def _middle(values: Bytes) -> Bytes:
-    return _remainder(np.floor_divide(values, _FIVE, out=values))
-
-
-def _high(values: Bytes) -> Bytes:
-    return np.floor_divide(values, _TWENTY_FIVE, out=values)
-
-
-_DIGITS = (_low, _middle, _high)

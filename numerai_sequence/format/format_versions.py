@@ -12,7 +12,7 @@ from typing import Any
 
 from ..checks import as_dict, as_text, short
 from ..errors import ManifestError
-from .encoding import ENCODINGS
+from .encodings import ENCODINGS
 from .layout import MISSING_FEATURE, VERSIONS, WriteOptions
 
 FORMAT = "numerai_sequence"
@@ -66,7 +66,7 @@ def check_known(path: Path, document: dict[str, Any]) -> None:
             raise _newer(path, "write option", as_text(name), known)
     for encoding in (document["encoding"], options.get("encoding", document["encoding"])):
         if as_text(encoding) not in ENCODINGS:
-            raise _newer(path, "encoding", encoding, ENCODINGS)
+            raise _newer(path, "encoding", encoding, tuple(ENCODINGS))
     missing = options.get("missing_feature", WriteOptions.missing_feature)
     if isinstance(missing, str) and missing not in MISSING_FEATURE:
         raise _newer(path, "missing_feature", missing, MISSING_FEATURE)

@@ -3,7 +3,7 @@
 A shard set is a folder: ``manifest.json``, written last, and the shard files that it names. A shard
 is an uncompressed Arrow IPC file with the columns ``id``, ``era``, ``data_type``, one float32
 column a target, and ``features``: a canonical ``arrow.fixed_shape_tensor``, so that the encoded
-features of one row are neighbouring bytes (`encoding` says what they mean). Rows are permuted
+features of one row are neighbouring bytes (`encodings` says what they mean). Rows are permuted
 within each record batch, which holds one window of eras.
 
 A set that was refreshed has more shard files, of the eras that came later, and patches: Arrow files
@@ -28,7 +28,7 @@ from typing import Any
 import pyarrow as pa
 
 from ..checks import one_of, short, whole_number
-from .encoding import ENCODINGS, row_bytes, value_dtype
+from .encodings import ENCODINGS
 
 VERSIONS = (1, 2)
 MISSING_FEATURE = ("error", "middle")
@@ -64,8 +64,10 @@ class WriteOptions:
             )
         if self.mix_eras is not None:
             self._set("mix_eras", whole_number("mix_eras", self.mix_eras, least=1))
-        if self.encoding not in ENCODINGS:
-            raise ValueError(f"encoding: found {short(self.encoding)}, expected one of {ENCODINGS}")
+        if self.encoding not in tuple(ENCODINGS):  # it may be a list, which has no hash
+            raise ValueError(
+                f"encoding: found {short(self.encoding)}, expected one of {tuple(ENCODINGS)}"
+            )
         self._set("encoding", str(self.encoding))
         self._set("seed", whole_number("seed", self.seed, least=0))
         one_of("missing_feature", self.missing_feature, MISSING_FEATURE)
@@ -91,7 +93,7 @@ class SourceFile:
 
 
 @dataclass(frozen=True)
-class Batch:
+class BatchInfo:
     """One record batch: its rows, and how many of them each era and each data type has.
 
     `missing` says how many rows have no value of a target; a target that all have is not in it.
@@ -111,11 +113,11 @@ class Shard:
     bytes: int
     rows: int
     checksum: str
-    batches: tuple[Batch, ...]
+    batches: tuple[BatchInfo, ...]
 
 
 @dataclass(frozen=True)
-class Place:
+class PatchedBatch:
     """A record batch of a shard file, by its number, and its rows."""
 
     shard: str
@@ -135,7 +137,7 @@ class Patch:
     bytes: int
     checksum: str
     columns: tuple[str, ...]
-    places: tuple[Place, ...]
+    places: tuple[PatchedBatch, ...]
 
     @property
     def schema(self) -> pa.Schema:
@@ -204,8 +206,9 @@ class Manifest:
 
 def shard_schema(encoding: str, features: tuple[str, ...], targets: tuple[str, ...]) -> pa.Schema:
     """Return the Arrow schema of every shard of a set."""
-    values = pa.type_for_alias(value_dtype(encoding))
-    tensor = pa.fixed_shape_tensor(values, (row_bytes(encoding, len(features)),))
+    kind = ENCODINGS[encoding]
+    values = pa.type_for_alias(kind.value_dtype)
+    tensor = pa.fixed_shape_tensor(values, (kind.row_bytes(len(features)),))
     fields = [pa.field(name, pa.string()) for name in META_COLUMNS]
     fields += [pa.field(name, pa.float32()) for name in targets]
     fields.append(pa.field(FEATURES, tensor))

@@ -36,10 +36,10 @@ from .layout import (
     FEATURES,
     MANIFEST,
     META_COLUMNS,
-    Batch,
+    BatchInfo,
     Manifest,
     Patch,
-    Place,
+    PatchedBatch,
     Shard,
     SourceFile,
     WriteOptions,
@@ -300,13 +300,13 @@ def _patch(patch: Any) -> Patch:
         as_text(patch["checksum"]),
         as_names(patch["columns"]),
         tuple(
-            Place(as_text(place["shard"]), as_count(place["batch"]), as_count(place["rows"]))
+            PatchedBatch(as_text(place["shard"]), as_count(place["batch"]), as_count(place["rows"]))
             for place in places
         ),
     )
 
 
-def _batch(file: str, batch: Any, targets: frozenset[str]) -> Batch:
+def _batch(file: str, batch: Any, targets: frozenset[str]) -> BatchInfo:
     batch = as_dict(batch)
     rows, eras = as_count(batch["rows"]), as_counts(batch["eras"])
     data_types, missing = as_counts(batch["data_types"]), as_counts(batch["missing"])
@@ -319,4 +319,4 @@ def _batch(file: str, batch: Any, targets: frozenset[str]) -> Batch:
             raise ValueError(
                 f"{short(file)}: {count} of a batch's {rows} rows are without {short(target)}"
             )
-    return Batch(rows, eras, data_types, missing)
+    return BatchInfo(rows, eras, data_types, missing)

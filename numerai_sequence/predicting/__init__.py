@@ -1,1 +1,1 @@
-"""Predicting: from a model to predictions, and to what Numerai runs."""
+"""Predicting: predictions of models, ensembles, and functions for Numerai's model upload."""

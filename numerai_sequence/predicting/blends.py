@@ -1,6 +1,6 @@
-"""Blends: turn columns of predictions, era by era, into ranks, and into one prediction a row.
+"""Blends: ranks of predictions within each era, and one prediction a row from several columns.
 
-Its text is pickled, as that of `uploaded` is.
+The text of this module is pickled, like that of `uploaded`.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ def blend_in_eras(
     values : float array, shape (rows, columns)
     eras : array, shape (rows,)
     weights : list of float
-        One a column.
+        One weight for each column.
     by : {"rank", "gaussian"}
-        What is summed: ranks, or the values of a normal distribution that have these ranks.
+        Values to sum: ranks, or the values of a normal distribution with these ranks.
 
     Returns
     -------
@@ -39,7 +39,7 @@ def blend_in_eras(
 
 
 def _as_normal(ranks: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    # The ranks of an era come again in each column and in eras of the same size.
+    # The same ranks appear in each column, and in eras of the same size.
     found, places = np.unique(ranks, return_inverse=True)
     inverse = statistics.NormalDist().inv_cdf
     normal: npt.NDArray[np.float64] = np.array([inverse(rank) for rank in found.tolist()])

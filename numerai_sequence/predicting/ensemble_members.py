@@ -1,4 +1,4 @@
-"""Members: models that predict the same rows, and what each takes of a batch of all features."""
+"""Ensemble members: models that predict the same rows, and the part of a batch that each takes."""
 
 from __future__ import annotations
 
@@ -25,30 +25,32 @@ from ..writing.source_columns import Source
 from .fed_features import known_input, settle_input
 from .named_models import Named
 
-_REMEDY = "name those that it was trained on: features=sequence.features"
+_REMEDY = "name the features that it was trained on: features=sequence.features"
 
 
 @dataclass(frozen=True)
 class Member:
-    """One of the models that are to predict.
+    """One of the models that predict.
 
     Attributes
     ----------
     name : str or None
-        None for the only one.
+        Name of the model; None if it is the only one.
     model : Keras model
     known : ModelInput
-        What it was trained on; once it is settled, what it is fed.
+        The input that it was trained on. Once settled, the input that it gets.
     asked : ModelInput
-        What it is asked to be fed.
+        The input that the user chose.
     features : str or sequence of str, optional
-        Those that it is asked to be fed: a feature set, or a list; None for all.
+        The features that the user chose: a feature set, or a list; None for all.
     is_told : bool
-        Somebody has said which features it was trained on.
+        Whether the features that it was trained on are known.
     output : str, optional
+        Name of the output to use.
     maker : NumeraiSequence, optional
-        A sequence of a class of the user's own, which makes the batches.
+        A sequence of the user's own class, which makes the batches.
     is_settled : bool
+        Whether `known` is the input that the model gets.
     """
 
     name: str | None
@@ -62,12 +64,12 @@ class Member:
     is_settled: bool = False
 
     def over(self, manifest: Manifest, where: str) -> Member:
-        """Return the model with the names of its features in a shard set."""
+        """Return the member with the names of its features in a shard set."""
         with naming(self.name):
             return self._with(resolve_features(self.features, manifest, where))
 
     def over_file(self, source: Source) -> Member:
-        """Return the model with the names of its features in a Parquet file."""
+        """Return the member with the names of its features in a Parquet file."""
         with naming(self.name):
             return self._with(choose_columns([source], self.features, ())[0])
 
@@ -77,7 +79,7 @@ class Member:
     def settled(
         self, where: str, batch_size: int | None, shards: ShardSet | None, **chosen: Any
     ) -> Member:
-        """Return the model with all that it is fed; see `settle_input`."""
+        """Return the member with its complete input; see `settle_input`."""
         maker = None
         with naming(self.name):
             if self.maker is not None and shards is not None:
@@ -95,7 +97,7 @@ class Member:
         return replace(self, known=known, is_settled=True)
 
     def try_on(self, rows: int) -> None:
-        """Run the model on so many rows of nothing."""
+        """Run the model on `rows` rows of zeros."""
         features = np.zeros((rows, len(self.wanted)), self.known.dtype)
         others = {n: np.zeros((rows, len(one)), np.float32) for n, one in self.inputs.items()}
         x = {FEATURES: features, **others} if others else features
@@ -104,23 +106,23 @@ class Member:
 
     @property
     def wanted(self) -> tuple[str, ...]:
-        """The features of its x."""
+        """The features that the model takes."""
         return self.asked.features or ()
 
     @property
     def inputs(self) -> Inputs:
-        """The columns of its other inputs."""
+        """The columns of the model's other inputs."""
         return self.known.inputs or {}
 
     def fed_from(self, sequence: NumeraiSequence) -> Fed:
-        """Return how the model is fed from batches of a sequence that has all of its features."""
+        """Return how to feed the model from batches of a sequence that has all its features."""
         if self.maker is not None:
             return Fed(self.model, self.output, None, self.name)
         takes = _Takes.of(sequence, self.wanted, str(self.known.dtype), self.inputs)
         return Fed(self.model, self.output, takes, self.name)
 
     def name_columns(self, columns: Sequence[str]) -> list[str]:
-        """Return the names of the model's columns among those of others."""
+        """Return the names of the model's columns beside those of other models."""
         if self.name is None:
             return list(columns)
         return [self.name] if len(columns) == 1 else [f"{self.name}/{one}" for one in columns]
@@ -131,7 +133,7 @@ _Places = slice | npt.NDArray[np.intp]
 
 @dataclass(frozen=True)
 class _Takes:
-    """From a batch of more features, maybe of another dtype, to what a model takes."""
+    """A function from a batch, maybe of more features or another dtype, to a model's input."""
 
     places: _Places
     dtype: str
@@ -141,7 +143,7 @@ class _Takes:
     def of(
         cls, sequence: NumeraiSequence, wanted: tuple[str, ...], dtype: str, inputs: Inputs
     ) -> _Takes | None:
-        """Return what it takes; None for the whole batch as it is."""
+        """Return the function; None if the model takes the whole batch as it is."""
         is_same = wanted == sequence.features and dtype == sequence.dtype
         if is_same and inputs == sequence.inputs:
             return None
@@ -165,7 +167,7 @@ class _Takes:
 
 
 def _places(known: Sequence[str], wanted: Sequence[str]) -> _Places:
-    """Return where names are among others, as a slice if they are next to each other."""
+    """Return the places of names among others, as a slice if they are neighbours."""
     place_of = {name: place for place, name in enumerate(known)}
     places = np.array([place_of[name] for name in wanted], np.intp)
     first, last = int(places[0]), int(places[0]) + len(places)
@@ -178,13 +180,13 @@ def make_members(
     output: str | None,
     asked: ModelInput,
 ) -> list[Member]:
-    """Return models with what they were trained on, and what they are asked to be fed.
+    """Return models with the inputs that they were trained on and that the user chose.
 
     Parameters
     ----------
     models : sequence of Named
     features, output
-        As of `predict`.
+        As for `predict`.
     asked : ModelInput
         Without features.
     """
@@ -197,7 +199,7 @@ def _make_member(
     like = named.like
     with naming(named.name):
         known = known_input(named.model, like)
-    if named.name is not None:  # of several, those that remember theirs need no other
+    if named.name is not None:  # of several models, those that remember their input use it
         features = features if known.features is None else None
         asked = asked if known.dtype is None else replace(asked, dtype=None)
     return Member(
@@ -213,7 +215,7 @@ def _make_member(
 
 
 def union_of(members: Sequence[Member]) -> tuple[str, ...]:
-    """Return the features of all models, each once: first those of the model that has the most."""
+    """Return the features of all models, each once. The model with the most features is first."""
     longest = sorted(members, key=lambda member: -len(member.wanted))
     return tuple(dict.fromkeys(name for member in longest for name in member.wanted))
 
@@ -228,20 +230,20 @@ def inputs_of(members: Sequence[Member]) -> dict[str, tuple[str, ...]]:
 
 
 def dtype_of(members: Sequence[Member]) -> str:
-    """Return the type in which batches hold what all models take."""
+    """Return the dtype of batches that serve all models."""
     found = {str(member.known.dtype) for member in members}
     return found.pop() if len(found) == 1 else "int8"
 
 
 def groups_of(members: Sequence[Member]) -> list[list[int]]:
-    """Return the numbers of the models that share a sequence; a maker's has its own."""
+    """Return the groups of models that share a sequence. A model with a maker is alone."""
     groups = [[n] for n, member in enumerate(members) if member.maker is not None]
     plain = [n for n, member in enumerate(members) if member.maker is None]
     return [plain, *groups] if plain else groups
 
 
 def check_names(names: Sequence[str], *, with_era: bool) -> None:
-    """Raise a `ValueError` where two columns of the frame would have the same name."""
+    """Raise a `ValueError` if two columns of the frame would have the same name."""
     taken = ["era", *names] if with_era else list(names)
     twice = next((name for name in taken if taken.count(name) > 1), None)
     if twice is not None:

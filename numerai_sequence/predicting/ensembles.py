@@ -1,4 +1,4 @@
-"""Ensembles: turn predictions of several models into one prediction a row, era by era."""
+"""Ensembles: one prediction a row, era by era, from the predictions of several models."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ import numpy.typing as npt
 
 from ..checks import file_path, in_order, is_of, kind_of, one_of, short
 from ..errors import EraError, PredictionError
-from ..reading.shard_set import PathLike, ShardSet, open_shards
+from ..reading.set_opener import open_shards
+from ..reading.shard_set import PathLike, ShardSet
 from ..system.extras import load_extra
 from ..writing.source_columns import Source
 from .blends import blend_in_eras
@@ -39,34 +40,38 @@ def ensemble(
     by: str = "rank",
     eras: pd.Series | ShardSet | PathLike | None = None,
 ) -> pd.DataFrame:
-    """Return one prediction a row: the mean of several models' ranks within the era, ranked again.
+    """Combine the predictions of several models into one prediction a row.
+
+    Predictions are ranked within each era. The mean of the models' ranks is ranked again.
 
     Parameters
     ----------
     frame : pandas.DataFrame
-        Predictions by ``id``, a column a model, of any scale, such as `predict` returns; and maybe
-        a column ``era``.
+        Predictions by ``id``, with one column for each model, on any scale, such as `predict`
+        returns. It may have a column ``era``.
     weights : sequence or mapping of float, optional
-        One a column, in order or by name; None for equal ones. They may have any sum.
+        One weight for each column, in order or by name; None for equal weights. The sum may be
+        any number.
     by : {"rank", "gaussian"}
-        "rank" takes the mean of ranks, as (rank - 0.5) / rows, where equal predictions have equal
-        ranks. "gaussian" makes values of a normal distribution of them first, so that the rows a
-        model is surest of count for more.
+        "rank" takes the mean of the ranks, (rank - 0.5) / rows. Equal predictions have equal ranks.
+        "gaussian" first turns ranks into values of a normal distribution. So the highest and lowest
+        predictions of a model count for more.
     eras : pandas.Series, ShardSet, or path, optional
-        The eras of the rows, by id; or the set or Parquet file that was predicted. None for the
-        column ``era``.
+        Eras of the rows by id, or the shard set or Parquet file of these rows. None for the column
+        ``era``.
 
     Returns
     -------
     pandas.DataFrame
-        float32 in (0, 1), the column ``prediction``, in the order of `frame`; with its ``attrs``.
+        The column ``prediction``, float32 in (0, 1), in the order of `frame` and with its
+        ``attrs``.
 
     Raises
     ------
     EraError
-        The eras are not known, or not of each row.
+        The eras are not known, or a row has no era.
     PredictionError
-        A prediction is NaN or no number, or there are none.
+        A prediction is NaN or not a number, or there are no predictions.
     TypeError, ValueError
         Another argument is wrong.
     """
@@ -83,21 +88,23 @@ def ensemble(
 
 
 def read_weights(weights: Any, columns: list[Any]) -> list[float]:
-    """Return a weight for each column; the argument is as of `ensemble`."""
+    """Return a weight for each column; `weights` is as for `ensemble`."""
     if weights is None:
         return [1.0] * len(columns)
     if isinstance(weights, Mapping):
         other = [name for name in columns if name not in weights]
         other += [name for name in weights if name not in columns]
         if other:
-            found = f"found {len(weights)} weights, but {short(other[0])} is not in both"
-            raise ValueError(f"weights: {found}; expected one for each column: {columns[:5]}")
+            found = f"found {len(weights)} weights, with {short(other[0])} missing or unknown"
+            raise ValueError(f"weights: {found}, expected one for each column: {columns[:5]}")
         weights = [weights[name] for name in columns]
     if isinstance(weights, (str, bytes)) or not isinstance(weights, Iterable):
         raise TypeError(f"weights: found {short(weights)}, expected {_WEIGHTS}")
     values = in_order("weights", weights, _WEIGHTS)
     if len(values) != len(columns):
-        raise ValueError(f"weights: found {len(values)}, expected {len(columns)}, one a column")
+        raise ValueError(
+            f"weights: found {len(values)}, expected {len(columns)}, one for each column"
+        )
     return _check_weights(values)
 
 
@@ -115,7 +122,10 @@ def _check_weights(weights: list[Any]) -> list[float]:
 def _numbers(frame: pd.DataFrame) -> npt.NDArray[np.floating[Any]]:
     """Return the predictions, which are numbers."""
     if not len(frame.columns) or not len(frame):
-        raise PredictionError(f"frame: found {frame.shape}, expected rows, and a column a model")
+        raise PredictionError(
+            f"frame: found {len(frame):,} rows and {len(frame.columns)} columns of predictions, "
+            "expected at least one of each"
+        )
     for name, kind in frame.dtypes.items():
         if not pd.api.types.is_numeric_dtype(kind) or pd.api.types.is_bool_dtype(kind):
             raise PredictionError(f"frame: column {name!r} is {kind}, expected numbers")
@@ -127,7 +137,7 @@ def _numbers(frame: pd.DataFrame) -> npt.NDArray[np.floating[Any]]:
         row, column = np.argwhere(missing)[0]
         raise PredictionError(
             f"frame: column {frame.columns[column]!r} is NaN for {missing[:, column].sum():,} of "
-            f"{len(frame):,} rows, the first is {frame.index[row]!r}; expected numbers"
+            f"{len(frame):,} rows, first {frame.index[row]!r}; expected numbers"
         )
     return values
 
@@ -143,27 +153,27 @@ def eras_of(frame: pd.DataFrame, eras: Any) -> npt.NDArray[Any]:
     ----------
     frame : pandas.DataFrame
     eras : optional
-        As of `ensemble`.
+        As for `ensemble`.
 
     Raises
     ------
     EraError
-        They are not known.
+        The eras are not known.
     """
     if eras is None:
         if "era" not in frame.columns:
-            raise EraError(f"frame: no column 'era', so that its eras are not known; {_ERAS}")
+            raise EraError(f"frame: found no column 'era', and eras= is not given; {_ERAS}")
         return _check_eras(frame["era"].to_numpy(), frame.index)
     by_id = eras if isinstance(eras, pd.Series) else _read_eras(eras)
     if not by_id.index.is_unique:
         twice = by_id.index[by_id.index.duplicated()][0]
-        raise EraError(f"eras: id {twice!r} is there twice, expected it once")
+        raise EraError(f"eras: found id {twice!r} twice, expected it once")
     places = by_id.index.get_indexer(frame.index)
     missing = np.flatnonzero(places < 0)
     if len(missing):
         raise EraError(
-            f"eras: none for {len(missing):,} of {len(frame):,} rows of the frame, the first is "
-            f"{frame.index[missing[0]]!r}; expected one for each id"
+            f"eras: found none for {len(missing):,} of {len(frame):,} rows of the frame, first "
+            f"{frame.index[missing[0]]!r}; expected an era for each id"
         )
     return _check_eras(by_id.to_numpy()[places], frame.index)
 
@@ -171,7 +181,9 @@ def eras_of(frame: pd.DataFrame, eras: Any) -> npt.NDArray[Any]:
 def _check_eras(eras: npt.NDArray[Any], ids: pd.Index) -> npt.NDArray[Any]:
     missing = np.flatnonzero(pd.isna(eras))
     if len(missing):
-        raise EraError(f"eras: missing for {len(missing):,} rows, the first is {ids[missing[0]]!r}")
+        rows = f"{len(missing):,} row{'' if len(missing) == 1 else 's'}"
+        first = f"first {ids[missing[0]]!r}"
+        raise EraError(f"eras: missing for {rows}, {first}; expected an era for each id")
     return eras
 
 

@@ -1,8 +1,9 @@
-"""Export: turn a trained model into the pickled function that Numerai's model upload takes.
+"""Export: the pickled function of a trained model, for Numerai's model upload.
 
-Numerai's side is https://docs.numer.ai/numerai-tournament/submissions/model-uploads and
-https://github.com/numerai/numerai-predict: it unpickles a function of one or two frames, and wants
-one frame back whose first column has no NaN and is within 0 and 1.
+Numerai's side is described in
+https://docs.numer.ai/numerai-tournament/submissions/model-uploads and
+https://github.com/numerai/numerai-predict. It unpickles a function of one or two frames. The
+function returns a frame whose first column has values from 0 to 1, without NaN.
 """
 
 from __future__ import annotations
@@ -36,9 +37,9 @@ if TYPE_CHECKING:
 else:
     pd = load_extra("pandas", "pandas", "uploads")
 
-# Of the largest prediction: what two runs of the same model may differ by.
+# The share of the largest prediction by which two runs of the same model may differ.
 _TOLERANCE = 1e-4
-_OTHER_VALUES = "the function that was to be uploaded predicts other values than the model"
+_OTHER_VALUES = "the exported function predicts other values than the model"
 
 
 def export_predict(
@@ -57,72 +58,73 @@ def export_predict(
     proportion: float = 1.0,
     features_json: PathLike | None = None,
 ) -> Path:
-    """Write the pickle that Numerai's model upload takes, of one model or of an ensemble.
+    """Write a model or an ensemble as a pickle for Numerai's model upload.
 
-    It holds a function ``predict(live_features, live_benchmark_models=None)`` that needs NumPy,
-    pandas and Keras, but not this package. Columns may come in any order, and others are ignored;
-    features are 0..4, or 0..1 as of old. A missing value (NaN) counts as the middle, which is how
-    Numerai marks it; any other value is an error. The file is tried before it is accepted. The
-    columns of other inputs, ``NumeraiSequence(inputs=)``, are taken from ``live_benchmark_models``.
+    The pickle holds a function ``predict(live_features, live_benchmark_models=None)``. It needs
+    NumPy, pandas and Keras, but not this package. The columns may have any order, and other columns
+    are ignored. Features are 0 to 4, or 0 to 1 as in older data. A missing value (NaN) counts as
+    the middle, 2, as Numerai defines it. Any other value is an error. Columns of other inputs,
+    ``NumeraiSequence(inputs=)``, are taken from ``live_benchmark_models``. The file is tested
+    before it replaces an older one.
 
-    The function does what these calls do, and returns the same bits on the same machine::
+    The function does the same as these calls, and returns the same bits on the same machine::
 
         predictions = predict(models, "live.parquet", with_era=True)
         blended = ensemble(predictions, weights, by="rank")
         neutral = neutralize(blended, "live.parquet", features=names, proportion=0.5)
         final = ensemble(neutral, eras="live.parquet")
 
-    One model is not ranked before it is neutralized, unless `ensemble` is given. Without
+    A single model is ranked before it is neutralized only if `ensemble` is given. Without
     `neutralize`, the ensemble is the result.
 
-    The file holds source text and data, and no bytecode: it runs on Python 3.10 to 3.13 with Keras
-    3.10 or newer, which all images of Numerai's have. A model of tf_keras or TensorFlow 2.15 needs
-    an image with tf_keras (Python 3.10 to 3.12).
+    The file holds source text and data, and no bytecode. It runs on Python 3.10 to 3.13 with Keras
+    3.10 or newer, as in all of Numerai's images. A model of tf_keras or TensorFlow 2.15 needs an
+    image with tf_keras (Python 3.10 to 3.12).
 
     Parameters
     ----------
     model : Keras model, path, sequence, or mapping
-        Of Keras's own layers, as Keras 3.10 has them: Numerai does not have others. Losses,
-        metrics, initializers, regularizers and constraints do not matter. Or the path of a run's
-        folder or of a saved model; or several models, as of `numerai_sequence.predict`. Where one
-        of them needs whole eras, all are run on whole eras.
+        A model of Keras's own layers, as in Keras 3.10; Numerai has no others. Losses, metrics,
+        initializers, regularizers and constraints do not matter. Also the path of a run's folder
+        or of a saved model, or several models, as for `numerai_sequence.predict`. If one of them
+        needs whole eras, all models are run on whole eras.
     path : path
-        ``.pkl``; what is there is replaced.
+        File to write, with the suffix ``.pkl``. An existing file is replaced.
     like : NumeraiSequence or Run, optional
-        What the model was trained on, where the model does not remember it; as of
+        The training sequence or the run, if the model does not remember its input; as for
         `numerai_sequence.predict`.
     features : sequence of str, optional
-        Those that the model was trained on, in the same order: ``sequence.features``. None for
-        those that the model remembers, or of `like`. Of several models, this and `dtype` are for
-        those that do not remember theirs.
+        Features that the model was trained on, in the same order: ``sequence.features``. None for
+        the features that the model remembers, or those of `like`. With several models, `features`
+        and `dtype` are for the models that do not remember theirs.
     output : str, optional
-        Which output of a model of several, as of `numerai_sequence.predict`. None for the only
-        one; in an ensemble, all of them take part.
+        Name of the output to use, if a model has several, as for `numerai_sequence.predict`. None
+        for the only one; an ensemble then uses all of them.
     dtype : {"float32", "float16", "int8"}, optional
-        Of x, as of the `NumeraiSequence` that the model was trained on. None for what the model
-        remembers, or "float32".
+        Type of the features that the model receives, as for the `NumeraiSequence` of its training.
+        None for the type that the model remembers, or "float32".
     batch_by : {"rows", "era"}, optional
-        "era" runs the model on one whole era at a time, and live data are one era: 7,000 rows of
-        3,555 features take 100 MB as float32, of the 4 GB that Numerai gives. None as of
+        "era" runs the model on one whole era at a time. Live data are one era: 7,000 rows of 3,555
+        features take 100 MB as float32, and Numerai provides 4 GB. None as for
         `numerai_sequence.predict`.
     ranked : bool
-        Replace predictions by their ranks within the era, in (0, 1). Without, one model itself has
-        to stay within 0 and 1, and neutralized predictions lie around 0, which Numerai refuses.
+        Replace predictions by their ranks within the era, in (0, 1). If False, the predictions
+        themselves must be within 0 and 1. Neutralized ones lie around 0, and Numerai refuses them.
     ensemble : {"rank", "gaussian"}, optional
-        How several models become one prediction, as ``by=`` of `numerai_sequence.ensemble`. None
-        for "rank" where there are several columns of predictions.
+        Method that combines several models, like ``by=`` of `numerai_sequence.ensemble`. None for
+        "rank" if there are several columns of predictions.
     weights : sequence or mapping of float, optional
-        As of `numerai_sequence.ensemble`: one a column that `numerai_sequence.predict` returns, in
-        order or by name. None for equal ones.
+        One weight for each column that `numerai_sequence.predict` returns, in order or by name, as
+        for `numerai_sequence.ensemble`. None for equal weights.
     neutralize : str, sequence of str, or bool, optional
-        The features that are taken out of the prediction, as of `numerai_sequence.neutralize`:
-        a list, or the name of a feature set; True for all features that the models take. The live
-        data need to have them; the models need not.
+        Features to neutralize the prediction to, as for `numerai_sequence.neutralize`: a list, or
+        the name of a feature set. True for all features that the models take. The live data must
+        have these features; the models need not take them.
     proportion : float
-        How much of what `neutralize` explains is taken out, such as 0.5.
+        Proportion of the neutralization, such as 0.5.
     features_json : path, optional
-        Numerai's feature sets, for a name in `neutralize`. None for those of the shard set of
-        `like`.
+        File with Numerai's feature sets, for a name in `neutralize`. None for the feature sets of
+        the shard set of `like`.
 
     Returns
     -------
@@ -132,17 +134,17 @@ def export_predict(
     Raises
     ------
     FeatureError
-        The model was trained on other features, on another order or scale of them, or takes
-        another number of them; or one is named twice; or `neutralize` names one that is unknown.
+        The model was trained on other features, in another order or scale, or takes another number
+        of features; a feature is named twice; or `neutralize` names an unknown feature.
     ValueError
-        The features are not known, the suffix is another one, the weights are not one a column, or
-        the only model has several values a row and no `ensemble` is asked for.
+        The features are not known; the suffix is not ``.pkl``; the number of weights is wrong; or
+        the only model has several values a row, and `ensemble` is not given.
     NumeraiSequenceError
         The model has a layer, function or argument that is not Keras's own, or that Keras 3.10
-        does not have or builds wrongly; Keras cannot save it; its predictions are NaN; or those of
-        the function are not the same.
+        lacks or builds wrongly; Keras cannot save the model; its predictions are NaN; or the
+        function predicts other values.
     OutputError
-        The system does not let it be written.
+        The system refuses to write the file.
     """
     path = Path(path)
     if path.suffix != ".pkl":
@@ -171,12 +173,12 @@ def members_to_export(
     dtype: str | None = None,
     batch_by: str | None = None,
 ) -> list[Member]:
-    """Return the models with what the function feeds them; the options are as of `export_predict`.
+    """Return the models with their inputs in the function; options as for `export_predict`.
 
     Raises
     ------
     FeatureError, ValueError
-        A model was trained on something else, or it is not known on what.
+        A model was trained on another input, or its training input is not known.
     """
     if isinstance(features, str):
         raise TypeError(f"features: found {features!r}, expected a list of feature names")
@@ -192,11 +194,11 @@ def members_to_export(
 
 
 def _settled(member: Member) -> Member:
-    """Return a model with what it is fed, all of which is known then."""
+    """Return a model with its complete input."""
     if member.features is None:
         raise ValueError(
-            "features: found none, and the model does not remember those that it was trained on; "
-            "give the training sequence or the run as like=, or features=sequence.features"
+            "features: found none, and the model does not remember its features; give the training "
+            "sequence or the run as like=, or features=sequence.features"
         )
     names = tuple(member.features)
     check_known("feature", names, names, "features")
@@ -206,8 +208,8 @@ def _settled(member: Member) -> Member:
         member.known,
         asked,
         "features",
-        remedy="name those that it was trained on",
-        made_remedy="the exported function feeds one array: make what the model takes in the model",
+        remedy="name the features that it was trained on",
+        made_remedy="the exported function feeds one array, so make the other inputs in the model",
     )
     return replace(member, asked=asked, known=fed, is_settled=True)
 
@@ -229,22 +231,22 @@ def export_members(members: Sequence[Member], path: Path, finish: Finish) -> Pat
 
 
 def batch_by_of(members: Sequence[Member]) -> str:
-    """Return how models are run: on whole eras where one of them needs these."""
+    """Return "era" if one of the models needs whole eras, otherwise "rows"."""
     return "era" if any(member.known.batch_by == "era" for member in members) else "rows"
 
 
 def runs_where(keras: ModuleType) -> str:
-    """Say which Keras and which of Numerai's images an exported model of a Keras needs."""
+    """Return the Keras and the Numerai images that an exported model of this Keras needs."""
     if is_keras_2(keras):
         return "for tf_keras: choose one of Numerai's images of Python 3.10 to 3.12, which have it"
-    return "for Keras 3.10 or newer and Python 3.10 to 3.13: any of Numerai's images"
+    return "for Keras 3.10 or newer and Python 3.10 to 3.13: choose any of Numerai's images"
 
 
 def _make_upload(
     members: Sequence[Member], packed: Sequence[Packed], weights: list[float] | None, finish: Finish
 ) -> Upload:
     features = union_of(members)
-    # A name that is the same object is in the pickle once.
+    # Names that are the same object are pickled once.
     same = {name: name for name in (*features, *finish.neutral)}
     models = [{**vars(one), "features": [same[name] for name in one.features]} for one in packed]
     return Upload(
@@ -269,7 +271,8 @@ def _try(content: bytes) -> None:
             is_same = _is_same(there, one)
         except RuntimeError as error:
             raise NumeraiSequenceError(
-                f"{called}: cannot be loaded again once it is saved: {reason_of(error)}"
+                f"{called}: cannot be loaded from the exported file: {reason_of(error)}; build it "
+                "of Keras's own layers and functions"
             ) from error
         except ValueError as error:
             raise NumeraiSequenceError(f"{called}: {_OTHER_VALUES}") from error
@@ -278,13 +281,13 @@ def _try(content: bytes) -> None:
 
 
 def _is_same(there: Mapping[str, Any], one: dict[str, Any]) -> bool:
-    """Say whether the function predicts with a model what the model does by itself."""
+    """Say whether the function predicts the same values as a model by itself."""
     known = {**there["known"], "models": [one], "features": one["features"], "neutral": []}
     digits, expected = trial_digits(len(one["features"])), np.array(one["expected"])
     whole = pd.DataFrame(digits[:, ::-1], columns=one["features"][::-1])
     others = pd.DataFrame(there["trial_others"](one["inputs"]))[::-1]
     model, tolerance = there["rebuild"](one), _TOLERANCE * np.abs(expected).max(axis=0)
-    # Neither the order of the columns nor others may matter, nor how the features are written.
+    # The order of the columns, other columns, and the scale of the features must not matter.
     for features in (whole, whole / 4, whole.where(whole != 2)):
         found = there["Live"](features, known, others).columns([model])
         if not (np.abs(found - expected) <= tolerance).all():

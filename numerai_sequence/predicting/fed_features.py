@@ -1,4 +1,4 @@
-"""Fed: from what a model was trained on and what is asked for to what it is fed."""
+"""Fed features: a model's input, from its training and from the user's choice."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from ..batching.orders import BATCH_BY
 from ..checks import one_of
 from ..feeding.model_input import (
     ModelInput,
@@ -19,6 +18,7 @@ from ..feeding.model_input import (
     joined,
 )
 from ..format.encoding import DTYPES
+from ..ordering.batchings import PREDICT_BY
 from ..scoring.forward_pass import mixes_rows
 from ..scoring.model_outputs import (
     MAKER,
@@ -30,12 +30,12 @@ from ..scoring.model_outputs import (
 
 
 def known_input(model: Any, like: Any) -> ModelInput:
-    """Return what a model was trained on: what it remembers, and what is given as `like`.
+    """Return the input that a model was trained on: what it remembers, joined with `like`.
 
     Raises
     ------
     FeatureError
-        These are not the same.
+        The model and `like` differ.
     TypeError
         `like` is neither a sequence nor a run.
     """
@@ -54,42 +54,42 @@ def settle_input(
     maker: Any = None,
     made_remedy: str = MAKER,
 ) -> ModelInput:
-    """Return what a model is fed, all of which is known then.
+    """Return the complete input of a model.
 
     Parameters
     ----------
     model : Keras model
     known : ModelInput
-        From `known_input`.
+        The training input, from `known_input`.
     asked : ModelInput
-        With the features that there are.
+        The input that the user chose, with the features of the data.
     where : str
-        What has these features, for errors.
+        Name of the data, for errors.
     remedy : str
-        What to do where the model takes another number of features.
+        Remedy if the model takes another number of features.
     batch_size : int, optional
-        Rows, where so many are asked for.
+        Rows of a batch, if the user chose them.
     is_told : bool
-        Somebody has said which features the model was trained on.
+        Whether the features that the model was trained on are known.
     maker : NumeraiSequence, optional
-        Of the data, and of a class of the user's own, which makes what the model is fed.
+        A sequence of the data, of the user's own class, which makes the batches.
     made_remedy : str
-        What to do where the model takes something else than one array of rows.
+        Remedy if the model does not take one array of rows.
 
     Raises
     ------
     FeatureError, ValueError
-        The model was trained on something else, or takes something else.
+        The model was trained on another input, or takes another one.
 
     Warns
     -----
     UserWarning
-        The model was trained on batches that a class of the user's own made; or nobody has said
-        what it was trained on.
+        The model was trained on batches of the user's own class, or its training input is not
+        known.
     """
     for name, value, words in (
         ("dtype", asked.dtype, DTYPES),
-        ("batch_by", asked.batch_by, BATCH_BY),
+        ("batch_by", asked.batch_by, PREDICT_BY),
     ):
         if value is not None:
             one_of(name, value, words)
@@ -118,13 +118,14 @@ def settle_input(
 def _warn(fed: ModelInput, guessed: Sequence[str], where: str) -> None:
     if fed.made_by is not None:
         warnings.warn(
-            f"{where}: the model was trained on batches that {fed.made_by}.__getitem__ made, but "
-            "is fed those of NumeraiSequence; if they differ in x, make that change in the model",
+            f"{where}: the model was trained on batches of {fed.made_by}.__getitem__, but now gets "
+            "batches of NumeraiSequence; if x differs, give the training sequence as like=, or "
+            "make the change in the model",
             stacklevel=callers_level(),
         )
     if guessed:
         warnings.warn(
-            f"{where}: the model does not remember what it was trained on, and is fed "
+            f"{where}: the model does not remember its training input, so it gets "
             f"{', as '.join(guessed)}; give the training sequence or the run as like=, or "
             "features= and dtype=",
             stacklevel=callers_level(),
@@ -132,7 +133,7 @@ def _warn(fed: ModelInput, guessed: Sequence[str], where: str) -> None:
 
 
 def callers_level() -> int:
-    """Return the stacklevel, in who calls this, of the first line that is not this package's."""
+    """Return the stacklevel, for the caller, of the first line outside of this package."""
     level, frame = 1, inspect.currentframe()
     passed = __name__.partition(".")[0], "contextlib"
     while (frame := frame and frame.f_back) is not None:
@@ -147,7 +148,8 @@ def _batch_by(
 ) -> str:
     if batch_size is not None and asked.batch_by == "era":
         raise ValueError(
-            f"batch_size: found {batch_size} with batch_by='era', expected None: a batch is one era"
+            f"batch_size: found {batch_size} with batch_by='era', expected None, because a batch "
+            "is one era; leave batch_size out"
         )
     if asked.batch_by is not None:
         return asked.batch_by
@@ -162,7 +164,7 @@ def _batch_by(
         return "rows"
     if batch_size is not None:
         raise ValueError(
-            f"batch_size: found {batch_size}, but the model's predictions depend on which rows are "
-            "in a batch; leave batch_size out, and each era is a batch, or give batch_by='rows'"
+            f"batch_size: found {batch_size}, but the model's predictions depend on the other rows "
+            "of a batch; leave batch_size out to make each era a batch, or give batch_by='rows'"
         )
     return "era"

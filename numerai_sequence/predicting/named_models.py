@@ -1,4 +1,4 @@
-"""Named: turn what `predict` is given as its model into models that have names."""
+"""Named models: the models of the argument ``model``, loaded and with their names."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from ..training.run_folder import MODEL, find_run, runs_in, unfinished_in
 from .fed_features import callers_level
 
 _MODEL = "a Keras model, the folder of a run, or the file of a model"
-_MAPPING = "name them: a mapping of names to models"
+_MAPPING = "give them other names, as a mapping of names to models"
 
 
 @dataclass(frozen=True)
 class Named:
-    """A model, and what it was trained on.
+    """A model, its name, and its training sequence or run.
 
     Attributes
     ----------
     name : str or None
-        None for the only one, which nobody has named.
+        Name of the model; None if it is the only one and has no name.
     model : Keras model
     like
-        As of `predict`.
+        As for `predict`.
     """
 
     name: str | None
@@ -40,23 +40,23 @@ class Named:
 
 
 def name_models(model: Any, like: Any = None) -> list[Named]:
-    """Return the models that are given as `model`, each loaded and with its name.
+    """Return the models of the argument `model`, each loaded and with its name.
 
     Parameters
     ----------
     model : Keras model, path, sequence, or mapping
-        As of `predict`.
+        As for `predict`.
     like : optional
-        As of `predict`.
+        As for `predict`.
 
     Raises
     ------
     TypeError
-        Something that is no model.
+        `model` is, or contains, something other than a model.
     ValueError
-        There is no model, two have the same name, or `like` names one that is not there.
+        There is no model, two models have the same name, or `like` names an unknown model.
     NumeraiSequenceError
-        A file cannot be loaded, or is not there.
+        A file does not exist, or cannot be loaded.
     """
     given = list(_given(model))
     names = [name for name, _ in given if name is not None]
@@ -78,7 +78,7 @@ def _likes(like: Any, names: list[str]) -> Mapping[str | None, Any]:
 
 
 def _given(model: Any) -> Iterator[tuple[str | None, Any]]:
-    """Yield the name and the model, or its path, of each that is given."""
+    """Yield the name and the model, or its path, of each given model."""
     if isinstance(model, (str, os.PathLike)):
         path = file_path("model", model, _MODEL)
         runs = runs_in(path)
@@ -143,13 +143,13 @@ def _load(name: str | None, model: Any, like: Any) -> Named:
 
 
 def load_model(path: Path) -> Any:
-    """Load the file of a model, by the Keras that ``tf.keras`` is."""
+    """Load the file of a model with the active Keras, the one that ``tf.keras`` is."""
     carry_inputs()
     try:
-        # Its loss is of no matter, and may be one that Keras does not know.
+        # Without its loss, which is not needed, and which Keras may not know.
         return active_keras().models.load_model(str(path), compile=False)
     except (OSError, ValueError, TypeError) as error:
         raise NumeraiSequenceError(
-            f"{path}: cannot be loaded ({' '.join(str(error).split())[:200]}); expected a model "
-            "that this version of Keras has saved"
+            f"{path}: cannot be loaded ({' '.join(str(error).split())[:200]}); expected a file of "
+            "a model that this version of Keras saved"
         ) from error

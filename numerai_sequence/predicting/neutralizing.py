@@ -1,4 +1,4 @@
-"""Neutralizing: turn predictions and features into what the features do not explain, by era."""
+"""Neutralizing: the part of predictions that a linear model of the features does not explain."""
 
 from __future__ import annotations
 
@@ -36,40 +36,40 @@ def neutralize(
     proportion: float = 1.0,
     progress: bool = True,
 ) -> pd.DataFrame:
-    """Take out of predictions, era by era, what a linear model of the features explains.
+    """Neutralize predictions to features: subtract, era by era, a linear fit of the features.
 
-    Each column is fitted by least squares, with an intercept, and `proportion` of the fit is
+    Each column is fitted by least squares with an intercept, and `proportion` of the fit is
     subtracted, as numerai-tools' ``neutralize`` does. The results lie around 0; `ensemble` ranks
     them again. Memory holds the features of one era and their products with each other: 400 MB for
-    7,000 rows of 3,555 features. Those of a Parquet file are written as a temporary shard set
-    first, as `predict` does.
+    7,000 rows of 3,555 features. The features of a Parquet file are first written as a temporary
+    shard set, as by `predict`.
 
     Parameters
     ----------
     frame : pandas.DataFrame or pandas.Series
-        Predictions by id, such as `predict` returns: all rows of an era, or some. Or the path of
-        a ``.parquet`` or ``.csv`` file of them.
+        Predictions by id, such as `predict` returns, with all rows of an era or some of them. Or
+        the path of a ``.parquet`` or ``.csv`` file of predictions.
     data : ShardSet, path, or sequence of paths
-        Where the features of these ids are: a shard set, or one Parquet file such as
+        Data with the features of these ids: a shard set, or one Parquet file such as
         ``live.parquet``. A missing feature value counts as the middle.
     features : str or sequence of str, optional
-        What is taken out: the name of a feature set, or a list of features; None for all. Of a
-        Parquet file, a feature set is that of the ``features.json`` beside it.
+        Features to neutralize to: the name of a feature set, or a list; None for all. The feature
+        sets of a Parquet file are in the ``features.json`` beside it.
     proportion : float
-        How much of the fit is taken out, such as 0.5.
+        Proportion of the fit to subtract, such as 0.5.
     progress : bool
         Show progress bars on stderr.
 
     Returns
     -------
     pandas.DataFrame
-        float64, of the same ids and columns in the same order. A column ``era`` stays as it is.
+        float64, with the same ids and columns in the same order. A column ``era`` does not change.
 
     Raises
     ------
     ValueError
-        A prediction is missing or infinite; an id is there twice, or not in the data; or, with a
-        proportion of 1, the features explain all of an era's predictions, as they do where an era
+        A prediction is missing or infinite; an id appears twice, or is not in the data; or, with a
+        proportion of 1, the features explain all predictions of an era. They always do if an era
         has no more rows than features.
     FeatureError
         A feature or feature set is unknown.
@@ -99,7 +99,10 @@ def _read(frame: Any) -> Frame:
     if not given.has_ids:
         raise PredictionError(f"{given.where or 'frame'}: found no ids of text; {_EXPECTED}")
     if given.ids.null_count:
-        raise PredictionError(f"frame: {given.ids.null_count:,} of {len(given.ids):,} ids are null")
+        raise PredictionError(
+            f"frame: {given.ids.null_count:,} of {len(given.ids):,} ids are null, expected an id "
+            "in each row"
+        )
     return given
 
 
@@ -110,7 +113,7 @@ def _values(given: Frame, columns: Sequence[str]) -> Values:
     if len(wrong):
         row, column = wrong[0]
         raise PredictionError(
-            f"frame: {len(wrong):,} predictions are NaN or infinite, the first of "
+            f"frame: {len(wrong):,} predictions are NaN or infinite, the first for id "
             f"{given.ids[int(row)].as_py()!r} in column {columns[column]!r}; expected a number in "
             "every row"
         )
@@ -120,7 +123,7 @@ def _values(given: Frame, columns: Sequence[str]) -> Values:
 def _by_era(
     given: Frame, name: str, shards: ShardSet, features: tuple[str, ...], progress: bool
 ) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.int8], str]]:
-    """Yield the places in the frame of an era's rows, in its order, their features, and the era."""
+    """Yield for each era the places of its rows in the frame, their features, and the era."""
     sequence = NumeraiSequence(shards, target=None, features=features, shuffle=False)
     places = Lookup(sequence).places(given, name)
     _check_all_found(given, places)
@@ -136,7 +139,7 @@ def _by_era(
     )
     parts = era_digits(chosen, features, doing="neutralizing", progress=progress)
     for rows, digits in parts:
-        # In the frame's order: sums of another order differ in their last bits.
+        # In the frame's order, because sums in another order differ in their last bits.
         order = np.argsort(places[rows], kind="stable")
         order = order[places[rows][order] >= 0]
         era = eras[int(chosen.era_codes[rows[0]])]
@@ -150,8 +153,9 @@ def _check_all_found(given: Frame, places: npt.NDArray[np.int64]) -> None:
         row = int(np.argmax(times != 1))
         found = "is not in the data" if not times[row] else f"is in the data {times[row]} times"
         raise PredictionError(
-            f"frame: id {given.ids[row].as_py()!r} {found}, as are {np.sum(times != 1):,} of "
-            f"{len(times):,}; expected data with the features of each id, once"
+            f"frame: id {given.ids[row].as_py()!r} {found}; it is the first of "
+            f"{np.sum(times != 1):,} such ids of {len(times):,}; expected data that has each id "
+            "once"
         )
 
 

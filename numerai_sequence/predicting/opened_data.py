@@ -1,4 +1,4 @@
-"""Data: from a shard set, its path, or a Parquet file, to an open shard set."""
+"""Opened data: an open shard set, from a shard set, its path, or a Parquet file."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from ..checks import file_paths, is_of
 from ..errors import NumeraiSequenceError, OutOfMemoryError, OutputError
 from ..feeding.sequence import NumeraiSequence
 from ..format.layout import WriteOptions
-from ..reading.shard_set import ShardSet, open_shards
+from ..reading.set_opener import open_shards
+from ..reading.shard_set import ShardSet
 from ..system.files import explained
 from ..writing.chosen_columns import choose_columns
 from ..writing.missing_features import find_missing
@@ -32,7 +33,7 @@ _DATA = (
 def opened_data(
     data: Any, *, features: Any, targets: tuple[str, ...] | None, progress: bool
 ) -> Iterator[ShardSet]:
-    """Open what `score` and `neutralize` take as data, and close it.
+    """Open the data of `score` and `neutralize`, and close it at the end.
 
     A Parquet file becomes a temporary shard set.
 
@@ -40,10 +41,10 @@ def opened_data(
     ----------
     data : ShardSet, path, sequence of paths
     features : str, sequence of str, or None
-        Which features of a Parquet file are needed: a feature set of the features.json beside it,
-        a list, or None for all. Without any, its first feature is taken.
+        Features that are needed from a Parquet file: a feature set of the features.json beside it,
+        a list, or None for all. For an empty list, the first feature is taken.
     targets : tuple of str, optional
-        Which targets of a Parquet file are needed; None for all.
+        Targets that are needed from a Parquet file; None for all.
     progress : bool
         Show progress bars on stderr.
     """
@@ -108,9 +109,9 @@ def _written(
 def written_for_now(
     path: Path, features: str | tuple[str, ...], targets: tuple[str, ...], *, progress: bool
 ) -> Iterator[Path]:
-    """Write a temporary shard set of a Parquet file; yield its folder, and remove it at the end.
+    """Write a temporary shard set of a Parquet file, yield its folder, and remove it at the end.
 
-    Its eras are in the order of time, and the rows of an era in that of the file.
+    The eras are in the order of time. The rows of an era are in the order of the file.
 
     Parameters
     ----------
@@ -122,7 +123,7 @@ def written_for_now(
         Show progress bars on stderr.
     """
     by_name = features if isinstance(features, str) else None
-    # One era a window: the least memory, and whole eras are read at once.
+    # One era in each window needs the least memory, and whole eras are read at once.
     options = WriteOptions(
         num_shards=1,
         mix_eras=1,
@@ -137,8 +138,8 @@ def written_for_now(
             options,
             overwrite=False,
             progress=progress,
-            says_filled=False,  # as it is said of the file, and once
-            mixes=False,  # batches are then the same as those of an exported function
+            says_filled=False,  # a warning says it of the file, once
+            mixes=False,  # so that batches are the same as those of an exported function
             feature_set=by_name,
             features_json=None,
         )
@@ -146,7 +147,7 @@ def written_for_now(
 
 @contextmanager
 def _temporary_folder(path: Path) -> Iterator[str]:
-    """Make a folder for the shard set of a Parquet file; an error says what it was for."""
+    """Make a folder for the shard set of a Parquet file; its errors name the file."""
     with ExitStack() as stack:
         try:
             with explained(gettempdir()):
@@ -157,14 +158,14 @@ def _temporary_folder(path: Path) -> Iterator[str]:
         except (OutputError, OutOfMemoryError) as error:
             raise type(error)(
                 f"{path}: its temporary shard set cannot be written to {gettempdir()} "
-                f"({error.__cause__}); make room, or set TMPDIR to a folder on another disk",
+                f"({error.__cause__}); free some space, or set TMPDIR to a folder on another disk",
                 **{name: getattr(error, name) for name in error.fields},
             ) from error
 
 
 def warn_missing(shards: ShardSet, path: Path) -> None:
-    """Say of a Parquet file that has become a shard set how many values were filled in."""
+    """Warn how many missing values of a Parquet file were filled in for its shard set."""
     if sum(source.filled for source in shards.manifest.sources):
         with closing(Source(path)) as source:
             missing = find_missing(source, shards.features)
-        warnings.warn(f"{path}: {missing}, taken as the middle", stacklevel=callers_level())
+        warnings.warn(f"{path}: {missing}, replaced with the middle", stacklevel=callers_level())

@@ -1,4 +1,4 @@
-"""Packed: from models to the bytes of a pickle that holds source text and data, and no bytecode."""
+"""Packed pickle: models as the bytes of a pickle with source text and data, and no bytecode."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from . import blends, rebuilt, residuals, uploaded
 from .ensemble_members import Member
 from .portable_config import as_plain, keras_of, portable_config
 
-# The texts, in the order in which each uses those before it.
+# The modules whose text is pickled. Each uses only the ones before it.
 TEXTS = (blends, residuals, rebuilt, uploaded)
-# What is evaluated where the file is unpickled; the last part is what it returns.
+# Evaluated when the file is unpickled; the last part is the result.
 _UNPICKLED = (
     "[exec(compile(text, name + '.py', 'exec'), globals()) for name, text in texts.items()] "
     "and make_predict(known)"
@@ -33,31 +33,31 @@ _Weight = tuple[str, tuple[int, ...], bytes]
 
 @dataclass(frozen=True)
 class Packed:
-    """What the function knows of a model: only what the standard library has.
+    """The data of a model in the function, made of the standard library's types only.
 
     Attributes
     ----------
     called : str
-        What an error calls it.
+        Name of the model in errors.
     config : str
-        Of the model, as JSON.
+        Configuration of the model, as JSON.
     weights : list of (str, tuple of int, bytes)
-        The dtype, shape and values of each, in the order of ``model.weights``.
+        The dtype, shape and values of each weight, in the order of ``model.weights``.
     package, version : str
-        The Keras that the model is of.
+        Name and version of the model's Keras.
     features : list of str
         The columns of x.
     dtype : str
-        Of x: floats 0..1, or int8 0..4.
+        Type of x: floats 0 to 1, or int8 0 to 4.
     inputs : dict of str to list of str
         The columns of other inputs, by the input's name.
     parts : list of (key, int or None, int or None)
-        For each output that is kept: its key among those that the model returns, or None where
-        that is the output; and the first of the values of a row that are kept, and the end.
+        For each output that is kept, its key among the model's outputs, or None if it is the only
+        one; and the start and stop of the values of a row that are kept.
     expected : list of list of float
-        What the model predicts for `rebuilt.trial_input`, a list a row.
+        The model's predictions for `rebuilt.trial_input`, one list for each row.
     precision : str
-        "half" where a layer computes with fewer bits than float32, or "full".
+        "half" if a layer computes with fewer bits than float32, otherwise "full".
     """
 
     called: str
@@ -75,24 +75,24 @@ class Packed:
 
 @dataclass(frozen=True)
 class Upload:
-    """What the function knows.
+    """The data of the function.
 
     Attributes
     ----------
     models : list of dict
-        The attributes of a `Packed` each.
+        The attributes of a `Packed` for each model.
     features : list of str
-        Those of all models, each once.
+        Features of all models, each once.
     batch_by : str
-        "era" where the models are run on one whole era at a time.
+        "era" if the models are run on one whole era at a time.
     batch_rows : int
-        Otherwise, how many rows a batch has at most.
+        Otherwise, the largest number of rows in a batch.
     weights : list of float, optional
-        One a column of predictions; None where they are not blended.
+        One weight for each column of predictions; None if they are not blended.
     ensemble : str
-        How they are blended.
+        Method of blending.
     neutral : list of str
-        The features that are taken out.
+        Features to neutralize to.
     proportion : float
     ranked : bool
     """
@@ -109,14 +109,14 @@ class Upload:
 
 
 def pack_model(member: Member) -> tuple[list[str], Packed]:
-    """Return the names of a model's columns of predictions, and what is packed of the model.
+    """Return the names of a model's columns of predictions, and the packed model.
 
     Raises
     ------
     NumeraiSequenceError
-        It cannot be saved, is not Keras's own, or predicts NaN.
+        The model cannot be saved, is not made of Keras's own layers, or predicts NaN.
     ValueError
-        It has no such output.
+        The model has no such output.
     """
     with naming(member.name):
         return _pack(member)
@@ -131,7 +131,7 @@ def _pack(member: Member) -> tuple[list[str], Packed]:
     expected = columns.take(outputs, rows)
     if not np.isfinite(expected).all():
         raise NumeraiSequenceError(
-            "model: its predictions are NaN or infinite; look at its weights"
+            "model: found predictions that are NaN or infinite, expected numbers; check its weights"
         )
     keras, plain = keras_of(model), as_plain(model)
     config = json.dumps(portable_config(_read_config(_save(plain)), keras))
@@ -175,18 +175,18 @@ def _save(model: Any) -> bytes:
 def _read_config(saved: bytes) -> dict[str, Any]:
     with zipfile.ZipFile(io.BytesIO(saved)) as archive:
         config: dict[str, Any] = json.loads(archive.read("config.json"))
-    # It is loaded without its loss, metrics and optimizer.
+    # The model is loaded without its loss, metrics and optimizer.
     return {name: value for name, value in config.items() if name != "compile_config"}
 
 
 def reason_of(error: BaseException) -> str:
-    """Return the line of Keras's error that says what is wrong."""
+    """Return the line of Keras's error that describes the problem."""
     lines = str(error.__cause__ or error).strip().rpartition("Exception encountered: ")[2]
     return lines.partition("\n")[0][:300].rstrip(".")
 
 
 class _Uploaded:
-    """It is the function where it is unpickled; the pickle names ``eval`` and no other thing."""
+    """An object whose pickle becomes the function. The pickle refers only to ``eval``."""
 
     def __init__(self, upload: Upload) -> None:
         self.known = dict(vars(upload))

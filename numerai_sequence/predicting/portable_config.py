@@ -1,8 +1,8 @@
-"""Portable: turn the config that Keras saves of a model into one that each Keras of Numerai reads.
+"""Portable config: the saved config of a model, in a form that every Keras of Numerai reads.
 
-Numerai's images have Keras 3.10 to 3.13, and a Keras refuses a key of a config that it does not
-know. So keys that Keras 3.10 lacks are left out where they have their default, and are an error
-where they do not. ``keras_3_10.json`` holds what it has: "module": {"class": "key key ..."}.
+Numerai's images have Keras 3.10 to 3.13. A Keras refuses a config with an unknown key. So a key
+that Keras 3.10 lacks is left out if it has its default, and is an error otherwise.
+``keras_3_10.json`` lists the keys of Keras 3.10: "module": {"class": "key key ..."}.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from typing import Any
 from ..errors import NumeraiSequenceError
 
 PACKAGES = ("keras", "tf_keras")
-# What matters in training alone: weights replace what was drawn, and there is no loss.
+# Needed only for training: saved weights replace the initial ones, and there is no loss.
 _TRAINING = ("_initializer", "_regularizer", "_constraint")
 _SAVED = {"build_config", "compile_config"}
 _PREDICTING = {"__call__", "call", "predict_on_batch", "predict_step", "make_predict_function"}
-# They run what another library made, such as a function of JAX.
+# Layers that run another library's code, such as a function of JAX.
 _WRAPPERS = {"FlaxLayer", "JaxLayer", "TFSMLayer", "TorchModuleWrapper"}
-# Of tf_keras 2.21; each is False by default.
+# New keys of tf_keras 2.21; each is False by default.
 _NEW_IN_KERAS_2 = {"optional", "robust_masking", "softmax_robust_masking"}
-# What Keras 3.10 builds wrongly, with the same keys, and what does the same there.
+# Classes that Keras 3.10 builds wrongly, with the same keys, and their replacements.
 _INSTEAD = {
     "Argmax": "keepdims=False and keras.ops.expand_dims",
     "Argmin": "keepdims=False and keras.ops.expand_dims",
@@ -40,18 +40,18 @@ _INSTEAD = {
 }
 _MISSING = object()
 _LAMBDA = (
-    "model: a lambda holds the bytecode of one Python, and Numerai's may be another; build the "
-    "model of keras.ops or of Keras's own layers"
+    "model: found a lambda, which holds the bytecode of one Python version, and Numerai's may be "
+    "another; build the model of keras.ops or of Keras's own layers"
 )
 
 
 def keras_of(model: Any) -> ModuleType:
-    """Return the Keras package that a model is made of.
+    """Return the Keras package of a model.
 
     Raises
     ------
     TypeError
-        It is no Keras model.
+        It is not a Keras model.
     """
     for parent in type(model).__mro__:
         package = parent.__module__.split(".")[0]
@@ -61,7 +61,7 @@ def keras_of(model: Any) -> ModuleType:
 
 
 def as_plain(model: Any) -> Any:
-    """Return a model of Keras's own class, where a subclass changes nothing but training."""
+    """Return a model of Keras's own class, if a subclass changes only the training."""
     own = [kind for kind in type(model).__mro__ if kind.__module__.split(".")[0] not in PACKAGES]
     if own[:-1] and not any(_PREDICTING & set(vars(kind)) for kind in own[:-1]):
         with suppress(AttributeError, RuntimeError, TypeError, ValueError):  # no graph of layers
@@ -72,25 +72,25 @@ def as_plain(model: Any) -> Any:
 
 
 def is_keras_2(keras: ModuleType) -> bool:
-    """Say whether it is tf_keras, or the Keras of TensorFlow 2.15 and before."""
+    """Say whether a Keras is tf_keras, or the Keras of TensorFlow 2.15 and before."""
     return str(keras.__version__).startswith("2.")
 
 
 def portable_config(config: dict[str, Any], keras: ModuleType) -> dict[str, Any]:
-    """Return a model's config without what it does not need, or what Keras 3.10 does not have.
+    """Return a model's config without keys that it does not need or that Keras 3.10 lacks.
 
     Parameters
     ----------
     config : dict
-        As Keras saves it.
+        The config that Keras saves.
     keras : module
-        The Keras that saved it. The config of a Keras 2 is for a Keras 2.
+        The Keras that saved it. A config of Keras 2 is for Keras 2.
 
     Raises
     ------
     NumeraiSequenceError
         The model has a layer, function or argument that is not Keras's own, or that Keras 3.10
-        does not have.
+        lacks.
     """
     found: dict[str, Any] = _portable(config, keras)
     return found
@@ -107,7 +107,7 @@ def _portable(value: Any, keras: ModuleType) -> Any:
 
 
 def _portable_object(saved: dict[str, Any], keras: ModuleType) -> dict[str, Any]:
-    """Return a saved object, whose class and keys are known then."""
+    """Return a saved object with only the keys that Keras 3.10 knows."""
     _check_own(saved, keras)
     saved = {name: value for name, value in saved.items() if name not in _SAVED}
     if not isinstance(saved["config"], dict) or saved["class_name"].startswith("__"):
@@ -124,7 +124,7 @@ def _portable_object(saved: dict[str, Any], keras: ModuleType) -> dict[str, Any]
 
 
 def _check_own(saved: dict[str, Any], keras: ModuleType) -> None:
-    """Raise where an object is of a user's class or function, or holds Python's bytecode."""
+    """Raise an error if an object is of a user's class or function, or holds bytecode."""
     module, registered = saved.get("module", ""), saved.get("registered_name")
     kind, config = saved["class_name"], saved["config"]
     if kind == "__lambda__":
@@ -133,14 +133,14 @@ def _check_own(saved: dict[str, Any], keras: ModuleType) -> None:
     if registered and (module is None or module.split(".")[0] not in (*PACKAGES, "builtins")):
         foreign = registered
     if kind == "function" and isinstance(config, str):
-        # Keras finds what is registered by its bare name too.
+        # Keras finds registered objects by their bare names too.
         ours = keras.saving.get_custom_objects()
         foreign = next(
             (name for name in ours if name.split(">")[-1] == config.split(">")[-1]), None
         )
     if foreign:
         raise NumeraiSequenceError(
-            f"model: {foreign!r} is not Keras's own, and Numerai does not have it; "
+            f"model: {foreign!r} is not Keras's own, so Numerai does not have it; "
             "build the model of Keras's own layers and functions"
         )
     if kind == "function" and not is_keras_2(keras):
@@ -148,11 +148,11 @@ def _check_own(saved: dict[str, Any], keras: ModuleType) -> None:
 
 
 def _check_function(name: Any, keras: ModuleType) -> None:
-    """Raise where a function, which is saved by its name, is not one that Keras finds by it."""
+    """Raise an error if Keras cannot find a function by its saved name."""
     if not hasattr(keras.activations, str(name)):
         raise NumeraiSequenceError(
-            f"model: the function {name!r} is none of keras.activations, and Numerai does not have "
-            "others; build the model of Keras's own layers and of keras.ops"
+            f"model: the function {name!r} is not in keras.activations, so Numerai does not have "
+            "it; build the model of Keras's own layers and of keras.ops"
         )
     _check_has(name not in _oldest()["keras.activations"], f"activation {name!r}", keras)
 
@@ -168,7 +168,7 @@ def _check_activations(config: dict[str, Any], keras: ModuleType) -> None:
 
 
 def _check_builds(kind: str, config: dict[str, Any]) -> None:
-    """Raise where Keras 3.10 has a class and its keys, but builds it wrongly or not at all."""
+    """Raise an error if Keras 3.10 has a class and its keys, but builds it wrongly."""
     axis = config.get("axis")
     fails = {
         "Argmax": bool(config.get("keepdims")) and axis is not None,
@@ -190,26 +190,26 @@ def _shown(config: dict[str, Any]) -> str:
 
 
 def _known(saved: dict[str, Any], config: dict[str, Any], keras: ModuleType) -> dict[str, Any]:
-    """Return the keys that Keras 3.10 knows of a class; the others have their defaults."""
+    """Return the keys of a class that Keras 3.10 knows; the others have their defaults."""
     module, kind = saved.get("module"), saved["class_name"]
     classes = _oldest().get(str(module), {})
     _check_has(kind not in classes, kind, keras)
     if "vocabulary" in config and config["vocabulary"] is None:
         raise NumeraiSequenceError(
-            f"model: {kind} {config.get('name')!r} has learnt its vocabulary with adapt, which its "
-            "config does not hold; give it vocabulary="
+            f"model: {kind} {config.get('name')!r} has learnt its vocabulary with adapt, but its "
+            "config does not hold that vocabulary; pass vocabulary= to the layer"
         )
     names = {*classes[kind].split(), *classes.get("*", "").split()}
     more = {name: value for name, value in config.items() if name not in names}
     for name in [*more]:
-        # A name that an operation cannot be given is of no use.
+        # The name of an operation that takes none is not needed.
         is_default = name == "name" or _default(str(module), kind, name) == _plain(more[name])
         _check_has(not is_default, f"{kind}({name}={str(more[name])[:40]})", keras)
     return {name: value for name, value in config.items() if name in names}
 
 
 def _known_of_keras_2(kind: str, config: dict[str, Any], keras: ModuleType) -> dict[str, Any]:
-    """Return the keys that tf_keras 2.19, which Numerai has, knows of a class."""
+    """Return the keys of a class that Numerai's tf_keras 2.19 knows."""
     for name in _NEW_IN_KERAS_2 & set(config):
         _check_has(bool(config[name]), f"{kind}({name}={config[name]})", keras, "tf_keras 2.19")
     return {name: value for name, value in config.items() if name not in _NEW_IN_KERAS_2}
@@ -218,13 +218,13 @@ def _known_of_keras_2(kind: str, config: dict[str, Any], keras: ModuleType) -> d
 def _check_has(is_missing: bool, what: str, keras: ModuleType, oldest: str = "Keras 3.10") -> None:
     if is_missing:
         raise NumeraiSequenceError(
-            f"model: {what} is of Keras {keras.__version__}, and {oldest}, which Numerai also "
-            "runs, does not have it; build the model without it"
+            f"model: {what} of Keras {keras.__version__} is not in {oldest}, which Numerai also "
+            "runs; build the model without it"
         )
 
 
 def _default(module: str, kind: str, name: str) -> Any:
-    """Return the default of an argument of a class, whichever of its parents takes it."""
+    """Return the default of an argument of a class or of its parents."""
     for parent in getattr(importlib.import_module(module), kind).__mro__:
         parameters = inspect.signature(parent.__init__).parameters
         if name in parameters:

@@ -1,4 +1,4 @@
-"""Predictions: turn a model and rows of features into one number a row, indexed by id."""
+"""Predictions: a frame with one number a row, indexed by id, from a model and its features."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ from ..checks import is_of, names_in_order, whole_number
 from ..errors import EraError, NumeraiSequenceError, check_known
 from ..feeding.model_input import ModelInput
 from ..feeding.sequence import NumeraiSequence
-from ..reading.shard_set import PathLike, ShardSet, open_shards
+from ..reading.set_opener import open_shards
+from ..reading.shard_set import PathLike, ShardSet
 from ..scoring.forward_pass import most_rows, predict_several
 from ..scoring.model_outputs import Floats
 from ..system.extras import load_extra
@@ -69,90 +70,91 @@ def predict(
     """Predict every row of a shard set or a Parquet file, in bounded memory.
 
     A feature value that is null or NaN counts as the middle, as in the function that
-    `export_predict` writes; a warning says how many there are.
+    `export_predict` writes. A warning gives the number of such values.
 
-    A Parquet file's features are written as a temporary shard set first, where Python's `tempfile`
-    puts it (see ``TMPDIR``): a third of a byte a feature and row, and as much again meanwhile.
+    The features of a Parquet file are first written as a temporary shard set, in the folder of
+    Python's `tempfile` (see ``TMPDIR``). The set takes a third of a byte for each feature and row,
+    and twice as much while it is written.
 
     A model that ``fit`` trained on a `NumeraiSequence` remembers its features, their order and
-    scale, and whether its batches were whole eras; so does a file that ``model.save`` wrote. These
-    are the defaults here. Other features or another scale are refused.
+    scale, and whether its batches were whole eras. So does a file that ``model.save`` wrote. These
+    are the defaults here. Other features, or another scale, raise an error.
 
     Parameters
     ----------
     model : Keras model, path, sequence, or mapping
-        Of any Keras; it takes x of shape (batch, features), or what the class of `like` makes. Or
-        the path of a run's folder or of a file that Keras has saved. Several models are a list of
-        these; a mapping from names to these; or a folder of runs, such as a walk forward's. The
-        data are then read once for all of them, but that a class of your own reads its batches
-        itself. Where one of them needs whole eras, all are run on whole eras.
+        A model of any Keras. It takes x of shape (batch, features), or the batches of the class of
+        `like`. Also the path of a run's folder or of a file that Keras saved. For several models,
+        give a list of these, a mapping from names to these, or a folder of runs, such as a walk
+        forward's. The data are then read once for all models; only sequences of your own class
+        read their batches themselves. If one model needs whole eras, all are run on whole eras.
     data : ShardSet, path, or sequence of paths
-        A shard set, as `open_shards` takes it, or one Parquet file, such as ``live.parquet``:
-        targets are not needed.
+        A shard set, in any form that `open_shards` takes, or one Parquet file such as
+        ``live.parquet``. Targets are not needed.
     like : NumeraiSequence or Run, optional
-        What the model was trained on, where the model does not remember it: the sequence, or what
-        `read_run` returns. A sequence of a class of your own, with a ``__getitem__``, makes the
-        batches: the model may take several arrays. The data need the targets of its y then. For
-        several models one for all, or a mapping from their names.
+        The training sequence, or the run that `read_run` returns, if the model does not remember
+        its input. A sequence of your own class, with a ``__getitem__``, makes the batches, so the
+        model may take several arrays. The data then need the targets of the sequence. For several
+        models, give one for all, or a mapping from their names.
     features : str or sequence of str, optional
-        Those that the model was trained on, in the same order; None for those that it remembers,
-        or for all that the data have; of a shard set also the name of a feature set. Of several
-        models, this and `dtype` are for those that do not remember theirs.
+        Features that the model was trained on, in the same order, or the name of a feature set of
+        the shard set. None for the features that the model remembers, or all features of the data.
+        With several models, `features` and `dtype` are for the models that do not remember theirs.
     inputs : mapping, optional
-        The sources of a model's other inputs, by name, for these rows, as of `NumeraiSequence`:
-        ``{"benchmarks": "live_benchmark_models.parquet"}``. A model takes the columns that it
+        Sources of the model's other inputs for these rows, by name, as for `NumeraiSequence`:
+        ``{"benchmarks": "live_benchmark_models.parquet"}``. The model takes the columns that it
         was trained on. Several models share the sources.
     eras, data_type : optional
-        Which rows of a shard set, as of `NumeraiSequence`; None for all.
+        Rows of a shard set to predict, as for `NumeraiSequence`; None for all.
     output : str, optional
-        Which output of a model of several: the name of the output, or of one column of a wide one.
-        Nothing of the others is kept.
+        Name of the output to keep, if the model has several, or of one column of a wide output.
     dtype : {"float32", "float16", "int8"}, optional
-        Of x, as of `NumeraiSequence`. None for what the model remembers, or "float32".
+        Type of the features that the model receives, as for `NumeraiSequence`. None for the type
+        that the model remembers, or "float32".
     ranked : bool
-        Replace predictions by their ranks within the era, as (rank - 0.5) / rows: in (0, 1), the
-        same for equal ones.
+        Replace predictions by their ranks within the era, (rank - 0.5) / rows, in (0, 1). Equal
+        predictions have equal ranks.
     batch_size : int, optional
-        Rows a batch; None for at most 32 MB of float32.
+        Rows of a batch; None for at most 32 MB of float32.
     batch_by : {"rows", "era"}, optional
-        "era" runs the model on one whole era at a time, as attention over rows or ranking within
-        the era needs it. An era of 7,000 rows and 3,555 features takes 100 MB as float32. None for
-        what the model remembers; otherwise the model is tried on random rows: "era" where its
-        predictions depend on the other rows of a batch.
+        "era" runs the model on one whole era at a time, for models with attention over rows or
+        ranking within the era. An era of 7,000 rows and 3,555 features takes 100 MB as float32.
+        None for the choice that the model remembers. If it remembers none, the model is tried on
+        random rows: "era" is used if its predictions depend on the other rows of a batch.
     memory_budget : int or str
-        As of `NumeraiSequence`.
+        As for `NumeraiSequence`.
     with_era : bool
-        Add a first column, ``era``, by which `ensemble` ranks.
+        Add a first column, ``era``, which `ensemble` uses.
     progress : bool
         Show progress bars on stderr.
 
     Returns
     -------
     pandas.DataFrame
-        float32, one row a row of the data, in the order of the file or files; the index is ``id``.
-        The column is ``prediction``. Where a model has several outputs, or one of several values a
-        row, and none is chosen, there is a column a value: ``name``, or ``name_0``, ``name_1``.
-        Several models have a column each, of the name in the mapping, of the folder or file, or
-        ``model_0``, ``model_1``; where a model has several values a row, ``model_0/name``.
-        ``frame.attrs["features"]`` is the list of features that were used, by any model.
+        float32, with a row for each row of the data, in the order of the file or files. The index
+        is ``id``, and the column is ``prediction``. A model with several values a row, and no
+        chosen output, has one column for each value: ``name``, or ``name_0``, ``name_1``. With
+        several models, the columns have the names in the mapping, of the folders or of the files,
+        or ``model_0``, ``model_1``. Models with several values a row then have ``model_0/name``.
+        ``frame.attrs["features"]`` is the list of the features of all models.
 
     Raises
     ------
     FeatureError
-        The data lack a feature; or the model was trained on other features, on another order or
-        scale of them, or takes another number of them. Or it takes other inputs than are given.
+        The data lack a feature; the model was trained on other features, in another order or
+        scale, or takes another number of features; or the model takes other inputs than `inputs`.
     EraError
-        An era or data type is unknown; or some are chosen of a Parquet file. Or a row has no value
-        in an input.
+        An era or data type is unknown, or is chosen for a Parquet file; or a row has no value in
+        an input.
     ValueError
-        The model's predictions depend on which rows are in a batch of `batch_size`; or another
-        argument is wrong.
+        The model's predictions depend on the other rows of a batch, and `batch_size` is given; or
+        another argument is wrong.
     SourceError
-        The Parquet file cannot be used, or an id is there twice.
+        The Parquet file cannot be used, or an id appears twice.
     TypeError
-        `data` is something else, such as a frame; or `model` is no model.
+        `data` has another type, such as a frame, or `model` is not a model.
     OutputError, OutOfMemoryError
-        There is no room for the temporary shard set.
+        There is not enough space or memory for the temporary shard set.
     NumeraiSequenceError
         Predictions are NaN.
     """
@@ -174,8 +176,8 @@ def predict(
     if is_parquet(data):
         if eras is not None or data_type is not None:
             raise EraError(
-                "eras, data_type: found some, expected None for a Parquet file; write it as a "
-                "shard set to choose among its rows",
+                "eras, data_type: found a choice of rows, expected None for a Parquet file; write "
+                "the file as a shard set to choose rows",
                 eras=eras,
             )
         return run.predict_parquet(Path(os.fspath(data)))  # type: ignore[arg-type]
@@ -187,7 +189,7 @@ def predict(
 
 @dataclass(frozen=True)
 class _Run:
-    """What `predict` was asked for, but for the data."""
+    """The arguments of `predict`, without the data."""
 
     members: list[Member]
     features: str | Sequence[str] | None
@@ -200,20 +202,20 @@ class _Run:
     progress: bool
 
     def __post_init__(self) -> None:
-        # The sequence would find this, but only when a Parquet file has been written.
+        # The sequence would check this too, but only after a Parquet file has been written.
         if self.batch_size is not None:
             whole_number("batch_size", self.batch_size, least=1)
 
     def predict_shards(self, shards: ShardSet) -> pd.DataFrame:
         where = str(shards.folder)
         if not shards.rows:
-            raise NumeraiSequenceError(f"{where}: no rows; expected at least one")
+            raise NumeraiSequenceError(f"{where}: found no rows, expected at least one")
         members = [member.over(shards.manifest, where) for member in self.members]
         members = with_inputs(members, self.inputs, shards)
         members = self._settle(members, where, shards)
         found, sequence = self._predict(members, shards, **self.chosen)
         eras = sequence.column("era") if self.ranked or self.with_era else None
-        # A copy, or the frame would hold the files as long as it lives.
+        # A copy, so that the frame does not keep the files open.
         ids = sequence.column("id").take(pa.array(np.arange(len(found[0][1]), dtype=np.int64)))
         return self._make_frame(members, found, ids, eras)
 
@@ -242,9 +244,9 @@ class _Run:
         members: list[Member],
         ids: pa.ChunkedArray,
     ) -> tuple[list[Member], list[tuple[tuple[str, ...], Floats]]]:
-        """Predict the rows of a temporary set in the order of their ids, and let go of its files.
+        """Predict the rows of a temporary set in the order of their ids, and close its files.
 
-        Windows deletes no folder whose files are open.
+        Windows cannot delete a folder whose files are open.
         """
         with open_shards(folder) as shards:
             warn_missing(shards, path)
@@ -255,7 +257,7 @@ class _Run:
     def _settle(
         self, members: list[Member], where: str, shards: ShardSet | None = None
     ) -> list[Member]:
-        """Return the models with what they are fed; where a class makes it, once there is a set."""
+        """Return the models with their complete inputs; with a maker, only once a set exists."""
         return [
             member
             if member.is_settled or (member.maker is not None and shards is None)
@@ -266,7 +268,7 @@ class _Run:
         ]
 
     def _try_models(self, members: list[Member], rows: int) -> None:
-        """Run models on nothing, rather than find after a long write that one cannot be run."""
+        """Run the models on zeros, to find before a long write that one of them cannot run."""
         width = len(union_of(members))
         for member in members:
             if member.is_settled:
@@ -275,7 +277,7 @@ class _Run:
     def _predict(
         self, members: list[Member], shards: ShardSet, *, ids: Any = None, **chosen: Any
     ) -> tuple[list[tuple[tuple[str, ...], Floats]], NumeraiSequence]:
-        """Return the names and values of each model, in their order, and a sequence of the rows."""
+        """Return the names and values of each model, in order, and a sequence of the rows."""
         found: dict[int, tuple[tuple[str, ...], Floats]] = {}
         for group in groups_of(members):
             sequence = self._make_sequence([members[number] for number in group], shards, **chosen)
@@ -355,7 +357,7 @@ class _Run:
 
 
 def _targets_of(members: list[Member], source: Source, path: Path) -> tuple[str, ...]:
-    """Return the targets of the file that classes of the user's own may look at."""
+    """Return the targets of the file that sequences of the user's own classes may use."""
     makers = [member.maker for member in members if member.maker is not None]
     targets = tuple(dict.fromkeys(name for maker in makers for name in maker.target_columns))
     check_known(_MADE, targets, source.others, str(path))
@@ -370,34 +372,34 @@ def _check_numbers(values: Floats, names: Sequence[str], ids: pa.ChunkedArray) -
         of = "" if len(names) == 1 else f" of {names[int(np.argmax(is_nan.any(axis=0)))]!r}"
         raise NumeraiSequenceError(
             f"predictions{of}: {np.count_nonzero(rows):,} of {len(values):,} rows are NaN, "
-            f"the first is {first!r}; expected numbers: look at the model's weights"
+            f"the first is {first!r}; expected numbers; check the model's weights"
         )
 
 
 def describe_eras(sequence: NumeraiSequence) -> str:
-    """Return how many rows the largest batch of a sequence by eras has, and what they take."""
+    """Return a line with the rows and the memory of the largest batch of a sequence by eras."""
     most = max(len(rows) for rows in map(sequence.one_pass().rows, range(len(sequence))))
     size = most * len(sequence.features) * np.dtype(sequence.dtype).itemsize
     return (
-        f"predicting whole eras: the largest has {most:,} rows, which take {size / 1e6:,.0f} MB as "
+        f"predicting whole eras: the largest has {most:,} rows and takes {size / 1e6:,.0f} MB as "
         f"{sequence.dtype}"
     )
 
 
 def read_meta(source: Source) -> pa.Table:
-    """Read a file's ids and eras, in its order, and see that no id is there twice."""
+    """Read a file's ids and eras, in its order, and check that no id appears twice."""
     tables = [
         rows.select(["id", "era"])
         for chunk in source.chunks(rows=_META_ROWS)
         for rows in source.iter_meta(chunk, ())
     ]
     if not tables:
-        raise source.error("no rows; expected at least one")
+        raise source.error("found no rows, expected at least one")
     meta = pa.concat_tables(tables)
     first_rows = pc.index_in(meta["id"], value_set=meta["id"]).to_numpy()
     again = np.flatnonzero(first_rows != np.arange(len(first_rows)))
     if len(again):
         row = int(again[0])
         found = f"found {meta['id'][row].as_py()!r} again, which is in row {first_rows[row]}"
-        raise source.error(f"{found}; expected an id once", column="id", row=row)
+        raise source.error(f"{found}; expected each id once", column="id", row=row)
     return meta

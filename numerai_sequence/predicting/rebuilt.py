@@ -1,6 +1,6 @@
-"""Rebuilt: from what is packed of a model to the model, which predicts what it did before.
+"""Rebuilt: a model from its packed form, with a check that it predicts the same as before.
 
-Its text is pickled, as that of `uploaded` is.
+The text of this module is pickled, like that of `uploaded`.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ import numpy as np
 import numpy.typing as npt
 
 TRIED_ROWS = 64
-# What a model that was built again may differ by: of its predictions' range, and of the largest
-# one, by the precision in which it computes. Another machine rounds otherwise.
+# The allowed difference of a rebuilt model: a share of its predictions' range, and a share of the
+# largest prediction, by the precision in which it computes. Other machines round differently.
 _RANGE, _LARGEST = 0.1, {"full": 1e-3, "half": 2e-2}
 
 
 def rebuild(known: dict[str, Any]) -> Any:
-    """Return the model of which these are the attributes of a `Packed`."""
+    """Return the model that has these attributes of a `Packed`."""
     keras = _import_keras(known)
     try:
         model = _build(keras, known)
@@ -28,7 +28,7 @@ def rebuild(known: dict[str, Any]) -> Any:
     except Exception as error:
         raise RuntimeError(
             f"{known['called']}, exported with {known['package']} {known['version']}, cannot be "
-            f"built by {keras.__name__} {keras.__version__}: {error}"
+            f"built with {keras.__name__} {keras.__version__}: {error}"
         ) from error
     _check_values(found, keras, known)
     return model
@@ -54,7 +54,7 @@ def _import_keras(known: dict[str, Any]) -> Any:
 
 
 def _build(keras: Any, known: dict[str, Any]) -> Any:
-    """Return the model, made of its config and its weights."""
+    """Return the model with its config and its weights."""
     own, here = f'"module": "{known["package"]}', f'"module": "{keras.__name__}'
     config = json.loads(known["config"].replace(own, here))
     model = keras.saving.deserialize_keras_object(config)
@@ -79,8 +79,8 @@ def _layers(model: Any) -> Iterator[Any]:
 
 
 def trial_digits(features: int) -> npt.NDArray[np.int8]:
-    """Return rows to try a model on, int8 0..4, shape (64, features); anywhere the same ones."""
-    # What this old generator draws does not change from NumPy to NumPy.
+    """Return rows to try a model on, int8 0..4, shape (64, features), the same on any machine."""
+    # The numbers of this old generator do not change between versions of NumPy.
     return np.random.RandomState(0).randint(0, 5, (TRIED_ROWS, features)).astype(np.int8)
 
 
@@ -110,7 +110,7 @@ def with_others(
 
 
 def as_input(digits: npt.NDArray[np.int8], dtype: str) -> npt.NDArray[Any]:
-    """Return x of digits 0..4, as of `NumeraiSequence`."""
+    """Return x from digits 0..4, as `NumeraiSequence` makes it."""
     scaled: npt.NDArray[Any] = digits
     if dtype != "int8":
         scaled = np.multiply(digits, np.float32(0.25), dtype=np.float32)
@@ -118,12 +118,12 @@ def as_input(digits: npt.NDArray[np.int8], dtype: str) -> npt.NDArray[Any]:
 
 
 def run_model(model: Any, x: Any, known: dict[str, Any]) -> npt.NDArray[np.float32]:
-    """Return the values of a model that are kept, shape (rows of x, columns)."""
+    """Return the predictions of a model that are kept, shape (rows of x, columns)."""
     outputs = model.predict_on_batch(x)
     rows = len(x["features"] if isinstance(x, dict) else x)
     kept = []
     for key, start, stop in known["parts"]:
-        # A list of one output is that output, in older Kerases.
+        # Older versions of Keras return one output without a list.
         is_one = key is None or not isinstance(outputs, (list, tuple, dict))
         output = np.asarray(outputs if is_one else outputs[key])
         kept.append(output.reshape(rows, -1)[:, start:stop].astype(np.float32))
@@ -131,7 +131,7 @@ def run_model(model: Any, x: Any, known: dict[str, Any]) -> npt.NDArray[np.float
 
 
 def _check_values(found: npt.NDArray[np.float32], keras: Any, known: dict[str, Any]) -> None:
-    """Raise where the model does not predict what it did when it was exported."""
+    """Raise an error if the model predicts other values than when it was exported."""
     expected = np.array(known["expected"])
     tolerance = _RANGE * np.ptp(expected, axis=0)
     tolerance += _LARGEST[known["precision"]] * np.abs(expected).max(axis=0)

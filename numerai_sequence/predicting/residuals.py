@@ -1,6 +1,6 @@
-"""Residuals: from predictions and features of an era to what the features do not explain.
+"""Residuals: the part of an era's predictions that a linear fit of its features leaves.
 
-Its text is pickled, as that of `uploaded` is.
+The text of this module is pickled, like that of `uploaded`.
 """
 
 from __future__ import annotations
@@ -11,28 +11,28 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-# What a column's variance keeps beside the columns before it, as a share, below which a fit to all
-# of them is left to the singular values, as numerai-tools does everywhere.
+# The least share of a column's variance that the columns before it may leave. Below it, the fit
+# uses singular values, as numerai-tools always does.
 _INDEPENDENT = 1e-6
 _BLOCK_ROWS, _BLOCK_COLUMNS = 1024, 256
-# Less than this share of the predictions is rounding.
+# A smaller share of the predictions is rounding.
 _ROUNDING = 1e-9
 
 
 def neutralized(
     values: npt.NDArray[np.floating[Any]], digits: npt.NDArray[Any], proportion: float
 ) -> npt.NDArray[np.float64]:
-    """Take out of each column of one era what a least-squares fit to the features explains.
+    """Subtract from each column of one era a share of its least-squares fit to the features.
 
-    The fit has an intercept, as that of numerai-tools' ``neutralize`` has.
+    The fit has an intercept, as in numerai-tools' ``neutralize``.
 
     Parameters
     ----------
     values : float array, shape (rows, columns)
     digits : array, shape (rows, features)
-        Whole numbers 0..4, or floats 0..1 in steps of .25: of these, sums of products are exact.
+        Whole numbers 0..4, or floats 0..1 in steps of .25. Sums of their products are exact.
     proportion : float
-        The share of the fit that is taken out.
+        The share of the fit to subtract.
 
     Returns
     -------
@@ -46,7 +46,7 @@ def neutralized(
 
 
 def is_spent(left: npt.NDArray[Any], values: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
-    """Say of each column whether neutralization has left nothing of it but rounding."""
+    """Say for each column whether neutralization has left only rounding errors of it."""
     spent: npt.NDArray[np.bool_] = np.ptp(left, axis=0) <= _ROUNDING * np.abs(values).max(axis=0)
     return spent
 
@@ -54,26 +54,26 @@ def is_spent(left: npt.NDArray[Any], values: npt.NDArray[Any]) -> npt.NDArray[np
 def why_nothing_is_left(
     left: npt.NDArray[Any], values: npt.NDArray[Any], names: Sequence[str], era: str, features: int
 ) -> str | None:
-    """Say which column of an era has nothing left, and why; None where each has something."""
+    """Say which column of an era is explained fully, and why; None if there is none."""
     spent = np.flatnonzero(is_spent(left, values))
     if not len(spent):
         return None
     name, rows = names[spent[0]], len(values)
     if np.ptp(values[:, spent[0]]) == 0:
         return (
-            f"column {name!r}: all {rows:,} predictions of era {era} are the same; expected "
-            "predictions that differ: nothing is left of these"
+            f"column {name!r}: all {rows:,} predictions of era {era} are the same, so neutralizing "
+            "leaves nothing; expected predictions that differ"
         )
     return (
         f"column {name!r}: {features:,} features explain all of its {rows:,} predictions of era "
-        f"{era}, and nothing is left; name fewer features, or take out less with proportion="
+        f"{era}, so neutralizing leaves nothing; use fewer features, or a smaller proportion="
     )
 
 
 def _residual(
     centred: npt.NDArray[np.float64], digits: npt.NDArray[Any]
 ) -> npt.NDArray[np.float64]:
-    """Return what features do not explain of columns whose mean is 0."""
+    """Return the residual of columns whose mean is 0 after a fit to the features."""
     kept, correlations, sums, scales = _different(digits)
     if not len(kept):
         return centred
@@ -83,15 +83,15 @@ def _residual(
     if lower is None:
         return _by_singular_values(centred, np.concatenate(list(x.blocks())))
     residual = centred
-    for _ in range(2):  # the second takes out what rounding has left
+    for _ in range(2):  # the second pass removes the rounding errors of the first
         residual = x.without(residual, _solved(lower, x.products(residual)))
     return residual
 
 
 def _different(digits: npt.NDArray[Any]) -> tuple[Any, Any, Any, Any]:
-    """Return the places of features that vary and repeat none before, and their correlations.
+    """Return the places of the different features that vary, and their correlations.
 
-    And the sums of all features, and the sizes of those.
+    Also return the sums of all features, and the scales of the different ones.
     """
     gram, sums = _products(digits)
     gram *= len(digits)
@@ -130,7 +130,7 @@ def _products(digits: npt.NDArray[Any]) -> tuple[npt.NDArray[np.float64], Any]:
 
 
 def _repeats(correlations: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
-    """Say of each feature whether one before it is the same, or its opposite."""
+    """Say for each feature whether an earlier one is equal or opposite to it."""
     repeats = np.zeros(len(correlations), bool)
     for place, row in enumerate(correlations):
         if not repeats[place]:
@@ -139,7 +139,7 @@ def _repeats(correlations: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
 
 
 def _factor(gram: npt.NDArray[np.float64]) -> npt.NDArray[np.float64] | None:
-    """Return the lower factor of a matrix of correlations; None where columns are dependent."""
+    """Return the lower factor of a matrix of correlations; None if columns are dependent."""
     try:
         lower: npt.NDArray[np.float64] = np.asarray(np.linalg.cholesky(gram), np.float64)
     except np.linalg.LinAlgError:
@@ -150,7 +150,7 @@ def _factor(gram: npt.NDArray[np.float64]) -> npt.NDArray[np.float64] | None:
 def _solved(
     lower: npt.NDArray[np.float64], right: npt.NDArray[np.float64]
 ) -> npt.NDArray[np.float64]:
-    """Solve for what the matrix of a lower factor has made into the right side."""
+    """Solve the equations whose matrix has this lower factor, for the right sides."""
     found = right.copy()
     starts = range(0, len(lower), _BLOCK_COLUMNS)
     for start in starts:

@@ -1,4 +1,4 @@
-"""Submission: write a frame of predictions as a file that Numerai takes."""
+"""Submission: a file of predictions for Numerai, from a frame."""
 
 from __future__ import annotations
 
@@ -27,22 +27,23 @@ _EXPECTED = "expected a frame or Series of predictions with ids as its index or 
 
 
 def write_predictions(frame: pd.DataFrame, path: PathLike) -> Path:
-    """Write predictions as CSV or Parquet, whole or not at all.
+    """Write predictions as a CSV or Parquet file for Numerai.
 
-    They are checked by Numerai's rules first: each id is there once and is text, and each has a
-    number from 0 to 1. Where all numbers are the same, a warning says so.
+    The predictions are first checked by Numerai's rules: each id is text and appears once, and
+    each row has a number from 0 to 1. If all numbers are the same, a warning says so. An existing
+    file is replaced only when the new one is complete.
 
     Parameters
     ----------
     frame : pandas.DataFrame, pandas.Series, polars.DataFrame or pyarrow.Table
-        One column of predictions, of any name, by ``id``: the index, or a column. Such as what
-        `predict` returned with ``ranked=True``.
+        One column of predictions, with any name, by ``id``, which is the index or a column. For
+        example the result of `predict` with ``ranked=True``.
     path : path
-        ``.csv``, as ``numerapi``'s ``upload_predictions`` takes it: columns ``id`` and
-        ``prediction``. Or ``.parquet``, indexed by ``id``. What is there is replaced. The list
-        ``frame.attrs["features"]``, which `predict` adds, goes to a second file,
-        ``.features.json`` in the place of ``.csv``; or to the metadata of the Parquet, of which
-        ``pandas.read_parquet`` makes ``attrs["features"]``. Without it, a second file is removed.
+        File to write. ``.csv`` has the columns ``id`` and ``prediction``, as ``numerapi``'s
+        ``upload_predictions`` takes it. ``.parquet`` is indexed by ``id``. The list
+        ``frame.attrs["features"]``, which `predict` adds, is written too: for CSV to a second file
+        with the suffix ``.features.json``, for Parquet to the metadata, so that
+        ``pandas.read_parquet`` restores it. Without the list, an existing second file is deleted.
 
     Returns
     -------
@@ -52,11 +53,11 @@ def write_predictions(frame: pd.DataFrame, path: PathLike) -> Path:
     Raises
     ------
     TypeError
-        `frame` is no frame, or `path` no path.
+        `frame` is not a frame, or `path` is not a path.
     ValueError
-        The suffix is another one; or `frame` is what Numerai would refuse.
+        The suffix is wrong, or Numerai would refuse the predictions.
     OutputError
-        The system does not let it be written.
+        The system refuses to write the file.
     """
     path = file_path("path", path, "the path of a .csv or .parquet file", OutputError)
     if path.suffix not in (".csv", ".parquet"):
@@ -75,7 +76,7 @@ def write_predictions(frame: pd.DataFrame, path: PathLike) -> Path:
         with explained(described):  # of other predictions
             described.unlink(missing_ok=True)
         return path
-    # Both are whole before one is moved.
+    # Both files are complete before one is moved.
     with replaced(described) as beside, replaced(path) as temporary:
         text = json.dumps(list(features), indent=1) + "\n"
         beside.write_text(text, encoding="utf-8", newline="\n")
@@ -105,7 +106,7 @@ def _only_column(frame: Frame) -> str:
     names = list(frame.types)
     if len(names) != 1:
         raise PredictionError(
-            f"frame: found {len(names)} columns, {', '.join(names[:5])}; expected one: choose it, "
+            f"frame: found {len(names)} columns, {', '.join(names[:5])}; expected one; choose it, "
             f"such as frame[[{names[0] if names else 'prediction'!r}]], or with output= of predict"
         )
     if not is_number(frame.types[names[0]]):
@@ -127,14 +128,16 @@ def _check_ids(frame: Frame) -> None:
             f"frame: ids are {ids.type}, expected text such as 'n0007b5abb0c3a25'"
         )
     if ids.null_count:
-        raise PredictionError(f"frame: {ids.null_count:,} of {len(ids):,} rows have no id")
+        raise PredictionError(
+            f"frame: {ids.null_count:,} of {len(ids):,} rows have no id, expected one in each row"
+        )
     counts = pc.value_counts(ids)
     twice = counts.filter(pc.greater(counts.field("counts"), 1))
     if len(twice):
         first = twice[0].as_py()
         raise PredictionError(
-            f"frame: id {first['values']!r} is there {first['counts']} times ({len(twice):,} such "
-            "ids); expected each id once"
+            f"frame: found id {first['values']!r} {first['counts']} times ({len(twice):,} such "
+            "ids in all), expected each id once"
         )
 
 
@@ -149,9 +152,9 @@ def _check_values(values: npt.NDArray[np.floating[Any]]) -> None:
     if wrong.any():
         raise PredictionError(
             f"frame: {wrong.sum():,} of {len(values):,} predictions are outside 0 to 1, such as "
-            f"{values[wrong][0]:g}; rank them: predict(..., ranked=True), or --rank of the command"
+            f"{values[wrong][0]:g}; rank them with predict(..., ranked=True) or --rank"
         )
-    # As numerai-tools sees it. They are numbers all the same, of an untrained model for example.
+    # The test of numerai-tools. It is only a warning: an untrained model predicts like this.
     if len(values) > 1 and np.isclose(values.astype(np.float64).std(ddof=1), 0):
         text = f"frame: all {len(values):,} predictions are {values[0]:g}; Numerai refuses that"
         warnings.warn(text, stacklevel=4)

@@ -1,4 +1,4 @@
-"""Supplied: from the sources of other inputs to the columns of them that each model takes."""
+"""Supplied inputs: the columns that each model takes from the sources of other inputs."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from ..reading.join_by_id import several
 from ..reading.shard_set import ShardSet
 from .ensemble_members import Member
 
-# The source of each input, by its name, and the columns of it; None for all.
+# For each input, by its name: its source, and its columns, or None for all.
 Sources = dict[str, tuple[Any, tuple[str, ...] | None]]
 
 
 def given_inputs(inputs: Any) -> Sources:
-    """Return the sources of other inputs, which may be read several times.
+    """Return the sources of other inputs, in a form that can be read several times.
 
     Raises
     ------
     TypeError, ValueError
-        They are no mapping, or an input has the name of the features'.
+        `inputs` is not a mapping, or an input has the name of the features' input.
     """
     read = read_inputs(inputs)
     return {name: (several(source), columns) for name, (source, columns) in read.items()}
@@ -32,9 +32,9 @@ def given_inputs(inputs: Any) -> Sources:
 def with_inputs(
     members: Sequence[Member], sources: Sources, shards: ShardSet | None
 ) -> list[Member]:
-    """Return models with the columns of the inputs that each takes.
+    """Return models with the columns of the inputs that each of them takes.
 
-    A model that does not remember what it was trained on takes all that are given.
+    A model that does not remember its training input takes all inputs.
 
     Parameters
     ----------
@@ -42,12 +42,12 @@ def with_inputs(
     sources : dict
         From `given_inputs`.
     shards : ShardSet, optional
-        Whose columns may be inputs.
+        Shard set whose columns may be inputs.
 
     Raises
     ------
     FeatureError
-        An input that a model takes has no source, or a source is for no model.
+        An input of a model has no source, or a source is for no model.
     """
     taken = [_with_inputs(member, sources, shards) for member in members]
     for name in sources:
@@ -79,15 +79,15 @@ def _check_given(inputs: Inputs, sources: Sources) -> None:
     for name, columns in inputs.items():
         if name not in sources:
             raise FeatureError(
-                f"model: takes the input {name!r}, of the columns {short(list(columns))}, which is "
-                f"not given; give a source of them for these rows, such as inputs={{{name!r}: "
+                f"model: found no source for its input {name!r} with the columns "
+                f"{short(list(columns))}; give one for these rows, such as inputs={{{name!r}: "
                 "'live_benchmark_models.parquet'}",
                 names=columns,
             )
         lacking = [one for one in columns if one not in (sources[name][1] or columns)]
         if lacking:
             raise FeatureError(
-                f"inputs[{name!r}]: column {lacking[0]!r} is missing, which the model takes; leave "
-                "the columns out, and it takes those that it was trained on",
+                f"inputs[{name!r}]: column {lacking[0]!r}, which the model takes, is missing; add "
+                "it, or give only the source, and the model takes the columns of its training",
                 names=lacking,
             )

@@ -1,4 +1,4 @@
-"""Finishing: from what is asked of an ensemble and its neutralization to what an upload knows."""
+"""Upload finish: the ensemble, neutralization and ranks of an exported function."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _REMEDY = (
 
 @dataclass(frozen=True)
 class Finish:
-    """What becomes of the columns of predictions; see `export_predict`.
+    """The steps from columns of predictions to the result; see `export_predict`.
 
     Attributes
     ----------
@@ -30,7 +30,7 @@ class Finish:
     ensemble : str, optional
     weights : optional
     neutral : tuple of str
-        The features that are taken out.
+        Features to neutralize to.
     proportion : float
     """
 
@@ -41,12 +41,13 @@ class Finish:
     proportion: float
 
     def weights_of(self, columns: Sequence[str], *, is_one_model: bool) -> list[float] | None:
-        """Return a weight for each column; None where they are not blended.
+        """Return a weight for each column; None if they are not blended.
 
         Raises
         ------
         ValueError
-            The weights are of other columns; or one model has several, and nothing was asked for.
+            The weights do not fit the columns; or the only model has several columns, and neither
+            `ensemble` nor `weights` is given.
         """
         if self.ensemble is None and self.weights is None:
             if len(columns) == 1:
@@ -70,12 +71,12 @@ def read_finish(
     like: Any,
     features_json: Any,
 ) -> Finish:
-    """Return what becomes of predictions; the arguments are as of `export_predict`.
+    """Return the steps to the result; the arguments are as for `export_predict`.
 
     Parameters
     ----------
     features : tuple of str
-        Those that the models take.
+        Features that the models take.
     """
     if ensemble is not None:
         ensemble = one_of("ensemble", ensemble, BY)
@@ -83,8 +84,8 @@ def read_finish(
     neutral = _neutral_features(neutralize, features, like, features_json)
     if not neutral and proportion != 1:
         raise ValueError(
-            f"proportion: found {proportion:g}, and nothing to neutralize; add neutralize= with "
-            "the features, or leave proportion out"
+            f"proportion: found {proportion:g} without neutralize=; add neutralize= with features, "
+            "or leave proportion out"
         )
     return Finish(bool(ranked), ensemble, weights, neutral, proportion)
 
@@ -92,12 +93,12 @@ def read_finish(
 def _neutral_features(
     neutralize: Any, features: tuple[str, ...], like: Any, features_json: Any
 ) -> tuple[str, ...]:
-    """Return the features that predictions are neutralized to.
+    """Return the features to neutralize predictions to.
 
     Raises
     ------
     FeatureError
-        A feature or feature set is not known, or none is named.
+        A feature or feature set is unknown, or the list is empty.
     """
     if neutralize is None or isinstance(neutralize, bool):
         return features if neutralize else ()
@@ -107,7 +108,10 @@ def _neutral_features(
         return _of_set(neutralize, sets, features_json, shards)
     names = names_in_order("neutralize", neutralize)
     if not names:
-        raise FeatureError("neutralize: found no features; name some, or leave it out", names=())
+        raise FeatureError(
+            "neutralize: found no features, expected at least one; name some, or leave it out",
+            names=(),
+        )
     known = [*(one.features for one in shards), *(sets.values() if sets is not None else ())]
     every = {*chain.from_iterable(known), *features} if known else names
     check_known("feature", names, tuple(every), "neutralize")
@@ -122,7 +126,7 @@ def _read_sets(features_json: Any) -> FeatureSets | None:
 
 
 def _shards_of(like: Any) -> Iterator[ShardSet]:
-    """Yield the shard sets that are known from the sequences that models were trained on."""
+    """Yield the shard sets of the models' training sequences."""
     for one in like.values() if isinstance(like, Mapping) else [like]:
         if is_of(one, NumeraiSequence):
             yield one.shards
@@ -137,5 +141,5 @@ def _of_set(
     found = {resolve_features(name, one.manifest, f"neutralize: {one.folder}") for one in shards}
     if len(found) == 1:
         return found.pop()
-    what = "has other features in each set of like=" if found else "and no feature sets are known"
-    raise FeatureError(f"neutralize: found {name!r}, {what}; {_REMEDY}", names=[name])
+    what = "differs between the sets of like=" if found else "is not known"
+    raise FeatureError(f"neutralize: the feature set {name!r} {what}; {_REMEDY}", names=[name])

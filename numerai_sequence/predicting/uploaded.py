@@ -1,9 +1,9 @@
-"""Uploaded: the function that Numerai calls: a frame of live features becomes predictions.
+"""Uploaded: the function that Numerai calls, from a frame of live features to predictions.
 
-Its text is pickled with those of `blends`, `residuals` and `rebuilt`, and with what it knows. They
-run where this package is not installed: on Python 3.10 to 3.13, NumPy 1.26 to 2, pandas 2.2 to 3.
-So they use no other module of ours, and no more than the standard library, NumPy, pandas and the
-models' own Keras. They become one module there: no two of them have a name in common.
+Its text is pickled with those of `blends`, `residuals` and `rebuilt`, and with the function's data.
+They run where this package is not installed: on Python 3.10 to 3.13, NumPy 1.26 to 2, pandas 2.2 to
+3. So they import only the standard library, NumPy, pandas and the models' own Keras. There they
+become one module, so no name may be defined in two of them.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-if __package__:  # where they are unpickled, the texts are one module
+if __package__:  # when unpickled, the texts are one module
     from .blends import blend_in_eras, rank_in_eras
     from .rebuilt import as_input, rebuild, run_model, with_others
     from .residuals import neutralized, why_nothing_is_left
@@ -28,7 +28,7 @@ Places = npt.NDArray[np.int64]
 
 
 def make_predict(known: dict[str, Any]) -> Predict:
-    """Return the function, with everything that it needs inside.
+    """Return the function, with all its data inside.
 
     Parameters
     ----------
@@ -51,7 +51,7 @@ def make_predict(known: dict[str, Any]) -> Predict:
 
 
 class Live:
-    """Live features, and what is predicted of them.
+    """Live features, and their predictions.
 
     Parameters
     ----------
@@ -59,7 +59,7 @@ class Live:
     known : dict
         The attributes of an `Upload`.
     others : pandas.DataFrame, optional
-        By id, the columns of other inputs: predictions of benchmark models.
+        The columns of other inputs by id: predictions of benchmark models.
     """
 
     def __init__(
@@ -90,12 +90,13 @@ class Live:
             wrong = np.count_nonzero(np.isnan(values).any(axis=1))
             if wrong:
                 raise ValueError(
-                    f"{one['called']}: predictions are NaN for {wrong} of {len(values)} rows"
+                    f"{one['called']}: predictions are NaN for {wrong} of {len(values)} rows, "
+                    "expected numbers"
                 )
         return np.concatenate(parts, axis=1)
 
     def as_one(self, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """Return one prediction a row: blended, neutralized and ranked as it was asked for."""
+        """Return one prediction a row: blended, neutralized and ranked as chosen."""
         known = self._known
         if known["weights"] is not None:
             blended = blend_in_eras(values, self._eras, known["weights"], known["ensemble"])
@@ -125,9 +126,9 @@ class Live:
             raise ValueError(f"live_features: {wrong}")
 
     def _batches(self) -> list[Places]:
-        """Return the places of the rows of each batch, which are those of a file's `predict`.
+        """Return the places of the rows of each batch, the same as when `predict` reads a file.
 
-        Rows by era, or whole eras, as they are in the frame.
+        The rows are sorted by era, and batches may be whole eras.
         """
         if self._known["batch_by"] == "era":
             return self._by_era()
@@ -142,7 +143,7 @@ class Live:
         return np.split(order, starts) if len(order) else []
 
     def _digits(self, places: Places, features: list[str]) -> npt.NDArray[np.int8]:
-        """Return the features of some rows, 0..4; what is missing is the middle."""
+        """Return the features of some rows, 0..4; a missing value is the middle."""
         x = _as_floats(self._frame.iloc[places], features)
         digits = np.where(np.isnan(x), np.float32(2), x * 4 if self._is_scaled else x)
         _check_digits(digits, x, features)
@@ -155,13 +156,13 @@ def _check_features(frame: pd.DataFrame, features: list[str], what: str) -> None
     if missing:
         others = f" and {len(missing) - 1} more" if missing[1:] else ""
         raise ValueError(
-            f"live_features: no column {missing[0]!r}{others}; expected all {len(features)} "
+            f"live_features: found no column {missing[0]!r}{others}; expected all {len(features)} "
             f"features that {what}"
         )
     twice = set(frame.columns[frame.columns.duplicated()])
     wrong = [name for name in features if name in twice]
     if wrong:
-        raise ValueError(f"live_features: column {wrong[0]!r} is there twice; expected it once")
+        raise ValueError(f"live_features: found column {wrong[0]!r} twice, expected it once")
 
 
 def _column_of(frame: pd.DataFrame | None, name: str, ids: pd.Index) -> npt.NDArray[np.float32]:
@@ -169,35 +170,35 @@ def _column_of(frame: pd.DataFrame | None, name: str, ids: pd.Index) -> npt.NDAr
     if frame is None:
         raise ValueError(
             f"live_benchmark_models: found None, expected a frame with the column {name!r}, which "
-            "a model takes besides the features"
+            "a model takes as an input"
         )
     found = int(np.sum(frame.columns == name))
     if found != 1:
         raise ValueError(
-            f"live_benchmark_models: found {found} columns {name!r}, which a model takes besides "
-            "the features; expected one"
+            f"live_benchmark_models: found {found} columns {name!r}, expected one, because a model "
+            "takes it as an input"
         )
     twice = frame.index[frame.index.duplicated()]
     if len(twice):
-        raise ValueError(f"live_benchmark_models: id {twice[0]!r} is there twice; expected it once")
+        raise ValueError(f"live_benchmark_models: found id {twice[0]!r} twice, expected it once")
     places = frame.index.get_indexer(ids)
     if (places < 0).any():
         raise ValueError(
-            f"live_benchmark_models: no row for {np.sum(places < 0):,} of {len(ids):,} ids of "
-            f"live_features, such as {ids[places < 0][0]!r}; expected ids as its index"
+            f"live_benchmark_models: found no row for {np.sum(places < 0):,} of {len(ids):,} ids "
+            f"of live_features, such as {ids[places < 0][0]!r}; expected all ids in its index"
         )
     values = frame[name].to_numpy(dtype=np.float32, na_value=np.nan)[places]
     if not np.isfinite(values).all():
         raise ValueError(
             f"live_benchmark_models: column {name!r} is NaN or infinite for "
             f"{np.sum(~np.isfinite(values)):,} of {len(ids):,} rows, such as "
-            f"{ids[~np.isfinite(values)][0]!r}; expected a number for each"
+            f"{ids[~np.isfinite(values)][0]!r}; expected a number in each row"
         )
     return np.asarray(values, np.float32)
 
 
 def _places_of(names: list[str], features: list[str]) -> slice | list[int]:
-    """Return where these names are among all features."""
+    """Return the places of these names among all features."""
     place_of = {name: place for place, name in enumerate(features)}
     places = [place_of[name] for name in names]
     first, last = places[0], places[0] + len(places)
@@ -207,8 +208,8 @@ def _places_of(names: list[str], features: list[str]) -> slice | list[int]:
 def _era_codes(frame: pd.DataFrame) -> npt.NDArray[np.int64]:
     """Return the place of each row's era among the eras in the order of time.
 
-    Those that are no number are behind them, and a missing one is the last. Without a column of
-    eras, all rows are of one: live data are.
+    Eras without a number come after those with one, and a missing era is last. If there is no
+    column of eras, all rows have the same era, as in live data.
     """
     if "era" not in frame.columns:
         return np.zeros(len(frame), np.int64)
@@ -238,16 +239,17 @@ def _check_digits(
 
 
 def _as_floats(frame: pd.DataFrame, features: list[str]) -> npt.NDArray[np.float32]:
-    """Return features, float32, shape (rows, features); what is missing is NaN."""
+    """Return features, float32, shape (rows, features); a missing value is NaN."""
     x: npt.NDArray[np.float32] = frame[features].to_numpy(dtype=np.float32, na_value=np.nan)
     return x
 
 
 def _is_scaled(frame: pd.DataFrame, features: list[str]) -> bool:
-    """Say whether the values are 0..1, as of old, and not 0..4.
+    """Say whether the values are 0..1, as in older data, and not 0..4.
 
-    pandas turns whole numbers of which some are missing into floats: among other columns of whole
-    numbers, or where one is more than 1, floats are 0..4 too. All features of the frame tell.
+    pandas turns a column of whole numbers with missing values into floats. So floats are 0..4 if
+    another feature column holds whole numbers, or if a float is more than 1. All features of the
+    frame are checked.
     """
     numbers = frame.columns[[pd.api.types.is_numeric_dtype(kind) for kind in frame.dtypes]]
     others = [name for name in numbers if str(name).startswith("feature")]

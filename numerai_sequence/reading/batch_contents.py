@@ -15,8 +15,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from ..checks import short
-from ..format.layout import FEATURES, META_COLUMNS, Batch
-from .mapped_file import Mapped
+from ..format.layout import FEATURES, META_COLUMNS, BatchInfo
+from .mapped_file import MappedFile
 from .open_file import corrupt
 from .paging import advise
 
@@ -25,7 +25,7 @@ COUNTED = {"era": "eras", "data_type": "data_types"}
 
 
 def check_columns(
-    batches: Sequence[pa.RecordBatch], expected: Sequence[Batch], file: Mapped
+    batches: Sequence[pa.RecordBatch], expected: Sequence[BatchInfo], file: MappedFile
 ) -> None:
     """Check all columns of a shard file but the features, which may be anything.
 
@@ -40,7 +40,7 @@ def check_columns(
         advise(file.map, "MADV_DONTNEED")
 
 
-def check_column(batch: pa.RecordBatch, name: str, expected: Batch, path: Path) -> None:
+def check_column(batch: pa.RecordBatch, name: str, expected: BatchInfo, path: Path) -> None:
     """Check ids, eras, data types or a target of one record batch.
 
     Raises
@@ -55,7 +55,7 @@ def check_column(batch: pa.RecordBatch, name: str, expected: Batch, path: Path) 
         find_missing(batch, name, expected, path)
 
 
-def check_values(values: pa.Array, name: str, expected: Batch, path: Path) -> None:
+def check_values(values: pa.Array, name: str, expected: BatchInfo, path: Path) -> None:
     """Check some neighbouring values of a record batch's column, as far as they can be.
 
     Raises
@@ -73,7 +73,7 @@ def check_values(values: pa.Array, name: str, expected: Batch, path: Path) -> No
 
 
 def encode_texts(
-    batch: pa.RecordBatch, name: str, expected: Batch, path: Path
+    batch: pa.RecordBatch, name: str, expected: BatchInfo, path: Path
 ) -> tuple[list[str], npt.NDArray[np.int32]]:
     """Return the different eras or data types, and the place of each row's one among them.
 
@@ -95,7 +95,7 @@ def encode_texts(
 
 
 def find_missing(
-    batch: pa.RecordBatch, target: str, expected: Batch, path: Path
+    batch: pa.RecordBatch, target: str, expected: BatchInfo, path: Path
 ) -> npt.NDArray[np.bool_]:
     """Return which rows have no value of a target.
 
@@ -112,7 +112,7 @@ def find_missing(
 def read_targets(
     batch: pa.RecordBatch,
     targets: Sequence[str],
-    expected: Batch,
+    expected: BatchInfo,
     path: Path,
     *,
     except_eras: Collection[str],

@@ -16,9 +16,9 @@ import pyarrow as pa
 
 from ..checks import short
 from ..errors import FeatureError, close_matches
-from ..format.layout import Batch
+from ..format.layout import BatchInfo
 from .batch_contents import check_values
-from .mapped_file import Mapped
+from .mapped_file import MappedFile
 
 
 class Part(NamedTuple):
@@ -26,20 +26,20 @@ class Part(NamedTuple):
 
     Attributes
     ----------
-    file : Mapped
+    file : MappedFile
         A shard file, or a patch.
     number : int
         Of the record batch in the file.
     rows : int64 array, shape (n,)
         Numbers of rows in the record batch, ascending.
-    expected : Batch
+    expected : BatchInfo
         What the manifest says of the record batch.
     """
 
-    file: Mapped
+    file: MappedFile
     number: int
     rows: npt.NDArray[np.int64]
-    expected: Batch
+    expected: BatchInfo
 
 
 def check_column_name(name: Any, known: Sequence[str], where: str) -> None:
@@ -59,7 +59,7 @@ def copy_values(name: str, parts: Sequence[Part]) -> list[pa.Array]:
     CorruptShardError
         A text is none, or an era or data type that the manifest does not know there.
     """
-    numbers: dict[Mapped, list[int]] = {}
+    numbers: dict[MappedFile, list[int]] = {}
     for part in parts:
         numbers.setdefault(part.file, []).append(part.number)
     opened = {file: iter(file.batches(numbers[file])) for file in numbers}

@@ -19,8 +19,9 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from ..errors import EraError, close_matches
-from ..format.encoding import Bytes, row_bytes
-from ..format.layout import Batch
+from ..format.encoding import Bytes
+from ..format.encodings import ENCODINGS
+from ..format.layout import BatchInfo
 from ..ordering.eras import choose_eras
 from .batch_contents import COUNTED, encode_texts, find_missing
 from .paging import Pager
@@ -84,7 +85,7 @@ class Selection:
         self._wanted = {
             what: frozenset(names) for what, names in wanted.items() if names is not None
         }
-        self.row_bytes = row_bytes(shards.encoding, len(shards.features))
+        self.row_bytes = ENCODINGS[shards.encoding].row_bytes(len(shards.features))
         self._number_rows(list(self._choose()))
         if shards.rows and not self.rows:
             raise EraError(f"{shards.folder}: {self._describe_nothing()}", eras=self._eras)
@@ -160,8 +161,8 @@ class Selection:
         self._first_numbers = np.cumsum([0, *map(len, parts)], dtype=np.int64)[:-1]
 
     def _record_batches(
-        self, is_needed: Callable[[int, Batch], bool]
-    ) -> Iterator[tuple[int, Batch, pa.RecordBatch | None, Path]]:
+        self, is_needed: Callable[[int, BatchInfo], bool]
+    ) -> Iterator[tuple[int, BatchInfo, pa.RecordBatch | None, Path]]:
         """Yield of each record batch its number, what the manifest says, it if needed, its file."""
         number = 0
         paths = self.shards.paths
@@ -173,11 +174,11 @@ class Selection:
                 number += 1
             self.shards.check_whole(place)
 
-    def _takes_some(self, batch: Batch) -> bool:
+    def _takes_some(self, batch: BatchInfo) -> bool:
         wanted = self._wanted.items()
         return all(not getattr(batch, what).keys().isdisjoint(names) for what, names in wanted)
 
-    def _is_cut(self, number: int, batch: Batch) -> bool:
+    def _is_cut(self, number: int, batch: BatchInfo) -> bool:
         """Say whether a record batch has rows of both kinds, as far as the manifest knows."""
         if not self._takes_some(batch):
             return False
@@ -212,7 +213,7 @@ class Selection:
         codes.flags.writeable = False  # weights and batches depend on it
         return codes
 
-    def _has_eras(self, number: int, batch: Batch) -> bool:
+    def _has_eras(self, number: int, batch: BatchInfo) -> bool:
         return len(batch.eras) > 1 and bool(self._starts[number] < self._starts[number + 1])
 
     def _within(self, number: int) -> Any:
@@ -299,7 +300,7 @@ class Selection:
         values: Values | None = None,
         pager: Pager | None = None,
     ) -> tuple[Bytes, Values]:
-        """Copy rows out of the files, as `ShardSet.gather` does.
+        """Copy rows out of the files, as `RowReader.gather` does.
 
         After targets may come added columns; the last column may be `ERA`.
         """
@@ -307,7 +308,7 @@ class Selection:
             values = np.empty((len(columns), len(rows)), np.float32)
         targets = self._targets(columns)
         rows_of_set = self.rows_of_set(rows)
-        encoded, _ = self.shards.gather(
+        encoded, _ = self.shards.row_reader.gather(
             rows_of_set,
             targets,
             encoded=encoded,
@@ -327,8 +328,8 @@ class Selection:
         return self.added[name][self.rows_of_set(rows)]
 
     def extents(self, rows: Rows, columns: Sequence[str]) -> Iterator[tuple[int, Rows]]:
-        """Yield where rows are in the files, as `ShardSet.extents` does."""
-        return self.shards.extents(self.rows_of_set(rows), self._targets(columns))
+        """Yield where rows are in the files, as `RowReader.extents` does."""
+        return self.shards.row_reader.extents(self.rows_of_set(rows), self._targets(columns))
 
     def column(self, name: str, rows: Rows | None = None) -> pa.ChunkedArray:
         """Return ``id``, ``era``, ``data_type``, a target or an added column of the rows.

@@ -1,1 +1,1 @@
-"""Refreshing: from newer Parquet files and a shard set to what is new in them."""
+"""Refreshing: updates of a shard set from newer Parquet files."""

@@ -1,7 +1,7 @@
-"""Moved: from a set and the sources of a refresh to the targets that ``target`` equals afterwards.
+"""Changed aliases: the targets that ``target`` equals after a refresh.
 
-A refresh brings new rows and new values. They may part ``target`` from the target that it has
-equalled, or move it to another one.
+A refresh adds new rows and new values. With them, ``target`` may no longer equal the target that it
+equalled before, or may equal another one.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ def find_alias(
     Parameters
     ----------
     shards : ShardSet
-        The set as it is.
+        The set before the refresh.
     sources : sequence of Source
     eras : collection of str
-        The eras of the sources; the set will have their values. Other eras stay as they are.
+        The eras of the sources. The set will have their values; other eras do not change.
 
     Raises
     ------

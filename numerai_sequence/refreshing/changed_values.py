@@ -1,7 +1,7 @@
-"""Comparison: of rows that a set has, which data types and targets do sources now say otherwise?
+"""Changed values: the data types and targets that differ between a set and newer sources.
 
-Each row of a source is found in the set by its era and id. What differs is kept, and becomes
-patches: of each record batch that has such rows, the columns that differ, as they are now.
+Each row of a source is found in the set by its era and id. The differences become patches. For each
+record batch with such rows, a patch holds the columns that differ, with their present values.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 
 from ..checks import short
 from ..errors import SourceError
-from ..format.layout import Batch, Manifest, Patch, Place, Shard
+from ..format.layout import BatchInfo, Manifest, Patch, PatchedBatch, Shard
 from ..reading.batch_contents import check_column
 from ..reading.paging import advise
 from ..reading.shard_set import ShardSet
@@ -31,9 +31,9 @@ from ..writing.source_columns import Source
 
 
 class Comparison:
-    """Compares the rows of sources with those of the same eras in a set.
+    """A comparison of the rows of sources with those of the same eras in a set.
 
-    Memory holds a byte for each row of the set that was compared, and the rows that differ; the
+    Memory holds one byte for each row of the set that was compared, and the rows that differ. The
     rest of the set is mapped.
 
     Parameters
@@ -43,11 +43,11 @@ class Comparison:
     Attributes
     ----------
     filled, corrected : Counter
-        By target, the rows that have a value now and had none, and those that have another.
+        For each target, the rows that have a value only now, and the rows whose value changed.
     data_types : int
-        The rows that have another data type.
+        Rows whose data type changed.
     without_data_type : int
-        The rows of eras that the set lacks that have none.
+        Rows without a data type, of eras that the set lacks.
     """
 
     def __init__(self, shards: ShardSet) -> None:
@@ -62,11 +62,11 @@ class Comparison:
             eras = shards.manifest.shards[place].batches[number].eras
             self._batch_of |= dict.fromkeys(eras, batch)
         self._columns = ("data_type", *shards.targets)
-        # Of each record batch that was compared with: itself, and which of its rows were seen.
+        # For each compared record batch: itself, and which of its rows were seen.
         self._known: dict[int, tuple[pa.RecordBatch, npt.NDArray[np.bool_]]] = {}
-        # The record batches of those whose eras have ids in common.
+        # Record batches whose eras have ids in common.
         self._repeating: set[int] = set()
-        # Of each record batch: rows of it that differ in a column, and what they have now.
+        # For each record batch and column: the rows that differ, and their present values.
         self._changes: dict[int, dict[str, list[tuple[npt.NDArray[Any], pa.Array]]]] = {}
         self.filled: Counter[str] = Counter()
         self.corrected: Counter[str] = Counter()
@@ -79,10 +79,10 @@ class Comparison:
         Raises
         ------
         SourceError
-            The set lacks such a row, has it twice, or has it in another era; a row comes twice; or
-            a target or data type has no value any more.
+            The set lacks such a row, has it twice, or has it in another era; a row appears twice;
+            or a target or data type no longer has a value.
         CorruptShardError
-            A shard file does not hold what the manifest tells of.
+            A shard file does not match the manifest.
         """
         batch_of = {era: self._batch_of.get(era, -1) for era in pc.unique(rows["era"]).to_pylist()}
         new = [era for era, batch in batch_of.items() if batch < 0]
@@ -108,7 +108,7 @@ class Comparison:
         is_other = pc.not_equal(before["era"], rows["era"])
         if pc.any(is_other).as_py():
             row = pc.index(is_other, True).as_py()
-            raise _refused(source, rows, row, f"is of era {before['era'][row]} in the set")
+            raise _refused(source, rows, row, f"has era {before['era'][row]} in the set")
         for name in self._columns:
             differs = self._find_changes(source, name, before, rows)
             if len(differs):
@@ -120,12 +120,12 @@ class Comparison:
         advise(self._shards.files[place].map, "MADV_DONTNEED")
 
     def _open(self, batch: int) -> tuple[pa.RecordBatch, npt.NDArray[np.bool_]]:
-        """Return a record batch that is what the manifest tells of, and which rows were seen."""
+        """Return a record batch that matches the manifest, and which of its rows were seen."""
         if batch not in self._known:
             place, number = self._places[batch]
             columns = ["id", "era", *self._columns]
             known = self._shards.batches(place)[number].select(columns)
-            for name in columns:  # texts may lead astray
+            for name in columns:  # damaged texts may point outside of the file
                 check_column(known, name, self._meta(batch), self._shards.paths[place])
             if not do_differ(known["id"]):
                 self._repeating.add(batch)
@@ -138,7 +138,7 @@ class Comparison:
         """Return which rows differ in a column, and count them."""
         if name == "data_type":
             old, new = before[name], rows[name]
-            # Two nulls are the same, and what compares with one of them is null.
+            # Two nulls are equal, but a comparison with a null gives null.
             same = pc.fill_null(pc.equal(old, new), False).to_numpy()
             both = old.is_null().to_numpy() & new.is_null().to_numpy()
             differs = np.flatnonzero(~(same | both))
@@ -160,17 +160,17 @@ class Comparison:
 
     @property
     def patch_bytes(self) -> int:
-        """About how many bytes the patches take."""
+        """The approximate size of the patches in bytes."""
         return sum(
             self._meta(batch).rows * sum(4 if name != "data_type" else 12 for name in columns)
             for batch, columns in self._changes.items()
         )
 
     def write(self, folder: Path, generation: int) -> tuple[list[Patch], dict[str, Shard]]:
-        """Write what differs as patches; return them, and the shards as they are now, by name.
+        """Write the differences as patches; return them, and the shards as they are now, by name.
 
-        There is a patch for each choice of columns that differ: those of 20 days in some eras, and
-        those of 60 days in others.
+        There is one patch for each combination of columns that differ. For example, the 20-day
+        targets may differ in some eras, and the 60-day targets in others.
         """
         shards: dict[str, Shard] = {}
         chosen: dict[tuple[str, ...], list[int]] = {}
@@ -190,7 +190,7 @@ class Comparison:
         for batch in batches:
             place, number = self._places[batch]
             shard = self._shards.manifest.shards[place]
-            places.append(Place(shard.file, number, self._meta(batch).rows))
+            places.append(PatchedBatch(shard.file, number, self._meta(batch).rows))
         patch = Patch(path.name, 0, "", columns, tuple(places))
         with open(path, "wb") as file, pa.ipc.new_file(file, patch.schema) as writer:
             for batch in batches:
@@ -201,7 +201,7 @@ class Comparison:
         return replace(patch, bytes=bytes_, checksum=checksum)
 
     def _patch(self, batch: int, schema: pa.Schema) -> pa.RecordBatch:
-        """Return columns of a record batch as they are now."""
+        """Return columns of a record batch with their present values."""
         (known, _), arrays = self._known[batch], []
         for field in schema:
             values = known[field.name].to_numpy(zero_copy_only=False).copy()
@@ -211,7 +211,7 @@ class Comparison:
         return pa.RecordBatch.from_arrays(arrays, schema=schema)
 
     def _count(self, batch: int, newer: pa.RecordBatch, shards: dict[str, Shard]) -> None:
-        """Count the data types and missing targets of a record batch anew."""
+        """Update the counts of the data types and missing targets of a record batch."""
         place, number = self._places[batch]
         shard = self._shards.manifest.shards[place]
         batches = list(shards.get(shard.file, shard).batches)
@@ -229,7 +229,7 @@ class Comparison:
         )
         shards[shard.file] = replace(shard, batches=tuple(batches))
 
-    def _meta(self, batch: int) -> Batch:
+    def _meta(self, batch: int) -> BatchInfo:
         place, number = self._places[batch]
         return self._shards.manifest.shards[place].batches[number]
 
@@ -237,9 +237,9 @@ class Comparison:
 def with_patches(
     manifest: Manifest, patches: Sequence[Patch], shards: Mapping[str, Shard]
 ) -> Manifest:
-    """Return a manifest with more patches, and without those that nothing is left of."""
+    """Return a manifest with more patches, and without those that newer ones replace fully."""
     kept: list[Patch] = []
-    newer: set[tuple[Place, str]] = set()
+    newer: set[tuple[PatchedBatch, str]] = set()
     for patch in reversed([*manifest.patches, *patches]):
         has = {(place, name) for place in patch.places for name in patch.columns}
         if not newer.issuperset(has):
@@ -250,13 +250,13 @@ def with_patches(
 
 
 def _find(known: pa.RecordBatch, rows: pa.Table) -> npt.NDArray[np.int64]:
-    """Return the places of rows' ids in a record batch; -1 where it has none."""
+    """Return the places of rows' ids in a record batch; -1 for ids that it lacks."""
     found = pc.index_in(rows["id"], value_set=known["id"]).fill_null(-1)
     return np.asarray(found.to_numpy(), np.int64)
 
 
 def _find_by_era(source: Source, known: pa.RecordBatch, rows: pa.Table) -> npt.NDArray[np.int64]:
-    """Return the same of a record batch whose eras have ids in common."""
+    """Return the same as `_find` for a record batch whose eras have ids in common."""
     places = np.full(rows.num_rows, -1, np.int64)
     for era in pc.unique(rows["era"]):
         of_era, there = (np.flatnonzero(pc.equal(r["era"], era)) for r in (rows, known))
@@ -278,17 +278,17 @@ def _see(
     rows: pa.Table,
     places: npt.NDArray[np.int64],
 ) -> None:
-    """Mark the places of rows as seen, where none of them was, and each is there once."""
+    """Mark the places of rows as seen; raise an error if a place is seen twice."""
     _, firsts = np.unique(places, return_index=True)
     again = seen[places]
     again[np.setdiff1d(np.arange(len(places)), firsts)] = True
     if again.any():
-        raise _refused(source, rows, int(np.argmax(again)), "is there twice")
+        raise _refused(source, rows, int(np.argmax(again)), "appears twice")
     seen[places] = True
 
 
 def _lost(source: Source, rows: pa.Table, row: int, name: str, before: object) -> SourceError:
-    what = f"has no {name} any more, which is {before} in the set"
+    what = f"no longer has a {name}, which is {before} in the set"
     return _refused(source, rows, row, what, column=name)
 
 

@@ -1,9 +1,9 @@
-"""Refresh: rows of new eras, and targets that have come since, from sources into a shard set.
+"""Refresh: an update of a shard set with the new eras and new target values of sources.
 
-The eras that a set lacks become shard files beside those that are there. Of the others the data
-types and targets are compared, and what differs becomes patches. No feature that is there is
-written again, or read. The manifest that tells of all this is replaced at one instant: who has
-opened the set before keeps what was there.
+Eras that the set lacks become new shard files beside the existing ones. For the other eras, the
+data types and targets are compared, and the differences become patches. Features of existing rows
+are neither read nor written again. The manifest is replaced at one instant. A set that is already
+open does not change.
 """
 
 from __future__ import annotations
@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import OutputExistsError
-from ..format.encoding import row_bytes
+from ..format.encodings import ENCODINGS
 from ..format.layout import Manifest, WriteOptions
 from ..format.manifest import read_manifest
 from ..ordering.eras import sort_eras
 from ..ordering.target_horizon import describe_alias
-from ..reading.shard_set import ShardSet, open_shards
+from ..reading.set_opener import open_shards
+from ..reading.shard_set import ShardSet
 from ..system.progress import progress_bar
 from ..writing.journal import Steps
 from ..writing.newer_sources import check_newer
@@ -36,29 +37,29 @@ from .repeated_rows import check_again
 
 @dataclass(frozen=True)
 class Refresh:
-    """What a refresh does, or would do; printed, it is the plan.
+    """The changes that a refresh makes, or would make. Print it to see the plan.
 
     Attributes
     ----------
     folder : path
-        Of the set.
+        Folder of the set.
     eras : tuple of str
-        Those that the set lacks, in the order of time.
+        Eras that the set lacks, in the order of time.
     rows : int
-        Of these eras.
+        Number of rows of these eras.
     filled, corrected : dict of str to int
-        By target, how many rows that the set has get a value, or another one.
+        For each target, the number of existing rows that get a value, or another value.
     data_types : int
-        How many of them get another data type.
+        Number of existing rows that get another data type.
     bytes : int
-        That are written, about: of shard files and of patches.
+        Approximate size in bytes of the shard files and patches to write.
     set_bytes : int
-        Of the files of the set before.
+        Size in bytes of the files of the set before the refresh.
     target_alias : tuple of str or None
-        The targets that ``target`` equals from now on; None where these stay the same.
+        The targets that ``target`` equals after the refresh; None if they do not change.
     without_data_type : int
-        Rows of new eras that have no data type, where the set has some: ``data_type="train"``
-        leaves them out.
+        Rows of new eras without a data type, if other rows of the set have one.
+        ``data_type="train"`` leaves these rows out.
     """
 
     folder: Path
@@ -79,7 +80,7 @@ class Refresh:
 
     @property
     def _has_values(self) -> bool:
-        """Whether there are new rows, or new values in rows that the set has."""
+        """Whether there are new rows, or new values in existing rows."""
         return bool(self.rows or self.filled or self.corrected or self.data_types)
 
     def __str__(self) -> str:
@@ -95,18 +96,19 @@ class Refresh:
                 f"  {self.without_data_type:,} of them have no data type, so data_type='train' "
                 "leaves them out"
             )
-        for what, counts in (("filled", self.filled), ("corrected", self.corrected)):
+        for what, counts in (("filled in", self.filled), ("corrected", self.corrected)):
             if counts:
                 most = max(counts, key=lambda name: counts[name])
+                noun = "target" if len(counts) == 1 else "targets"
                 lines.append(
-                    f"  {sum(counts.values()):,} values of {len(counts)} targets are {what}, "
-                    f"{counts[most]:,} of {most}"
+                    f"  {sum(counts.values()):,} values of {len(counts)} {noun} are {what}, "
+                    f"{counts[most]:,} of them in {most}"
                 )
         if self.data_types:
             lines.append(f"  {self.data_types:,} rows get another data type")
         if self.target_alias is not None:
             lines.append(f"  {describe_alias(self.target_alias)}")
-        share = f"{self.bytes / self.set_bytes:.2%}" if self.set_bytes else "all"
+        share = f"{self.bytes / self.set_bytes:.2%}" if self.set_bytes else "100%"
         lines.append(f"  about {self.bytes / 1e6:,.1f} MB are written, {share} of the set")
         return "\n".join(lines)
 
@@ -125,17 +127,18 @@ def refresh_set(
     Parameters
     ----------
     folder : path
-        Of the set.
+        Folder of the set.
     sources : path or sequence of paths
-        Each row is in one of them.
+        Newer files. Each row is in one of them.
     missing_feature : {"error", "middle"}, optional
-        Of the rows that are added; None: as the set was written.
+        Treatment of missing features in added rows; None for the choice with which the set was
+        written.
     dry_run : bool
-        Only find out what is to be done.
+        Write nothing; only return the changes that a refresh would make.
     progress : bool
         Show progress bars on stderr.
     show : function, optional
-        Is called with what is to be done, before it is.
+        Function that is called with the planned changes before they are made.
 
     Returns
     -------
@@ -146,12 +149,12 @@ def refresh_set(
     ManifestError, CorruptShardError
         There is no set, or it is damaged.
     SourceError
-        A source cannot be read, or does not fit the set; the message says why it is to be written
-        again.
+        A source cannot be read, or does not fit the set. The message says why the set has to be
+        written again.
     OutputExistsError, OutputError, OutOfMemoryError
-        As of `write`. The set is as it was.
+        As for `write`. The set is unchanged.
     """
-    read_manifest(folder)  # or nothing is touched
+    read_manifest(folder)  # an error here leaves the folder untouched
     output = Output(folder)
     if not dry_run:
         output.tidy(keeps=True)
@@ -173,7 +176,7 @@ def refresh_set(
             with output.writing(2 * found.bytes) as writing:
                 if read_manifest(folder) != shards.manifest:
                     raise OutputExistsError(
-                        f"{folder}: another process has written it meanwhile; run again",
+                        f"{folder}: another process has changed the set meanwhile; run again",
                         path=folder,
                     )
                 manifest = replace(shards.manifest, target_alias=alias)
@@ -202,14 +205,14 @@ def _compare(shards: ShardSet, sources: Sequence[Source], progress: bool) -> Com
 
 
 def _options(manifest: Manifest, missing_feature: str | None) -> WriteOptions:
-    """Return the options of the rows that are added."""
+    """Return the options for the added rows."""
     if missing_feature is None:
         return manifest.options
     return replace(manifest.options, missing_feature=missing_feature)
 
 
 def _noted(manifest: Manifest, options: WriteOptions, plan: Plan | None) -> WriteOptions:
-    """Return the options of the set: once some rows may have been filled in, it says so."""
+    """Return the options of the set, which note if missing values may have been filled in."""
     return options if plan and plan.fills_missing else manifest.options
 
 
@@ -219,7 +222,7 @@ def _plan_new(
     counts: Sequence[Counter[str]],
     options: WriteOptions,
 ) -> Plan | None:
-    """Plan the shard files of the eras that the set lacks; None: it lacks none."""
+    """Plan the shard files of the eras that the set lacks; None if it lacks none."""
     manifest, known = shards.manifest, shards.era_rows
     new = [Counter({era: eras[era] for era in eras if era not in known}) for eras in counts]
     if not any(new):
@@ -242,7 +245,7 @@ def _describe(
     manifest, windows = shards.manifest, plan.windows if plan else ()
     eras = sort_eras(era for window in windows for era in window.eras)
     rows = sum(window.rows for window in windows)
-    width = row_bytes(manifest.encoding, len(manifest.features))
+    width = ENCODINGS[manifest.encoding].row_bytes(len(manifest.features))
     width += OTHER_BYTES + 4 * len(manifest.targets)
     return Refresh(
         shards.folder,
@@ -266,7 +269,7 @@ def _add_eras(
     writing: Path,
     progress: bool,
 ) -> Manifest:
-    """Write the shard files of the new eras; return the manifest that tells of them too."""
+    """Write the shard files of the new eras; return the manifest that includes them."""
     if plan is None:
         files = [source.describe(source.file.checksum()) for source in sources]
         rows = [0] * len(sources)

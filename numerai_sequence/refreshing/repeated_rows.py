@@ -1,8 +1,8 @@
-"""Again: refuse rows of a new era that a set has already, in an era without a number, or has now.
+"""Repeated rows: a check that no row is in a set twice, in an era without a number and in one with.
 
-Live rows have the era "X" until they are validation rows with the era's number. Where both are
-added, the rows would be in the set twice. Ids that come in several numbered eras, such as tickers,
-say nothing of this.
+Live rows have the era "X". Later they are validation rows, with the number of the era. If both were
+added, the set would have these rows twice. Ids that are in several numbered eras, such as tickers,
+are no sign of this.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ _CHUNK_ROWS = 1 << 20
 def check_again(
     shards: ShardSet, sources: Sequence[Source], counts: Sequence[Counter[str]]
 ) -> None:
-    """Check that no row has one era without a number and another one with it.
+    """Check that no row is both in an era without a number and in an era with one.
 
-    Memory holds the ids of the eras without a number; the others are streamed, and only read where
-    there may be such rows.
+    Memory holds the ids of the eras without a number. The other ids are streamed, and are only read
+    if there may be such rows.
 
     Parameters
     ----------
@@ -40,7 +40,7 @@ def check_again(
     Raises
     ------
     SourceError
-        Naming the id and both eras.
+        There is such a row. The message names the id and both eras.
     """
     known = shards.eras
     new = set().union(*counts).difference(known)
@@ -67,12 +67,12 @@ def check_again(
 def _message(
     shards: ShardSet, new_named: Collection[str], id: str, era: str, era_named: str
 ) -> str:
-    what = f"id {id!r} has era {era!r} and era {era_named!r}, so its row would be there twice"
+    what = f"id {id!r} has era {era!r} and era {era_named!r}, so the set would have its row twice"
     if era_named in new_named:
         return f"{what}; leave out the rows of era {era_named!r}"
     return (
-        f"{what}: {shards.folder} has era {era_named!r}; leave its file out of the sources, and "
-        "write the set again with 'numerai-sequence shard --overwrite'"
+        f"{what}: {shards.folder} has era {era_named!r}; write the set again with "
+        "'numerai-sequence shard --overwrite', without the file of that era"
     )
 
 
@@ -81,7 +81,7 @@ def _has(eras: Counter[str], pair: dict[str, str]) -> bool:
 
 
 def _by_number(eras: Collection[str]) -> tuple[list[str], list[str]]:
-    """Return the eras that are no number, and those that are."""
+    """Return the eras without a number, and those with one."""
     named = [era for era in eras if era_number(era) is None]
     return named, [era for era in eras if era not in named]
 
@@ -95,7 +95,7 @@ def _of_set(
         for number, batch in enumerate(shard.batches):
             if wanted.intersection(batch.eras):
                 rows = shards.batches(place)[number].select(["id", "era"])
-                for name in ("id", "era"):  # texts may lead astray
+                for name in ("id", "era"):  # damaged texts may point outside of the file
                     check_column(rows, name, batch, shards.paths[place])
                 yield _choose(pa.Table.from_batches([rows]), eras, among)
 
@@ -103,7 +103,7 @@ def _of_set(
 def _of_sources(
     sources: Sequence[Source], eras: Collection[str], among: pa.ChunkedArray | None = None
 ) -> Iterator[pa.Table]:
-    """Yield the same of sources."""
+    """Yield the same for sources."""
     yield pa.table({"id": pa.array([], pa.string()), "era": pa.array([], pa.string())})
     for source in sources if eras else ():
         for chunk in source.chunks(rows=_CHUNK_ROWS):

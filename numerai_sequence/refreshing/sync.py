@@ -1,4 +1,4 @@
-"""Sync: from Parquet files and a folder to a shard set that is made, or brought up to date."""
+"""Sync: a shard set that is written from Parquet files, or updated if it already exists."""
 
 from __future__ import annotations
 
@@ -30,21 +30,21 @@ def sync(
     dry_run: bool = False,
     executor: Executor | None = None,
 ) -> str:
-    """Write a shard set, or refresh the one that is there; say in a line which.
+    """Write a shard set, or refresh the existing one; return a line that says what was done.
 
     Parameters
     ----------
     dry_run : bool
-        Write nothing, and only say what would be done.
+        Write nothing; only say what would be done.
 
-    The others are those of `write`.
+    The other parameters are those of `write`.
 
     Raises
     ------
     OutputExistsError
-        The set that is there has other options, or the folder holds something else.
+        The existing set has other options, or the folder holds something else.
     NumeraiSequenceError
-        As of `write` and `refresh_set`.
+        As for `write` and `refresh_set`.
     """
     named: dict[str, Any] = {"feature_set": feature_set, "features_json": features_json}
     output = Output(out)
@@ -67,7 +67,7 @@ def sync(
 
 
 def describe(found: Refresh, dry_run: bool = False) -> str:
-    """Say in a line what a refresh has done."""
+    """Return a line that says what a refresh has done."""
     counts = {
         "added": (len(found.eras), "era"),
         "filled": (len(found.filled), "target"),
@@ -88,7 +88,8 @@ def describe(found: Refresh, dry_run: bool = False) -> str:
 
 def _plan_to_write(sources: Any, out: Path, overwrite: bool) -> str:
     if out.exists() and not out.is_dir():
-        raise OutputExistsError(f"{out}: a file; expected a folder; choose another", path=out)
+        what = "found a file, expected a folder; choose another path"
+        raise OutputExistsError(f"{out}: {what}", path=out)
     what = "replaced by" if overwrite and (out / MANIFEST).exists() else "created from"
     with open_sources(sources) as opened:
         rows = sum(source.rows for source in opened)
@@ -104,7 +105,7 @@ def _is_same(
     feature_set: str | None,
     features_json: Path | None,
 ) -> bool:
-    """Check that a set has these options, and say whether it is of the very same files."""
+    """Check that a set has these options, and say whether it was written from these files."""
     manifest = read_manifest(out)
     with open_sources(sources) as opened:
         if feature_set is not None:
@@ -112,12 +113,12 @@ def _is_same(
             sets = find_sets(features_json, sources, first)
             chosen = choose_set(feature_set, sets, first.features, str(first.path))
             options = replace(options, features=chosen)
-        # This one is of the rows that are added; the set says of all rows whether some were filled.
+        # This option is for added rows; the set notes whether values of any row were filled in.
         options = replace(options, missing_feature=manifest.options.missing_feature)
         others = find_other_options(manifest.options, options)
         if others:
             raise OutputExistsError(
-                f"{out}: holds a set of {others}; give the options that it has, choose another "
+                f"{out}: holds a set with {others}; use the options of the set, choose another "
                 "folder, or pass overwrite=True to write it again",
                 path=out,
             )

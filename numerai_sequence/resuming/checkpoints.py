@@ -1,4 +1,4 @@
-"""Checkpoints: bring a model and a sequence to a saved state, and save what they have come to."""
+"""Checkpoints: saved states of a training, which restore its model and its sequence."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..batching.passes import Place
+from ..batching.epoch import Position
 from ..errors import ResumeError
 from ..feeding.epoch_callback import Fit
-from ..feeding.fit_call import Feeding
+from ..feeding.fit_call import FitCall
 from ..feeding.unpacked_models import are_rows
 from .model_architecture import (
     describe_compiled,
@@ -27,27 +27,27 @@ from .training_state import WEIGHTS, State, check_same, read_state, write_state
 
 
 class Checkpoints:
-    """Those of one call of ``fit``.
+    """The checkpoints of one call of ``fit``.
 
     Parameters
     ----------
     folder : path
-        Of the state. It may hold one, or none.
+        Folder of the state. It may be empty.
     fit : Fit
 
     Attributes
     ----------
     is_resumed : bool
-        There is a state.
-    first : Place
-        Where the call begins, as it counts epochs.
+        Whether the folder has a state.
+    first : Position
+        The epoch and batch where the call starts, with the call's count of epochs.
     before : int
-        Epochs that the sequence has been through before the first of them.
+        Epochs that the sequence had finished before the call's first one.
 
     Raises
     ------
     ResumeError
-        The state is of another training.
+        The state belongs to another training.
     """
 
     def __init__(self, folder: Path, fit: Fit) -> None:
@@ -60,9 +60,9 @@ class Checkpoints:
             if name in self._identity:
                 self._identity[name] = as_given(holder, name, self._identity[name])
         self._state = read_state(folder)
-        # What was saved last of what callbacks change.
+        # The values that callbacks change, as they were saved last.
         self._in_force: Any = None
-        # Sample weights of the epoch after the one that is resumed, and of that one.
+        # Sample weights of the resumed epoch and of the next one.
         self._later: Any = None
         if self._state is not None:
             self._begin(self._state)
@@ -85,7 +85,7 @@ class Checkpoints:
         self._later = state.sample_weight
 
     def _check(self, state: State) -> None:
-        """Check what is known: the layers of a model that is not yet built are not."""
+        """Check what is known so far. The layers of a model are known only when it is built."""
         order = state.order if self._sequence.rank else self._order(state.place)
         unknown = {name: state.identity.get(name) for name in ("model", "variables")}
         known = replace(state, identity=with_defaults(state.identity))
@@ -97,7 +97,7 @@ class Checkpoints:
             self._identity["variables"] = describe_variables(self._model)
 
     def _holders(self) -> list[tuple[str, Any]]:
-        """Return what callbacks change, and of which object it is."""
+        """Return the names of the values that callbacks change, and the objects that hold them."""
         model = self._model
         return [
             ("optimizer", model.optimizer),
@@ -105,18 +105,18 @@ class Checkpoints:
             ("model", model),
         ]
 
-    def _order(self, place: Place) -> str:
-        """Return the SHA-256 of the rows of the batch at a place, as ``fit`` counts epochs."""
-        place = Place(self.before + place.epoch, place.batch)
+    def _order(self, place: Position) -> str:
+        """Return the SHA-256 of the rows of the batch at a place, in ``fit``'s count of epochs."""
+        place = Position(self.before + place.epoch, place.batch)
         return order_digest(self._sequence, place)
 
     def load(self) -> None:
-        """Bring the model to the state, if there is one.
+        """Load the state into the model, if there is one.
 
         Raises
         ------
         ResumeError
-            The state is of other layers, or cannot be loaded.
+            The state has other layers, or cannot be loaded.
         """
         if self._state is None:
             return
@@ -133,26 +133,26 @@ class Checkpoints:
             raise _unloadable(path, error) from error
 
     def restore_learning_rate(self) -> None:
-        """Set the learning rate to the one that was saved, if it is a number."""
+        """Set the learning rate to the saved one, if it is a number."""
         if self._state is not None and self._state.learning_rate is not None:
             set_learning_rate(self._model, self._state.learning_rate)
 
-    def save(self, place: Place) -> None:
-        """Save the state, which has come to a place.
+    def save(self, place: Position) -> None:
+        """Save the state at a place.
 
         Raises
         ------
         ResumeError
-            The sample weights are now made by another function, which cannot be saved.
+            The sample weights now come from another function, which cannot be saved.
         OutputError
-            The system does not let it be written.
+            The system refuses to write the state.
         """
         model = self._model
         self._describe_layers()
         self._in_force = self._changing(place)
         if self._sequence.rank:
-            # One of several processes with the same weights keeps them. But to bring them together
-            # takes all: JAX would wait for the others for ever.
+            # Only one of several processes with the same weights keeps them. But all of them must
+            # save, because JAX gathers the weights and would wait for the others forever.
             with tempfile.TemporaryDirectory() as folder:
                 model.save_weights(str(Path(folder) / f"unused{WEIGHTS}"))
             return
@@ -161,15 +161,15 @@ class Checkpoints:
         state = State(self._identity, order, place, self.before, seeds, *self._in_force)
         write_state(self._folder, state, model.save_weights)
 
-    def has_changed(self, place: Place) -> bool:
+    def has_changed(self, place: Position) -> bool:
         """Say whether a callback has changed something since the state of a place was saved."""
         return bool(self._changing(place) != self._in_force)
 
-    def _changing(self, place: Place) -> tuple[float | None, tuple[Any, Any]]:
+    def _changing(self, place: Position) -> tuple[float | None, tuple[Any, Any]]:
         """Return the learning rate, and the sample weights of the epoch and of the next one."""
         later = self._savable(self._sequence._targets.weights)
-        feeding = Feeding.present()
-        now = self._savable(feeding.weights) if place.batch and feeding else later
+        call = FitCall.present()
+        now = self._savable(call.weights) if place.batch and call else later
         return live_learning_rate(self._model), (now, later)
 
     def _savable(self, weights: Any) -> Any:
@@ -178,8 +178,8 @@ class Checkpoints:
             return found
         raise ResumeError(
             f"{self._folder}: sample_weight: a callback has set the function "
-            f"{weights.given()!r}, which Resume cannot save; set a weight for each era, or the "
-            "name of a column",
+            f"{weights.given()!r}, which Resume cannot save; let it set a weight for each era, or "
+            "the name of a column",
             path=self._folder,
             found=found,
             expected=given,
@@ -199,8 +199,8 @@ class Checkpoints:
             return
         if isinstance(wanted, dict) and "eras" not in wanted:
             raise ResumeError(
-                f"{self._folder}: sample_weight: found other weights than those of a function, "
-                "which was set when training stopped; set it again before fit",
+                f"{self._folder}: sample_weight: found other weights, expected the function that "
+                "was set when training stopped; set it again before fit",
                 path=self._folder,
                 found=found,
                 expected=wanted,
@@ -208,8 +208,8 @@ class Checkpoints:
         self._sequence.sample_weight = wanted["eras"] if isinstance(wanted, dict) else wanted
 
     def end(self) -> None:
-        """Take note of what the call leaves, so that a later one knows what it began with."""
-        with suppress(Exception):  # JAX takes a model's variables with it when a step fails
+        """Note the values at the end of the call, so that a later call knows the original ones."""
+        with suppress(Exception):  # JAX deletes a model's variables when a step fails
             left = {
                 **describe_compiled(self._model),
                 "model": describe_model(self._model),
@@ -223,12 +223,12 @@ class Checkpoints:
 def _build(model: Any, sequence: Any) -> None:
     if not model.built:
         model(sequence.zeros(1))
-    if not getattr(model.optimizer, "built", False):  # Keras 2 sees to it in there
+    if not getattr(model.optimizer, "built", False):  # in Keras 2, `build` checks this itself
         model.optimizer.build(model.trainable_variables)
 
 
 def _load(model: Any, path: Path, state: State) -> None:
-    with warnings.catch_warnings():  # with which Keras leaves out an optimizer's variables
+    with warnings.catch_warnings():  # Keras only warns when it skips an optimizer's variables
         warnings.filterwarnings("error", message="Skipping variable loading")
         model.load_weights(str(path))
     for variable, seed in zip(_seeds(model), state.seeds, strict=True):
@@ -239,14 +239,14 @@ def _load(model: Any, path: Path, state: State) -> None:
 
 def _unloadable(path: Path, error: Exception) -> ResumeError:
     return ResumeError(
-        f"{path}: cannot be loaded into this model: {error}; make the model as it was, or "
-        "remove the folder to begin anew",
+        f"{path}: cannot be loaded into this model: {error}; build the model as before, or "
+        "remove the folder to start again",
         path=path,
     )
 
 
 def _seeds(model: Any) -> list[Any]:
-    """Return the variables of a model that are no weights: the seeds of its layers, in Keras 3."""
+    """Return the variables of a model that are not weights: in Keras 3, its layers' seeds."""
     weights = {id(variable) for variable in model.weights}
     return [
         variable

@@ -1,9 +1,10 @@
-"""Descriptions: turn what a user has given, such as a loss, into JSON that any process makes alike.
+"""JSON descriptions: the user's values, such as a loss, as JSON that is the same in any process.
 
-A description holds no address and no order of a set. It is of a function its name, its code, its
-defaults and the values that it encloses, but not the global names that it uses, nor the attributes
-of the object whose method it is; of a function of Keras, NumPy and their like the name alone; of an
-object its class, and its configuration where it has one.
+A description holds no memory address, and does not depend on the order of a set. For a function, it
+has the name, the code, the defaults and the enclosed values. It leaves out the global names that
+the function uses, and the attributes of a method's object. For a function of Keras, NumPy or a
+similar library, it has the name only. For an object, it has the class, and the configuration if
+there is one.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import numpy as np
 
 from ..checks import digest
 
-# Packages whose functions and classes are known by their names.
+# Packages whose functions and classes are described by their names.
 _LIBRARIES = {
     "builtins",
     "jax",
@@ -36,13 +37,13 @@ _LIBRARIES = {
 }
 _PYTHON = sys.implementation.cache_tag
 
-# Values of an array that a description holds; of a larger one it is the SHA-256.
+# The most values of an array in a description; a larger array is described by its SHA-256.
 _VALUES = 64
 _DEPTH = 12
 
 
 def described(value: Any, *, depth: int = 0) -> Any:
-    """Return a JSON value that tells one value from another."""
+    """Return a JSON value that is different for different values."""
     if depth > _DEPTH:
         return type_name(value)
     if value is None or isinstance(value, (bool, np.bool_)):
@@ -70,7 +71,7 @@ def described(value: Any, *, depth: int = 0) -> Any:
 
 
 def _number(value: float) -> Any:
-    """Return a float as it was spelled: Keras makes a float32 of 0.1, and a float of that."""
+    """Return a float as the user wrote it: Keras turns 0.1 into float32, and back into a float."""
     if not math.isfinite(value):
         return str(value)  # JSON has none, and NaN would differ from itself
     with np.errstate(over="ignore"):
@@ -83,7 +84,7 @@ def _key(key: Any) -> str:
 
 
 def _array(value: Any) -> Any:
-    """Return what describes an array or a tensor."""
+    """Return the description of an array or a tensor."""
     try:
         array = np.asarray(value)
     except Exception:  # a symbol of a graph, which has no values
@@ -96,7 +97,7 @@ def _array(value: Any) -> Any:
 
 
 def _object(value: Any, depth: int) -> Any:
-    if depth > 1:  # what an object is to another, or to a function, may change while it is at work
+    if depth > 1:  # the attributes of an inner object may change during the training
         return type_name(value)
     config = config_of(value) or {}
     values = {name: one for name, one in getattr(value, "__dict__", {}).items() if name != "name"}
@@ -105,10 +106,10 @@ def _object(value: Any, depth: int) -> Any:
 
 
 def config_of(value: Any) -> dict[str, Any] | None:
-    """Return the configuration of an object of Keras's, without a name; None where it has none."""
+    """Return the configuration of a Keras object, without its name; None if it has none."""
     try:
         config = value.get_config()
-    except Exception:  # there are many ways to have none
+    except Exception:  # objects without a configuration raise various errors
         return None
     if not isinstance(config, Mapping):
         return None
@@ -116,19 +117,19 @@ def config_of(value: Any) -> dict[str, Any] | None:
 
 
 def is_function(value: Any) -> bool:
-    """Say whether this is called, and no object of a class that somebody wrote."""
+    """Say whether a value is a function, and not an object of a user's class."""
     kinds = FunctionType, MethodType, functools.partial, np.ufunc, type(len), type(str.join)
     is_wrapped = hasattr(value, "__wrapped__") or hasattr(value, "python_function")
     return isinstance(value, kinds) or (is_wrapped and not isinstance(value, type))
 
 
 def is_own(value: Any) -> bool:
-    """Say whether this is a function that the user wrote, of which a name says too little."""
+    """Say whether a value is a function of the user, whose name does not describe it."""
     return is_function(value) and not isinstance(describe_function(value), str)
 
 
 def describe_function(function: Any, *, depth: int = 0) -> Any:
-    """Return the name of a library's function, or what describes the user's."""
+    """Return the name of a library's function, or the description of a user's function."""
     inner = functools.partial(described, depth=depth + 1)
     if isinstance(function, functools.partial):
         given = {"args": inner(function.args), "options": inner(function.keywords)}
@@ -163,13 +164,13 @@ def _enclosed(function: Any, code: CodeType) -> dict[str, Any]:
     for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=False):
         try:
             found[name] = cell.cell_contents
-        except ValueError:  # it holds nothing yet
+        except ValueError:  # the cell is still empty
             continue
     return found
 
 
 def _code_digest(code: CodeType) -> str:
-    """Return the SHA-256 of what a function does, wherever in a file it stands."""
+    """Return the SHA-256 of a function's code, which does not depend on its place in a file."""
     constants = [
         _code_digest(one) if isinstance(one, CodeType) else described(one, depth=2)
         for one in code.co_consts
@@ -178,7 +179,7 @@ def _code_digest(code: CodeType) -> str:
 
 
 def type_name(value: Any) -> str:
-    """Return the name of an object's class, with its module where it is the user's."""
+    """Return the name of an object's class, with its module if it is the user's."""
     return _full_name(type(value))
 
 

@@ -1,4 +1,4 @@
-"""Differences: name the first value in which two JSON documents differ, and show it on one line."""
+"""JSON differences: the first value in which two JSON documents differ, on one line."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from ..checks import short
 
-# Characters of a value that a message shows whole, and of a longer text before its difference.
+# The most characters of a value in a message, and those of a longer text before its difference.
 _SHOWN = 120
 _BEFORE = 30
 
@@ -18,9 +18,9 @@ class Difference(NamedTuple):
     Attributes
     ----------
     name : str
-        Such as ``layers[0].activation``.
+        Name of the value, such as ``layers[0].activation``.
     found, expected
-        The values; None where there is none.
+        The two values; None if a document lacks the value.
     """
 
     name: str
@@ -33,9 +33,9 @@ class Difference(NamedTuple):
 
 
 def first_difference(found: Any, expected: Any, name: str = "") -> Difference | None:
-    """Return the first difference of two JSON values; None where there is none.
+    """Return the first difference of two JSON values; None if there is none.
 
-    A name that only one of two mappings has counts only where its value is not null.
+    A name that only one of two mappings has counts only if its value is not null.
     """
     if isinstance(found, dict) and isinstance(expected, dict):
         keys = dict.fromkeys([*found, *expected])

@@ -1,9 +1,10 @@
-"""Architecture: turn a compiled model into JSON that tells how it learns, which two runs compare.
+"""Model architecture: a compiled model as JSON, with which two runs are compared.
 
-Its layers, in their order, with what makes them; its losses and their weights; its optimizer. Names
-that Keras makes up, such as ``dense_7``, differ from model to model and are left out. Of a layer or
-a model that has no configuration the class is known, the shapes of its weights, and the numbers,
-texts and functions among its attributes; not what these hold in turn, and not the code of methods.
+It has the layers in their order with their configurations, the losses and their weights, and the
+optimizer. Names that Keras generates, such as ``dense_7``, differ from model to model and are left
+out. A layer or a model without a configuration is described by its class, by the shapes of its
+weights, and by the numbers, texts and functions among its attributes. Values inside of other
+attributes, and the code of methods, are not described.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Any
 from ..feeding.unpacked_models import are_rows
 from .json_descriptions import config_of, described, is_function, is_own, type_name
 
-# What is not about learning: where Keras found a class, and whether a layer has been built.
+# Keys that do not affect learning, such as a class's module, and whether a layer is built.
 _LEFT_OUT = {
     "build_config",
     "build_input_shape",
@@ -35,7 +36,7 @@ Json = dict[str, Any]
 
 
 def describe_compiled(model: Any) -> Json:
-    """Return what a model was compiled with, as far as it changes what the model learns."""
+    """Return the arguments of a model's ``compile`` that affect learning."""
     compiled = getattr(model, "_compile_loss", None) or getattr(model, "compiled_loss", None)
     return {
         "optimizer": _describe_optimizer(getattr(model, "optimizer", None)),
@@ -50,7 +51,7 @@ def _describe_optimizer(optimizer: Any) -> Json:
 
 
 def live_learning_rate(model: Any) -> float | None:
-    """Return the number that an optimizer's learning rate is now; None if it is a schedule."""
+    """Return the present learning rate of a model's optimizer; None if it is a schedule."""
     rate = (config_of(_inner(model)) or {}).get("learning_rate")
     found = described(rate)
     return float(found) if isinstance(found, (int, float)) else None
@@ -62,14 +63,14 @@ def set_learning_rate(model: Any, rate: float) -> None:
 
 
 def _inner(model: Any) -> Any:
-    """Return a model's optimizer without what scales its loss."""
+    """Return a model's optimizer without a wrapper that scales the loss."""
     return getattr(model.optimizer, "inner_optimizer", model.optimizer)
 
 
 def describe_model(model: Any) -> Json:
-    """Return the layers of a model, and how they are connected; all that it has, if it is built."""
+    """Return the layers of a model and their connections, complete if the model is built."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Keras says of each lambda that it cannot be stored
+        warnings.simplefilter("ignore")  # Keras warns that a lambda cannot be stored
         config = config_of(model) or {}
         layers = config.pop("layers", None)
         if not _is_graph(layers):
@@ -84,9 +85,9 @@ def _is_graph(layers: Any) -> bool:
 
 
 def _describe_graph(model: Any, config: Json, entries: list[Any]) -> Json:
-    """Return the layers of a model that knows how they are connected, and that."""
+    """Return the layers and the connections of a model that knows its connections."""
     if entries and entries[0]["class_name"] == "InputLayer" and "inbound_nodes" not in entries[0]:
-        entries = entries[1:]  # which a Sequential has, or gets with its first batch
+        entries = entries[1:]  # a Sequential may get its input layer with the first batch
     layers = [*getattr(model, "layers", ()), *getattr(model, "operations", ())]
     by_name = {layer.name: layer for layer in layers}
     names = [entry["config"].get("name") for entry in entries]
@@ -110,7 +111,7 @@ def _describe_layer(layer: Any) -> Json:
 
 
 def _own_functions(owner: Any, config: Json) -> Json:
-    """Return a configuration in which the user's functions are described, not named or stored."""
+    """Return a configuration with descriptions in place of the user's functions."""
     found = {}
     for name, value in config.items():
         functions = [getattr(owner, one, None) for one in (name, f"_{name}")]
@@ -120,7 +121,7 @@ def _own_functions(owner: Any, config: Json) -> Json:
 
 
 def _own_values(model: Any) -> Json:
-    """Return the numbers, texts and functions that a model of the user's own class keeps."""
+    """Return the numbers, texts and functions among the attributes of a user's own model class."""
     parents = [kind for kind in type(model).__mro__ if kind.__name__ == "Model"]
     if not parents:
         return {}
@@ -145,7 +146,7 @@ def _plain_values(layer: Any) -> Json:
 
 
 def _placed(value: Any, places: Mapping[str, str]) -> Any:
-    """Return a graph's calls with a layer's place for its name: [name, node, tensor, ...]."""
+    """Return a graph's calls, [name, node, tensor, ...], with layers' places for their names."""
     if isinstance(value, Mapping):
         return {name: _placed(one, places) for name, one in value.items()}
     if not isinstance(value, (list, tuple)):
@@ -157,7 +158,7 @@ def _placed(value: Any, places: Mapping[str, str]) -> Any:
 
 
 def _clean(value: Any) -> Any:
-    """Return a configuration without what is not about learning, and without nulls."""
+    """Return a configuration without nulls and without keys that do not affect learning."""
     if isinstance(value, (list, tuple)):
         return [_clean(one) for one in value]
     if not isinstance(value, Mapping):
@@ -169,7 +170,7 @@ def _clean(value: Any) -> Any:
 
 
 def _clean_object(value: Mapping[str, Any]) -> Any:
-    """Return an object that Keras has turned into its class and configuration."""
+    """Return the description of an object that Keras saved as a class and a configuration."""
     kind, config = str(value["class_name"]), value.get("config")
     if kind == "SeedGenerator":  # its state is saved with the weights
         return kind
@@ -181,7 +182,7 @@ def _clean_object(value: Mapping[str, Any]) -> Any:
 
 
 def _is_made_up(name: str, kind: str) -> bool:
-    """Say whether Keras makes such names up for a class: ``dense``, ``dense_7``."""
+    """Say whether a name is one that Keras generates for a class, such as ``dense_7``."""
     words = re.sub(r"(.)([A-Z][a-z]+)", r"\1_\2", re.sub(r"\W+", "", kind))
     words = re.sub(r"([a-z])([A-Z])", r"\1_\2", words).lower()
     known = "|".join(map(re.escape, (words, f"private{words}", _MADE_UP.get(kind, words))))

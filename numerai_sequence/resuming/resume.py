@@ -1,4 +1,4 @@
-"""Resume: training that was stopped goes on at the batch that it had come to."""
+"""Resume: a Keras callback that continues an interrupted training at the same batch."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from ..batching.passes import Place
+from ..batching.epoch import Position
 from ..checks import whole_number
 from ..feeding import keras_compat
 from ..feeding.epoch_callback import Fit, listed
@@ -20,38 +20,39 @@ _BASES: Any = keras_compat.callback_bases()
 
 
 class Resume(*_BASES):  # type: ignore[misc]
-    """Saves how far ``fit`` has come, and lets the same call in a new process go on from there.
+    """A Keras callback that saves the progress of ``fit``, and resumes an interrupted training.
 
-    ``model.fit(sequence, epochs=10, callbacks=[Resume("state/")])``, run again after it was killed,
-    trains the batches that were not trained, in the order in which they would have come. With
-    deterministic operations the weights are then those of a run that was never stopped, bit for
-    bit. A run that has finished trains nothing more, unless `epochs` is larger: a `UserWarning`
-    says so each time.
+    Run ``model.fit(sequence, epochs=10, callbacks=[Resume("state/")])`` again after it was killed,
+    in a new process. It trains only the batches that are left, in the same order. With
+    deterministic operations, the weights are those of an uninterrupted run, bit for bit. A finished
+    run trains no more, and warns with a `UserWarning`, unless `epochs` is larger.
 
-    The weights are saved with those of the optimizer, its learning rate, the seeds of the layers,
-    and the sequence's `sample_weight`, which callbacks may have changed. The state of an epoch is
-    saved after all callbacks have ended it. Metrics of the epoch that was stopped are of its last
-    batches only. What other callbacks have in mind, such as the patience of `EarlyStopping`, begins
-    anew.
+    The state has the model's weights, the optimizer's weights and learning rate, the seeds of the
+    layers, and the sequence's `sample_weight`, which callbacks may have changed. At the end of an
+    epoch, it is saved after all other callbacks have run. Metrics of the interrupted epoch cover
+    only its last batches. The state of other callbacks, such as the patience of `EarlyStopping`, is
+    not saved and starts again.
 
-    A folder is for one training. The state holds what the training is of: the sequence, the layers
-    of the model, its losses and its optimizer, as they were when ``fit`` began. A function of the
-    user's is known by its name, its code and the values that it encloses, not by what it calls; a
-    layer or a model without a configuration by its class and the shapes of its weights.
+    Use one folder for each training. The state describes the sequence, the layers of the model, its
+    losses and its optimizer at the start of ``fit``. A training that differs from it is refused. A
+    user's function is compared by its name, its code and the values that it encloses, but not by
+    the functions that it calls. A layer or a model without a configuration is compared by its
+    class and the shapes of its weights.
 
     Parameters
     ----------
     folder : path
-        Is made. It holds ``state.json`` and a file of weights.
+        Folder of the state. It is created if needed, and holds ``state.json`` and a file of
+        weights.
     every : int
-        After so many batches the state is saved, and at each end of an epoch.
+        Number of batches after which the state is saved. It is also saved at the end of each epoch.
 
     Raises
     ------
     ResumeError
-        From ``fit``: the folder is of another training, which differs in what the message names; it
-        is damaged; another process or thread trains with it; the weights cannot be loaded; or a
-        callback has set `sample_weight` to a function, which cannot be saved.
+        From ``fit``: the folder belongs to another training, and the message names the difference;
+        the folder is damaged; another process or thread trains with it; the weights cannot be
+        loaded; or a callback has set `sample_weight` to a function, which cannot be saved.
     ValueError
         From ``fit``: it has `steps_per_epoch`, two such callbacks, or no `NumeraiSequence`.
     """
@@ -60,20 +61,20 @@ class Resume(*_BASES):  # type: ignore[misc]
         super().__init__()
         self._folder = Path(folder)
         self._every = whole_number("every", every, least=1)
-        # While `fit` is at work.
+        # Set while `fit` runs.
         self._checkpoints: Checkpoints | None = None
         self._batches = 0
-        # Of the present epoch: which it is, its first batch, and how many were saved as trained.
+        # The present epoch, its first batch, and the number of its batches in the saved state.
         self._epoch = self._left_out = self._saved = 0
 
     @contextmanager
-    def resumed(self, fit: Fit) -> Iterator[tuple[Place, int, Any]]:
-        """Let a call of ``fit`` begin where training has stopped; see `following.follow`."""
+    def resumed(self, fit: Fit) -> Iterator[tuple[Position, int, Any]]:
+        """Make a call of ``fit`` start where training has stopped; see `following.follow`."""
         steps = fit.arguments.get("steps_per_epoch")
         if steps is not None:
             raise ValueError(
-                f"steps_per_epoch: found {steps}, expected None: Resume counts the batches of "
-                "whole epochs"
+                f"steps_per_epoch: found {steps}, expected None, because Resume counts the batches "
+                "of whole epochs; leave it out"
             )
         _check_swaps(fit.arguments.get("callbacks"))
         with nullcontext() if fit.sequence.rank else kept(self._folder):
@@ -91,11 +92,11 @@ class Resume(*_BASES):  # type: ignore[misc]
         if trained < epochs:
             return
         text = (
-            f"{self._folder}: nothing is left to train: {trained} epochs are trained, and fit has "
-            f"epochs={epochs}; for more, make epochs larger; to begin anew, choose another folder, "
-            "or remove this one"
+            f"{self._folder}: training is already finished: {trained} epochs are trained, and fit "
+            f"has epochs={epochs}; to train more, use a larger epochs=; to start again, choose "
+            "another folder, or remove this one"
         )
-        # Each time: warn() tells the same but once.
+        # `warn` would show the same warning only once.
         warnings.warn_explicit(text, UserWarning, "numerai_sequence", 0)
 
     def on_train_begin(self, logs: Any = None) -> None:
@@ -114,9 +115,9 @@ class Resume(*_BASES):  # type: ignore[misc]
         assert self._checkpoints is not None
         self._checkpoints.begin_epoch_after()
         trained = self._left_out + batch + 1
-        # After the last one it is saved at the end of the epoch, when it has been validated.
+        # After the last batch, the state is saved at the end of the epoch, after validation.
         if trained - self._saved >= self._every and trained < self._batches:
-            self._checkpoints.save(Place(self._epoch, trained))
+            self._checkpoints.save(Position(self._epoch, trained))
             self._saved = trained
 
     def _settle_beginning(self) -> None:
@@ -125,32 +126,32 @@ class Resume(*_BASES):  # type: ignore[misc]
             self._checkpoints.restore_learning_rate()
 
     def _settle_batch(self, batch: int) -> None:
-        """Save again what was saved with this batch, if a callback changed something after it."""
+        """Save the state of this batch again, if a callback changed something after it."""
         trained = self._left_out + batch + 1
         if self._checkpoints is None or self._saved != trained:
             return
-        place = Place(self._epoch, trained)
+        place = Position(self._epoch, trained)
         if self._checkpoints.has_changed(place):
             self._checkpoints.save(place)
 
     def _settle_epoch(self, epoch: int) -> None:
         if self._checkpoints is not None:
-            self._checkpoints.save(Place(epoch + 1))
+            self._checkpoints.save(Position(epoch + 1))
 
 
 def _check_swaps(callbacks: Any) -> None:
-    """Refuse a callback that puts other weights into the model at the end of an epoch."""
+    """Refuse callbacks that put other weights into the model at the end of an epoch."""
     for callback in listed(callbacks):
         if getattr(callback, "swap_on_epoch", False):
             raise ValueError(
                 f"callbacks: found {type(callback).__name__}(swap_on_epoch=True) beside Resume, "
-                "which would save the averaged weights and train on from them; leave swap_on_epoch "
-                "out, or train without Resume"
+                "which would continue from the averaged weights; leave swap_on_epoch out, or train "
+                "without Resume"
             )
 
 
 class _Settling(*_BASES):  # type: ignore[misc]
-    """Comes after all other callbacks, and lets a `Resume` save what they have changed."""
+    """A callback that runs after all others, so that `Resume` saves their changes."""
 
     def __init__(self, resume: Resume) -> None:
         super().__init__()

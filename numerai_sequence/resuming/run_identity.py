@@ -1,4 +1,4 @@
-"""Identity: turn a sequence, a model and a call of ``fit`` into JSON that two runs must share."""
+"""Run identity: JSON of a sequence, a model and a call of ``fit``, the same for a resumed run."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import itertools
 from collections.abc import Mapping
 from typing import Any
 
+from ..batching.epoch import Position
 from ..batching.inputs import column_key
-from ..batching.passes import Place
 from ..batching.targets import Weights, given_target
 from ..feeding.sequence import NumeraiSequence
 from .json_descriptions import described, type_name
 from .model_architecture import describe_compiled
 
-# The arguments that make an order, and the batches of it.
+# The arguments that determine the order and the batches.
 _ARGUMENTS = (
     "batch_by",
     "batch_size",
@@ -30,9 +30,9 @@ _ARGUMENTS = (
 
 
 def identity(sequence: NumeraiSequence) -> dict[str, Any]:
-    """Return what the batches of an epoch depend on, besides its number, as JSON values.
+    """Return all that determines the batches of an epoch, except its number, as JSON values.
 
-    Sample weights that are a function are known by its name and code; see `descriptions`.
+    Sample weights from a function are described by its name and code; see `json_descriptions`.
     """
     return {
         "class": _class_of(sequence),
@@ -49,15 +49,15 @@ def identity(sequence: NumeraiSequence) -> dict[str, Any]:
 def run_identity(
     sequence: NumeraiSequence, model: Any, arguments: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Return what a training depends on, besides the layers, which a model may not have yet.
+    """Return all that determines a training, except the layers, which may not exist yet.
 
     Parameters
     ----------
     sequence : NumeraiSequence
     model
-        Compiled, of any Keras.
+        A compiled model of any Keras.
     arguments : mapping
-        Of ``fit``, by name.
+        Arguments of ``fit``, by name.
     """
     permutes = None if sequence.shuffle else bool(arguments.get("shuffle", True))
     fit = {"shuffle": permutes, "class_weight": described(arguments.get("class_weight"))}
@@ -65,14 +65,14 @@ def run_identity(
 
 
 def with_defaults(found: Mapping[str, Any]) -> dict[str, Any]:
-    """Return an identity that may be older than an argument, with the argument's default."""
+    """Return an identity with the defaults of arguments that are newer than it."""
     parameters = inspect.signature(NumeraiSequence.__init__).parameters
     defaults = {name: described(parameters[name].default) for name in ("inputs", *_ARGUMENTS)}
     return {**defaults, **found}
 
 
 def _describe_target(sequence: NumeraiSequence) -> Any:
-    """Return the names of targets; a residual is known by its values, wherever these are from."""
+    """Return the names of targets, and the values of a residual in place of its source."""
     residuals = {
         name: {"residual of": one.target, "values": _digest_column(sequence, name)}
         for name, one in sequence._residuals.items()
@@ -81,7 +81,7 @@ def _describe_target(sequence: NumeraiSequence) -> Any:
 
 
 def _describe_inputs(sequence: NumeraiSequence) -> Any:
-    """Return the columns of other inputs with their values; None where there are none."""
+    """Return the columns of other inputs with digests of their values; None without inputs."""
     found = {
         name: {column: _digest_column(sequence, column_key(name, column)) for column in columns}
         for name, columns in sequence.inputs.items()
@@ -90,18 +90,18 @@ def _describe_inputs(sequence: NumeraiSequence) -> Any:
 
 
 def _digest_column(sequence: NumeraiSequence, name: str) -> str:
-    """Return the SHA-256 of a column of the rows that take part."""
+    """Return the SHA-256 of a column of the selected rows."""
     return hashlib.sha256(sequence.column(name).to_numpy().tobytes()).hexdigest()
 
 
 def describe_weights(weights: Weights | None) -> Any:
-    """Return what makes sample weights: a column's name, ``{"eras": {...}}``, or a function."""
+    """Describe sample weights: a column's name, ``{"eras": {...}}``, or a function."""
     given = weights.given() if weights else None
     return {"eras": described(given)} if isinstance(given, Mapping) else described(given)
 
 
 def _class_of(sequence: NumeraiSequence) -> str | None:
-    """Return the name of a class that makes batches of its own; None if it does not."""
+    """Return the name of a sequence's class if it makes its own batches, otherwise None."""
     return type_name(sequence) if sequence.made_by else None
 
 
@@ -128,7 +128,7 @@ def _spans(eras: tuple[str, ...], all_eras: tuple[str, ...]) -> list[str]:
     return ["-".join(span) for span in spans]
 
 
-def order_digest(sequence: NumeraiSequence, place: Place) -> str:
-    """Return the SHA-256 of the rows of a batch, whose epoch is counted as of the sequence."""
-    rows = sequence._readers.orders(place.epoch).batch(place.batch)
+def order_digest(sequence: NumeraiSequence, place: Position) -> str:
+    """Return the SHA-256 of the rows of a batch; its epoch is the sequence's count."""
+    rows = sequence._plan.order(place.epoch).batch(place.batch)
     return hashlib.sha256(rows.tobytes()).hexdigest()

@@ -1,7 +1,7 @@
-"""State: how far training has come, kept in a folder with the weights that it had come to.
+"""Training state: the progress of a training, in a folder with its weights.
 
-The folder holds ``state.json``, written last, and the file of weights that it names: a kill at any
-instant leaves the old state or the new one.
+The folder holds a file of weights and ``state.json``, which names that file and is written last. So
+a kill at any time leaves the old state or the new one.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ..batching.passes import Place
+from ..batching.epoch import Position
 from ..checks import as_count, as_dict, as_list, as_text, reason, short
 from ..errors import ResumeError
 from ..system.files import delete, explained, replaced
@@ -26,40 +26,41 @@ WEIGHTS = ".weights.h5"
 FORMAT = "numerai_sequence.state"
 VERSION = 2
 
-# Worker processes of a training that was killed end a little later than it does.
+# Worker processes of a killed training end a little later than the training.
 _WAIT_SECONDS = 3
 _TICK_SECONDS = 0.1
 
-_ANEW = "to begin anew, choose another folder, or remove this one"
+_ANEW = "to start again, choose another folder, or remove this one"
 
 
 @dataclass(frozen=True)
 class State:
-    """How far training has come.
+    """The progress of a training.
 
     Attributes
     ----------
     identity : dict
-        Of the sequence, the model and the call of ``fit``; see `identity` and `architecture`.
+        Description of the sequence, the model and the call of ``fit``; see `run_identity` and
+        `model_architecture`.
     order : str
-        The SHA-256 of the rows of the next batch: the same numbers in another version of NumPy may
+        The SHA-256 of the rows of the next batch. With the same seed, another version of NumPy may
         make another order.
-    place : Place
-        The epoch, as ``fit`` counts them, and how many of its batches have been trained.
+    place : Position
+        The epoch, in ``fit``'s count, and the number of its batches that are trained.
     before : int
-        Epochs that the sequence had been through before: it counts on.
+        Epochs that the sequence had finished before this call of ``fit``.
     seeds : list of list of int
-        Of the model's random layers, which are not among its weights.
+        Seeds of the model's random layers, which are not among its weights.
     learning_rate : float or None
-        Of the optimizer; None where a schedule makes it.
+        Learning rate of the optimizer; None if it is a schedule.
     sample_weight : pair
-        The weights of the epoch at `place`, and those of the epoch after it, which a callback may
-        have set meanwhile; each as `identity.describe_weights` returns it.
+        The weights of the epoch at `place`, and those of the next epoch, which a callback may have
+        set meanwhile. Each is in the form of `run_identity.describe_weights`.
     """
 
     identity: dict[str, Any]
     order: str
-    place: Place
+    place: Position
     before: int
     seeds: list[list[int]]
     learning_rate: float | None = None
@@ -67,20 +68,20 @@ class State:
 
     @property
     def weights(self) -> str:
-        """The name of the file of the weights."""
+        """The name of the file of weights."""
         return f"epoch-{self.place.epoch}-batch-{self.place.batch}{WEIGHTS}"
 
 
 @contextmanager
 def kept(folder: Path) -> Iterator[None]:
-    """Keep a folder, which is made, for one training.
+    """Keep a folder for one training. It is created if needed.
 
     Raises
     ------
     ResumeError
-        Another process or thread trains with it.
+        Another process or thread trains with the folder.
     OutputError
-        The system does not let it be made.
+        The system refuses to create the folder.
     """
     with ExitStack() as stack:
         _claim(folder, stack)
@@ -95,28 +96,28 @@ def _claim(folder: Path, stack: ExitStack) -> None:
             return
         if time.monotonic() > until:
             raise ResumeError(
-                f"{folder}: another training is at work in this folder; wait for its end, or "
-                "choose a folder for each training",
+                f"{folder}: another training uses this folder; wait for its end, or choose another "
+                "folder",
                 path=folder,
             )
         time.sleep(_TICK_SECONDS)
 
 
 def write_state(folder: Path, state: State, save: Callable[[str], object]) -> None:
-    """Write the weights and the state, and remove the weights of before.
+    """Write the weights and the state, and remove the earlier weights.
 
     Parameters
     ----------
     folder : path
-        Is made.
+        Folder of the state. It is created if needed.
     state : State
     save : function of a path
-        Saves the weights.
+        Function that saves the weights.
 
     Raises
     ------
     OutputError
-        The system does not let them be written; what was there is as it was.
+        The system refuses to write the files. The earlier state is unchanged.
     """
     with explained(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -127,16 +128,16 @@ def write_state(folder: Path, state: State, save: Callable[[str], object]) -> No
         path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8", newline="\n")
     for old in folder.glob(f"*{WEIGHTS}"):
         if old.name != state.weights:
-            delete(old)  # or it goes with the next ones
+            delete(old)  # if it is in use, a later call deletes it
 
 
 def read_state(folder: Path) -> State | None:
-    """Read the state; None where there is none.
+    """Read the state; None if there is none.
 
     Raises
     ------
     ResumeError
-        It is damaged, or of a version that is not known; or its weights are not there.
+        The state is damaged or of an unknown version, or its weights are missing.
     """
     path = folder / FILE
     try:
@@ -145,7 +146,7 @@ def read_state(folder: Path) -> State | None:
         state = State(
             as_dict(document["identity"]),
             as_text(document["order"]),
-            Place(*map(as_count, document["place"])),
+            Position(*map(as_count, document["place"])),
             as_count(document["before"]),
             [list(map(as_count, seed)) for seed in document["seeds"]],
             _as_rate(document["learning_rate"]),
@@ -194,18 +195,18 @@ def _as_pair(value: Any) -> tuple[Any, Any]:
 
 
 def check_same(folder: Path, state: State, identity: dict[str, Any], order: str) -> None:
-    """Check that a training is the one that a state is of.
+    """Check that a state belongs to a training.
 
     Raises
     ------
     ResumeError
-        Naming the first thing that differs.
+        Something differs. The message names the first difference.
     """
     now, then = {**identity, "order": order}, {**state.identity, "order": state.order}
     difference = first_difference(now, then)
     if difference is not None:
         raise ResumeError(
-            f"{folder / FILE}: {difference} when training stopped; make it as it was; or, {_ANEW}",
+            f"{folder / FILE}: {difference} when training stopped; change it back; or, {_ANEW}",
             path=folder / FILE,
             found=difference.found,
             expected=difference.expected,

@@ -22,9 +22,10 @@ from .feature_exposure import Exposure
 from .forward_pass import features_of, mixes_rows, predict_rows, x_of
 from .model_outputs import check_takes
 from .neutral_correlation import neutral_correlations, read_neutral
+from .score_kinds import CORR, EXPOSURE, FNC, load_scorer
 from .score_picture import draw_scores
 from .scored_rows import ScoredRows, target_of
-from .scores import load_scorer, score_eras, summarize_score, write_table
+from .scores import logged_statistics, score_eras, write_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -130,7 +131,7 @@ class EraScores(*_BASES):  # type: ignore[misc]
             "meta_model": several(meta_model),
             "benchmarks": several(benchmarks),
         }
-        is_whole = "era" in (validation.batch_by, input_like(like).batch_by)
+        is_whole = "era" in (input_like(validation).batch_by, input_like(like).batch_by)
         self._batch_by = "era" if is_whole else "rows"
         self._prefix = read_prefix(prefix)
         self._rows = self._scored_rows(self._batch_by)
@@ -155,7 +156,7 @@ class EraScores(*_BASES):  # type: ignore[misc]
         """
         self._check_input(self.model)
         if logs is not None:
-            name = f"val_{self._prefix}corr"
+            name = f"val_{self._prefix}{CORR.name}"
             if name in logs:
                 raise ValueError(
                     f"callbacks: two EraScores log {name}_mean and the rest by the same names; "
@@ -213,9 +214,9 @@ class EraScores(*_BASES):  # type: ignore[misc]
         )
         if exposures:
             largest = exposures.max()
-            self.table["exposure"] = [largest[era] for era in self.table.index]
+            self.table[EXPOSURE.name] = [largest[era] for era in self.table.index]
         if self._neutral:
-            self.table["fnc"] = neutral_correlations(
+            self.table[FNC.name] = neutral_correlations(
                 rows.sequence,
                 predictions[:, None],
                 rows.target,
@@ -305,12 +306,5 @@ def read_prefix(prefix: Any) -> str:
 
 def log_scores(table: pd.DataFrame, *, prefix: str = "") -> dict[str, float]:
     """Return the logs of a table of scores, by name; see `EraScores`."""
-    logs, start = {}, f"val_{prefix}"
-    for name in table.columns:
-        if name == "exposure":
-            logs[f"{start}exposure_mean"] = float(table[name].mean())
-            logs[f"{start}exposure_max"] = float(table[name].max())
-            continue
-        for statistic, value in vars(summarize_score(table[name])).items():
-            logs[f"{start}{name}_{statistic}"] = value
-    return logs
+    columns = (logged_statistics(name, table[name]) for name in table.columns)
+    return {f"val_{prefix}{name}": value for logs in columns for name, value in logs.items()}

@@ -18,7 +18,7 @@ from ..reading.shard_set import ShardSet
 from ..system.extras import load_extra
 from ..system.progress import progress_bar
 from .forward_pass import x_of
-from .scores import correlation, load_scorer
+from .score_kinds import CORR, load_scorer, score_era
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -153,5 +153,5 @@ def _score_era(
     for place, column in enumerate(varies):
         if not spent[place]:
             truth = target.astype(np.float64)
-            scores[column] = correlation(scorer, pandas, left[:, place], truth)
+            scores[column] = score_era(CORR, left[:, place], truth)
     return scores, bool(spent.any())

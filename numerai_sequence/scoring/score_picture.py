@@ -9,6 +9,7 @@ import numpy as np
 
 from ..system.extras import load_extra
 from ..system.files import replaced
+from .score_kinds import SCORES, score_of
 from .scores import summarize_score
 
 if TYPE_CHECKING:
@@ -25,7 +26,6 @@ _MOST_MARKERS = 40  # more run into one another
 _COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _STYLES = ("-", "--", ":")  # for more lines than colours
 _GREY = "#666666"
-_SCORES = ("corr", "mmc", "bmc", "fnc")
 
 
 def draw_scores(
@@ -52,9 +52,9 @@ def score_figure(table: pd.DataFrame, *, title: str | None = None) -> Figure:
     ----------
     table : pandas.DataFrame
         As `score_eras` makes it, or `score` of several models: then there is a panel for each
-        score, with a line for each model. Columns named ``corr``, ``mmc``, ``bmc`` or ``fnc``,
-        alone or with more after a ``_``, are drawn, and no others; eras whose score is NaN are left
-        out of a line.
+        score, with a line for each model. A column is drawn if its name, or its name up to a
+        ``_``, is a score whose sum has a meaning, as all of `SCORES` but ``exposure``. A line
+        leaves out eras whose score is NaN.
     title : str, optional
 
     Returns
@@ -72,7 +72,8 @@ def score_figure(table: pd.DataFrame, *, title: str | None = None) -> Figure:
     panels = _panels(table)
     lines = max(map(len, panels.values()), default=0)
     if not lines:
-        raise ValueError(f"table: found {list(table.columns)}, expected one of {_SCORES} at least")
+        known = tuple(name for name, score in SCORES.items() if score.is_summed)
+        raise ValueError(f"table: found {list(table.columns)}, expected one of {known} at least")
     height = _AXES_INCHES * len(panels) + _LINE_INCHES * sum(map(len, panels.values()))
     figure: Figure = figures.Figure(figsize=(_WIDTH_INCHES, height), layout="constrained")
     parts = (
@@ -91,7 +92,8 @@ def _panels(table: pd.DataFrame) -> dict[str, dict[str, pd.Series]]:
     panels: dict[str, dict[str, pd.Series]] = {}
     for column in table.columns:
         model, name = column if isinstance(column, tuple) else ("", column)
-        if str(name).split("_")[0] in _SCORES:
+        score = score_of(name)
+        if score is not None and score.is_summed:
             panel = name if isinstance(column, tuple) else ""
             panels.setdefault(panel, {})[model or name] = table[column]
     return panels

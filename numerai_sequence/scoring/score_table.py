@@ -19,9 +19,10 @@ from ..system.extras import load_extra
 from .feature_exposure import Exposure
 from .given_predictions import read_predictions
 from .neutral_correlation import era_digits, neutral_correlations, read_neutral
+from .score_kinds import EXPOSURE, FNC, load_scorer
 from .score_picture import draw_scores
 from .scored_rows import ScoredRows
-from .scores import load_scorer, score_eras, write_table
+from .scores import score_eras, write_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -184,7 +185,7 @@ def _add_exposure(
                 found[name].add(sequence.era_codes[numbers], digits, values[numbers])
     for name, table in tables.items():
         largest = found[name].max()
-        table["exposure"] = [largest[era] for era in table.index]
+        table[EXPOSURE.name] = [largest[era] for era in table.index]
 
 
 def _add_neutral(
@@ -199,7 +200,7 @@ def _add_neutral(
         rows.sequence, columns, rows.target, features=features, progress=progress
     )
     for place, table in enumerate(tables.values()):
-        table["fnc"] = found[place]
+        table[FNC.name] = found[place]
 
 
 def _joined(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:

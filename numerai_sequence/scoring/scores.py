@@ -17,11 +17,10 @@ from ..errors import NumeraiSequenceError
 from ..ordering.eras import era_codes, sort_eras
 from ..system.extras import load_extra
 from ..system.files import replaced
+from .score_kinds import SCORES, Floats, Score, is_summed, load_scorer, score_era, varies
 
 if TYPE_CHECKING:
     import pandas as pd
-
-Floats = npt.NDArray[np.floating[Any]]
 
 
 @dataclass(frozen=True)
@@ -43,12 +42,6 @@ class Summary:
     std: float
     sharpe: float
     max_drawdown: float
-
-
-def load_scorer() -> Any:
-    """Import numerai-tools' scoring, or say how to install it."""
-    load_extra("pandas", "pandas", "scores")
-    return load_extra("numerai_tools.scoring", "numerai-tools", "scores")
 
 
 def score_eras(
@@ -90,22 +83,22 @@ def score_eras(
     ValueError
         An array has another shape.
     """
-    scorer, pandas = load_scorer(), load_extra("pandas", "pandas", "scores")
+    load_scorer()  # fail now if it is missing
+    pandas = load_extra("pandas", "pandas", "scores")
     names, codes = era_codes(eras)
     predictions = one_a_row("predictions", predictions, len(codes))
     target = one_a_row("target", target, len(codes))
-    models = _models(meta_model, benchmarks, len(codes))
+    columns = _columns(meta_model, benchmarks, len(codes))
     check_finite(predictions, codes, names)
-    scores = np.empty((len(names), 1 + len(models)))
+    scores = np.empty((len(names), len(columns)))
     for era, rows in enumerate(_rows_of_eras(codes, len(names))):
         rows = rows[~np.isnan(target[rows])]
         ours, truth = predictions[rows].astype(np.float64), target[rows].astype(np.float64)
-        scores[era, 0] = correlation(scorer, pandas, ours, truth)
-        for place, model in enumerate(models.values(), 1):
-            theirs = model[rows].astype(np.float64)
-            scores[era, place] = _contribution(scorer, pandas, ours, theirs, truth)
+        for place, (score, model) in enumerate(columns.values()):
+            theirs = None if model is None else model[rows].astype(np.float64)
+            scores[era, place] = score_era(score, ours, truth, theirs)
     index = pandas.Index(names, name="era")
-    return pandas.DataFrame(scores, index=index, columns=["corr", *models])
+    return pandas.DataFrame(scores, index=index, columns=list(columns))
 
 
 def summarize(table: pd.DataFrame | pd.Series) -> pd.DataFrame:
@@ -131,8 +124,8 @@ def summarize(table: pd.DataFrame | pd.Series) -> pd.DataFrame:
     found = pandas.DataFrame(rows, index=table.columns, dtype=np.float64)
     if table.columns.nlevels == 1:
         found.index.name = "score"
-    is_exposure = found.index.get_level_values(-1) == "exposure"
-    found.loc[is_exposure, ["sharpe", "max_drawdown"]] = np.nan
+    no_sum = [not is_summed(name) for name in found.index.get_level_values(-1)]
+    found.loc[no_sum, ["sharpe", "max_drawdown"]] = np.nan
     return found
 
 
@@ -157,7 +150,15 @@ def summarize_score(scores: Mapping[str, float] | pd.Series) -> Summary:
     mean, std = float(values.mean()), float(values.std())
     cumulative = np.cumsum(values)
     drawdown = float((np.maximum.accumulate(cumulative) - cumulative).max())
-    return Summary(mean, std, mean / std if _varies(values) else float("nan"), drawdown)
+    return Summary(mean, std, mean / std if varies(values) else float("nan"), drawdown)
+
+
+def logged_statistics(name: str, scores: pd.Series) -> dict[str, float]:
+    """Return what the logs have of a column of scores, by ``<name>_<statistic>``."""
+    statistics = vars(summarize_score(scores))
+    if not is_summed(name):
+        statistics = {"mean": float(scores.mean()), "max": float(scores.max())}
+    return {f"{name}_{statistic}": value for statistic, value in statistics.items()}
 
 
 def shown_summary(table: pd.DataFrame) -> str:
@@ -221,14 +222,21 @@ def check_finite(
         )
 
 
-def _models(
+def _columns(
     meta_model: Floats | None, benchmarks: Mapping[str, Floats] | None, rows: int
-) -> dict[str, npt.NDArray[Any]]:
-    """Return the models to contribute to, by the column of their scores."""
-    models = {} if meta_model is None else {"mmc": one_a_row("meta_model", meta_model, rows)}
-    for name, values in (benchmarks or {}).items():
-        models[f"bmc_{name}"] = one_a_row(f"benchmark {name!r}", values, rows)
-    return models
+) -> dict[str, tuple[Score, npt.NDArray[Any] | None]]:
+    """Return the score of each column, and the other model that it is of."""
+    columns: dict[str, tuple[Score, npt.NDArray[Any] | None]] = {}
+    for name, score in SCORES.items():
+        if score.needs == "benchmarks":
+            for model, values in (benchmarks or {}).items():
+                columns[f"{name}_{model}"] = score, one_a_row(f"benchmark {model!r}", values, rows)
+        elif score.needs == "meta_model":
+            if meta_model is not None:
+                columns[name] = score, one_a_row("meta_model", meta_model, rows)
+        elif score.of_era is not None:
+            columns[name] = score, None
+    return columns
 
 
 def _rows_of_eras(codes: npt.NDArray[np.int32], eras: int) -> Iterator[npt.NDArray[np.intp]]:
@@ -238,31 +246,3 @@ def _rows_of_eras(codes: npt.NDArray[np.int32], eras: int) -> Iterator[npt.NDArr
     order = np.argsort(keys, kind="stable")
     ends = np.cumsum(np.bincount(codes, minlength=eras))
     yield from np.split(order, ends)[:-1]
-
-
-# numerai-tools wants sorted indices, and no more than a fifth of the rows missing from one side: so
-# it gets whole columns numbered from 0. What it would warn of, or divide by zero, is kept from it.
-
-
-def correlation(scorer: Any, pandas: Any, predictions: Floats, target: Floats) -> float:
-    """Return `numerai_corr` of one era; NaN where either side is all the same."""
-    if not (_varies(predictions) and _varies(target)):
-        return float("nan")
-    frame = pandas.DataFrame({"prediction": predictions})
-    return float(scorer.numerai_corr(frame, pandas.Series(target, name="target")).iloc[0])
-
-
-def _contribution(
-    scorer: Any, pandas: Any, predictions: Floats, model: Floats, target: Floats
-) -> float:
-    there = ~np.isnan(model)
-    predictions, model, target = predictions[there], model[there], target[there]
-    if not (_varies(predictions) and _varies(model) and _varies(target)):
-        return float("nan")
-    frame = pandas.DataFrame({"prediction": predictions})
-    model, target = pandas.Series(model, name="model"), pandas.Series(target, name="target")
-    return float(scorer.correlation_contribution(frame, model, target).iloc[0])
-
-
-def _varies(values: Floats) -> bool:
-    return bool(len(values) and values.min() < values.max())

@@ -1,1 +1,1 @@
-"""System: what the machine gives: memory, files, locks, processes, and the terminal."""
+"""System: the machine's memory, files, locks, processes and terminal."""

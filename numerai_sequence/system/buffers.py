@@ -1,9 +1,10 @@
-"""Buffers: memory for arrays that come and go, used again instead of being faulted in anew.
+"""Buffers: memory for short-lived arrays, which is used again and so saves page faults.
 
-A fresh array of some megabytes costs as much in page faults as what is computed in it. `borrow` is
-for what a function needs for a moment, `Buffers` for arrays that others keep.
+The page faults of a new array of some megabytes cost as much as the computation that fills it.
+`borrow` lends memory to a function for a moment. `Buffers` keeps the memory of arrays that others
+hold.
 
-Nothing is kept for a thread: TensorFlow calls Python from threads that are new to it every time.
+Nothing is kept for each thread, because TensorFlow calls Python from new threads every time.
 """
 
 from __future__ import annotations
@@ -28,27 +29,28 @@ _CAN_COUNT = sys.implementation.name == "cpython" and not sysconfig.get_config_v
 
 
 def _count_references() -> int:
-    """Return how many references there are to what only one variable of a function refers to."""
+    """Return the reference count of an object that only one local variable refers to."""
     buffer = np.empty(0, np.uint8)
     return sys.getrefcount(buffer)
 
 
-# 2 up to Python 3.13, where the question itself is one; 1 from 3.14 on.
+# 2 up to Python 3.13, where the call itself holds one; 1 from 3.14 on.
 _FREE = _count_references()
 
 
 class Buffers:
-    """Arrays whose memory is used again once nobody refers to it any more.
+    """Arrays whose memory is used again as soon as nothing refers to them.
 
-    A backend that aliases an array, as TensorFlow, JAX and torch do, refers to it as long. Any
-    number of threads may ask at once, without a lock that a forked process might inherit locked.
+    A backend that aliases an array, as TensorFlow, JAX and torch do, refers to it meanwhile. Any
+    number of threads may call `empty` at once. No lock is used, so a forked process cannot inherit
+    a locked one.
 
     Parameters
     ----------
     limit : int
-        Arrays that are kept; 0 keeps none. What is asked for beyond is fresh, and goes away.
+        Number of arrays to keep; 0 keeps none. Further arrays are new, and are freed after use.
     slack : float
-        One that is more than so many times as large as what is asked for is not kept.
+        A kept array that is more than `slack` times as large as requested is dropped.
     """
 
     def __init__(self, limit: int, slack: float = 2) -> None:
@@ -57,9 +59,20 @@ class Buffers:
         self._kept: deque[Bytes] = deque()
 
     def empty(self, shape: tuple[int, ...], dtype: Any) -> npt.NDArray[Any]:
-        """Return an array with anything in it, aligned to 64 bytes."""
+        """Return an uninitialized array, aligned to 64 bytes."""
         size = math.prod(shape) * np.dtype(dtype).itemsize
-        buffer = self._find(size)
+        buffer = None
+        for _ in range(len(self._kept)):
+            try:
+                buffer = self._kept.popleft()  # atomic: it is this thread's alone now
+            except IndexError:
+                break
+            if sys.getrefcount(buffer) != _FREE:
+                self._kept.append(buffer)
+            elif size <= buffer.size - _ALIGNMENT <= self._slack * size:
+                break
+            # A free one of another size goes: the last batch was smaller, or a batch is larger now.
+            buffer = None
         if buffer is None:
             buffer = np.empty(size + _ALIGNMENT, np.uint8)
         start = -buffer.ctypes.data % _ALIGNMENT
@@ -69,30 +82,16 @@ class Buffers:
             self._kept.append(buffer)
         return array
 
-    def _find(self, size: int) -> Bytes | None:
-        """Take out a buffer that is free, and large enough but not too large."""
-        for _ in range(len(self._kept)):
-            try:
-                buffer = self._kept.popleft()  # atomic: it is this thread's alone now
-            except IndexError:
-                return None
-            if sys.getrefcount(buffer) == _FREE:
-                if size <= buffer.size - _ALIGNMENT <= self._slack * size:
-                    return buffer
-                continue  # the last batch of an epoch was smaller, or a batch is larger now
-            self._kept.append(buffer)
-        return None
 
-
-# Of each name as many as are borrowed at once.
+# For each name, as many as are borrowed at once.
 _BORROWED: dict[str, Buffers] = {}
 _MOST_BORROWED = 64
 
 
 def borrow(name: str, rows: int, width: int) -> Bytes:
-    """Return a uint8 array of shape (rows, width), whose memory was that of the same name before.
+    """Return a uint8 array of shape (rows, width), in memory that the same name used before.
 
-    It goes back when nobody refers to it any more.
+    The memory is free again as soon as nothing refers to the array.
     """
     buffers = _BORROWED.get(name) or _BORROWED.setdefault(name, Buffers(_MOST_BORROWED, math.inf))
     array: Bytes = buffers.empty((rows, width), np.uint8)

@@ -1,4 +1,4 @@
-"""Extras: import a package that not everybody needs, or say how to install it."""
+"""Extras: imports of optional packages, and an error that says how to install them."""
 
 from __future__ import annotations
 
@@ -9,26 +9,27 @@ from ..errors import NumeraiSequenceError
 
 
 def load_extra(module: str, package: str, purpose: str, *, extra: str = "train") -> Any:
-    """Import a module of an extra when it is needed, and not before.
+    """Import a module of an optional package.
 
     Parameters
     ----------
     module, package : str
-        What to import, and the name that it is installed by: ``"numerai_tools.scoring"`` and
+        Module to import, and package that installs it: ``"numerai_tools.scoring"`` and
         ``"numerai-tools"``.
     purpose : str
-        What it is for, in the plural: ``"scores"``.
+        Task that needs the package, in the plural: ``"scores"``.
     extra : str
-        Of setup.cfg.
+        Name of the extra in setup.cfg.
 
     Raises
     ------
     NumeraiSequenceError
-        It is not installed, or cannot be imported.
+        The package is not installed, or cannot be imported.
     """
     try:
         return importlib.import_module(module)
     except ImportError as error:
         raise NumeraiSequenceError(
-            f"{purpose} need {package} ({error}); pip install 'numerai_sequence[{extra}]'"
+            f"{purpose} need {package} ({error}); install it with "
+            f"pip install 'numerai_sequence[{extra}]'"
         ) from error

@@ -1,4 +1,4 @@
-"""Files: one file appears at its path whole, or what was there stays, and an error says why."""
+"""Files: writes that are complete or have no effect, and errors that explain a refused write."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from typing import Any, TypeVar
 from ..errors import NumeraiSequenceError, OutputError
 
 _REMEDIES = {
-    errno.ENOENT: "expected a name in a folder that exists",
-    errno.ENOTDIR: "expected a name in a folder that exists",
-    errno.EACCES: "expected a folder that you may write to",
-    errno.EPERM: "expected a folder that you may write to",
-    errno.EROFS: "expected a folder that you may write to",
-    errno.EFBIG: "let files be larger (ulimit -f), or choose another folder",
+    errno.ENOENT: "create the folder first, or choose an existing one",
+    errno.ENOTDIR: "a part of the path is a file; choose another folder",
+    errno.EACCES: "choose a folder that you may write to",
+    errno.EPERM: "choose a folder that you may write to",
+    errno.EROFS: "choose a folder that you may write to",
+    errno.EFBIG: "allow larger files (ulimit -f), or choose another folder",
 }
 _FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
-# What Windows says of a file that is open, locked or mapped: access denied, a sharing or a lock
-# violation, a mapped section.
+# The errors of Windows for a file that is open, locked or mapped: access denied, a sharing or a
+# lock violation, a mapped section.
 _IN_USE = (5, 32, 33, 1224)
 _WAIT_SECONDS = (0.01, 0.04, 0.15, 0.3, 0.5)
 
@@ -33,15 +33,16 @@ _Result = TypeVar("_Result")
 
 @contextmanager
 def replaced(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Give a path beside to write the file to, and move it into place at the end.
+    """Yield a temporary path beside `path`, and move the file written there into place at the end.
 
     Raises
     ------
     OutputError
-        The operating system does not let it be written: no such folder, a full disk.
+        The operating system refuses to write the file: the folder does not exist, or the disk is
+        full.
     """
     path = Path(path)
-    # With the same suffixes: some writers, such as Keras, know by them what to write.
+    # With the same suffixes: some writers, such as Keras, choose the format by them.
     stem, dot, suffixes = path.name.partition(".")
     # Of two machines that share the folder, both may have a process of that number.
     name = f"{stem}.{os.getpid()}-{secrets.token_hex(4)}.tmp{dot}{suffixes}"
@@ -58,13 +59,13 @@ def replaced(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 @contextmanager
 def explained(path: str | os.PathLike[str], left: str = "") -> Iterator[None]:
-    """Turn what the operating system says against writing to a path into an `OutputError`.
+    """Turn the operating system's error of writing to a path into an `OutputError`.
 
     Parameters
     ----------
     path : path
     left : str
-        What is there then; see `unwritten`.
+        State of the output after the error; see `unwritten`.
     """
     try:
         yield
@@ -77,18 +78,18 @@ def explained(path: str | os.PathLike[str], left: str = "") -> Iterator[None]:
 def unwritten(
     path: str | os.PathLike[str], error: OSError, *, left: str = "", needed_bytes: int = 0
 ) -> OutputError:
-    """Return an `OutputError`, which says what is left of before and what to do.
+    """Return an `OutputError` that describes the state of the output, and says what to do.
 
     Parameters
     ----------
     path : path
     error : OSError
     left : str
-        What is there now.
+        State of the output after the error, as a part of a sentence.
     needed_bytes : int
-        On the disk, in all; 0 where that is not known.
+        Bytes that the output needs on the disk in all; 0 if they are not known.
     """
-    left = left or "nothing is left of it, and what was there is as it was"
+    left = left or "no partial file is left, and existing files are unchanged"
     return OutputError(
         f"{path}: cannot be written ({error.strerror or error}); {left}; "
         f"{_remedy(Path(path), error, needed_bytes)}",
@@ -99,17 +100,17 @@ def unwritten(
 
 def _remedy(path: Path, error: OSError, needed_bytes: int) -> str:
     if is_in_use(error):
-        return "close what has it open, such as another program; or choose another folder"
+        return "close the program that has it open, or choose another folder"
     if error.errno not in _FULL:
-        return _REMEDIES.get(error.errno or 0, "choose another folder, or look after this disk")
+        return _REMEDIES.get(error.errno or 0, "choose another folder, or check this disk")
     needed = f"about {needed_bytes / 1e6:,.1f} MB are needed, " if needed_bytes else ""
     free = free_bytes(path)
-    found = "" if free is None else f"{free / 1e6:,.1f} MB are free now: "
-    return f"{needed}{found}make room, or choose another disk"
+    found = "" if free is None else f"{free / 1e6:,.1f} MB are free: "
+    return f"{needed}{found}free some space, or choose another disk"
 
 
 def free_bytes(path: Path) -> int | None:
-    """Return the bytes that are free where a path is, or would be; None where nobody knows."""
+    """Return the free bytes on the disk of a path, which need not exist; None if not known."""
     for folder in (path, *path.absolute().parents):
         try:
             return shutil.disk_usage(folder).free
@@ -124,9 +125,9 @@ def is_in_use(error: BaseException | None) -> bool:
 
 
 def patiently(do: Callable[..., _Result], *args: Any) -> _Result:
-    """Call a function, and call it again for a second while Windows says that a file is in use.
+    """Call a function, and repeat the call for a second while Windows says that a file is in use.
 
-    Virus scanners and search indexes open a new file for a moment, and so does a reader.
+    Virus scanners, search indexes and readers open a new file for a moment.
     """
     for seconds in _WAIT_SECONDS:
         try:
@@ -139,7 +140,7 @@ def patiently(do: Callable[..., _Result], *args: Any) -> _Result:
 
 
 def delete(path: Path) -> bool:
-    """Delete a file, if it is there; return False where Windows keeps it because it is in use."""
+    """Delete a file, if it exists; return False if Windows keeps it because it is in use."""
     try:
         path.unlink(missing_ok=True)
     except OSError as error:
@@ -150,7 +151,7 @@ def delete(path: Path) -> bool:
 
 
 def sync_folder(folder: Path) -> None:
-    """See onto the disk which files are in a folder, where the platform knows how."""
+    """Flush a folder's list of files to the disk, on platforms that support it."""
     try:
         descriptor = os.open(folder, os.O_RDONLY)
     except OSError:
@@ -165,13 +166,13 @@ def sync_folder(folder: Path) -> None:
 
 
 def write_all(file: Any, data: memoryview) -> None:
-    """Write bytes to an unbuffered file, which may take some of them at a time."""
+    """Write bytes to an unbuffered file, which may accept only a part of them at a time."""
     while data:
         data = data[file.write(data) :]
 
 
 def read_all(file: Any, data: memoryview) -> None:
-    """Fill bytes from an unbuffered file, which may give some of them at a time.
+    """Fill `data` from an unbuffered file, which may return only a part at a time.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Locks: those that a forked process finds open, whoever held them in the parent."""
+"""Locks: locks for the threads of one process, which are open in a forked process."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from types import TracebackType
 
 
 class OwnLock:
-    """A lock among the threads of one process. A fork in the middle gives the child its own."""
+    """A lock for the threads of one process. A forked child gets a new, open lock."""
 
     def __init__(self) -> None:
         self._open()
@@ -35,11 +35,12 @@ class OwnLock:
 
 
 class OwnTurns(OwnLock):
-    """As many threads at a time as there are turns; the others wait for one of them to leave.
+    """A semaphore: at most `turns` threads hold it at a time, and the others wait.
 
     Parameters
     ----------
     turns : int
+        Number of threads.
     """
 
     def __init__(self, turns: int) -> None:

@@ -1,8 +1,8 @@
-"""Screen: log lines that TensorFlow's C++ writes to stderr become those that a user has to see.
+"""Log lines: a filter that hides TensorFlow's log lines on stderr, and shows all other lines.
 
 TensorFlow and its libraries log before they read ``TF_CPP_MIN_LOG_LEVEL``, and with JAX long after
-the start. So what C++, and child processes, write to the descriptor goes through a filter process,
-which also shows the last words of a process that crashes. Python's own stderr goes around it.
+the start. So a filter process reads all that C++ and child processes write to the descriptor. It
+also shows the last lines of a process that crashes. Python's own stderr bypasses it.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from typing import Any
 LEVEL = "TF_CPP_MIN_LOG_LEVEL"
 _WAIT_SECONDS = 5
 
-# Information, warnings and errors; fatal ones are shown. As abseil writes them, and as TensorFlow
-# did before; then what comes before the first one, and the second line of another one.
+# Information, warnings and errors; fatal lines are shown. Their form is abseil's, or TensorFlow's
+# earlier one; then the line before the first one, and the second line of another one.
 _LOG = (
     rb"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d+: )?[IWE](\d{4} [\d:.]+ +\d+ | (tensorflow|external)/)"
     rb"|WARNING: All log messages before absl::InitializeLog\(\) is called"
@@ -37,7 +37,7 @@ for line in os.fdopen(0, "rb"):
 
 @contextmanager
 def without_logs() -> Iterator[None]:
-    """Keep log lines of TensorFlow's start from the screen, where the user has set no level."""
+    """Hide the log lines of TensorFlow's start, unless the user has set a log level."""
     if LEVEL in os.environ:
         yield
         return
@@ -65,7 +65,7 @@ def without_logs() -> Iterator[None]:
 
 
 def _start_filter() -> Any:
-    """Start the filter; None where stderr is not the process's own, such as in a notebook."""
+    """Start the filter; None if stderr is not the process's own, such as in a notebook."""
     stderr = sys.__stderr__
     if stderr is None or sys.stderr is not stderr:
         return None

@@ -1,4 +1,4 @@
-"""Progress: a bar on stderr that counts rows, or other things."""
+"""Progress: a bar on stderr that counts rows or other units."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tqdm import tqdm
 def progress_bar(
     total: int, description: str, progress: bool, done: int = 0, *, unit: str = "row"
 ) -> Any:
-    """Return a bar that counts to `total`, and has `done` behind it; none without `progress`."""
+    """Return a bar that counts from `done` to `total`; without `progress` it is not shown."""
     return tqdm(
         total=total,
         initial=done,

@@ -1,4 +1,4 @@
-"""Tasks: calls that do not need each other are given to an executor, such as Ray's machines."""
+"""Tasks: independent calls that an executor runs at the same time, such as on Ray's machines."""
 
 from __future__ import annotations
 
@@ -34,21 +34,22 @@ def run_all(
     arguments: Sequence[tuple[Any, ...]],
     note: Callable[[int, T], object],
 ) -> None:
-    """Call a function with each of several arguments, many at a time.
+    """Call a function with each of several tuples of arguments, many calls at a time.
 
     Parameters
     ----------
     executor : Executor
     function : function
     arguments : sequence of tuple
+        Arguments of each call.
     note : function
-        Is called in this thread with the place of the arguments, and with what came of them, as
-        soon as it has come.
+        Function of the number of a call and its result. This thread calls it as soon as the
+        result is known.
 
     Raises
     ------
     Exception
-        What the first call raised that did. No other one is left running.
+        The error of the first call that failed. No other call is left running.
     """
     futures: dict[Future[T], int] = {}
     try:
@@ -63,24 +64,27 @@ def run_all(
 
 
 class RayTasks(Executor):
-    """Runs calls as tasks of Ray, on as many machines as it has.
+    """An executor that runs calls as Ray tasks, on all machines of a cluster.
 
-    ``write_shards(..., executor=RayTasks())`` writes one set from many files at a time, and
-    ``RayTasks().map(fit_fold, splits)`` trains the folds of a walk forward. A task whose worker is
-    killed, or whose machine is lost, is run again. Without the head of the cluster nothing can be:
-    each call that is not done raises an error. Functions, arguments and results are pickled; this
-    package has to be installed on all machines, and paths have to mean the same on all.
+    ``write_shards(..., executor=RayTasks())`` writes one set from many files at a time.
+    ``RayTasks().map(fit_fold, splits)`` trains the folds of a walk forward. Install this package
+    on all machines, and use paths that mean the same on all. Functions, arguments and results are
+    pickled.
 
-    Ray is not started or shut down here: that is `ray.init`.
+    Ray repeats a task if its worker is killed or its machine is lost. If the head of the cluster
+    is lost, every unfinished call raises an error.
+
+    `RayTasks` does not start Ray or shut it down: call `ray.init` and `ray.shutdown`.
 
     Parameters
     ----------
     num_cpus : float
-        That a task takes: Ray runs as many tasks at a time as it has processors for. A task that
-        no machine is large enough for waits for one that joins, with a warning.
+        Processors for each task. Ray runs as many tasks at a time as it has processors for. A task
+        that is too large for every machine waits for a larger one to join, with a warning.
     num_gpus : float
+        GPUs for each task.
     max_retries : int
-        How often a task that is lost is run again.
+        How often Ray repeats a lost task.
 
     Raises
     ------
@@ -96,13 +100,14 @@ class RayTasks(Executor):
     def submit(self, function: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
         """Return the future of a call.
 
-        Its `cancel` stops a task that runs, too, and returns False then: wait for its end.
+        Its `cancel` also stops a task that is running. It always returns False: wait for the end
+        of the task.
 
         Raises
         ------
         WorkerError
-            From the future: the task's worker was killed more often than it is run again; the head
-            of the cluster is lost; or a machine lacks what the call needs to be read.
+            From the future: the task was lost more often than `max_retries`; the head of the
+            cluster is lost; or a machine lacks a package that the call needs.
         """
         name = getattr(function, "__name__", "call")
         call = self._ray.remote(_call).options(name=name, **self._options)
@@ -117,7 +122,7 @@ class RayTasks(Executor):
 
 @contextmanager
 def ray_at(address: str) -> Iterator[RayTasks]:
-    """Join a cluster of Ray's for a while, to give it tasks; ``"local"`` starts one here.
+    """Join a Ray cluster for a while, and yield its `RayTasks`; ``"local"`` starts one here.
 
     Raises
     ------
@@ -130,7 +135,7 @@ def ray_at(address: str) -> Iterator[RayTasks]:
         ray.init(address, include_dashboard=False if address == "local" else None)
     except (OSError, ValueError) as error:
         raise NumeraiSequenceError(
-            f"{address}: no cluster of Ray's ({error}); start one with 'ray start', or use 'local'"
+            f"{address}: found no Ray cluster ({error}); start one with 'ray start', or use 'local'"
         ) from error
     try:
         yield RayTasks()
@@ -139,7 +144,7 @@ def ray_at(address: str) -> Iterator[RayTasks]:
 
 
 def _check_address(address: str) -> None:
-    """Raise an OSError where nobody is: Ray itself would try for minutes."""
+    """Raise an OSError if nothing answers at the address: Ray itself would try for minutes."""
     host, colon, port = address.rpartition("://")[2].rpartition(":")
     if colon:
         socket.create_connection((host, int(port)), timeout=_TIMEOUT_SECONDS).close()
@@ -150,7 +155,7 @@ def _load_ray() -> Any:
 
 
 class _RayFuture(Future[T]):
-    """The future of a task of Ray's."""
+    """The future of a Ray task."""
 
     def __init__(self, ray: Any, task: Any) -> None:
         super().__init__()
@@ -177,13 +182,13 @@ class _RayFuture(Future[T]):
                 self.set_exception(self._explain(error))
 
     def _explain(self, error: BaseException) -> BaseException:
-        """Return what the function raised, or what became of its worker."""
+        """Return the error that the function raised, or one that says why its task was lost."""
         exceptions = self._ray.exceptions
         lost = exceptions.WorkerCrashedError, exceptions.NodeDiedError, exceptions.OutOfMemoryError
         if isinstance(error, lost):
             return WorkerError(
-                f"a task of Ray's was lost, and too often to run it again: {error}; see to its "
-                "machine's memory, or give each task more processors, so that fewer run at a time",
+                f"a Ray task was lost too often: {error}; free memory on its machine, or raise "
+                "num_cpus of RayTasks, so that fewer tasks run at a time",
             )
         if isinstance(error, exceptions.TaskCancelledError):
             return CancelledError(str(error))
@@ -193,19 +198,21 @@ class _RayFuture(Future[T]):
         is_unread = "failed to import on the worker" in lines[0] if lines else False
         if missing and (is_unread or isinstance(cause, exceptions.RaySystemError)):
             return WorkerError(
-                f"a machine of Ray's cannot read a task: {missing[-1]}; install the same packages "
-                "on all machines, such as 'numerai_sequence[ray,train]'"
+                f"a Ray machine cannot load a task: {missing[-1]}; install the same packages on "
+                "all machines, such as 'numerai_sequence[ray,train]'"
             )
         return cause
 
 
 class _Watch:
-    """Gives up the tasks of a cluster whose head is lost: Ray would end this process, untold.
+    """A thread that ends the tasks of a cluster whose head is lost.
+
+    Ray itself would end this process without an error.
 
     Parameters
     ----------
     head : (host, port), optional
-        Where the head listens; None where that cannot be known, and nothing is given up.
+        Address of the head. None if it cannot be known: then nothing is watched.
     """
 
     def __init__(self, head: tuple[str, int] | None) -> None:
@@ -249,16 +256,17 @@ class _Watch:
         for task in tasks:
             task.lose(
                 WorkerError(
-                    f"{self._head[0]}:{self._head[1]}: the head of Ray's cluster has not answered "
-                    f"for {seconds:.0f} seconds, and its tasks are lost; start the cluster again, "
-                    "leave this one (ray.shutdown()) before Ray ends this process, and join it "
-                    "(ray.init) for the same call again"
+                    f"{self._head[0]}:{self._head[1]}: the head of the Ray cluster has not "
+                    f"answered for {seconds:.0f} seconds, so its tasks are lost; call "
+                    "ray.shutdown() before "
+                    "Ray ends this process, start the cluster again, call ray.init, and repeat the "
+                    "call"
                 )
             )
 
 
 def _patience_seconds() -> float:
-    """Return how long a head may be silent; Ray ends the process after half as much again."""
+    """Return how long a head may be silent; Ray itself ends the process after 1.5 times that."""
     name = "RAY_gcs_rpc_server_reconnect_timeout_s"
     return float(os.environ.get(name, 60)) * 2 / 3
 
@@ -279,14 +287,14 @@ def _answers(head: tuple[str, int]) -> bool:
 
 
 def _warn_of_size(ray: Any, options: dict[str, float]) -> None:
-    """Warn where no machine is large enough for a task: it waits, perhaps for ever."""
+    """Warn if no machine is large enough for a task, which then waits, perhaps forever."""
     sizes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     for option, name in (("num_cpus", "CPU"), ("num_gpus", "GPU")):
         asked, most = options[option], max((size.get(name, 0) for size in sizes), default=0)
         if asked > most:
             warnings.warn(
-                f"RayTasks: found {option}={asked:g}, and no machine of the cluster has more than "
-                f"{most:g}; the tasks wait until a larger one joins",
+                f"RayTasks: found {option}={asked:g}, but the largest machine of the cluster has "
+                f"{most:g}; lower {option}, or the tasks wait until a larger machine joins",
                 stacklevel=3,
             )
 

@@ -9,7 +9,8 @@ from ..errors import NumeraiSequenceError
 from ..feeding.device import Device, find_device, gigabytes
 from ..feeding.keras_compat import active_keras
 from ..feeding.unpack import Unpack
-from ..format.encoding import PACKED, row_bytes
+from ..format.encoding import PACKED
+from ..format.encodings import COMPACT
 
 # Of a device's free memory, what rows may take where nobody says: the rest is the network's.
 _SHARE = 0.8
@@ -88,7 +89,7 @@ def choose_feed(feed: Feed, dtype: str, rows: int, features: int) -> ChosenFeed:
     if reason is not None or feed.packed is False or not (is_asked or device.is_accelerator):
         why = f"fed as {dtype} from the host: {_why_host(reason, feed, device)}"
         return ChosenFeed(dtype, False, why)
-    needed = rows * row_bytes(PACKED, features)
+    needed = rows * COMPACT.row_bytes(features)
     sizes = f"{gigabytes(needed)} of packed rows, {_free(device)} on {device.name}"
     if feed.resident is not None:
         place = f"resident on {device.name}" if feed.resident else "packed from the host"

@@ -10,6 +10,7 @@ import click
 
 from ..feeding.sequence import NumeraiSequence
 from ..ordering.splits import Split
+from ..scoring.score_kinds import CORR
 from ..scoring.scores import shown_summary, summarize_score
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ def show_scores(table: pd.DataFrame) -> None:
     if table.columns.nlevels > 1:
         click.echo(shown_summary(table).partition("\n")[2])
         return
-    summary = summarize_score(table["corr"])
+    summary = summarize_score(table[CORR.name])
     click.echo(
         f"  mean {summary.mean:.4f}, std {summary.std:.4f}, Sharpe {summary.sharpe:.2f}, "
         f"max drawdown {summary.max_drawdown:.4f}"

@@ -6,6 +6,8 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from ..scoring.score_kinds import monitored_logs
+
 
 @dataclass(frozen=True)
 class TrainOptions:
@@ -53,7 +55,7 @@ class TrainOptions:
     dropout: float = 0.1
     learning_rate: float = 1e-3
     loss: str = "mse"
-    monitor: str = "val_corr_mean"
+    monitor: str = monitored_logs()[0]
     dtype: str = "float32"
     seed: int = 0
     workers: int = 1

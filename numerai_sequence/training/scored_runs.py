@@ -14,8 +14,8 @@ from ..errors import NumeraiSequenceError
 from ..predicting.ensembles import ensemble
 from ..predicting.predictions import predict
 from ..reading.shard_set import ShardSet
+from ..scoring.score_kinds import load_scorer
 from ..scoring.score_table import score
-from ..scoring.scores import load_scorer
 from ..system.extras import load_extra
 from ..system.progress import progress_bar
 from ..system.tasks import run_all

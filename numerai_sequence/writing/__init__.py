@@ -1,1 +1,1 @@
-"""Writing: from Parquet files to a shard set."""
+"""Writing: a shard set from Parquet files."""

@@ -1,4 +1,4 @@
-"""Columns: from sources and what is asked for to the features and targets that are written."""
+"""Chosen columns: the features and targets to write, from the sources and the user's choice."""
 
 from __future__ import annotations
 
@@ -13,25 +13,26 @@ def choose_columns(
     features: Sequence[str] | None,
     targets: Sequence[str] | None,
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return the feature and target columns to write, and see that every source has them.
+    """Return the feature and target columns to write, and check that every source has them.
 
-    None stands for all of the first source's, in its order. Any other column of numbers may be
-    written as a target, but only when it is named: weights of the rows, for example.
+    None means all columns of the first source, in its order. Any other column of numbers, such as
+    weights of the rows, can be a target too, if it is named.
 
     Raises
     ------
     FeatureError
-        A name asked for is not in the first source, or no feature is asked for.
+        A requested column is not in the first source, or the list of features is empty.
     SourceError
-        A source has no features, lacks one of the columns, or has one of a type of no use.
+        A source has no features, lacks a column, or has a column of a wrong type.
     """
     first = sources[0]
     chosen = tuple(features) if features is not None else first.features
     wanted = tuple(targets) if targets is not None else first.targets
     if features is not None and not chosen:
-        raise FeatureError(f"{first.path}: no features asked for; name some", names=())
+        what = "found an empty list of features, expected at least one"
+        raise FeatureError(f"{first.path}: {what}; name some, or leave features= out", names=())
     if not chosen:
-        what = f"no feature; expected columns named '{FEATURE_PREFIX}...'"
+        what = f"found no feature, expected columns named '{FEATURE_PREFIX}...'"
         raise first.error(f"{what}; download the file again")
     check_known("feature", chosen, first.features, str(first.path))
     check_known("target", wanted, first.others, str(first.path))
@@ -47,6 +48,6 @@ def choose_columns(
 def _check_same(source: Source, extra: set[str], first: Source) -> None:
     if extra:
         name = min(extra)
-        what = f"found a column that {first.path} has not, expected the same in all"
-        remedy = "name the columns to write with features= and targets="
+        what = f"found a column that {first.path} lacks, expected the same columns in all files"
+        remedy = "choose the columns to write with features= and targets="
         raise source.error(f"{what}; {remedy}", column=name)

@@ -1,11 +1,11 @@
-"""Kinds: which Arrow types may hold ids, eras, features and targets."""
+"""Column types: the Arrow types that ids, eras, features and targets may have."""
 
 from __future__ import annotations
 
 import pyarrow as pa
 import pyarrow.types as pt
 
-# The type null is what pandas makes of objects that are all None.
+# pandas writes a column of objects that are all None as the type null.
 _STRINGS = [pa.string(), pa.large_string(), pa.null()]
 if hasattr(pa, "string_view"):
     _STRINGS.append(pa.string_view())  # since pyarrow 16; as polars writes them

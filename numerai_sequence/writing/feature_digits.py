@@ -1,4 +1,4 @@
-"""Digits: a column of features becomes digits 0..4, or an error that says where it cannot."""
+"""Feature digits: a feature column as digits 0 to 4, or an error that names its wrong value."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ from .parquet_reader import Parquet
 
 _DIGITS = "one of 0, 1, 2, 3, 4"
 FEATURE_VALUES = f"{_DIGITS} (integers) or 0, .25, .5, .75, 1 (floats)"
-_REMEDY = "repair or leave out this feature"
+_REMEDY = "fix the file, or leave this feature out with features="
+_MIDDLE = (
+    "fix the file, leave this feature out with features=, or write missing values as the middle"
+)
 
 
 def read_digits(
@@ -27,18 +30,18 @@ def read_digits(
     Parameters
     ----------
     file : Parquet
-        That has the column.
+        File of the column.
     scale : Scale
     column : pyarrow.ChunkedArray
         Numbers.
     name : str
     first_row : int
-        The first of these rows in the file.
+        Row of the file that the column starts with.
 
     Raises
     ------
     SourceError
-        Naming the file, the column and the row of the first value that is none of these.
+        A value is not a digit. The message names the file, the column and the row.
     """
     if column.null_count:
         row = pc.index(column.is_null(), True).as_py()
@@ -57,17 +60,17 @@ def _wrong(file: Parquet, scale: Scale, found: Any, name: str, row: int) -> Sour
     if not scale.is_scaled and found in (SCALE, 2 * SCALE, 3 * SCALE):
         if scale.group is not None:
             return _two_scales(file, scale, scale.group, f"{found} in column {name!r}, row {row}")
-        expected = f"{_DIGITS}, as column {scale.column!r} of this file holds integers"
+        expected = f"{_DIGITS}, because column {scale.column!r} of this file holds integers"
     return file.error(f"found {found}, expected {expected}; {_REMEDY}", column=name, row=row)
 
 
 def _missing(file: Parquet, found: str, name: str, row: int) -> SourceError:
-    what = f"found {found}, expected {FEATURE_VALUES}; {_REMEDY}, or write missing values as the "
-    return file.error(f"{what}middle with missing_feature='middle'", column=name, row=row)
+    what = f"found {found}, expected {FEATURE_VALUES}; {_MIDDLE} with missing_feature='middle'"
+    return file.error(what, column=name, row=row)
 
 
 def _two_scales(file: Parquet, scale: Scale, group: int, other: str) -> SourceError:
-    """Return the error of a file with floats of both scales, at the first one above 1."""
+    """Return the error of a file with floats of both scales, at the first float above 1."""
     name = str(scale.column)
     with closing(Parquet(file.path)) as own:  # another thread may be reading the file
         values = own.read([group], [name])[name].to_numpy()

@@ -1,8 +1,8 @@
-"""Scale: from all feature columns of a Parquet file to whether its floats are 0 to 4, or 0 to 1.
+"""Feature scale: whether the float features of a Parquet file are 0 to 4, or 0 to 1.
 
-pandas turns whole numbers of which some are missing into floats. So floats beside integers are 0
-to 4, and also in a file of floats alone where one of them is 2, 3 or 4. Statistics of the file
-tell, where it has some; else its floats are read, until one tells.
+pandas turns a column of whole numbers with missing values into floats. So floats beside integers
+are 0 to 4. Floats alone are 0 to 4 if any of them is 2, 3 or 4. The statistics in the file show
+this. A file without statistics is read until such a value is found.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ _COLUMNS = 64  # read at a time
 
 @dataclass(frozen=True)
 class Scale:
-    """How a file writes features as floats.
+    """The scale of a file's features that are floats.
 
     Attributes
     ----------
     is_scaled : bool
-        Floats are 0, .25, .5, .75 or 1; else they are 0, 1, 2, 3 or 4.
+        True: floats are 0, .25, .5, .75 or 1. False: they are 0, 1, 2, 3 or 4.
     column : str, optional
-        That shows that they are not scaled: of integers, or with a float above 1.
+        A column that shows that floats are not scaled: it holds integers, or a float above 1.
     group : int, optional
         The row group with that float.
     """
@@ -69,9 +69,9 @@ def find_scale(file: Parquet, types: Mapping[str, pa.DataType]) -> Scale:
 
 
 def above_one(values: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
-    """Say of each float whether it shows that a file's floats are 0 to 4.
+    """Say for each float whether it shows that a file's floats are 0 to 4.
 
-    Another number above 1 is wrong in either scale, and shows nothing.
+    Any other number above 1 is wrong on both scales, and shows nothing.
     """
     return np.isin(values, _ABOVE_ONE)
 
@@ -79,7 +79,7 @@ def above_one(values: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
 def _statistics(
     file: Parquet, names: Sequence[str]
 ) -> Iterator[tuple[int, dict[str, float | None]]]:
-    """Yield each row group's largest value of each column; None where it says nothing."""
+    """Yield each row group's largest value of each column; None if the statistics lack it."""
     if not names:
         return
     metadata, places = file.metadata, dict[str, list[int]]()
@@ -112,7 +112,7 @@ def _search(file: Parquet, group: int, names: list[str]) -> str | None:
                     if above_one(table[name].to_numpy()).any():
                         return name
         except SourceError as error:
-            # Damage in a column that may not be asked for; where it is, reading it will tell.
+            # A damaged column may not be chosen. If it is chosen, reading it raises the error.
             if error.column not in names:
                 raise
             names.remove(error.column)

@@ -1,7 +1,7 @@
-"""Claim: a folder is one process's at a time, and no longer than that process lives.
+"""Folder claim: a lock that gives a folder to one process, at most until that process ends.
 
-The folder itself is locked. Windows locks only files: there a file beside it is, which goes with
-the claim.
+The folder itself is locked. Windows can lock only files. There, a file beside the folder is locked,
+and is deleted when the claim ends.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ try:
 except ImportError:
     msvcrt = None
 
-#: What the name of a file beside a folder ends with, where the folder cannot be locked.
+#: Suffix of the file beside a folder that is locked on Windows.
 LOCK = ".lock"
 _TRIES = 100
 _POLL_SECONDS = 0.2
@@ -31,22 +31,22 @@ _POLL_SECONDS = 0.2
 
 @contextmanager
 def claimed(folder: Path, *, make: bool = False, wait_seconds: float = 0) -> Iterator[bool]:
-    """Keep other processes that claim a folder out of it, if it is there, and say if it is.
+    """Claim a folder, if it exists, and yield whether it exists.
 
-    Its owner may remove it.
+    No other process can claim it meanwhile. The owner of the claim may remove the folder.
 
     Parameters
     ----------
     folder : path
     make : bool
-        Make it, and its parents, where it is not there.
+        Create the folder, and its parents, if it does not exist.
     wait_seconds : float
         How long to wait for the end of another process's claim.
 
     Raises
     ------
     BlockingIOError
-        Another process has claimed it.
+        Another process has claimed the folder.
     """
     if fcntl is None:
         with _claimed_beside(folder) if make or folder.exists() else nullcontext():
@@ -59,7 +59,7 @@ def claimed(folder: Path, *, make: bool = False, wait_seconds: float = 0) -> Ite
         yield descriptor is not None
     finally:
         if descriptor is not None:
-            os.close(descriptor)  # and the claim goes
+            os.close(descriptor)  # which ends the claim
 
 
 def _claim_in_time(folder: Path, make: bool, deadline: float) -> int | None:
@@ -86,7 +86,7 @@ def _claim(folder: Path, make: bool) -> int | None:
             continue
         if _lock(descriptor, folder):
             return descriptor
-    raise BlockingIOError(f"{folder} comes and goes")
+    raise BlockingIOError(f"{folder} is removed and made again all the time")
 
 
 def _lock(descriptor: int, folder: Path) -> bool:
@@ -116,7 +116,7 @@ def _is_at(descriptor: int, folder: Path) -> bool:
 
 @contextmanager
 def _claimed_beside(folder: Path) -> Iterator[None]:
-    """Lock a file beside a folder, and delete it in the end."""
+    """Lock a file beside a folder, and delete the file at the end."""
     path = Path(f"{os.path.abspath(folder)}{LOCK}")
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT)
@@ -128,7 +128,7 @@ def _claimed_beside(folder: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        os.close(descriptor)  # and the claim goes
+        os.close(descriptor)  # which ends the claim
         with suppress(OSError):  # Windows keeps a file that another process has opened to lock it
             path.unlink()
 

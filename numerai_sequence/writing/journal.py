@@ -1,10 +1,10 @@
-"""Steps: note what a run has done, so that the run after a kill goes on from what is whole.
+"""Journal: notes of the steps that a run has finished, so that a later run continues from them.
 
-The shard files have notes, and each source has some beside its scratch: a file of JSON lines, of
-which the first says of which run they are, each other one that a step was done. A line is written
-when its step is complete, so what is noted is whole, and what a kill has torn is done again. Only
-sealed shards are known to be on the disk, not just in the kernel's memory: after a restart of the
-machine nothing else counts.
+The shard files have a file of notes, and so has the scratch of each source. It is a file of JSON
+lines: the first line names the run, and each other line notes a finished step. A line is written
+when its step is complete, so a noted step is whole. An interrupted step is done again. Only sealed
+shards are known to be on the disk; other files may be only in the kernel's memory. So after a
+restart of the machine, only sealed shards count.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from ..format.layout import Batch, Shard, SourceFile, file_checksum
+from ..format.layout import BatchInfo, Shard, SourceFile, file_checksum
 from ..system.files import patiently, write_all
 
 _NOTES = "steps.jsonl"
@@ -27,22 +27,22 @@ _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 @dataclass
 class Done:
-    """What a run has done.
+    """The finished steps of a run.
 
     Attributes
     ----------
     meta : set of int
-        Chunks whose other columns are in scratch.
+        Chunks whose other columns (not features) are in scratch.
     meta_bytes : dict of int to int
-        For each window, the bytes that they have made of its file.
+        For each window, the size in bytes of the file of these columns.
     blocks : set of (int, int)
-        Chunk and block, for each whose features are in scratch.
+        Chunk and block of the features that are in scratch.
     sources : dict of int to SourceFile
-        Those that are wholly in scratch.
+        Sources that are completely in scratch.
     shards : dict of int to Shard
-        Those that are sealed.
+        Shards that are sealed.
     filled : int
-        The missing values of the blocks that were filled in.
+        Number of missing values that were filled in, in these blocks.
     """
 
     meta: set[int] = field(default_factory=set)
@@ -53,7 +53,7 @@ class Done:
     filled: int = 0
 
     def add(self, step: dict[str, Any]) -> None:
-        """Count in a line of the notes; a KeyError or TypeError says that it is none."""
+        """Add the step of a line. Raises a KeyError or TypeError if the line is not a step."""
         if step["done"] == "meta":
             self.meta_bytes |= {int(window): size for window, size in step["bytes"].items()}
             self.meta.add(step["chunk"])
@@ -64,7 +64,7 @@ class Done:
             self.sources[step["source"]] = SourceFile(**step["described"])
         else:
             described = step["described"]
-            batches = tuple(Batch(**batch) for batch in described["batches"])
+            batches = tuple(BatchInfo(**batch) for batch in described["batches"])
             self.shards[step["shard"]] = Shard(**{**described, "batches": batches})
 
 
@@ -74,19 +74,19 @@ class Steps:
     Parameters
     ----------
     folder : path
-        What the run before it has left there stays where it was the same run and what it has noted
-        is whole; otherwise it is removed.
+        Folder of the notes. Files of an earlier run stay if it was the same run and its finished
+        steps are whole. Otherwise they are removed.
     run : str
-        Says what is written from what, and how; two runs of one name do the same steps.
+        Name of the run, from its sources, options and plan. Runs of one name do the same steps.
     shards : int
-        The number of shards in all; 0 where there are none in this folder.
+        Number of shards in all; 0 if the folder is not for shards.
 
     Attributes
     ----------
     done : Done
-        What the run before it has done.
+        Finished steps of the earlier run.
     goes_on : bool
-        There was one.
+        Whether the run continues an earlier one.
     """
 
     def __init__(self, folder: Path, run: str, shards: int = 0) -> None:
@@ -115,20 +115,20 @@ class Steps:
         self._file.close()
 
     def add_meta(self, chunk: int, sizes: dict[int, int]) -> None:
-        """Note that a chunk's other columns are in scratch, and how long its files are now."""
+        """Note that a chunk's other columns are in scratch, and the sizes of the files now."""
         self._write({"done": "meta", "chunk": chunk, "bytes": sizes})
 
     def add_block(self, chunk: int, block: int, filled: int = 0) -> None:
-        """Note that a block of a chunk's features is in scratch, with so many values filled in."""
+        """Note that a block of a chunk's features is in scratch, with `filled` values filled in."""
         more = {"filled": filled} if filled else {}
         self._write({"done": "block", "chunk": chunk, "block": block, **more})
 
     def add_source(self, number: int, source: SourceFile) -> None:
-        """Note that a source is wholly in scratch."""
+        """Note that a source is completely in scratch."""
         self._write({"done": "source", "source": number, "described": asdict(source)})
 
     def add_shard(self, number: int, shard: Shard) -> None:
-        """Note that a shard is sealed; its scratch may go only now."""
+        """Note that a shard is sealed. Only then may its scratch be deleted."""
         self._write({"done": "shard", "shard": number, "described": asdict(shard)})
 
     def _write(self, line: dict[str, Any]) -> None:
@@ -136,12 +136,12 @@ class Steps:
 
 
 def forget(folder: Path) -> None:
-    """Remove the notes from a folder, before a part of what they tell of is removed."""
+    """Delete the notes of a folder. Call this before any file that they describe is deleted."""
     (folder / _NOTES).unlink(missing_ok=True)
 
 
 def _read(path: Path, first: dict[str, Any], shards: int) -> tuple[Done, int]:
-    """Return the steps that count and the bytes of their lines, or none and 0."""
+    """Return the valid steps and the bytes of their lines, or no steps and 0."""
     begun, done, size = _parse(path.read_bytes() if path.exists() else b"")
     if begun.get("run") != first["run"]:
         return Done(), 0
@@ -153,7 +153,7 @@ def _read(path: Path, first: dict[str, Any], shards: int) -> tuple[Done, int]:
 
 
 def _parse(notes: bytes) -> tuple[dict[str, Any], Done, int]:
-    """Return the first line, the steps of the others, and the bytes of all until a torn one."""
+    """Return the first line, the steps of the others, and the bytes before any torn line."""
     begun: dict[str, Any] = {}
     done, size = Done(), 0
     # A kill tears the last line, a power failure maybe more.
@@ -176,7 +176,7 @@ def _is_whole(path: Path, shard: Shard, is_same_boot: bool) -> bool:
 
 
 def _boot() -> str | None:
-    """Return what differs after each start of the machine; None where that is not known."""
+    """Return an id of the machine's present start; None if it is not known."""
     try:
         return _BOOT_ID.read_text("ascii").strip()
     except OSError:

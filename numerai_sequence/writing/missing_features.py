@@ -1,4 +1,4 @@
-"""Missing: feature values that are null or NaN are found, and become the middle of 0 to 4."""
+"""Missing features: feature values that are null or NaN, which become the middle of 0 to 4."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _ROWS_PER_CHUNK = 1 << 16
 
 @dataclass(frozen=True)
 class Missing:
-    """The missing feature values of a file; printed, it says how many and where."""
+    """The missing feature values of a file. Its text says how many there are, and where."""
 
     values: int
     rows: int
@@ -40,9 +40,9 @@ class Missing:
 
 
 def find_missing(source: Source, features: Sequence[str]) -> Missing | None:
-    """Find the missing values of some features of a file; None: there are none.
+    """Find the missing values of some features of a file; None if there are none.
 
-    Memory holds a bit more than a byte a row.
+    Memory holds a bit more than one byte for each row.
     """
     rows, counts = np.zeros(source.rows, bool), dict.fromkeys(features, 0)
     for chunk in source.chunks(rows=_ROWS_PER_CHUNK):
@@ -64,13 +64,13 @@ def find_missing(source: Source, features: Sequence[str]) -> Missing | None:
 def fill_missing(
     table: pa.Table, scale: Scale, among: _Bools | None = None
 ) -> tuple[pa.Table, dict[str, _Bools]]:
-    """Fill in the middle, in all rows or only among some.
+    """Replace missing values with the middle, in all rows or only in those of `among`.
 
     Returns
     -------
     table : pyarrow.Table
     found : dict of str to bool array, shape (rows,)
-        Which of these rows lacked a value, by column.
+        For each column with missing values, the rows that lacked one.
     """
     found = {}
     for place, name in enumerate(table.column_names):
@@ -85,7 +85,7 @@ def fill_missing(
 
 
 def _is_missing(column: pa.ChunkedArray) -> _Bools | None:
-    """Say which rows of a column are null or NaN; None: no row is."""
+    """Say which rows of a column are null or NaN; None if no row is."""
     is_float = pt.is_floating(column.type)
     if not column.null_count and not is_float:
         return None

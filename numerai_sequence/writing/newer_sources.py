@@ -1,4 +1,4 @@
-"""Newer: say whether sources are a newer state of what a set was written from, or why not."""
+"""Newer sources: checks that sources are a newer state of the files that a set was written from."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ from .record_batches import count_values
 from .row_ids import check_eras
 from .source_columns import Source
 
-# What an error tells to do, where the set has no place for what a source says, or one of them is
-# not the right one.
+# Remedies: for a source with columns or values that the set cannot take, or for a wrong source.
 WRITE_AGAIN = "write the set again with 'numerai-sequence shard --overwrite'"
 NOT_THE_SAME = f"{WRITE_AGAIN}, or refresh it from the right file"
 
@@ -26,13 +25,13 @@ def check_newer(
     *,
     progress: bool,
 ) -> list[Counter[str]]:
-    """Check that a set can be brought up to date with sources; return the rows of their eras.
+    """Check that sources can update a set; return the rows of each of their eras.
 
     Parameters
     ----------
     manifest : Manifest
     folder : path
-        Of the set, for errors.
+        Folder of the set, for errors.
     sources : sequence of Source
     progress : bool
         Show progress bars on stderr.
@@ -40,8 +39,8 @@ def check_newer(
     Raises
     ------
     SourceError
-        A source lacks a column of the set, or has one that the set lacks; a row is there
-        twice; or an era has more or fewer rows than in the set.
+        A source lacks a column of the set, or has one that the set lacks; a row appears twice; or
+        an era has more or fewer rows than in the set.
     """
     _check_columns(manifest, sources)
     counts = [count_eras(source, progress) for source in sources]
@@ -60,7 +59,7 @@ def count_eras(source: Source, progress: bool) -> Counter[str]:
 
 
 def _check_columns(manifest: Manifest, sources: Sequence[Source]) -> None:
-    """Check that sources have the columns of the set, and none that it should have had."""
+    """Check that sources have the columns of the set, and no others if the set takes all."""
     for source in sources:
         source.check_columns(manifest.features, manifest.targets, WRITE_AGAIN)
         for name, chosen, known, found in (
@@ -70,8 +69,8 @@ def _check_columns(manifest: Manifest, sources: Sequence[Source]) -> None:
             more = [column for column in found if column not in known]
             if more and chosen is None:  # all were to be written
                 raise source.error(
-                    f"has {len(more)} {name} that the set lacks, such as {short(more[0])}, and a "
-                    f"row of the set has no place for them; {WRITE_AGAIN}",
+                    f"found {name} that the set lacks, such as {short(more[0])} ({len(more)} in "
+                    f"all), expected the columns of the set; {WRITE_AGAIN}",
                     column=more[0],
                 )
 
@@ -82,11 +81,13 @@ def _check_rows(
     sources: Sequence[Source],
     counts: Sequence[Counter[str]],
 ) -> None:
-    """Check that each era has as many rows in the sources as in the set, and none twice."""
+    """Check that each era has as many rows in the sources as in the set, and no row twice."""
     rows = sum(counts, Counter())
     check_eras(sources, counts, known, folder)
     for source, eras in zip(sources, counts, strict=True):
         for era in eras:
             if known.get(era, rows[era]) != rows[era]:
-                what = f"era {era} has {rows[era]:,} rows, and {known[era]:,} in the set"
+                what = (
+                    f"found {rows[era]:,} rows of era {era}, expected {known[era]:,} as in the set"
+                )
                 raise source.error(f"{what}; {NOT_THE_SAME}", column="era")

@@ -1,13 +1,13 @@
-"""Output: a folder becomes a shard set at one instant, or stays what it was.
+"""Output folder: a folder that becomes a shard set at one instant, or stays as it was.
 
-Everything is written into the hidden folder ``.writing`` inside. Then a journal of the shard files'
-names, old and new, is left there, the new shards are moved next to the old ones under names of
-their own, and replacing the manifest is the one step that counts. Where a run was killed in
-between, the next one moves the new shards back, or removes the old ones: the journal says which
-files are no user's. The hidden folder of a killed run stays, for the next one to go on with or to
-remove.
+All files are first written into its hidden folder ``.writing``. Then a journal there lists the
+names of the old and new shard files, and the new shards are moved beside the old ones, under names
+of their own. Replacing the manifest is the one step that makes them the set. If a run is killed in
+between, the next run moves the new shards back, or removes the old ones. The journal tells them
+from the user's files. The hidden folder of a killed run stays: the next run continues from it, or
+removes it.
 
-Windows deletes no file that is open or mapped. There the old shards of a set that is in use stay,
+Windows cannot delete a file that is open or mapped. There, the old shards of a set in use stay.
 ``.left.json`` lists them, and a later run deletes them.
 """
 
@@ -58,20 +58,23 @@ class Output:
         self._is_new = False
 
     def prepare(self, sources: Sequence[Source], options: WriteOptions, *, overwrite: bool) -> bool:
-        """Say whether the folder already holds the set that these would make.
+        """Say whether the folder already holds the set that these sources and options would make.
 
-        What a run that was killed has left beside it is removed, or is undone.
+        The commit of a killed run is undone or finished. If the folder holds the set, the other
+        files of that run are removed.
 
         Raises
         ------
         OutputExistsError
-            It holds anything else, and `overwrite` is False; or another process writes to it.
+            The folder holds something else, and `overwrite` is False; or another process writes to
+            it.
         OutputError
         """
         with self._explained():
             if self.folder.exists() and not self.folder.is_dir():
                 raise OutputExistsError(
-                    f"{self.folder}: a file; expected a folder; choose another", path=self.folder
+                    f"{self.folder}: found a file, expected a folder; choose another path",
+                    path=self.folder,
                 )
             self.tidy(keeps=True)
             if not self.holds_set_of(sources, options, overwrite=overwrite):
@@ -80,9 +83,9 @@ class Output:
             return True
 
     def tidy(self, *, keeps: bool) -> None:
-        """Undo the commit of a run that was killed in it, or finish it.
+        """Undo, or finish, the commit of a run that was killed.
 
-        `keeps` says that what else the run has left stays, for one like it to go on with.
+        With `keeps`, the other files of that run stay, so that the same run can continue.
 
         Raises
         ------
@@ -98,23 +101,23 @@ class Output:
     def holds_set_of(
         self, sources: Sequence[Source], options: WriteOptions, *, overwrite: bool
     ) -> bool:
-        """Say the same of a folder that nothing is to be done to, such as within `writing`."""
+        """Say the same as `prepare`, but change nothing; also within `writing`."""
         if overwrite or not self._entries():
             return False
         try:
             manifest = read_manifest(self.folder)
         except ManifestError as error:
             raise self._exists(
-                f"holds other things ({error}); choose another folder, or pass overwrite=True to "
-                "replace it"
+                f"found other files, expected a shard set or an empty folder ({error}); choose "
+                "another folder, or pass overwrite=True to write the set there"
             ) from error
         difference = find_difference(manifest, self.folder, sources, options)
         if difference:
-            raise self._exists(f"holds a set of {difference}")
+            raise self._exists(f"holds a set with {difference}")
         return True
 
     def update(self, sets: FeatureSets | None) -> None:
-        """Have the set that is there tell of these feature sets; its shards are not touched.
+        """Store feature sets in the manifest of the existing set. Its shards are not touched.
 
         Raises
         ------
@@ -131,10 +134,10 @@ class Output:
             self._replace(manifest, new=set(), old=set())
 
     def new_names(self, count: int) -> list[str]:
-        """Return names for `count` new shard files, newer than those of the set that is there.
+        """Return names for `count` new shard files, newer than those of the existing set.
 
-        None comes back while there is a set: who opens one by its manifest finds its own files, or
-        none, and never those of the set after the next.
+        As long as the folder holds a set, no name is used twice. So a reader with an old manifest
+        finds the files of that manifest or none, and never those of a later set.
         """
         digits = max(2, len(str(count - 1)))
         generation = self.generation()
@@ -142,22 +145,21 @@ class Output:
         return [f"shard-{shard:0{digits}d}{suffix}.arrow" for shard in range(count)]
 
     def generation(self) -> int:
-        """Return the number of new files, larger than that of each that is there."""
+        """Return a number for new files, larger than the number of every existing file."""
         taken = map(_NUMBERED.fullmatch, self._entries())
         return max((1 + int(name[1] or 0) for name in taken if name), default=0)
 
     @contextmanager
     def writing(self, needed_bytes: int = 0) -> Iterator[Path]:
-        """Make the hidden folder to write into, or find the one of a run that was killed.
+        """Yield the hidden folder to write into: a new one, or the one of a killed run.
 
-        It is gone at the end, also after an error: a full disk shall not stay full. It stays for
-        the next run to go on with after a `KeyboardInterrupt`, which is a kill, and where memory
-        has run out.
+        It is removed at the end, also after an error, so that a full disk does not stay full. After
+        a `KeyboardInterrupt`, or when memory has run out, it stays, and the next run continues.
 
         Parameters
         ----------
         needed_bytes : int
-            On the disk, at the most; for the error.
+            The most bytes that the run needs on the disk, for the error.
 
         Raises
         ------
@@ -171,7 +173,7 @@ class Output:
                 with claimed(self._writing, make=True), self._ending():
                     yield self._writing
             finally:
-                with suppress(OSError):  # of a folder that is not empty: something is there to stay
+                with suppress(OSError):  # of a folder that is not empty: its files stay
                     for path in made:
                         path.rmdir()
 
@@ -181,7 +183,7 @@ class Output:
             yield
         except BaseException as error:
             is_kill = not isinstance(error, Exception) or is_out_of_memory(error)
-            is_shared = isinstance(error, BlockingIOError)  # a task of a killed run is still at it
+            is_shared = isinstance(error, BlockingIOError)  # a task of a killed run still uses it
             self._end(keeps=is_kill or is_shared)
             raise
         self._end(keeps=False)
@@ -193,19 +195,19 @@ class Output:
             self._remove(())
 
     def what_is_left(self) -> str:
-        """Say in an error what is in the folder now."""
+        """Describe the state of the folder, for an error."""
         if self._is_new:
-            return "the new set is there, and whole; what else is left there goes with the next run"
+            return "the new set is complete, and the next run removes old files that are left"
         if os.path.exists(self._writing):
             return (
-                f"what was there is as it was, and what is done so far is in {self._writing}: "
-                "the same again goes on with it"
+                f"the folder is unchanged, except that {self._writing} keeps the finished part: "
+                "run the same again to continue"
             )
-        return "what was there is as it was, and nothing else is left"
+        return "the folder is unchanged"
 
     @contextmanager
     def _explained(self, needed_bytes: int = 0) -> Iterator[None]:
-        """Say of the system's errors where they came from, and what is left.
+        """Turn the system's errors into errors that name the folder and describe its state.
 
         Raises
         ------
@@ -219,7 +221,7 @@ class Output:
             raise
         except BlockingIOError as error:
             raise OutputExistsError(
-                f"{self.folder}: another process is writing to it; wait for its end, "
+                f"{self.folder}: another process is writing to this folder; wait until it ends, "
                 "or choose another folder",
                 path=self.folder,
             ) from error
@@ -230,15 +232,15 @@ class Output:
             raise unwritten(self.folder, error, left=left, needed_bytes=needed_bytes) from error
 
     def commit(self, manifest: Manifest) -> None:
-        """Move new files and the manifest into place, and remove what it does not tell of.
+        """Move the new files and the manifest into place, and remove the files of the old set.
 
-        Those of the set that is there which the manifest tells of stay where they are.
+        Files of the old set that the new manifest lists stay where they are.
         """
         now = {file.file for file in manifest.files}
         old: set[str] = set()
-        with suppress(ManifestError):  # none; or damaged, and then its files are anyone's guess
+        with suppress(ManifestError):  # none; or a damaged one, whose files are not known
             old = {file.file for file in read_manifest(self.folder).files}
-        # The name of an old one that had gone was free.
+        # The name of an old file that was missing was free.
         new = {name for name in now if name not in old or (self._writing / name).exists()}
         self._replace(manifest, new, old - now)
 
@@ -257,10 +259,10 @@ class Output:
         sync_folder(self.folder)  # and the journal has `writing` remove the old files
 
     def _mend(self) -> bool:
-        """Undo a commit that was interrupted, or finish it where only the old files are left.
+        """Undo an interrupted commit, or finish it if only old files are left to remove.
 
-        Say whether the hidden folder is still this process's: once it has been removed, one of that
-        name is another's.
+        Say whether the hidden folder is still this process's. Once it has been removed, a folder of
+        that name belongs to another process.
         """
         journal = self._read_journal()
         if journal is None:  # no shard file has been moved yet
@@ -275,7 +277,7 @@ class Output:
                 self._remove(moved)
                 self._discard()
                 raise
-            # The manifest stays: without it beside, the journal would tell another story.
+            # The manifest stays: a journal without it means that the commit has happened.
             (self._writing / _JOURNAL).unlink()
             return True
         self._remove(old)
@@ -283,7 +285,7 @@ class Output:
         return False
 
     def _read_journal(self) -> tuple[list[str], list[str]] | None:
-        """Return the names of new and old shard files; None where there is none, or a torn one."""
+        """Return the names of new and old shard files; None if the journal is missing or torn."""
         try:
             journal = json.loads((self._writing / _JOURNAL).read_text(encoding="utf-8"))
             new, old = (list(filter(is_shard_name, journal[key])) for key in ("new", "old"))
@@ -292,14 +294,14 @@ class Output:
         return new, old
 
     def _discard(self) -> None:
-        """Remove the hidden folder; first of all, what says that it is whole."""
+        """Remove the hidden folder. The files that say that it is whole go first."""
         if self._writing.exists():
             forget(self._writing)
             (self._writing / _JOURNAL).unlink(missing_ok=True)
             patiently(shutil.rmtree, self._writing)
 
     def _remove(self, names: Iterable[str]) -> None:
-        """Delete files, and those that were in use before; note the ones that are in use now."""
+        """Delete files, and those that were in use before; note those that are in use now."""
         wanted = sorted({*names, *self._read_left()})
         left = [name for name in wanted if not delete(self.folder / name)]
         if left:
@@ -308,7 +310,7 @@ class Output:
             (self.folder / _LEFT).unlink(missing_ok=True)
 
     def _read_left(self) -> set[str]:
-        """Return the names of files that a run could not delete, and no set has."""
+        """Return the names of files that a run could not delete, and that no set uses."""
         try:
             left = json.loads((self.folder / _LEFT).read_text(encoding="utf-8"))
             used = {file.file for file in read_manifest(self.folder).files}
@@ -317,7 +319,7 @@ class Output:
             return set()
 
     def _entries(self) -> set[str]:
-        """Return what is in the folder, but for what a killed run may have left."""
+        """Return the names in the folder, except those that a killed run may have left."""
         return set(os.listdir(self.folder)) - _OURS if self.folder.exists() else set()
 
     def _exists(self, what: str) -> OutputExistsError:

@@ -1,8 +1,8 @@
-"""Folders: from paths of files, folders and patterns to the paths of Parquet files, in order.
+"""Parquet folders: the Parquet files that paths, folders and patterns stand for, in order.
 
-A folder stands for its Parquet files and those of the folders in it, in the order of their names,
-where numbers count as numbers: part-2 comes before part-10. What begins with a dot or an underscore
-is no data, as in every such folder.
+A folder stands for its Parquet files and those of its subfolders, in the order of their names.
+Numbers in names count as numbers: part-2 comes before part-10. Names that begin with a dot or an
+underscore are ignored, as is usual for folders of Parquet files.
 """
 
 from __future__ import annotations
@@ -22,12 +22,13 @@ _MAGIC = b"PAR1"
 
 
 def find_files(paths: Iterable[Path]) -> list[Path]:
-    """Return the files that paths stand for; a path that is not there comes back as it is.
+    """Return the files that paths stand for. A path that does not exist is returned as it is.
 
     Raises
     ------
     SourceError
-        A folder is a shard set, holds no Parquet file or cannot be read; or a pattern matches none.
+        A folder is a shard set, holds no Parquet file or cannot be read; or a pattern matches no
+        file.
     """
     return [file for path in paths for file in _expand(path)]
 
@@ -39,20 +40,22 @@ def _expand(path: Path) -> list[Path]:
         return [path]
     found = sorted(map(Path, glob.glob(str(path), recursive=True)), key=natural)
     if not found:
-        raise SourceError(f"{path}: no file matches; expected Parquet files", path=path)
+        raise SourceError(
+            f"{path}: no file matches; expected Parquet files; check the path", path=path
+        )
     return [file for one in found for file in _expand(one)]
 
 
 def _in_folder(folder: Path) -> list[Path]:
     if (folder / MANIFEST).exists():
         raise SourceError(
-            f"{folder}: a shard set, expected Parquet files; open_shards opens it, and "
-            "append_shards adds newer Parquet files to it",
+            f"{folder}: found a shard set, expected Parquet files; open it with open_shards, or "
+            "add newer Parquet files to it with append_shards",
             path=folder,
         )
     found = sorted(_walk(folder), key=natural)
     if not found:
-        what = "a folder without Parquet files; expected at least one; name another"
+        what = "found a folder without Parquet files, expected at least one; choose another folder"
         raise SourceError(f"{folder}: {what}", path=folder)
     return found
 
@@ -81,8 +84,8 @@ def _is_parquet(path: Path) -> bool:
 
 
 def natural(path: Path) -> tuple[list[list[str | int]], str]:
-    """Return the key by which paths are sorted where numbers count as numbers."""
-    # Text and number take turns, so that only like is compared with like.
+    """Return the sort key of a path in which numbers count as numbers."""
+    # Texts and numbers alternate, so that texts are only compared with texts.
     parts = [re.split(r"(\d+)", part) for part in path.parts]
     key = [[int(w) if place % 2 else w for place, w in enumerate(words)] for words in parts]
     return key, str(path)

@@ -1,4 +1,4 @@
-"""Parquet: read columns of one file's row groups; an error says which of them is damaged."""
+"""Parquet reader: columns of one file's row groups, and errors that name the damaged column."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ _BATCH_ROWS = 1 << 16
 
 
 class Parquet:
-    """One Parquet file that is open, and watched for changes.
+    """An open Parquet file, which is checked for changes.
 
     Parameters
     ----------
     path : path
     company : Company, optional
-        The files among which this one may have to rest.
+        The open files. With too many of them, this one is closed until it is read again.
 
     Attributes
     ----------
     path : path
     status : os.stat_result
-        As the file was when it was opened.
+        State of the file when it was opened.
     group_rows : tuple of int
-        The rows of each row group.
+        Rows of each row group.
     schema : pyarrow.Schema
     names : list of str
-        Of the columns.
+        Names of the columns.
 
     Raises
     ------
@@ -50,11 +50,11 @@ class Parquet:
         self.path = path
         self.company = company or Company()
         self._file: pq.ParquetFile | None = None
-        remedy = "expected one Parquet file; name another, or download it again"
+        remedy = "expected a Parquet file; choose another file, or download it again"
         if path.suffix.lower() in (".csv", ".gz", ".zip"):
             remedy = "expected a Parquet file; convert it with pandas: read_csv, then to_parquet"
         with self._reading("cannot be read as Parquet", remedy=remedy):
-            # Before it is opened: what is put in its place from now on is another file.
+            # Before it is opened: a file that replaces it from now on is another one.
             self.status = os.stat(path)
             file = self._open()
             self.schema: pa.Schema = self.company.schema(file.schema_arrow)
@@ -64,12 +64,12 @@ class Parquet:
 
     @property
     def metadata(self) -> Any:
-        """What the file says of itself."""
+        """The metadata of the file."""
         with self._reading("cannot be read"):
             return self._open().metadata
 
     def rest(self) -> None:
-        """Close the file until it is read again; a read that is going on ends first."""
+        """Close the file until it is read again. A read that has begun ends first."""
         self._file = None
 
     def close(self) -> None:
@@ -87,7 +87,7 @@ class Parquet:
         return self._file
 
     def error(self, what: str, *, column: str | None = None, row: int | None = None) -> SourceError:
-        """Return a `SourceError` that says where."""
+        """Return a `SourceError` that names the file and, if given, the column and the row."""
         where = [str(self.path)]
         where += [] if column is None else [f"column {column!r}"]
         where += [] if row is None else [f"row {row}"]
@@ -112,7 +112,7 @@ class Parquet:
             self._check_rows(rows, groups)
 
     def text(self, table: pa.Table, name: str) -> pa.ChunkedArray:
-        """Return a column of strings that was read, as such; they may be no UTF-8."""
+        """Return a column that was read, as strings; they may not be valid UTF-8."""
         with self._reading("cannot be read", name):
             return table[name].cast(pa.string())
 
@@ -133,11 +133,11 @@ class Parquet:
             return file_checksum(self.path, progress=give_up)
 
     def check_unchanged(self) -> None:
-        """Raise a `SourceError` where the file is not as it was when it was opened."""
+        """Raise a `SourceError` if the file has changed since it was opened."""
         with self._reading("is gone"):
             now = os.stat(self.path)
         if (now.st_size, now.st_mtime_ns) != (self.status.st_size, self.status.st_mtime_ns):
-            raise self.error("changed while it was read; wait until it is whole, then run again")
+            raise self.error("changed while it was read; wait until it is complete, and run again")
 
     def _check_rows(self, found: int, groups: Sequence[int]) -> None:
         # Of a column whose pages end too early, Arrow returns fewer values, and no error.
@@ -147,7 +147,7 @@ class Parquet:
 
     @contextmanager
     def _locating(self, groups: Sequence[int], names: Sequence[str]) -> Iterator[None]:
-        """Have an error of reading several columns name the first one that is damaged."""
+        """Make an error of reading several columns name the first damaged column."""
         try:
             yield
         except (OSError, pa.ArrowException) as error:

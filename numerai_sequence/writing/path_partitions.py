@@ -1,4 +1,4 @@
-"""Partitions: a path such as ``era=0001/part-0.parquet`` tells what its file has no column for."""
+"""Path partitions: the era and data type in a path such as ``era=0001/part-0.parquet``."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _NULL = "__HIVE_DEFAULT_PARTITION__"
 
 
 def partition_values(path: Path, columns: Collection[str]) -> dict[str, str | None]:
-    """Return the era and the data type of all rows of a file, as far as its folders tell.
+    """Return the era and the data type that the names of a file's folders give.
 
-    What the file has a column for is left out. An era that is a whole number is spelled as Numerai
-    does.
+    A value is left out if the file has a column for it. An era that is a whole number is written as
+    Numerai writes it.
     """
     found: dict[str, str | None] = {}
     for part in path.parts[:-1]:

@@ -1,8 +1,8 @@
-"""Portions: what is written is done source by source, then shard by shard, here or elsewhere.
+"""Portions: the independent parts of writing a set: each source, and then each shard file.
 
-No two sources, and no two shard files, need each other: each source has scratch of its own, and a
-shard file is made of what all of them have of its windows. So they may be done one after the other
-in this process, or many at a time in others that see the same files.
+Each source has its own scratch. A shard file is made from the scratch that all sources have for its
+windows. So the portions can be done one after the other in this process, or many at a time in
+other processes that see the same files.
 """
 
 from __future__ import annotations
@@ -33,21 +33,21 @@ _CLAIM_SECONDS = 120
 
 @dataclass(frozen=True)
 class Work:
-    """What a process has to know to do any portion of a run.
+    """All that a process needs to know to do any portion of a run.
 
     Attributes
     ----------
     folder : path
-        That is written into.
+        Folder to write into.
     run : str
-        As of `Steps`.
+        Name of the run, as in `Steps`.
     names : tuple of str
-        Of the shard files.
+        Names of the shard files.
     sources : tuple of path
     plan : Plan
     options : WriteOptions
     mixes : bool
-        Permute the rows of each window; otherwise they stay in the order of the sources.
+        Permute the rows of each window; otherwise they keep the order of the sources.
     """
 
     folder: Path
@@ -59,7 +59,7 @@ class Work:
     mixes: bool = True
 
     def scratch(self, source: int) -> Scratch:
-        """Return the scratch of the source of that number, in a folder of its own."""
+        """Return the scratch of the source with this number, in a folder of its own."""
         folder = self.folder / f"source-{source:05d}"
         return Scratch(folder, self.plan.source_rows[source], self.plan.blocks)
 
@@ -81,17 +81,17 @@ class Work:
 
 
 class Portions(Protocol):
-    """The way that portions are done."""
+    """A way to do portions."""
 
     def fill(self, sources: Mapping[int, Source], note: Callable[[int, SourceFile], None]) -> None:
-        """Put sources into scratch; `note` is called with the number of each that is there."""
+        """Put sources into scratch, and call `note` with the number of each finished source."""
 
     def seal(self, shards: Sequence[int], note: Callable[[int, Shard], None]) -> None:
-        """Make shard files of scratch; `note` is called with each when it is on the disk."""
+        """Make shard files from scratch, and call `note` with each one that is on the disk."""
 
 
 class InTurn:
-    """Portions are done in this process, one after the other.
+    """Portions that this process does, one after the other.
 
     Parameters
     ----------
@@ -129,12 +129,12 @@ class InTurn:
 
 
 class AtOnce:
-    """Portions are the tasks of an executor, each of a source or of a shard file.
+    """Portions that an executor does: each task is a source or a shard file.
 
     Parameters
     ----------
     work : Work
-        Its folder, and the sources, are where other processes find them too.
+        The executor's processes must see its folder and its sources at the same paths.
     executor : Executor
     progress : bool
         Show progress bars on stderr.
@@ -154,7 +154,7 @@ class AtOnce:
                 note(numbers[place], file)
                 bar.update(file.rows)
 
-            # Ray runs a task again whose machine does not answer, but may still be at it.
+            # Ray repeats a task whose machine does not answer, but may still work on it.
             wait_seconds = _CLAIM_SECONDS if isinstance(self._executor, RayTasks) else 0
             tasks = [
                 (self._work, number, source.path, wait_seconds)
@@ -188,22 +188,22 @@ def _seal(work: Work, number: int) -> Shard:
     _check_shared(work.folder)
     path = work.folder / work.names[number]
     mixer = work.mixer([number])
-    with replaced(path) as beside:  # the task of a run that was killed may still be at the same
+    with replaced(path) as beside:  # a task of a killed run may still write the same file
         batches = mixer.write(beside, number, lambda rows: None)
     return seal(path, batches)
 
 
 def _check_shared(folder: Path) -> None:
-    """Raise an error where this machine does not see the folder that is written into."""
+    """Raise an error if this machine does not see the folder to write into."""
     if not folder.is_dir():
         raise WorkerError(
-            f"{folder}: not found on the machine {socket.gethostname()}, which runs a task of this "
-            "writing; expected a folder that all machines share, at the same path on all"
+            f"{folder}: not found on the machine {socket.gethostname()}, which has to write to it; "
+            "choose a folder that all machines share at the same path"
         )
 
 
 def fill_all(portions: Portions, sources: Sequence[Source], steps: Steps) -> tuple[SourceFile, ...]:
-    """Put all sources into scratch but for those that are noted."""
+    """Put all sources into scratch, except those that are noted as done."""
     filled = dict(steps.done.sources)
 
     def note(number: int, file: SourceFile) -> None:
@@ -215,7 +215,7 @@ def fill_all(portions: Portions, sources: Sequence[Source], steps: Steps) -> tup
 
 
 def seal_all(portions: Portions, work: Work, steps: Steps) -> tuple[Shard, ...]:
-    """Make all shard files but for those that are noted."""
+    """Make all shard files, except those that are noted as done."""
     sealed = dict(steps.done.shards)
     for number in sealed:
         work.drop(number)  # the kill may have come before this

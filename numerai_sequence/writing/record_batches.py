@@ -1,4 +1,4 @@
-"""Batches: turn what scratch holds of each window into a record batch of a sealed shard file."""
+"""Record batches: each window's rows, from scratch, as one record batch of a shard file."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ..format.encoding import Bytes, Decoder, row_bytes
+from ..format.encoding import Bytes
+from ..format.encodings import COMPACT, ENCODINGS
 from ..format.layout import (
     FEATURES,
     META_COLUMNS,
-    Batch,
+    BatchInfo,
     Shard,
     WriteOptions,
     file_checksum,
@@ -29,20 +30,20 @@ from .write_plan import Plan
 
 
 class Mixer:
-    """Makes record batches, one after the other in the same memory.
+    """A maker of record batches, which uses the same memory for all of them.
 
     Parameters
     ----------
     scratches : sequence of Scratch
         One for each source. Their rows are packed.
     sources : sequence of path
-        For errors.
+        Paths of the sources, for errors.
     plan : Plan
     options : WriteOptions
     shards : collection of int
-        Those that it will be asked for.
+        Shards that it will write.
     seed : int, optional
-        Of the permutations; None for the order of the sources.
+        Seed for permuting the rows of a window; None keeps the order of the sources.
     """
 
     def __init__(
@@ -60,21 +61,23 @@ class Mixer:
         self._seed = seed
         features = len(plan.features)
         self._schema = shard_schema(options.encoding, plan.features, plan.targets)
-        # Made once: what an allocator keeps of large arrays that come and go adds to the peak.
+        # Made once: an allocator keeps memory of large short-lived arrays, which adds to the peak.
         rows = max((w.rows for w in plan.windows if w.shard in shards), default=0)
-        self._packed = np.empty((rows, row_bytes("packed", features)), np.uint8)
-        self._decoder = None
-        if options.encoding == "int8":
-            self._decoder = Decoder("packed", features, dtype="int8")
+        self._packed = np.empty((rows, COMPACT.row_bytes(features)), np.uint8)
+        self._encoding, self._decoder = ENCODINGS[options.encoding], None
+        if self._encoding is not COMPACT:
+            self._decoder = COMPACT.decoder(features, dtype="int8")
             self._digits = np.empty((rows, features), np.int8)
 
-    def write(self, path: Path, shard: int, progress: Callable[[int], object]) -> tuple[Batch, ...]:
+    def write(
+        self, path: Path, shard: int, progress: Callable[[int], object]
+    ) -> tuple[BatchInfo, ...]:
         """Write a shard file; `progress` is called with the rows of each record batch.
 
         Raises
         ------
         SourceError
-            A row is there twice.
+            A row appears twice.
         """
         batches = []
         with open(path, "wb") as file, pa.ipc.new_file(file, self._schema) as writer:
@@ -86,7 +89,7 @@ class Mixer:
         return tuple(batches)
 
     def _mix(self, number: int) -> pa.RecordBatch:
-        """Return a window's rows, mixed; they last until the next ones are asked for."""
+        """Return a window's rows, mixed. The next call overwrites them."""
         window = self._plan.windows[number]
         order = np.arange(window.rows)
         if self._seed is not None:
@@ -109,24 +112,24 @@ class Mixer:
         columns.append(_tensor(self._encode(packed), self._schema.field(FEATURES).type))
         return pa.RecordBatch.from_arrays(columns, schema=self._schema)
 
-    def _encode(self, packed: Bytes) -> npt.NDArray[Any]:
+    def _encode(self, packed: Bytes) -> Bytes:
         """Return rows in the encoding of the set."""
         if self._decoder is None:
             return packed
         digits = self._digits[: len(packed)]
         self._decoder(packed, digits)
-        return digits
+        return self._encoding.encode(digits.view(np.uint8))
 
 
-def seal(path: Path, batches: tuple[Batch, ...]) -> Shard:
-    """See a shard file onto the disk, and describe it."""
+def seal(path: Path, batches: tuple[BatchInfo, ...]) -> Shard:
+    """Flush a shard file to the disk, and describe it."""
     rows = sum(batch.rows for batch in batches)
     bytes_, checksum = see_on_disk(path)
     return Shard(path.name, bytes_, rows, checksum, batches)
 
 
 def see_on_disk(path: Path) -> tuple[int, str]:
-    """See a file onto the disk, and return its bytes and its SHA-256."""
+    """Flush a file to the disk, and return its size in bytes and its SHA-256."""
     with open(path, "rb+") as file:
         os.fsync(file.fileno())
     return path.stat().st_size, file_checksum(path)
@@ -144,9 +147,9 @@ def _tensor(rows: npt.NDArray[Any], tensor: Any) -> pa.Array:
     return pa.ExtensionArray.from_storage(tensor, storage)
 
 
-def _describe(batch: pa.RecordBatch) -> Batch:
+def _describe(batch: pa.RecordBatch) -> BatchInfo:
     eras = count_values(batch.column("era"))
-    return Batch(
+    return BatchInfo(
         batch.num_rows,
         {era: eras[era] for era in sort_eras(eras)},
         dict(sorted(count_values(batch.column("data_type")).items())),
@@ -155,6 +158,6 @@ def _describe(batch: pa.RecordBatch) -> Batch:
 
 
 def count_missing(batch: pa.RecordBatch, targets: Iterable[str]) -> dict[str, int]:
-    """Count the rows without each target: there NaN stands for null too."""
+    """Count the rows without each target; there, NaN stands for null."""
     counts = {name: int(np.isnan(batch.column(name).to_numpy()).sum()) for name in targets}
     return {name: count for name, count in counts.items() if count}

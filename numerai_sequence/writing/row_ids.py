@@ -1,7 +1,7 @@
-"""Ids: see that sources spell each era in one way, and have each row of an era once.
+"""Row ids: checks that sources spell each era in one way, and have each row of an era once.
 
-A row is known by its era and id. Only of eras that are in several sources are the ids read before
-anything is written; within one source, the ids of a window are compared when it is sealed.
+The era and the id identify a row. For eras that are in several sources, the ids are compared before
+anything is written. Within one source, the ids of a window are compared when it is sealed.
 """
 
 from __future__ import annotations
@@ -43,13 +43,12 @@ def check_eras(
     known : iterable of str
         Eras of the set that the sources are added to.
     folder : path, optional
-        Of that set.
+        Folder of that set.
 
     Raises
     ------
     SourceError
-        An era has a number that another one has too, such as "1" and "0001"; or an era is in two
-        sources, which have an id of it in common.
+        Two eras have the same number, such as "1" and "0001"; or a row is in two sources.
     """
     _check_spellings(sources, era_rows, known, folder)
     for eras in _groups(era_rows):
@@ -61,19 +60,19 @@ def check_eras(
 def check_ids(
     sources: Sequence[Source], eras: Sequence[str], counts: Sequence[int] | None = None
 ) -> None:
-    """Check that no row of these eras is twice in the sources; memory holds these rows' ids.
+    """Check that no row of these eras appears twice in the sources. Memory holds their ids.
 
     Parameters
     ----------
     sources : sequence of Source
     eras : sequence of str
     counts : sequence of int, optional
-        The rows of these eras, for each source: no more are looked for.
+        The rows of these eras in each source. Reading stops when all of them are found.
 
     Raises
     ------
     SourceError
-        Naming the files, the rows, the era and the id.
+        A row appears twice. The message names the files, the rows, the era and the id.
     """
     rows = pa.concat_tables(
         _read_rows(source, number, eras, counts[number] if counts else source.rows)
@@ -85,32 +84,32 @@ def check_ids(
 
 
 def check_window(rows: pa.Table, paths: Sequence[Path]) -> None:
-    """Check that no row of a window is there twice.
+    """Check that no row of a window appears twice.
 
     Parameters
     ----------
     rows : pyarrow.Table
         Columns ``id`` and ``era``, without nulls.
     paths : sequence of path
-        The sources that they come from.
+        Sources of the rows.
 
     Raises
     ------
     SourceError
-        As of `check_ids`.
+        A row appears twice, as in `check_ids`.
     """
     found = find_twice(rows)
     if found is None:
         return
     era, id_ = (rows[name][found[1]].as_py() for name in ("era", "id"))
     with open_sources(paths) as sources:
-        check_ids(sources, [era])  # which knows the rows of the files
-    what = f"found id {short(id_)} of era {_shown(era)} twice; write it again"
+        check_ids(sources, [era])  # whose error names the rows of the files
+    what = f"found id {short(id_)} of era {_shown(era)} twice, expected it once; run again"
     raise SourceError(f"{paths[0]}: {what}", path=paths[0], column="id")
 
 
 def find_twice(rows: pa.Table | pa.RecordBatch) -> tuple[int, int] | None:
-    """Find the first row whose era and id an earlier row has too.
+    """Find the first row that has the era and the id of an earlier row.
 
     Parameters
     ----------
@@ -124,7 +123,7 @@ def find_twice(rows: pa.Table | pa.RecordBatch) -> tuple[int, int] | None:
     """
     if do_differ(rows["id"]):
         return None
-    # Ids that come again in other eras, such as tickers.
+    # Ids that appear in several eras, such as tickers.
     (eras, of_era), (_, of_id) = encode_eras(rows["era"]), encode_eras(rows["id"])
     keys = of_id.astype(np.int64) * len(eras) + of_era
     order = np.argsort(keys, kind="stable")
@@ -136,7 +135,7 @@ def find_twice(rows: pa.Table | pa.RecordBatch) -> tuple[int, int] | None:
 
 
 def do_differ(ids: pa.Array | pa.ChunkedArray) -> bool:
-    """Say whether all strings of a column differ from one another; none is null."""
+    """Say whether all strings of a column are different. None of them is null."""
     widths = pc.min_max(pc.binary_length(ids)).as_py()
     if widths["min"] == widths["max"] and widths["min"]:
         # As Numerai's are. Hashes that differ are ten times faster to find than texts.
@@ -177,20 +176,20 @@ def _check_spellings(
             if other != era:
                 place = "this file too" if place == str(source.path) else place
                 raise source.error(
-                    f"found era {short(era)}, which is era {short(other)} of {place}; "
-                    "expected one spelling of an era; write this file again with that one",
+                    f"found era {short(era)}, which is era {short(other)} in {place}; "
+                    "expected one spelling of an era; write this file again with the other one",
                     column="era",
                 )
 
 
 def _number(era: str) -> int | None:
-    """Return the number of an era however it is spelled: also as 1.0, Era 1 or with spaces."""
+    """Return the number of an era in any spelling, such as 1.0, Era 1 or with spaces."""
     match = re.fullmatch(r"\s*(?:era[\s_-]*)?\+?(\d{1,100})(?:\.0*)?\s*", era, re.IGNORECASE)
     return int(match[1]) if match else None
 
 
 def _groups(era_rows: Sequence[Counter[str]]) -> Iterator[list[str]]:
-    """Yield the eras that are in several sources, in the order of time, some rows at once."""
+    """Yield groups of the eras that are in several sources, in the order of time."""
     sources_of = Counter(era for rows in era_rows for era in rows)
     group: list[str] = []
     held = 0
@@ -206,7 +205,7 @@ def _groups(era_rows: Sequence[Counter[str]]) -> Iterator[list[str]]:
 
 
 def _read_rows(source: Source, number: int, eras: Sequence[str], left: int) -> pa.Table:
-    """Read so many ids of some eras; of each, also the source's number and the row in it."""
+    """Read `left` ids of some eras, each with the source's number and the row in it."""
     tables, wanted = [], pa.array(eras, pa.string())
     for chunk in source.chunks(rows=_CHUNK_ROWS):
         first_row = chunk.first_row
@@ -225,12 +224,12 @@ def _read_rows(source: Source, number: int, eras: Sequence[str], left: int) -> p
 def _refused(
     sources: Sequence[Source], first: dict[str, Any], second: dict[str, Any]
 ) -> SourceError:
-    """Return the error that tells of two rows with one era and id."""
+    """Return the error of two rows with the same era and id."""
     one, other = (sources[int(row["source"])] for row in (first, second))
     id_, era = short(second["id"]), _shown(second["era"])
     if one is other:
         what = f"found id {id_} of era {era} again, which is in row {first['row']} too"
-        what += "; expected each id once in an era; leave one of the rows out"
+        what += "; expected each id once in an era; remove one of the rows"
     elif os.path.samestat(one.file.status, other.file.status):
         what = f"found id {id_} of era {era} again: the same file as {one.path}; name it once"
     else:

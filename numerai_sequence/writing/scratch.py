@@ -1,7 +1,8 @@
-"""Scratch: the rows of one source, in its order, kept by window until they are permuted.
+"""Scratch: temporary files with the rows of one source, by window, until they are permuted.
 
-A window has two files: the encoded features, one region a block of bytes, each region row-major;
-and everything else as an Arrow IPC stream that grows by one record batch at a time.
+The rows keep the order of the source. A window has two files. One holds the encoded features: a
+region for each block of bytes, and each region is row-major. The other holds all other columns as
+an Arrow IPC stream, which grows by one record batch at a time.
 """
 
 from __future__ import annotations
@@ -22,15 +23,17 @@ _PIECE_BYTES = 16 << 20
 
 
 class Scratch:
-    """The scratch files of one source. One thread may add features, another the rest.
+    """The scratch files of one source.
+
+    One thread may add features while another one adds the other columns.
 
     Parameters
     ----------
     folder : path
     rows : sequence of int
-        The source's rows in each window; one that has none of them has no files.
+        The source's rows in each window. A window without rows has no files.
     blocks : sequence of Block
-        The blocks that an encoded row is cut into; the same for all rows.
+        The blocks of an encoded row, the same for all rows.
 
     Attributes
     ----------
@@ -53,14 +56,14 @@ class Scratch:
             return file.tell()
 
     def cut_meta(self, sizes: Mapping[int, int]) -> None:
-        """Cut off what was appended after the windows' files had these sizes in bytes."""
+        """Cut the windows' files back to these sizes in bytes."""
         for window in range(len(self.rows)):
             path = self._meta_path(window)
             if path.exists():
                 os.truncate(path, sizes.get(window, 0))
 
     def add_features(self, window: int, row: int, block: Block, encoded: Bytes) -> None:
-        """Put encoded rows, uint8 (rows, block.width), at the place of `row` in the window."""
+        """Write encoded rows, uint8 (rows, block.width), from row `row` of the window on."""
         offset = block.start * self.rows[window] + row * block.width
         binary = getattr(os, "O_BINARY", 0)
         flags = os.O_WRONLY | os.O_CREAT | binary
@@ -75,13 +78,13 @@ class Scratch:
         Raises
         ------
         OSError
-            The file holds another number of rows, or cannot be read.
+            The file has a wrong number of rows, or cannot be read.
         """
         path = self._meta_path(window)
         with pa.OSFile(str(path)) as file:
             rows = pa.ipc.open_stream(file).read_all()
         if rows.num_rows != self.rows[window]:
-            raise OSError(errno.EIO, "holds other rows than were put there", str(path))
+            raise OSError(errno.EIO, "does not hold the rows that were written", str(path))
         return rows
 
     def read_features(self, window: int, places: npt.NDArray[np.int64], out: Bytes) -> None:
@@ -108,7 +111,7 @@ class Scratch:
                     out[places[start : start + count], block.start : block.stop] = values
 
     def drop(self, windows: Iterable[int]) -> None:
-        """Delete the files of some windows, those that there are."""
+        """Delete the files of some windows, if they exist."""
         for window in windows:
             self._meta_path(window).unlink(missing_ok=True)
             self._features_path(window).unlink(missing_ok=True)

@@ -1,6 +1,6 @@
-"""Filler: read a source once, a block of columns at a time, and put its rows into scratch.
+"""Scratch filler: reads a source once, a block of columns at a time, and fills its scratch.
 
-Each block is packed and turned into rows in the background, while the next one is being decoded.
+A block is packed and turned into rows in the background, while the next one is decoded.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from ..format.encoding import encode_block
+from ..format.encodings import COMPACT
 from ..format.layout import SourceFile
 from ..system.progress import progress_bar
 from .folder_claim import claimed
@@ -37,7 +37,7 @@ def fill_scratch(
     *,
     wait_seconds: float = 0,
 ) -> SourceFile:
-    """Put the rows of a source into its scratch, but for what is there already.
+    """Put the rows of a source into its scratch, except those that are already there.
 
     Parameters
     ----------
@@ -45,22 +45,23 @@ def fill_scratch(
     scratch : Scratch
     plan : Plan
     run : str
-        As of `Steps`.
+        Name of the run, as in `Steps`.
     progress : bool
+        Show a progress bar on stderr.
     wait_seconds : float
-        How long to wait for another process that is at it.
+        How long to wait for another process that fills the same scratch.
 
     Returns
     -------
     SourceFile
-        With the checksum of all its bytes, and how many missing feature values were filled in.
+        With the checksum of the file, and the number of missing feature values filled in.
 
     Raises
     ------
     SourceError
-        Something in it cannot be kept, or it has changed meanwhile.
+        A value cannot be stored, or the file has changed meanwhile.
     BlockingIOError
-        Another process is at it.
+        Another process fills the same scratch.
     """
     with ExitStack() as stack:
         stack.enter_context(claimed(scratch.folder, make=True, wait_seconds=wait_seconds))
@@ -76,7 +77,7 @@ def fill_scratch(
 
 
 class _Filler:
-    """Puts the rows of chunks into scratch, but for what is there already."""
+    """A writer of chunks' rows into scratch, except those that are already there."""
 
     def __init__(self, source: Source, scratch: Scratch, plan: Plan, steps: Steps) -> None:
         self._source = source
@@ -107,7 +108,7 @@ class _Filler:
         return self._missing
 
     def _rows_done(self, number: int, chunk: Chunk) -> int:
-        """Return how many rows the blocks of a chunk that are done amount to."""
+        """Return the share of a chunk that is done, in rows."""
         blocks = range(len(self._plan.blocks))
         done = sum((number, block) in self._steps.done.blocks for block in blocks)
         return chunk.rows * done // len(blocks)
@@ -117,7 +118,7 @@ class _Filler:
             return
         sizes = {}
         for rows in self._source.iter_meta(chunk, self._plan.targets):
-            # These are appended: where in the window they go is of no matter.
+            # These are appended, so their place in the window does not matter.
             placement = self._place(rows["era"], np.zeros_like(self._filled))
             rows = placement.arrange(rows)
             for part in placement.parts:
@@ -129,7 +130,7 @@ class _Filler:
     def _add_features(
         self, number: int, chunk: Chunk, encode_behind: Callable[..., None]
     ) -> Iterator[int]:
-        """Read one block after the other; yield how many rows they amount to."""
+        """Read one block after the other; yield the share of the chunk that is done, in rows."""
         placement = self._place(self._source.read_eras(chunk), self._filled)
         if not placement.parts:
             yield chunk.rows
@@ -158,7 +159,7 @@ class _Filler:
             is_skipped[placement.arrange(np.arange(chunk.rows))] = False
             table, _ = fill_missing(table, self._source.scale, is_skipped)
         columns = [self._source.digits(table, name, chunk) for name in table.column_names]
-        rows = placement.arrange(encode_block(columns, block))
+        rows = placement.arrange(COMPACT.encode_block(columns, block))
         for part in placement.parts:
             self._scratch.add_features(part.window, part.row, block, rows[part.start : part.stop])
         self._steps.add_block(number, place, filled)
@@ -168,7 +169,8 @@ class _Filler:
             return Placement(eras, self._window_of, filled)
         except KeyError as error:
             raise self._source.error(
-                f"found {error}, which was not among the eras when they were counted",
+                f"found {error}, which was not among the eras when they were counted; wait until "
+                "the file is complete, and run again",
                 column="era",
             ) from error
 

@@ -1,4 +1,4 @@
-"""Difference: say in what a set differs from the one that sources and options would make."""
+"""Set difference: how a set differs from the one that sources and options would make."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ _REPLACE = "choose another folder, or pass overwrite=True to replace it"
 def find_difference(
     manifest: Manifest, folder: Path, sources: Sequence[Source], options: WriteOptions
 ) -> str | None:
-    """Return what differs, and what to do; None: nothing does.
+    """Return the difference and what to do, or None if there is no difference.
 
-    Where the sources are newer, their eras are read, and the ids of eras that are in several.
+    If the sources are newer, their eras are read, and the ids of eras that are in several sources.
 
     Raises
     ------
     SourceError
-        A source cannot be read any more.
+        A source can no longer be read.
     """
     others = find_other_options(manifest.options, options)
     if others:
@@ -36,7 +36,7 @@ def find_difference(
     for one, other in combinations(sources, 2):
         if _is_copy(one, other):
             what = f"{other.path} is a copy of {one.path}; leave one of them out"
-            return f"{_describe_other(manifest, sources)}: {what}"
+            return f"{_describe_other(manifest, sources)}; {what}"
     newer = [source for source in sources if not _is_recorded(manifest, source)]
     if not newer:
         return _describe_known(manifest, folder, sources)
@@ -46,17 +46,17 @@ def find_difference(
 
 
 def find_other_options(found: WriteOptions, wanted: WriteOptions) -> str | None:
-    """Return the options that differ, and how; None: none does."""
+    """Return the options that differ, and how; None if none does."""
     pairs = [
         (name, getattr(found, name), getattr(wanted, name))
         for name in WriteOptions.__dataclass_fields__
     ]
     others = [_unlike(*pair) for pair in pairs if pair[1] != pair[2]]
-    return " and ".join(others) or None
+    return ", and ".join(others) or None
 
 
 def has_same_sources(manifest: Manifest, sources: Sequence[Source]) -> bool:
-    """Say whether a set was written from these very files, and not refreshed since."""
+    """Say whether a set was written from exactly these files, and not refreshed since."""
     recorded = manifest.sources
     return (
         manifest.version == 1
@@ -66,12 +66,12 @@ def has_same_sources(manifest: Manifest, sources: Sequence[Source]) -> bool:
 
 
 def _describe_known(manifest: Manifest, folder: Path, sources: Sequence[Source]) -> str:
-    """Describe a set that has been written from all of these files, and from others or newer."""
+    """Describe a set that was written from all of these files, and from others or newer ones."""
     if manifest.version > 1:
         last = manifest.sources[-1].path
-        what = f"sources that was refreshed since, from {last}: open it with open_shards"
-        return f"{what}({str(folder)!r}), or call sync_shards in place of write_shards"
-    what = f"{_describe_other(manifest, sources)}, and holds all rows of these"
+        what = f"rows that were refreshed since, from {last}; open it with open_shards"
+        return f"{what}({str(folder)!r}), or call sync_shards instead of write_shards"
+    what = f"{_describe_other(manifest, sources)}, and has all rows of these"
     return f"{what}; open it with open_shards({str(folder)!r}), {_REPLACE}"
 
 
@@ -82,16 +82,16 @@ def _describe_newer(
     try:
         counts = check_newer(manifest, folder, sources, progress=False)
     except SourceError as error:
-        return f"{_describe_other(manifest, sources)}, and no older state of these: {error}"
+        return f"{_describe_other(manifest, sources)}, and these cannot update it: {error}"
     new = set().union(*counts) - manifest.era_rows.keys()
     paths = [str(source.path) for source in newer]
     given = repr(paths[0] if len(paths) == 1 else paths)
     some = "1 era" if len(new) == 1 else f"{len(new):,} eras"
-    what = f"without {some} that these have" if new else "with the same eras"
+    what = f"and lacks {some} of these" if new else "and has the same eras"
     return (
-        f"{_describe_other(manifest, sources)}, {what}; bring it up to date with "
-        f"append_shards({str(folder)!r}, {given}), or by calling sync_shards in place of "
-        "write_shards ('numerai-sequence sync' in place of 'shard')"
+        f"{_describe_other(manifest, sources)}, {what}; update it with "
+        f"append_shards({str(folder)!r}, {given}), or call sync_shards instead of write_shards "
+        "('numerai-sequence sync' instead of 'shard')"
     )
 
 
@@ -105,7 +105,7 @@ def _describe_other(manifest: Manifest, sources: Sequence[Source]) -> str:
 
 
 def _is_related(manifest: Manifest, sources: Sequence[Source]) -> bool:
-    """Say whether any of the sources is known, as it is or by its name."""
+    """Say whether the set has any of the sources, by its content or by its name."""
     names = {Path(recorded.path).name for recorded in manifest.sources}
     return any(source.path.name in names or _is_recorded(manifest, source) for source in sources)
 
@@ -130,7 +130,7 @@ def _unlike(name: str, found: object, wanted: object) -> str:
     is_shown = short(found) != short(wanted)
     if is_shown or not (isinstance(found, tuple) and isinstance(wanted, tuple)):
         return f"{name}={short(found)}, not {short(wanted)}"
-    # Two long lists, such as a feature set's features, that begin alike.
+    # Two long lists with the same beginning, such as the features of a feature set.
     names = set(found).symmetric_difference(wanted)
     return f"other {name}, such as {min(names)!r}" if names else f"the same {name} in another order"
 

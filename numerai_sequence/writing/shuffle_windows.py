@@ -1,4 +1,4 @@
-"""Windows: which eras are mixed together, and so where each row of a source goes."""
+"""Shuffle windows: groups of eras whose rows are mixed, and each row's place in them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from ..format.encoding import row_bytes
+from ..format.encodings import ENCODINGS
 from ..format.layout import WriteOptions
 from ..ordering.eras import encode_eras, shard_of_era, sort_eras
 
@@ -20,7 +20,7 @@ _WINDOW_BYTES = 256 << 20
 
 @dataclass(frozen=True)
 class Window:
-    """Eras of one shard whose rows are mixed; `number` counts the windows of the shard."""
+    """Eras of one shard whose rows are mixed. `number` counts the windows of the shard."""
 
     shard: int
     number: int
@@ -32,7 +32,7 @@ def plan_windows(
     era_rows: dict[str, int], features: int, options: WriteOptions
 ) -> Iterator[Window]:
     """Divide eras into shards, and each shard's eras into windows, both in the order of time."""
-    bytes_of_row = row_bytes(options.encoding, features)
+    bytes_of_row = ENCODINGS[options.encoding].row_bytes(features)
     by_shard: list[list[str]] = [[] for _ in range(options.num_shards)]
     for era in sort_eras(era_rows):
         by_shard[shard_of_era(era, options.num_shards)].append(era)
@@ -71,9 +71,10 @@ class Part:
 
 
 class Placement:
-    """Where the rows of one chunk go; `filled` counts each window's rows, and is moved on.
+    """The places in the windows for the rows of one chunk.
 
-    The rows of eras whose window is -1 go nowhere.
+    `filled` counts each window's rows, and is updated. Rows of eras whose window is -1 are left
+    out.
     """
 
     def __init__(
@@ -98,7 +99,7 @@ class Placement:
             filled[window] += stop - start
 
     def arrange(self, rows: Any) -> Any:
-        """Put a table's or an array's rows into the order that `parts` counts in."""
+        """Put the rows of a table or an array into the order that `parts` refers to."""
         if self._order is None:
             return rows
         return rows.take(self._order) if isinstance(rows, pa.Table) else rows[self._order]

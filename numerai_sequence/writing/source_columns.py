@@ -1,4 +1,4 @@
-"""Source: a Parquet file's rows become columns of digits, ids, eras and targets."""
+"""Source columns: a Parquet file's rows as columns of digits, ids, eras and targets."""
 
 from __future__ import annotations
 
@@ -45,28 +45,28 @@ class Chunk:
 
 
 class Source:
-    """One Parquet file, opened and found to have the columns that every Numerai file has.
+    """An open Parquet file that has the columns of a Numerai file.
 
     Parameters
     ----------
     path : path
-        The ids are in a string column ``id``, or else in the file's one pandas index. The era and
-        the data type may be in the names of its folders instead: ``era=0001/part-0.parquet``.
+        The ids are in a string column ``id``, or else in the file's only pandas index. The names of
+        its folders may give the era and the data type instead: ``era=0001/part-0.parquet``.
     company : Company, optional
-        The sources among which the file may have to rest.
+        The open files. With too many of them, this one is closed until it is read again.
 
     Attributes
     ----------
     rows : int
     id_name : str
-        Of the column of the ids.
+        Name of the column of ids.
     features, targets, others : tuple of str
-        Of the columns: all features, all targets, and what may be a target: all numbers.
+        Names of all features, of all targets, and of all columns that may be targets.
 
     Raises
     ------
     SourceError
-        The file cannot be read, or lacks a column, or a column has a type that is of no use.
+        The file cannot be read, lacks a column, or has a column of a wrong type.
     """
 
     def __init__(self, path: Path, company: Company | None = None) -> None:
@@ -79,7 +79,7 @@ class Source:
         self._types = share("types", {field.name: field.type for field in self._schema})
         twice = [name for name in names if self._schema.get_all_field_indices(name)[1:]]
         if twice:
-            what = "found two columns of this name, expected one; rename or leave out the other"
+            what = "found two columns of this name, expected one; rename or remove the other"
             raise self.error(what, column=twice[0])
         check_tournament(self.file)
         self.rows = sum(self.file.group_rows)
@@ -93,25 +93,26 @@ class Source:
         if "era" not in self._given:
             self._require("era", is_era, "strings or whole numbers")
         elif self._given["era"] is None:
-            raise self.error("its folder has no era; expected one such as era=0001", column="era")
+            what = "its folder has no era; expected a folder name such as era=0001"
+            raise self.error(f"{what}; rename the folder", column="era")
         if "data_type" in names:
             self._require("data_type", is_string, "strings")
 
     @cached_property
     def scale(self) -> Scale:
-        """How the file writes features as floats; it may have to be read for that."""
+        """The scale of the features that are floats. Finding it may read the file."""
         return find_scale(self.file, {name: self._types[name] for name in self.features})
 
     def close(self) -> None:
         self.file.close()
 
     def describe(self, checksum: str) -> SourceFile:
-        """Return what a manifest tells of the file.
+        """Return the manifest's description of the file.
 
         Raises
         ------
         SourceError
-            It is not as it was when it was opened.
+            The file has changed since it was opened.
         """
         self.file.check_unchanged()
         status = self.file.status
@@ -123,7 +124,7 @@ class Source:
         targets: Iterable[str],
         remedy: str = "choose others with {}=",
     ) -> None:
-        """Raise a `SourceError` where one of these columns is missing or not a number."""
+        """Raise a `SourceError` if one of these columns is missing or does not hold numbers."""
         for name in features:
             self._require(
                 name, is_number_or_null, FEATURE_VALUES, f", or {remedy.format('features')}"
@@ -132,11 +133,11 @@ class Source:
             self._require(name, is_number_or_null, "numbers", f", or {remedy.format('targets')}")
 
     def has_numbers(self, name: str) -> bool:
-        """Return whether a column is there and may be written as a target."""
+        """Return whether a column exists and may be written as a target."""
         return name in self._types and is_number_or_null(self._types[name])
 
     def bytes_per_row(self, features: Iterable[str]) -> int:
-        """Return the bytes that one row of these columns takes when it is decoded."""
+        """Return the bytes of one decoded row of these columns."""
         return sum(value_bytes(self._types[name]) for name in features)
 
     def chunks(self, *, rows: int) -> list[Chunk]:
@@ -160,13 +161,13 @@ class Source:
         Yields
         ------
         pyarrow.Table
-            Columns ``id``, ``era`` and ``data_type`` as strings, only the last with nulls; then
-            the targets, rounded to float32, a null being NaN.
+            Columns ``id``, ``era`` and ``data_type`` as strings; only ``data_type`` may have
+            nulls. Then the targets, rounded to float32, with NaN for null.
 
         Raises
         ------
         SourceError
-            Naming the file, the column and the row of the first value that cannot be kept.
+            A value cannot be stored. The message names the file, the column and the row.
         """
         meta = [name for name in META_COLUMNS[1:] if name in self._types]
         names = [self.id_name, *meta, *targets]
@@ -192,7 +193,7 @@ class Source:
         Yields
         ------
         dict of str to float32 array, shape (rows,)
-            As `iter_meta` rounds them; what is too large for float32 is infinite.
+            Rounded as by `iter_meta`; a number that is too large for float32 is infinite.
         """
         for table in self.file.iterate(chunk.groups, names):
             yield {name: _as_float32(table[name]).to_numpy() for name in names}
@@ -204,7 +205,7 @@ class Source:
         return self._eras(self.file.read(chunk.groups, ["era"]), chunk.first_row)
 
     def read_features(self, chunk: Chunk, names: Sequence[str]) -> pa.Table:
-        """Read columns of a chunk as they are in the file, for `digits`."""
+        """Read columns of a chunk as the file has them, for `digits`."""
         return self.file.read(chunk.groups, names)
 
     def digits(self, table: pa.Table, name: str, chunk: Chunk) -> Bytes:
@@ -213,7 +214,7 @@ class Source:
         Raises
         ------
         SourceError
-            Naming the file, the column and the row of the first value that is none of these.
+            A value is not a digit. The message names the file, the column and the row.
         """
         return read_digits(self.file, self.scale, table[name], name, chunk.first_row)
 
@@ -221,7 +222,7 @@ class Source:
         index = self._index_columns()
         name = "id" if "id" in self._types else index[0] if len(index) == 1 else None
         if not isinstance(name, str) or name not in self._types or name in META_COLUMNS[1:]:
-            what = "missing; expected row ids in a column of this name, or in the one pandas index"
+            what = "missing; expected row ids in a column of this name, or in the only pandas index"
             raise self.error(f"{what}; add the column, or make the ids the index", column="id")
         self._require(name, is_string, "strings")
         return name
@@ -244,22 +245,22 @@ class Source:
     def _strings(
         self, table: pa.Table, name: str, first_row: int, wanted: str | None = None
     ) -> pa.ChunkedArray:
-        """Return a column as strings; with `wanted`, a null is refused."""
+        """Return a column as strings. If `wanted` is given, a null is an error."""
         column = self.file.text(table, name)
         if wanted and column.null_count:
             row = first_row + pc.index(column.is_null(), True).as_py()
-            what = f"found null, expected {wanted}; fill it in, or leave out the row"
+            what = f"found null, expected {wanted}; fill it in, or remove the row"
             raise self.error(what, column=name, row=row)
         try:
             column.validate(full=True)
         except pa.ArrowException as error:
             row = first_row + _first_broken(column)
-            what = "found bytes that are no UTF-8, expected text; write the file again as UTF-8"
+            what = "found bytes that are not UTF-8, expected text; write the file again as UTF-8"
             raise self.error(what, column=name, row=row) from error
         return column
 
     def _eras(self, table: pa.Table, first_row: int) -> pa.ChunkedArray:
-        """Return the eras as strings without nulls; numbers are spelled as Numerai does."""
+        """Return the eras as strings without nulls, with numbers as Numerai writes them."""
         if "era" in self._given:
             return _repeated(self._given["era"], table.num_rows)
         column = table["era"]
@@ -276,7 +277,7 @@ class Source:
             row = pc.index(eras.is_null(), True).as_py()
             found = "null" if column.is_null()[row].as_py() else column[row]
             what = f"found {found}, expected an era: a whole number of at least 0, or text"
-            what += "; repair it, or leave out the row"
+            what += "; fix it, or remove the row"
             raise self.error(what, column="era", row=first_row + row)
         return eras
 
@@ -286,7 +287,7 @@ class Source:
         place = pc.index(pc.is_inf(values), True).as_py()
         if place >= 0:
             what = f"found {table[name][place]}, expected a number in the range of float32, or NaN"
-            what += " or null for none; repair it, or leave out this column"
+            what += " or null if it is missing; fix it, or leave this column out with targets="
             raise self.error(what, column=name, row=first_row + place)
         return values
 
@@ -295,7 +296,7 @@ class Source:
 def open_sources(sources: Any) -> Iterator[list[Source]]:
     """Open the Parquet files of one path, or of several, and close them at the end.
 
-    Where one of them is found wrong meanwhile, and has been changed, the error says so.
+    If one of them causes an error and has changed meanwhile, the error says that it has changed.
     """
     given = [sources] if isinstance(sources, (str, os.PathLike)) else list(sources)
     paths = find_files(map(Path, given))
@@ -325,14 +326,14 @@ def _repeated(value: str | None, rows: int) -> pa.ChunkedArray:
 
 
 def _spelled(number: float | None) -> str | None:
-    """Return an era that is a number as text; None: it is no whole number."""
+    """Return an era that is a number as text; None if it is not a whole number."""
     if number is None or not math.isfinite(number) or number < 0 or number != int(number):
         return None
     return spell_era(int(number))
 
 
 def _first_broken(strings: pa.ChunkedArray) -> int:
-    """Return the row of the first string that is no UTF-8."""
+    """Return the row of the first string that is not UTF-8."""
     for row, value in enumerate(strings.cast(pa.binary())):
         try:
             (value.as_py() or b"").decode()

@@ -1,7 +1,7 @@
-"""Alias: from sources to the targets that ``target`` equals in all of their rows.
+"""Target alias: the targets that ``target`` equals in all rows of the sources.
 
-Targets that are not written count too: they tell how far ``target`` looks ahead. Almost all differ
-within the first rows, and are read no further.
+Targets that are not written count too, because they show how far ``target`` looks ahead. Almost all
+differ within the first rows, and are not read further.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def compare_sources(sources: Sequence[Source], targets: Collection[str]) -> Equa
     ----------
     sources : sequence of Source
     targets : collection of str
-        The columns that are written. Without ``target`` among them, nothing is compared.
+        Columns that are written. If ``target`` is not one of them, nothing is compared.
 
     Raises
     ------
@@ -39,14 +39,14 @@ def compare_sources(sources: Sequence[Source], targets: Collection[str]) -> Equa
 
 
 def _compare(source: Source, chunk: Chunk, equal: EqualTargets, targets: Collection[str]) -> bool:
-    """Compare a chunk; return False if a column was left out and it is to be compared again."""
+    """Compare a chunk; return False if a column was left out, so that it is compared again."""
     try:
         for columns in source.iter_numbers(chunk, (TARGET, *equal.names)):
             equal.compare(columns)
             if not equal.names:
                 break
     except SourceError as error:
-        # Damage in a column that nobody asked for.
+        # Damage in a column that was not chosen.
         if error.column in targets or error.column not in equal.names:
             raise
         equal.leave_out(error.column)

@@ -1,4 +1,4 @@
-"""Asked: the arguments of `write_shards` and `sync_shards` become those of the writer."""
+"""Write arguments: the checked arguments of `write_shards` and `sync_shards`."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ def writer_arguments(
     missing_feature: Any,
     overwrite: Any,
 ) -> dict[str, Any]:
-    """Return the arguments of `write`, by name, but for `progress` and `executor`.
+    """Return the arguments of `write`, by name, except `progress` and `executor`.
 
     Raises
     ------
     TypeError, ValueError
-        An argument is none that `write_shards` takes.
+        `write_shards` does not take an argument of this type or value.
     """
     feature_set = str(features) if isinstance(features, str) else None
     by_name = feature_set is not None or features is None

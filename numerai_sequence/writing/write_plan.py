@@ -1,4 +1,4 @@
-"""Plan: decide from the sources, their eras and the options what a run writes where."""
+"""Write plan: what a run writes where, from the sources, their eras and the options."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from ..format.encoding import Block, cut_blocks, row_bytes
+from ..format.encoding import Block
+from ..format.encodings import COMPACT, ENCODINGS
 from ..format.layout import VERSIONS, WriteOptions
 from ..version import __version__
 from .shuffle_windows import Window, plan_windows
@@ -22,22 +23,22 @@ OTHER_BYTES = 40  # of a row's id, era and data type
 
 @dataclass(frozen=True)
 class Plan:
-    """What is written where.
+    """The plan of a run.
 
     Attributes
     ----------
     features, targets : tuple of str
     windows : tuple of Window
     source_rows : tuple of tuple of int
-        For each source, how many of its rows each window has.
+        For each source, its rows in each window.
     blocks : tuple of Block
-        Of columns, which are read together.
+        Blocks of columns that are read together.
     skipped : tuple of str
-        Eras that are in no window: their rows are left out.
+        Eras that are in no window. Their rows are left out.
     rows_per_chunk : int
-        Which are read together.
+        Rows that are read together.
     fills_missing : bool
-        A missing feature value is written as the middle.
+        Whether a missing feature value is written as the middle.
     """
 
     features: tuple[str, ...]
@@ -50,16 +51,17 @@ class Plan:
     fills_missing: bool = False
 
     def windows_of(self, shard: int) -> list[int]:
-        """Return which windows a shard file is made of."""
+        """Return the numbers of the windows of a shard file."""
         return [number for number, window in enumerate(self.windows) if window.shard == shard]
 
     def disk_bytes(self, options: WriteOptions, *, at_once: bool = False) -> int:
-        """Return about how many bytes are on the disk while it is carried out, at the most.
+        """Return about the most bytes that the run has on the disk at any time.
 
-        `at_once` says that all shard files may be written at the same time.
+        With `at_once`, all shard files may be written at the same time.
         """
         packed, encoded = (
-            row_bytes(encoding, len(self.features)) for encoding in ("packed", options.encoding)
+            encoding.row_bytes(len(self.features))
+            for encoding in (COMPACT, ENCODINGS[options.encoding])
         )
         others = OTHER_BYTES + 4 * len(self.targets)
         rows = np.zeros(options.num_shards, np.int64)
@@ -67,7 +69,7 @@ class Plan:
             rows[window.shard] += window.rows
         names = 2 * sum(len(name) + 4 for name in self.features)  # at either end of a file
         written = np.cumsum(rows * (encoded + others) + names)
-        # The scratch of a shard goes when the next one has been written.
+        # The scratch of a shard is deleted when the next one has been written.
         dropped = np.concatenate([[0, 0], np.cumsum(rows)])[: len(rows)] * (not at_once)
         return int((written + (rows.sum() - dropped) * (packed + others)).max())
 
@@ -81,7 +83,7 @@ def make_plan(
     *,
     block_bytes: int,
 ) -> Plan:
-    """Plan what is written from sources, each of which has so many rows of its eras.
+    """Plan a run from its sources and the rows of each of their eras.
 
     At most `block_bytes` of decoded values are read at a time, or one column of a row group.
 
@@ -91,7 +93,7 @@ def make_plan(
         There are no rows.
     """
     if not any(era_rows):
-        raise sources[0].error("no rows; expected at least one")
+        raise sources[0].error("found no rows, expected at least one; choose another file")
     # A chunk is as many row groups as one block of all columns may hold, or one row group, which
     # is then read in as many blocks of columns as it takes.
     widest = max(source.bytes_per_row(features) for source in sources)
@@ -104,7 +106,7 @@ def make_plan(
         targets,
         windows,
         tuple(tuple(sum(rows[era] for era in w.eras) for w in windows) for rows in era_rows),
-        tuple(cut_blocks("packed", len(features), features_per_block=features_per_block)),
+        tuple(COMPACT.cut_blocks(len(features), features_per_block=features_per_block)),
         rows_per_chunk,
         fills_missing=options.missing_feature == "middle",
     )
@@ -116,7 +118,7 @@ def name_run(
     plan: Plan,
     names: Sequence[str],
 ) -> str:
-    """Return a digest of all that a run's steps depend on."""
+    """Return a digest of everything that a run's steps depend on."""
     statuses = [(source.path, source.file.status) for source in sources]
     files = [(os.path.abspath(path), s.st_size, s.st_mtime_ns) for path, s in statuses]
     described = (VERSIONS, __version__, pa.__version__, files, options, plan, names)

@@ -1,10 +1,10 @@
-"""Writer: turn Parquet files into a folder of shard files, in bounded memory.
+"""Writer: turns Parquet files into a folder of shard files, in bounded memory.
 
 The eras are counted first, so that each row's shard and window are known before it is read. Then
-each source is read once, a block of columns at a time: each block is packed, turned into rows and
-put into scratch files, while the next one is being decoded. At the end each window is read back,
-permuted and written as one record batch. Memory holds two blocks of columns, or one window; never
-a whole row group. What is done is noted, and a run goes on from where one like it was killed.
+each source is read once, a block of columns at a time. A block is packed, turned into rows and put
+into scratch files while the next one is decoded. At the end each window is read back, permuted and
+written as one record batch. Memory holds two blocks of columns, or one window, but never a whole
+row group. Finished steps are noted, so that the same run continues after a kill.
 """
 
 from __future__ import annotations
@@ -54,31 +54,31 @@ def write(
     says_filled: bool = True,
     mixes: bool = True,
 ) -> Path:
-    """Write a shard set, or find that it is already there.
+    """Write a shard set, unless it already exists.
 
-    A run that was killed or interrupted is gone on with, where it had the same sources and options.
-    Of a set that is there, the feature sets are brought up to date.
+    An interrupted run with the same sources and options is continued. If the set already exists,
+    only its feature sets are updated.
 
     Parameters
     ----------
     sources : path or sequence of paths
     out : path
-        The folder; made if it is not there.
+        Folder of the set. It is created if needed.
     options : WriteOptions
     feature_set : str, optional
-        Its features, and no others, are written, whatever `options` say.
+        Feature set to write, in place of the features of `options`.
     features_json : path, optional
-        Where the feature sets are; or features.json beside the first source.
+        File with the feature sets; None for features.json beside the first source.
     overwrite : bool
-        Replace what is in the folder. The old set stays whole until the new one is.
+        Replace the set in the folder. The old set stays valid until the new one is complete.
     progress : bool
         Show a progress bar on stderr.
     executor : Executor, optional
-        Does the sources, and then the shard files, many at a time.
+        Executor that reads the sources, and then writes the shard files, many at a time.
     says_filled : bool
         With `progress`, say how many missing feature values were filled in.
     mixes : bool
-        Permute the rows of each window; otherwise they stay in the order of the sources.
+        Permute the rows of each window; otherwise they keep the order of the sources.
 
     Returns
     -------
@@ -106,8 +106,8 @@ def write(
 def find_sets(features_json: Path | None, sources: Any, opened: Source) -> FeatureSets | None:
     """Read the feature sets of sources, of which the first is open.
 
-    Their features.json is the one given, or beside the first file; of a folder of files also in
-    the folder, or beside it.
+    They are in `features_json`, or in a features.json beside the first file. If the first source is
+    a folder of files, features.json may also be in the folder or beside it.
     """
     given = [sources] if isinstance(sources, (str, os.PathLike)) else list(sources)
     first = Path(given[0])
@@ -117,7 +117,7 @@ def find_sets(features_json: Path | None, sources: Any, opened: Source) -> Featu
 
 @contextmanager
 def short_of_memory(output: Output) -> Iterator[None]:
-    """Say so where memory runs out, and what is left."""
+    """Turn an error of lacking memory into one that describes the state of the folder."""
     try:
         yield
     except Exception as error:
@@ -125,8 +125,8 @@ def short_of_memory(output: Output) -> Iterator[None]:
             raise
         found = f" ({error})" if str(error) else ""
         raise OutOfMemoryError(
-            f"{output.folder}: memory has run out while it was written{found}; "
-            f"{output.what_is_left()}; end other programs, or go where more memory is free",
+            f"{output.folder}: out of memory while writing{found}; {output.what_is_left()}; "
+            "close other programs, or use a machine with more free memory",
             path=output.folder,
         ) from error
 
@@ -142,7 +142,7 @@ def _write_set(
     says_filled: bool,
     mixes: bool,
 ) -> bool:
-    """Write a set; return False if another process has just written it."""
+    """Write a set; return False if another process has written it meanwhile."""
     features, targets = choose_columns(sources, options.features, options.targets)
     counts = [count_eras(source, progress) for source in sources]
     check_eras(sources, counts)
@@ -161,7 +161,7 @@ def _write_set(
             portions = AtOnce(work, executor, progress=progress)
         with Steps(folder, run, len(names)) as steps:
             if progress and steps.goes_on:
-                again = "going on with a run that was interrupted"
+                again = "continuing an interrupted run"
                 tqdm.write(f"{output.folder}: {again}", file=sys.stderr)
             files = fill_all(portions, sources, steps)
             shards = seal_all(portions, work, steps)

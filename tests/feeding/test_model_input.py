@@ -299,11 +299,11 @@ def test_scores_are_of_the_right_scale_and_width(shards):
 def test_what_nobody_has_said_is_said_to_be_guessed(shards, source, tmp_path):
     path = tmp_path / "p.pkl"
     for data in (shards, source):
-        with pytest.warns(UserWarning, match="fed all 14 features of the data, as float32 of 0 to"):
+        with pytest.warns(UserWarning, match="gets all 14 features of the data, as float32 of 0"):
             predict(make_model(), data, progress=False)
-        with pytest.warns(UserWarning, match="trained on, and is fed float32 of 0 to 1; give the"):
+        with pytest.warns(UserWarning, match="input, so it gets float32 of 0 to 1; give the"):
             predict(make_model(), data, features=shards.features, progress=False)
-    with pytest.warns(UserWarning, match="is fed float32 of 0 to 1"):
+    with pytest.warns(UserWarning, match="gets float32 of 0 to 1"):
         export_predict(make_model(), path, features=shards.features)
     told = {"features": shards.features, "dtype": "float32"}
     with warnings.catch_warnings():

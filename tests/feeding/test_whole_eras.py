@@ -218,14 +218,14 @@ def test_a_batch_size_is_refused_where_it_would_change_predictions(shards, sourc
 def test_it_is_said_how_much_an_era_takes(source, capsys):
     predict(era_model(), source)
     said = capsys.readouterr().err
-    assert "predicting whole eras: the largest has 208 rows, which take 0 MB as float32" in said
+    assert "predicting whole eras: the largest has 208 rows and takes 0 MB as float32" in said
     predict(row_model(), source)
     assert "whole eras" not in capsys.readouterr().err
 
 
 def test_the_largest_era_counts(shards):
     sequence = NumeraiSequence(shards, batch_by="era", target=None, shuffle=False, dtype="int8")
-    assert describe_eras(sequence).endswith("208 rows, which take 0 MB as int8")
+    assert describe_eras(sequence).endswith("208 rows and takes 0 MB as int8")
 
 
 class Cubes(NumeraiSequence):

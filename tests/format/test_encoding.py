@@ -9,16 +9,11 @@ import warnings
 import numpy as np
 import pytest
 
-from numerai_sequence.format.encoding import (
-    Decoder,
-    cut_blocks,
-    encode_block,
-    row_bytes,
-    to_digits,
-    value_dtype,
-)
+from numerai_sequence.format.encoding import to_digits
+from numerai_sequence.format.encodings import COMPACT, ENCODINGS
 
-each_encoding = pytest.mark.parametrize("encoding", ["packed", "int8"])
+each_encoding = pytest.mark.parametrize("encoding", ENCODINGS)
+each_golden_encoding = pytest.mark.parametrize("encoding", ["packed", "int8"])
 each_count = pytest.mark.parametrize("features", [*range(1, 21), 3555])
 each_dtype = pytest.mark.parametrize("dtype", ["float32", "float16", "int8"])
 
@@ -39,21 +34,22 @@ def random_digits(rows, features):
 
 def by_the_formula(encoding, digits):
     """byte[j] = f[j] + 5 f[j + K] + 25 f[j + 2K], where a feature past the end counts 0."""
-    if encoding == "int8":
-        return digits.astype(np.uint8)
-    features = digits.shape[1]
-    third = (features + 2) // 3
-    encoded = np.zeros((len(digits), third), int)
-    for byte in range(third):
-        for power in range(3):
-            if byte + power * third < features:
-                encoded[:, byte] += 5**power * digits[:, byte + power * third].astype(int)
+    powers, features = ENCODINGS[encoding].powers, digits.shape[1]
+    width = (features + len(powers) - 1) // len(powers)
+    encoded = np.zeros((len(digits), width), int)
+    for byte in range(width):
+        for place, power in enumerate(powers):
+            if byte + place * width < features:
+                encoded[:, byte] += power * digits[:, byte + place * width].astype(int)
     return encoded.astype(np.uint8)
 
 
 def encode(encoding, digits, features_per_block):
-    blocks = cut_blocks(encoding, digits.shape[1], features_per_block=features_per_block)
-    parts = [encode_block([digits[:, f] for f in block.features], block) for block in blocks]
+    blocks = ENCODINGS[encoding].cut_blocks(digits.shape[1], features_per_block=features_per_block)
+    parts = [
+        ENCODINGS[encoding].encode_block([digits[:, f] for f in block.features], block)
+        for block in blocks
+    ]
     return np.concatenate(parts, axis=1)
 
 
@@ -73,18 +69,20 @@ def assert_same(found, expected):
     np.testing.assert_array_equal(found, expected)
 
 
-@each_encoding
+@each_golden_encoding
 def test_bytes_of_today_are_the_bytes_of_version_1(encoding):
     for width in (1, 3, 1000):
         rows = encode(encoding, GOLDEN_DIGITS.astype(np.uint8), width)
         assert [row.tobytes() for row in rows] == GOLDEN_BYTES[encoding]
 
 
-@each_encoding
+@each_golden_encoding
 @each_dtype
 def test_bytes_of_version_1_are_still_read(encoding, dtype):
     encoded = np.array([list(row) for row in GOLDEN_BYTES[encoding]], np.uint8)
-    assert_same(decode(Decoder(encoding, 7, dtype=dtype), encoded), as_dtype(GOLDEN_DIGITS, dtype))
+    assert_same(
+        decode(ENCODINGS[encoding].decoder(7, dtype=dtype), encoded), as_dtype(GOLDEN_DIGITS, dtype)
+    )
 
 
 @each_encoding
@@ -97,7 +95,7 @@ def test_chosen_rows_are_decoded_as_if_they_were_all(
     monkeypatch.setattr("numerai_sequence.format.encoding._BLOCK_VALUES", block_values)
     encoded = by_the_formula(encoding, random_digits(50, 7))
     columns = None if columns is None else np.array(columns)
-    decoder = Decoder(encoding, 7, columns=columns, dtype=dtype)
+    decoder = ENCODINGS[encoding].decoder(7, columns=columns, dtype=dtype)
     rows = np.array([0, 3, 3, 7, 20, 21, 22, 49])
     batch = np.empty((len(rows), decoder.width), dtype)
     decoder(encoded, batch, rows)
@@ -105,29 +103,30 @@ def test_chosen_rows_are_decoded_as_if_they_were_all(
 
 
 def test_packed_row_is_a_third_as_long_rounded_up():
-    assert [row_bytes("packed", features) for features in (1, 2, 3, 4, 5, 6, 7, 3555)] == [
-        *(1, 1, 1, 2, 2, 2, 3, 1185)
-    ]
-    assert [row_bytes("int8", features) for features in (1, 7, 3555)] == [1, 7, 3555]
+    assert [
+        ENCODINGS["packed"].row_bytes(features) for features in (1, 2, 3, 4, 5, 6, 7, 3555)
+    ] == [*(1, 1, 1, 2, 2, 2, 3, 1185)]
+    assert [ENCODINGS["int8"].row_bytes(features) for features in (1, 7, 3555)] == [1, 7, 3555]
 
 
 def test_only_packed_values_are_unsigned():
-    assert (value_dtype("packed"), value_dtype("int8")) == ("uint8", "int8")
+    assert ENCODINGS["packed"].value_dtype == "uint8"
+    assert ENCODINGS["int8"].value_dtype == "int8"
 
 
 @each_encoding
 @each_count
 def test_blocks_cover_each_byte_and_each_feature_once(encoding, features):
     for features_per_block in (1, 2, 3, 7, 500, 10**9):
-        blocks = cut_blocks(encoding, features, features_per_block=features_per_block)
+        blocks = ENCODINGS[encoding].cut_blocks(features, features_per_block=features_per_block)
         assert blocks[0].start == 0
-        assert blocks[-1].stop == row_bytes(encoding, features)
+        assert blocks[-1].stop == ENCODINGS[encoding].row_bytes(features)
         assert all(a.stop == b.start for a, b in itertools.pairwise(blocks))
         covered = [feature for block in blocks for feature in block.features]
         assert sorted(covered) == list(range(features))
         for block in blocks:
             assert block.width == block.stop - block.start >= 1
-            assert len(block.features) <= max(features_per_block, 3 if encoding == "packed" else 1)
+            assert len(block.features) <= max(features_per_block, len(ENCODINGS[encoding].powers))
 
 
 @each_encoding
@@ -143,9 +142,9 @@ def test_blocks_joined_are_the_formula(encoding, features):
 def test_encoded_block_is_row_major_for_any_number_of_rows(encoding):
     for rows in (0, 1, 2, 300):
         digits = random_digits(rows, 8)
-        [block] = cut_blocks(encoding, 8, features_per_block=100)
-        encoded = encode_block(list(digits.T), block)
-        assert encoded.shape == (rows, row_bytes(encoding, 8))
+        [block] = ENCODINGS[encoding].cut_blocks(8, features_per_block=100)
+        encoded = ENCODINGS[encoding].encode_block(list(digits.T), block)
+        assert encoded.shape == (rows, ENCODINGS[encoding].row_bytes(8))
         assert encoded.flags.c_contiguous
         assert_same(encoded, by_the_formula(encoding, digits))
 
@@ -156,8 +155,8 @@ def test_encoding_leaves_the_columns_as_they_are(encoding):
     columns = [column.copy() for column in digits.T]
     for column in columns:
         column.setflags(write=False)
-    [block] = cut_blocks(encoding, 9, features_per_block=100)
-    encode_block(columns, block)
+    [block] = ENCODINGS[encoding].cut_blocks(9, features_per_block=100)
+    ENCODINGS[encoding].encode_block(columns, block)
     assert_same(np.stack(columns, axis=1), digits)
 
 
@@ -168,7 +167,7 @@ def test_round_trip_is_exact(encoding, features):
     encoded = encode(encoding, digits, 7)
     encoded.setflags(write=False)
     for dtype in ("float32", "float16", "int8"):
-        decoded = decode(Decoder(encoding, features, dtype=dtype), encoded)
+        decoded = decode(ENCODINGS[encoding].decoder(features, dtype=dtype), encoded)
         assert decoded.flags.c_contiguous
         assert_same(decoded, as_dtype(digits, dtype))
 
@@ -178,13 +177,15 @@ def test_every_packed_byte_is_split_into_its_three_digits(dtype):
     digits = np.array(list(itertools.product(range(5), repeat=3)), np.uint8)
     encoded = (digits @ [1, 5, 25]).astype(np.uint8)[:, np.newaxis]
     assert len(np.unique(encoded)) == 125
-    assert_same(decode(Decoder("packed", 3, dtype=dtype), encoded), as_dtype(digits, dtype))
+    assert_same(
+        decode(ENCODINGS["packed"].decoder(3, dtype=dtype), encoded), as_dtype(digits, dtype)
+    )
 
 
 def test_floats_are_digits_over_four():
     encoded = np.arange(5, dtype=np.uint8)[:, np.newaxis]
     for dtype in ("float32", "float16"):
-        decoded = decode(Decoder("int8", 1, dtype=dtype), encoded)
+        decoded = decode(ENCODINGS["int8"].decoder(1, dtype=dtype), encoded)
         assert decoded.ravel().tolist() == [0.0, 0.25, 0.5, 0.75, 1.0]
 
 
@@ -197,7 +198,7 @@ def test_chosen_features_come_in_the_order_asked_for(encoding, dtype, features):
     rng = np.random.default_rng(features)
     for chosen in {1, 2, features // 2, features - 1, features} - {0}:
         columns = rng.permutation(features)[: min(chosen, features)]
-        decoder = Decoder(encoding, features, columns=columns, dtype=dtype)
+        decoder = ENCODINGS[encoding].decoder(features, columns=columns, dtype=dtype)
         assert decoder.width == len(columns)
         assert_same(decode(decoder, encoded), as_dtype(digits[:, columns], dtype))
 
@@ -208,7 +209,7 @@ def test_each_feature_can_be_had_alone(encoding, features):
     digits = random_digits(6, features)
     encoded = by_the_formula(encoding, digits)
     for feature in range(features):
-        decoder = Decoder(encoding, features, columns=np.array([feature]), dtype="int8")
+        decoder = ENCODINGS[encoding].decoder(features, columns=np.array([feature]), dtype="int8")
         assert_same(decode(decoder, encoded), digits[:, [feature]].astype(np.int8))
 
 
@@ -216,8 +217,8 @@ def test_each_feature_can_be_had_alone(encoding, features):
 @each_dtype
 def test_no_rows_give_a_batch_without_rows(encoding, dtype):
     for columns in (None, np.array([4, 0])):
-        decoder = Decoder(encoding, 5, columns=columns, dtype=dtype)
-        decoded = decode(decoder, np.empty((0, row_bytes(encoding, 5)), np.uint8))
+        decoder = ENCODINGS[encoding].decoder(5, columns=columns, dtype=dtype)
+        decoded = decode(decoder, np.empty((0, ENCODINGS[encoding].row_bytes(5)), np.uint8))
         assert decoded.shape == (0, decoder.width)
         assert decoded.dtype == dtype
 
@@ -228,9 +229,22 @@ def test_decoder_survives_pickling(encoding, dtype):
     digits = random_digits(7, 10)
     encoded = by_the_formula(encoding, digits)
     for columns in (None, np.array([9, 2, 5])):
-        decoder = Decoder(encoding, 10, columns=columns, dtype=dtype)
+        decoder = ENCODINGS[encoding].decoder(10, columns=columns, dtype=dtype)
         again = pickle.loads(pickle.dumps(decoder))
         assert_same(decode(again, encoded), decode(decoder, encoded))
+
+
+@each_encoding
+@each_count
+def test_rows_are_encoded_as_their_blocks_are(encoding, features):
+    digits = random_digits(11, features)
+    assert_same(ENCODINGS[encoding].encode(digits), by_the_formula(encoding, digits))
+
+
+def test_table_names_each_encoding_as_it_is_called_and_the_default_first():
+    assert all(name == kind.name for name, kind in ENCODINGS.items())
+    assert [*ENCODINGS][:2] == [*GOLDEN_BYTES]
+    assert ENCODINGS["packed"] is COMPACT
 
 
 INTEGERS = ["int8", "uint8", "int16", "uint16", "int32", "int64", "uint64"]

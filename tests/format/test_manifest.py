@@ -13,7 +13,7 @@ import pytest
 from numerai_sequence import ManifestError
 from numerai_sequence.format.layout import (
     MANIFEST,
-    Batch,
+    BatchInfo,
     Manifest,
     Shard,
     SourceFile,
@@ -28,8 +28,8 @@ SHARDS = (
         rows=30,
         checksum="a" * 64,
         batches=(
-            Batch(20, {"0002": 15, "0004": 5}, {"train": 20}, {"target_b": 20}),
-            Batch(10, {"X": 10}, {"live": 8}),
+            BatchInfo(20, {"0002": 15, "0004": 5}, {"train": 20}, {"target_b": 20}),
+            BatchInfo(10, {"X": 10}, {"live": 8}),
         ),
     ),
     Shard("shard-01.arrow", 2048, 0, "b" * 64, ()),
@@ -110,7 +110,7 @@ def test_manifest_of_version_1_is_still_read(tmp_path):
         (
             Shard(
                 *("shard-00.arrow", 7, 2, "d"),
-                (Batch(2, {"0001": 2}, {"train": 1}, {"target": 1}),),
+                (BatchInfo(2, {"0001": 2}, {"train": 1}, {"target": 1}),),
             ),
         ),
         {"small": (1,)},

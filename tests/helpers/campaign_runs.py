@@ -1,4 +1,4 @@
-"""Faults: run a few tries of a campaign of benchmarks/faults.py, in a process of its own."""
+"""Campaign runs: run a few tries of a campaign of tests/campaigns, in a process of its own."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 
 def run_campaign(name, folder, *, count, seed=0, timeout=300):
     """Return the campaign's results, as dicts; fail where one of them did not end as promised."""
-    command = [sys.executable, ROOT / "benchmarks/faults.py", name, "--count", count]
+    command = [sys.executable, ROOT / "tests/campaigns", name, "--count", count]
     command += ["--seed", seed, "--work", folder, "--out", folder]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"}
     done = subprocess.run(

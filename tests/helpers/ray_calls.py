@@ -138,7 +138,7 @@ def killed_once(function, marker):
 
 
 def train_twice(config):
-    """Run README's function of a worker twice; the second time rank 1 is killed once."""
+    """Run the page's function of a worker twice; the second time rank 1 is killed once."""
     import keras
 
     from numerai_sequence import Resume, connect_ranks

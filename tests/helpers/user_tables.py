@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 _HOME = tempfile.TemporaryDirectory(prefix="hypothesis-")
 configuration.set_hypothesis_home_dir(_HOME.name)
 
-#: How many examples, and, where that is given, as many at random: see benchmarks/campaigns.
+#: How many examples, and, where that is given, as many at random: see tests/campaigns/inputs.py.
 EXAMPLES = os.environ.get("NUMERAI_SEQUENCE_EXAMPLES")
 OUTCOMES = os.environ.get("NUMERAI_SEQUENCE_OUTCOMES")
 

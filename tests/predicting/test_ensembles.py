@@ -67,8 +67,8 @@ def test_weights_by_name_are_those_in_order(frame):
     ("weights", "error", "message"),
     [
         ([1, 2], ValueError, "found 2, expected 3"),
-        ({"a": 1, "b": 1}, ValueError, "'c' is not in both"),
-        ({"a": 1, "b": 1, "c": 1, "d": 1}, ValueError, "'d' is not in both"),
+        ({"a": 1, "b": 1}, ValueError, "with 'c' missing or unknown"),
+        ({"a": 1, "b": 1, "c": 1, "d": 1}, ValueError, "with 'd' missing or unknown"),
         ([0, 0, 0], ValueError, "not all 0"),
         ([1, np.nan, 1], ValueError, "finite"),
         ([1, np.inf, 1], ValueError, "finite"),
@@ -89,9 +89,9 @@ def test_eras_that_are_not_known_are_refused(frame):
         ensemble(frame)
     with pytest.raises(EraError, match=f"none for 1 of 1,037 rows.*{IDS[5]}"):
         ensemble(frame, eras=ERAS.drop(IDS[5]))
-    with pytest.raises(EraError, match=f"missing for 1 rows, the first is '{IDS[7]}'"):
+    with pytest.raises(EraError, match=f"missing for 1 row, first '{IDS[7]}'"):
         ensemble(frame.assign(era=ERAS.mask(IDS.isin([IDS[7]]))))
-    with pytest.raises(EraError, match=f"{IDS[0]}' is there twice"):
+    with pytest.raises(EraError, match=f"found id '{IDS[0]}' twice"):
         ensemble(frame, eras=pd.concat([ERAS, ERAS[:1]]))
 
 
@@ -102,7 +102,7 @@ def test_predictions_that_are_no_numbers_are_refused(frame):
         ensemble(holey, eras=ERAS)
     with pytest.raises(PredictionError, match="'d' is"):
         ensemble(frame.assign(d="x"), eras=ERAS)
-    with pytest.raises(PredictionError, match="a column a model"):
+    with pytest.raises(PredictionError, match="expected at least one of each"):
         ensemble(frame[[]], eras=ERAS)
     with pytest.raises(TypeError, match="found a Series"):
         ensemble(frame["a"], eras=ERAS)

@@ -537,7 +537,7 @@ def exported(model, tmp_path_factory):
 def test_missing_values_are_the_middle_as_in_the_exported_function(model, exported, tmp_path, kind):
     frame = live(as_kind(kind))
     frame.to_parquet(tmp_path / "live.parquet")
-    with pytest.warns(UserWarning, match="taken as the middle") as caught:
+    with pytest.warns(UserWarning, match="replaced with the middle") as caught:
         found = silent(model, tmp_path / "live.parquet", features=FEATURES)
     expected = exported(pd.read_parquet(tmp_path / "live.parquet"))
     np.testing.assert_allclose(found["prediction"], expected["prediction"], rtol=1e-5)
@@ -548,7 +548,7 @@ def test_missing_values_are_the_middle_as_in_the_exported_function(model, export
     assert warning.filename == __file__  # the line that has called
     assert str(warning.message) == (
         f"{tmp_path / 'live.parquet'}: 2 missing feature values in 2 of 60 rows, of 1 feature "
-        "(feature_001), taken as the middle"
+        "(feature_001), replaced with the middle"
     )
 
 

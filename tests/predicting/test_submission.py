@@ -156,7 +156,10 @@ REFUSED = {
     "text": (lambda f: f.astype(str), "'prediction' is .*string, expected numbers"),
     "truth": (lambda f: f > 0.5, "'prediction' is bool, expected numbers"),
     "no rows": (lambda f: f[:0], "found no rows"),
-    "an id twice": (lambda f: pd.concat([f, f[3:5]]), r"id 'n3' is there 2 times \(2 such ids\)"),
+    "an id twice": (
+        lambda f: pd.concat([f, f[3:5]]),
+        r"found id 'n3' 2 times \(2 such ids in all\)",
+    ),
     "no id": (lambda f: f.set_index(pd.Index([None, *f.index[1:]], name="id")), "1 of 500 rows"),
     "numbers for ids": (lambda f: f.set_index(pd.RangeIndex(500, name="id")), "ids are int64"),
     "no ids": (lambda f: f.reset_index(drop=True), "found index None, expected 'id'"),

@@ -197,7 +197,7 @@ def test_a_feature_set_is_that_of_the_training_set_or_of_a_file(models, shards, 
     assert neutral(True) == taken
     assert neutral(False) == []
     refused = {
-        (FeatureError, r"found 'small', and no feature sets are known; give features_json="): {},
+        (FeatureError, r"the feature set 'small' is not known; give features_json="): {},
         (FeatureError, "unknown feature set 'smal'; did you mean small"): {
             "features_json": folder / "features.json"
         },
@@ -221,7 +221,7 @@ def test_a_feature_set_is_that_of_the_training_set_or_of_a_file(models, shards, 
         ({"weights": {"narrow": 1, "wide": 1}}, ValueError, "weights: found 2 weights"),
         ({"weights": [0, 0, 0]}, ValueError, "not all 0"),
         ({"ensemble": "mean"}, ValueError, "ensemble: found 'mean', expected one of"),
-        ({"proportion": 0.5}, ValueError, "proportion: found 0.5, and nothing to neutralize"),
+        ({"proportion": 0.5}, ValueError, "proportion: found 0.5 without neutralize="),
         ({"neutralize": True, "proportion": 2}, ValueError, "proportion: found 2"),
         ({"neutralize": ["a", "b", "a"]}, FeatureError, "neutralize: feature 'a' is named twice"),
         ({"neutralize": []}, FeatureError, "neutralize: found no features"),
@@ -313,7 +313,7 @@ def test_the_command_exports_a_folder_of_runs(shards, folder, tmp_path):
     refused = {
         ("--weights", "1,3"): (2, "--weights: expected --ensemble with it"),
         ("--proportion", 0.5): (2, "--proportion: expected --neutralize with it"),
-        ("--neutralize", "small"): (1, "no feature sets are known"),
+        ("--neutralize", "small"): (1, "the feature set 'small' is not known"),
         ("--ensemble", "rank", "--weights", "1"): (1, "weights: found 1, expected 2"),
     }
     for wrong, (code, message) in refused.items():

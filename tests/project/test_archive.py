@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-FOLDERS = (".ci", "benchmarks", "constraints", "numerai_sequence", "tests")
-FILES = ("CHANGELOG.md", "LICENSE", "MANIFEST.in", "README.md", "ruff.toml")
+FOLDERS = (".ci", "benchmarks", "constraints", "docs", "numerai_sequence", "tests")
+FILES = ("CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "MANIFEST.in", "README.md", "ruff.toml")
 SETUP = ("setup.cfg", "setup.py")
 
 pytestmark = pytest.mark.slow

@@ -17,7 +17,7 @@ from networks import keras
 
 import numerai_sequence
 from numerai_sequence import NumeraiSequence, Unpack, connect_ranks, export_predict
-from numerai_sequence.format import encoding
+from numerai_sequence.format.encodings import COMPACT, packed
 from numerai_sequence.synthetic import write_parquet
 
 PACKAGE = Path(numerai_sequence.__file__).parent
@@ -46,7 +46,7 @@ def test_there_are_no_examples_but_those_that_run_here():
             assert ">>>" not in text, path
             if "::\n" in text:
                 found[getattr(node, "name", path.stem)] = len(examples(text))
-    expected = ["__init__", "connect_ranks", "encoding", "export_predict", "Unpack"]
+    expected = ["__init__", "connect_ranks", "packed", "export_predict", "Unpack"]
     assert found == dict.fromkeys(expected, 1)
 
 
@@ -108,10 +108,10 @@ def test_ranks_are_those_of_the_sequence(folder):
 
 
 def test_packed_bytes_are_those_of_the_formula():
-    target, formula = example(encoding).split("  ")[0].split(" = ")
+    target, formula = example(packed).split("  ")[0].split(" = ")
     assert target == "byte[j]"
     columns = [np.array([value], np.uint8) for value in (4, 0, 3, 1, 2, 1, 4)]
-    [block] = encoding.cut_blocks("packed", 7, features_per_block=9)
-    [encoded] = encoding.encode_block([columns[place] for place in block.features], block)
+    [block] = COMPACT.cut_blocks(7, features_per_block=9)
+    [encoded] = COMPACT.encode_block([columns[place] for place in block.features], block)
     f = [int(column[0]) for column in columns] + [0, 0]  # a feature past the end counts 0
     assert list(encoded) == [eval(formula, {"f": f, "K": 3, "j": j}) for j in range(3)]

@@ -14,15 +14,26 @@ from numerai_sequence.commands.main import COMMANDS
 
 PACKAGE = Path(numerai_sequence.__file__).parent
 
+# Each is a line of a table, and no other imports it.
+ENCODINGS = [
+    path.stem for path in (PACKAGE / "format" / "encodings").glob("*.py") if path.stem != "__init__"
+]
+
 # In the data's way. A new module gets a place here, below all that it imports, and in the folder of
-# its stage; "" is the package's own.
+# its stage; "" is the package's own. A folder whose `__init__` is a table is a module, too.
 STAGES = [
     ("", """version errors"""),
     ("system", """extras"""),
     ("", """checks"""),
     ("system", """buffers locks progress files tasks log_lines"""),
     ("format", """encoding"""),
-    ("ordering", """target_horizon eras splits row_order era_order ranks run_length"""),
+    ("format/encodings", " ".join(ENCODINGS)),
+    ("format", """encodings"""),
+    (
+        "ordering",
+        """target_horizon eras splits row_order era_order ranks batchings
+        run_length""",
+    ),
     ("format", """layout format_versions manifest feature_sets flatbuffer arrow_file"""),
     (
         "writing",
@@ -35,7 +46,8 @@ STAGES = [
     (
         "reading",
         """memory_budget page_faults open_file file_checks mapped_file paging batch_contents
-        column_values row_reader shard_set selection tables join_by_id""",
+        column_values row_reader patches set_description shard_set set_opener selection tables
+        join_by_id""",
     ),
     ("writing", """write_shards"""),
     (
@@ -44,20 +56,21 @@ STAGES = [
     ),
     (
         "batching",
-        """orders group_reader row_numbers reading passes readers residual targets inputs
+        """prefetching group_reader row_numbers read_plan epoch residual targets inputs
         chosen_rows""",
     ),
     (
         "feeding",
         """socket_messages worker_processes interrupts output_forms y_for_outputs keras_changes
         unpacked_models model_input fit_call targets_by_name read_ahead pass_workers
-        epoch_callback distribution sequence_arguments keras_private_names keras_compat
-        device unpack sequence""",
+        epoch_callback distribution sequence_arguments planned_sequence sequence_copies
+        served_epochs keras_private_names keras_adapters keras3 keras2 keras_methods
+        keras_compat device unpack sequence""",
     ),
     ("predicting", """blends residuals rebuilt uploaded"""),
     (
         "scoring",
-        """losses model_outputs forward_pass scores feature_exposure neutral_correlation
+        """losses model_outputs forward_pass score_kinds scores feature_exposure neutral_correlation
         score_picture benchmark_models scored_rows era_scores""",
     ),
     (
@@ -90,7 +103,7 @@ STAGES = [
 ]
 # The names of the modules: "version", "system.files".
 ORDER = [
-    ".".join(filter(None, [folder, module]))
+    ".".join(filter(None, [folder.replace("/", "."), module]))
     for folder, modules in STAGES
     for module in modules.split()
 ]
@@ -101,6 +114,8 @@ SHARED = {
     "format.format_versions": "the format: which of it is known",
     "format.manifest": "the format: its manifest",
     "format.encoding": "the format: its features",
+    "format.encodings": "the format: the table of its encodings",
+    **{f"format.encodings.{name}": "the format: an encoding" for name in ENCODINGS},
     "ordering.target_horizon": "the name of the alias, and how it is compared",
     "ordering.eras": "the order of eras' names, and how they are counted",
     "format.feature_sets": "names of features, from features.json or the manifest",
@@ -126,6 +141,11 @@ FILES = {
 }
 
 
+def path_of(module):
+    path = PACKAGE / module.replace(".", "/")
+    return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+
+
 def imports(module, *, at_once):
     """Yield the import statements of a module; at once: only those that its own import runs."""
 
@@ -139,8 +159,7 @@ def imports(module, *, at_once):
             if not (at_once and is_later):
                 yield from visit(child)
 
-    path = PACKAGE / f"{module.replace('.', '/')}.py"
-    return visit(ast.parse(path.read_text(encoding="utf-8")))
+    return visit(ast.parse(path_of(module).read_text(encoding="utf-8")))
 
 
 def ours(module, *, at_once=False):
@@ -148,7 +167,8 @@ def ours(module, *, at_once=False):
     found = set()
     for node in imports(module, at_once=at_once):
         if isinstance(node, ast.ImportFrom) and node.level:
-            within = module.split(".")[:-1] if node.level == 1 else []
+            folders = path_of(module).relative_to(PACKAGE).parts[:-1]
+            within = folders[: len(folders) + 1 - node.level]
             named = ".".join([*within, *filter(None, [node.module])])
             inside = {".".join(filter(None, [named, alias.name])) for alias in node.names}
             if named in ORDER:
@@ -193,11 +213,12 @@ def run(code):
 
 
 def test_each_module_has_one_place():
+    tables = {path_of(module) for module in ORDER if (PACKAGE / module.replace(".", "/")).is_dir()}
     found = {
         ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
         for path in PACKAGE.rglob("*.py")
         if path.stem != "__init__" or path.parent == PACKAGE
-    }
+    } | {".".join(path.parent.relative_to(PACKAGE).parts) for path in tables}
     assert found == set(ORDER)
     assert len(ORDER) == len(set(ORDER))
 
@@ -226,11 +247,12 @@ def test_writer_and_reader_meet_in_the_format_alone():
     assert reach("writing.writer") & reach("reading.shard_set", "feeding.sequence") == set(SHARED)
 
 
-@pytest.mark.parametrize("module", ["ordering.row_order", "ordering.eras", "format.encoding"])
+@pytest.mark.parametrize("module", ["ordering.row_order", "ordering.eras", "format.encodings"])
 def test_pure_modules_know_no_file_and_no_keras(module):
     for reached in reach(module):
         assert not others(reached) & (FILES | HEAVY), reached
-    assert reach(module) <= {module, "errors", "system.buffers"}
+    light = {"errors", "system.buffers", "format.encoding"}
+    assert reach(module) <= {module, *light, *(f"format.encodings.{name}" for name in ENCODINGS)}
 
 
 def test_only_losses_and_device_import_keras_or_its_backends_by_name():

@@ -177,8 +177,11 @@ def test_files_that_cannot_be_read_are_named(rows, tmp_path):
         (tmp_path / "folder.parquet", "folder.parquet: a folder"),
         (tmp_path / "none.csv", "none.csv: no such file"),
         (tmp_path / "table.xls", "table.xls: expected a file that ends in"),
-        ("s3://numerai/meta_model.parquet", "'s3://numerai/meta_model.parquet', .* downloaded"),
-        (f"file://{tmp_path}/none.csv", f"give its path, as '{tmp_path}/none.csv'"),
+        (
+            "s3://numerai/meta_model.parquet",
+            "'s3://numerai/meta_model.parquet', .* download the file",
+        ),
+        (f"file://{tmp_path}/none.csv", f"give its path, '{tmp_path}/none.csv'"),
     ):
         with pytest.raises(SourceError, match=message):
             read_benchmarks(path, rows)

@@ -25,7 +25,7 @@ from numerai_sequence import (
     write_shards,
 )
 from numerai_sequence.commands.main import main
-from numerai_sequence.format.encoding import Decoder
+from numerai_sequence.format.encodings import ENCODINGS
 from numerai_sequence.format.manifest import read_manifest
 from numerai_sequence.writing.source_columns import Source
 
@@ -91,9 +91,9 @@ def rows_of(folder):
     """What a set has of each id."""
     with open_shards(folder) as shards:
         rows = np.arange(shards.rows)
-        encoded, values = shards.gather(rows, shards.targets)
+        encoded, values = shards.row_reader.gather(rows, shards.targets)
         features = np.empty((len(rows), len(shards.features)), np.int8)
-        Decoder(shards.encoding, len(shards.features), dtype="int8")(encoded, features)
+        ENCODINGS[shards.encoding].decoder(len(shards.features), dtype="int8")(encoded, features)
         meta = [shards.column(name).to_pylist() for name in ("id", "era", "data_type")]
         columns = np.array([shards.column(name).to_numpy() for name in shards.targets])
         np.testing.assert_array_equal(columns, values.T)
@@ -194,7 +194,7 @@ def test_the_plan_tells_what_is_done(whole, folder):
     assert plan.data_types == int((numbers == 7).sum())
     assert f"{plan.rows:,} rows of new eras (2 eras, 0027 to 0028)" in str(plan)
     assert f"{sum(filled.values()):,} values of 2 targets are filled" in str(plan)
-    assert "5 values of 1 targets are corrected, 5 of target" in str(plan)
+    assert "5 values of 1 target are corrected, 5 of them in target" in str(plan)
     assert f"{plan.data_types} rows get another data type" in str(plan)
     assert refresh(folder, newer) == plan
     assert rows_of(folder) == rows_of(write(newer, folder.parent / "anew"))
@@ -366,7 +366,7 @@ def test_parts_and_pickles_of_a_refreshed_set_are_patched_too(whole, folder):
         parts = [shards[:2], shards[2:], shards[::3], pickle.loads(pickle.dumps(shards[1:]))]
         parts.append(open_shards([shards.paths[0], shards.paths[-1]]))
         for part in parts:
-            values = part.gather(np.arange(part.rows), ["target_b"])[1][:, 0]
+            values = part.row_reader.gather(np.arange(part.rows), ["target_b"])[1][:, 0]
             expected = [by_id[id_] for id_ in part.column("id").to_pylist()]
             np.testing.assert_array_equal(values, np.array(expected, np.float32))
             part.close()
@@ -525,22 +525,25 @@ def no_column_of_data_types(table):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (more_features, "has 1 features that the set lacks, such as 'feature_new'.*write the set"),
-        (more_targets, "has 1 targets that the set lacks, such as 'target_new'.*write the set"),
+        (
+            more_features,
+            "found features that the set lacks, such as 'feature_new'.*write the set",
+        ),
+        (more_targets, "found targets that the set lacks, such as 'target_new'.*write the set"),
         (fewer_features, "column 'feature_003': missing"),
         (another_id, "id 'another' of era 0001 is not in the set.*write the set again"),
-        (an_id_twice, "of era 0001 is there twice"),
-        (another_era, "is of era 000[15] in the set"),
-        (a_row_less, r"era 0001 has \d+ rows, and \d+ in the set"),
-        (a_target_less, r"'target': id 'n0+9' of era 0001 has no target any more, which is 9.0 in"),
+        (an_id_twice, "of era 0001 appears twice"),
+        (another_era, "has era 000[15] in the set"),
+        (a_row_less, r"found \d+ rows of era 0001, expected \d+ as in the set"),
+        (a_target_less, r"'target': id 'n0+9' of era 0001 no longer has a target, which is 9.0 in"),
         (
             a_data_type_less,
-            "'data_type': id 'n0+9' of era 0001 has no data_type any more, which is",
+            "'data_type': id 'n0+9' of era 0001 no longer has a data_type, which is",
         ),
-        (no_data_types, r"'data_type': id 'n\w+' of era 000. has no data_type any more, which is"),
+        (no_data_types, r"'data_type': id 'n\w+' of era 000. no longer has a data_type, which is"),
         (
             no_column_of_data_types,
-            "has no data_type any more, which is 'train' in the set; write the",
+            "no longer has a data_type, which is 'train' in the set; write the",
         ),
     ],
 )

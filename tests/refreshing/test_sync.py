@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 from numerai_tables import numerai_table, ragged_eras
-from readme import example
+from pages import example
 
 from numerai_sequence import (
     OutputExistsError,
@@ -122,7 +122,7 @@ def test_other_options_are_refused_by_name(files, folder):
     for call in (sync_shards, write_shards):
         with pytest.raises(OutputExistsError) as caught:
             call(files, folder, **options)
-        assert "num_shards=2, not 3 and encoding='packed', not 'int8'" in str(caught.value)
+        assert "num_shards=2, not 3, and encoding='packed', not 'int8'" in str(caught.value)
         assert "overwrite=True" in str(caught.value)
     with sync_shards(files, folder, overwrite=True, **options) as shards:
         assert (len(shards), shards.encoding) == (3, "int8")
@@ -138,7 +138,7 @@ def test_a_set_whose_files_grew_names_the_call(files, folder, is_refreshed):
         write_shards(files, folder, **OPTIONS)
     message = str(caught.value)
     assert f"append_shards({str(folder)!r}, {str(files[1])!r})" in message
-    assert f"without {2 if is_refreshed else 4} eras that these have" in message
+    assert f"and lacks {2 if is_refreshed else 4} eras of these" in message
     assert "sync_shards" in message
     assert "overwrite" not in message
     append_shards(str(folder), str(files[1]), progress=False)
@@ -168,7 +168,9 @@ def test_an_overlapping_file_is_told_apart(files, folder):
 
 def test_an_era_of_other_rows_is_no_growth(files, folder):
     pq.write_table(validation_of(LAST + 1).slice(3), files[1])
-    with pytest.raises(OutputExistsError, match=r"era 0011 has \d+ rows, and \d+ in the set"):
+    with pytest.raises(
+        OutputExistsError, match=r"\d+ rows of era 0011, expected \d+ as in the set"
+    ):
         write_shards(files, folder, **OPTIONS)
 
 
@@ -180,7 +182,9 @@ def test_live_rows_are_not_added_again_under_their_number(files, folder):
     assert append_shards(folder, files[1], progress=False).eras == ("0017",)
     grow(files, 18)
     before = (folder / "manifest.json").read_bytes()
-    with pytest.raises(SourceError, match=r"has era '0018' and era 'X'.*leave its file out"):
+    with pytest.raises(
+        SourceError, match=r"has era '0018' and era 'X'.*without the file of that era"
+    ):
         append_shards(folder, files[1], progress=False)
     assert (folder / "manifest.json").read_bytes() == before
 

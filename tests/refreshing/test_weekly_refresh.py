@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from numerai_sequence import NumeraiSequence, append_shards, open_shards, write_shards
-from numerai_sequence.format.encoding import Decoder
+from numerai_sequence.format.encodings import ENCODINGS
 
 FIRST, WEEKS, FEATURES = 14, 10, 7
 DAYS = {"target": 3, "target_a_20": 3, "target_b_60": 8}  # weeks until a target resolves
@@ -57,9 +57,9 @@ def assert_is(folder, frame, encoding):
         assert shards.missing == missing[missing > 0].to_dict()
         names = ("id", "era", "data_type", *DAYS)
         found = pd.DataFrame({name: shards.column(name).to_pylist() for name in names})
-        encoded, values = shards.gather(np.arange(shards.rows), list(DAYS))
+        encoded, values = shards.row_reader.gather(np.arange(shards.rows), list(DAYS))
         features = np.empty((shards.rows, FEATURES), np.int8)
-        Decoder(encoding, FEATURES, dtype="int8")(encoded, features)
+        ENCODINGS[encoding].decoder(FEATURES, dtype="int8")(encoded, features)
         found[COLUMNS] = features
         np.testing.assert_array_equal(values, found[list(DAYS)])
     found = found.set_index("id").sort_index()[frame.columns]

@@ -364,7 +364,7 @@ def test_names_that_keras_makes_up_and_metrics_do_not_make_another_model(folder,
 def test_each_fit_that_has_nothing_to_train_says_so(folder, tmp_path):
     fit(compiled(), folder, tmp_path, epochs=1)
     for _ in range(2):
-        with pytest.warns(UserWarning, match="nothing is left to train: 1 epochs are trained"):
+        with pytest.warns(UserWarning, match="training is already finished: 1 epochs are trained"):
             assert not fit(compiled(), folder, tmp_path, epochs=1).get("loss")
 
 
@@ -374,7 +374,7 @@ def test_a_folder_is_of_one_training_at_a_time(folder, tmp_path):
 
     class Second(keras.callbacks.Callback):
         def on_epoch_end(self, epoch, logs=None):
-            with pytest.raises(ResumeError, match="another training is at work in this folder"):
+            with pytest.raises(ResumeError, match="another training uses this folder"):
                 fit(compiled(), folder, tmp_path)
             tried.append(epoch)
 

@@ -69,7 +69,7 @@ def test_a_machine_without_the_package_is_an_error_that_says_so(cluster, tmp_pat
     )
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     node = cluster.add_node(**{**NODE, "num_cpus": 2})
-    with pytest.raises(WorkerError, match=r"cannot read a task: .*numerai_sequence"):
+    with pytest.raises(WorkerError, match=r"cannot load a task: .*numerai_sequence"):
         RayTasks(num_cpus=2).submit(pow, 2, 3).result(timeout=120)
     kill_node(cluster, node.node_id)
 
@@ -113,6 +113,6 @@ def test_a_head_that_is_lost_is_an_error_in_time(cluster, tmp_path):
         kill_head(cluster)
         said, _ = driver.communicate(timeout=120)
     assert "said: " in said, said
-    assert f"{cluster.address}: the head of Ray's cluster has not answered for 10 seconds" in said
+    assert f"{cluster.address}: the head of the Ray cluster has not answered for 10 seconds" in said
     assert driver.returncode == 0
     assert not (tmp_path / "out").exists()

@@ -15,7 +15,7 @@ from numerai_tables import write_features_json, write_source
 from shard_sets import contents
 
 from numerai_sequence import OutputExistsError, SourceError, open_shards, write_shards
-from numerai_sequence.format.layout import Batch, Shard, SourceFile
+from numerai_sequence.format.layout import BatchInfo, Shard, SourceFile
 from numerai_sequence.writing import journal, writer
 from numerai_sequence.writing.journal import Done, Steps
 from numerai_sequence.writing.scratch import Scratch
@@ -300,7 +300,7 @@ def test_progress_goes_on_from_where_it_stood(train, tmp_path, capsys):
     capsys.readouterr()
     write(train, out, progress=True)
     shown = re.split("[\r\n]+", capsys.readouterr().err)
-    assert shown.count(f"{out}: going on with a run that was interrupted") == 1
+    assert shown.count(f"{out}: continuing an interrupted run") == 1
     first, *_, last = [line for line in shown if line.startswith("reading train.parquet")]
     assert re.search(r"4\d\d/900 ", first)
     assert "100%" in last
@@ -312,7 +312,7 @@ def test_nothing_is_said_without_progress_or_before_the_first_step(train, tmp_pa
     write(train, out)
     assert capfd.readouterr() == ("", "")
     write(train, tmp_path / "new", progress=True)
-    assert "going on" not in capfd.readouterr().err
+    assert "continuing" not in capfd.readouterr().err
 
 
 def test_two_runs_do_not_write_into_one_folder(train, whole, tmp_path):
@@ -330,7 +330,7 @@ def test_two_runs_do_not_write_into_one_folder(train, whole, tmp_path):
     assert contents(out) == whole
 
 
-BATCH = Batch(3, {"0002": 2, "X": 1}, {"a": 3}, {"target": 2})
+BATCH = BatchInfo(3, {"0002": 2, "X": 1}, {"a": 3}, {"target": 2})
 SOURCE = SourceFile("train.parquet", 5, 7, 3, "no checksum")
 SHARD = Shard("shard-00.arrow", 4, 3, "no checksum", (BATCH,))
 

@@ -214,7 +214,7 @@ def test_foreign_files_are_not_written_among_unasked(train, tmp_path):
     (out / "notes.txt").write_text("mine")
     (out / "more").mkdir()
     before = contents(out)
-    with pytest.raises(OutputExistsError, match=r"holds other things.*manifest") as caught:
+    with pytest.raises(OutputExistsError, match=r"found other files.*manifest") as caught:
         write(train, out)
     assert caught.value.path == out
     assert contents(out) == before
@@ -224,7 +224,7 @@ def test_foreign_files_are_not_written_among_unasked(train, tmp_path):
 def test_a_file_in_place_of_the_folder_is_left_alone(train, tmp_path, overwrite):
     out = tmp_path / "shards"
     out.write_text("mine")
-    with pytest.raises(OutputExistsError, match="a file; expected a folder") as caught:
+    with pytest.raises(OutputExistsError, match="found a file, expected a folder") as caught:
         write(train, out, overwrite=overwrite)
     assert caught.value.path == out
     assert out.read_text() == "mine"
@@ -422,7 +422,7 @@ def test_a_reader_keeps_reading_the_set_that_it_opened(train, later, tmp_path):
         write(later, out, overwrite=True)
         assert sorted(opened.column("id").to_pylist()) == OLD
         numbers = np.array([int(name[1:], 16) for name in opened.column("id").to_pylist()])
-        encoded, values = opened.gather(np.arange(ROWS), ["target"])
+        encoded, values = opened.row_reader.gather(np.arange(ROWS), ["target"])
         np.testing.assert_array_equal(encoded, row_digits(numbers, 14))
         np.testing.assert_array_equal(values[:, 0], numbers)
     assert ids_of(out) == NEW

@@ -124,7 +124,9 @@ def test_feature_sets_are_found_in_the_folder_or_beside_it(tmp_path, beside):
 
 def test_a_folder_without_parquet_files_is_refused(tmp_path):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(SourceError, match="empty: a folder without Parquet files; expected") as e:
+    with pytest.raises(
+        SourceError, match="empty: found a folder without Parquet files, expected"
+    ) as e:
         written(tmp_path / "empty", tmp_path / "set")
     assert e.value.path == tmp_path / "empty"
     with pytest.raises(SourceError, match=r"data/\*\.parquet: no file matches; expected Parquet"):
@@ -136,7 +138,9 @@ def test_a_shard_set_is_no_source(tmp_path):
     source = write_source(tmp_path / "a.parquet", rows=ROWS)
     written(source, tmp_path / "set")
     for call in (written, lambda given, folder: append_shards(folder, given, progress=False)):
-        with pytest.raises(SourceError, match="set: a shard set, expected Parquet files; open_sh"):
+        with pytest.raises(
+            SourceError, match="set: found a shard set, expected Parquet files; open it"
+        ):
             call(tmp_path / "set", tmp_path / "set")
 
 
@@ -159,12 +163,12 @@ def test_parquet_files_and_others_are_no_shard_set(tmp_path):
 @pytest.mark.parametrize(
     ("address", "remedy"),
     [
-        ("s3://bucket/a.parquet", "once it is downloaded"),
-        ("gs://bucket/a.parquet", "once it is downloaded"),
-        ("https://a.b/a.parquet", "once it is downloaded"),
-        ("file:///data/a.parquet", "as '/data/a.parquet'"),
-        ("file:///C:/data/a.parquet", "as 'C:/data/a.parquet'"),
-        (Path("s3://bucket/a.parquet"), "once it is downloaded"),
+        ("s3://bucket/a.parquet", "addresses are not supported: download the file"),
+        ("gs://bucket/a.parquet", "addresses are not supported: download the file"),
+        ("https://a.b/a.parquet", "addresses are not supported: download the file"),
+        ("file:///data/a.parquet", "give its path, '/data/a.parquet'"),
+        ("file:///C:/data/a.parquet", "give its path, 'C:/data/a.parquet'"),
+        (Path("s3://bucket/a.parquet"), "addresses are not supported: download the file"),
     ],
 )
 def test_an_address_is_no_path(tmp_path, address, remedy):
@@ -184,7 +188,7 @@ def test_an_address_is_no_path(tmp_path, address, remedy):
             call()
         shown = f"{option}: found the address {str(address)!r}, expected "
         assert str(caught.value).startswith(shown)
-        assert f"; give its path, {remedy}" in str(caught.value)
+        assert f"; {remedy}" in str(caught.value)
     for option, call in {
         "sources": lambda: append_shards(tmp_path / "set", [address], progress=False),
         "shards": lambda: append_shards(address, source, progress=False),
@@ -201,7 +205,7 @@ def test_an_empty_text_is_no_path(tmp_path):
         lambda: written(source, ""),
         lambda: open_shards(""),
     ):
-        with pytest.raises(NumeraiSequenceError, match=": found an empty text, expected the "):
+        with pytest.raises(NumeraiSequenceError, match=": found an empty string, expected the "):
             call()
 
 
@@ -287,5 +291,5 @@ def test_an_era_that_is_no_whole_number_is_named_by_its_row(tmp_path, wrong):
 def test_files_of_other_tournaments_are_named(tmp_path, columns, name):
     texts = {column: ["a"] for column in columns}
     pq.write_table(pa.table({**texts, "feature_a": [1], "target": [0.5]}), tmp_path / "a.parquet")
-    with pytest.raises(SourceError, match=f"a file of Numerai {name}, .* not read"):
+    with pytest.raises(SourceError, match=f"found a Numerai {name} file, .* not supported"):
         written(tmp_path / "a.parquet", tmp_path / "set")

@@ -196,7 +196,9 @@ def test_a_source_that_another_process_is_at_is_left_to_it(pool, sources, tmp_pa
     with claimed(out / ".writing" / "source-00002") as is_there:
         assert is_there
         for executor in (pool, None):
-            with pytest.raises(OutputExistsError, match="another process is writing to it"):
+            with pytest.raises(
+                OutputExistsError, match="another process is writing to this folder"
+            ):
                 write(sources, out, executor=executor)
             assert (out / ".writing" / "source-00002").exists()
     write(sources, out, executor=pool)

@@ -300,14 +300,14 @@ def test_one_number_in_two_spellings_is_refused(tmp_path, place, one, other):
         spellings, where = {one, other}, "this file too"
     elif place == "two files":
         error = refused([first, second], tmp_path)
-        spellings, where = {one, other}, f"of {first};"
+        spellings, where = {one, other}, f"in {first};"
     else:
         write_shards(first, tmp_path / "set", progress=False).close()
         before = contents(tmp_path / "set")
         for options in ({"dry_run": True}, {}):
             error = refusal(append_shards, tmp_path / "set", second, **options)
         assert contents(tmp_path / "set") == before
-        spellings, where = {one, other}, f"of the set {tmp_path / 'set'};"
+        spellings, where = {one, other}, f"in the set {tmp_path / 'set'};"
     assert (error.path, error.column, error.row) == (second, "era", None)
     assert where in str(error)
     assert all(f"era {spelling!r}" in str(error) for spelling in spellings)

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from numerai_sequence.format.encoding import cut_blocks
+from numerai_sequence.format.encodings import ENCODINGS
 from numerai_sequence.writing import scratch as scratch_module
 from numerai_sequence.writing.scratch import Scratch
 
@@ -20,7 +20,7 @@ each_block_width = pytest.mark.parametrize("block_width", [1, 7, 19, 20, 100])
 
 
 def make(folder, block_width=7):
-    blocks = cut_blocks("int8", WIDTH, features_per_block=block_width)
+    blocks = ENCODINGS["int8"].cut_blocks(WIDTH, features_per_block=block_width)
     return Scratch(folder, WINDOW_ROWS, blocks), blocks
 
 
@@ -184,7 +184,7 @@ def test_what_was_appended_later_is_cut_off(tmp_path):
 def test_rows_that_were_lost_or_added_twice_are_noticed(tmp_path, more):
     scratch, _ = make(tmp_path)
     scratch.add_meta(0, pa.concat_tables([meta_rows(0)] * 2)[: WINDOW_ROWS[0] + more])
-    with pytest.raises(OSError, match="holds other rows than were put there") as caught:
+    with pytest.raises(OSError, match="does not hold the rows that were written") as caught:
         scratch.read_meta(0)
     assert caught.value.filename == str(tmp_path / "window-00000.meta")
 

@@ -167,7 +167,7 @@ def test_an_index_that_may_be_something_else_than_ids_is_refused(tmp_path, index
     table = table.replace_schema_metadata({"pandas": json.dumps({"index_columns": index})})
     error = refusal(save(table, tmp_path / "train.parquet"), tmp_path)
     assert (error.column, error.row) == ("id", None)
-    assert "the one pandas index; add the column, or make the ids the index" in str(error)
+    assert "the only pandas index; add the column, or make the ids the index" in str(error)
 
 
 def test_ids_that_are_empty_or_come_again_in_other_eras_are_kept(tmp_path):
@@ -217,7 +217,7 @@ def test_bytes_that_are_no_text_are_named_by_their_row(tmp_path, column, kind, t
     table = with_column(numerai_table(rows=5), column, array)
     error = refusal(save(table, tmp_path / "train.parquet", row_group_size=2), tmp_path)
     assert (error.column, error.row) == (column, 3)
-    assert "found bytes that are no UTF-8, expected text" in str(error)
+    assert "found bytes that are not UTF-8, expected text" in str(error)
 
 
 def test_a_name_of_a_column_that_is_no_text_is_refused(tmp_path):
@@ -687,7 +687,7 @@ def test_an_unknown_name_comes_with_those_like_it(tmp_path, option, names, close
 def test_an_empty_list_of_features_is_refused(tmp_path):
     path = write_source(tmp_path / "train.parquet", rows=60)
     error = refusal(path, tmp_path, FeatureError, features=[])
-    assert (error.names, "no features asked for" in str(error)) == ((), True)
+    assert (error.names, "found an empty list of features" in str(error)) == ((), True)
 
 
 @pytest.mark.parametrize("option", ["features", "targets"])

@@ -267,16 +267,16 @@ def test_success_replaces_the_old_file_and_returns_its_path(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"rows": 15}, "rows is 15, expected 16 to"),
-        ({"rows": 99, "min_eras": 100}, "rows is 99, expected 100 to"),
-        ({"min_eras": 0}, "min_eras is 0, expected 1 to"),
-        ({"features": 0}, "features is 0, expected 1 to 100000"),
-        ({"targets": 0}, "targets is 0, expected 1 to 41"),
-        ({"targets": 42}, "targets is 42, expected 1 to 41"),
-        ({"seed": -1}, "seed is -1, expected 0 to"),
-        ({"first_era": 0}, "first_era is 0, expected 1 to"),
-        ({"first_era": 9_985}, "last_era is 10000, expected 1 to 9999"),
-        ({"row_group_rows": 0}, "row_group_rows is 0, expected 1 to"),
+        ({"rows": 15}, "rows: found 15, expected 16 to"),
+        ({"rows": 99, "min_eras": 100}, "rows: found 99, expected 100 to"),
+        ({"min_eras": 0}, "min_eras: found 0, expected 1 to"),
+        ({"features": 0}, "features: found 0, expected 1 to 100000"),
+        ({"targets": 0}, "targets: found 0, expected 1 to 41"),
+        ({"targets": 42}, "targets: found 42, expected 1 to 41"),
+        ({"seed": -1}, "seed: found -1, expected 0 to"),
+        ({"first_era": 0}, "first_era: found 0, expected 1 to"),
+        ({"first_era": 9_985}, "last_era: found 10000, expected 1 to 9999"),
+        ({"row_group_rows": 0}, "row_group_rows: found 0, expected 1 to"),
     ],
 )
 def test_nonsense_is_refused_before_anything_is_written(

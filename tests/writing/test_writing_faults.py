@@ -31,7 +31,7 @@ from numerai_sequence import (
 from numerai_sequence.commands.main import main
 from numerai_sequence.errors import is_out_of_memory
 from numerai_sequence.format.layout import WriteOptions
-from numerai_sequence.reading import shard_set
+from numerai_sequence.reading import set_opener
 from numerai_sequence.writing import folder_claim, parquet_reader, writer
 from numerai_sequence.writing.output_folder import Output
 from numerai_sequence.writing.parquet_reader import Parquet
@@ -104,8 +104,8 @@ def test_the_command_says_in_a_line_that_a_disk_is_full(train, later, tmp_path):
         assert result.exit_code == 1
         [line] = result.output.splitlines()
         assert line.startswith(f"Error: {old}: cannot be written (No space left on device); ")
-        assert "what was there is as it was, and nothing else is left; about 0.1 MB are" in line
-        assert line.endswith("0.0 MB are free now: make room, or choose another disk")
+        assert "; the folder is unchanged; about 0.1 MB are needed, " in line
+        assert line.endswith("0.0 MB are free: free some space, or choose another disk")
         assert contents(old) == before
         assert shard(train, disk / "new" / "shards").exit_code == 1
         assert os.listdir(disk) == ["shards"]
@@ -140,8 +140,8 @@ def test_the_command_says_in_a_line_that_a_file_is_too_large(train, later, tmp_p
         result = run_limited(LIMITED, *command)
         assert result.returncode == 1
         assert result.stderr == (
-            f"Error: {out}: cannot be written (File too large); what was there is as it was, and "
-            "nothing else is left; let files be larger (ulimit -f), or choose another folder\n"
+            f"Error: {out}: cannot be written (File too large); the folder is unchanged; "
+            "allow larger files (ulimit -f), or choose another folder\n"
         )
     assert contents(old) == before
     assert not (tmp_path / "new").exists()
@@ -179,7 +179,7 @@ for name, write in {
     try:
         write(folder / name)
     except OutputError as error:
-        print(error.path.name, error.errno, "what was there is as it was" in str(error))
+        print(error.path.name, error.errno, "existing files are unchanged" in str(error))
 """
 
 
@@ -202,14 +202,14 @@ def test_a_folder_that_may_not_be_written_to_is_said_to_be(train, tmp_path):
         write(train, tmp_path / "file" / "shards")
     assert caught.value.errno == errno.ENOTDIR
     assert caught.value.path == tmp_path / "file" / "shards"
-    assert str(caught.value).endswith("expected a name in a folder that exists")
+    assert str(caught.value).endswith("a part of the path is a file; choose another folder")
 
 
 def test_an_old_shard_that_cannot_be_removed_is_said_to_be_all_that_is_left(train, later, tmp_path):
     out = write(train, tmp_path / "out")
     (out / "shard-01.arrow").unlink()
     (out / "shard-01.arrow").mkdir()
-    with pytest.raises(OutputError, match="the new set is there, and whole; what else is left"):
+    with pytest.raises(OutputError, match="the new set is complete, and the next run removes"):
         write(later, out, overwrite=True)
     assert first_id(out) == NEW
     (out / "shard-01.arrow").rmdir()
@@ -290,10 +290,10 @@ def test_where_memory_runs_out_the_next_run_goes_on(
     with pytest.raises(OutOfMemoryError) as caught:
         write(train, out)
     assert caught.value.path == out
-    assert f"{out}: memory has run out" in str(caught.value)
+    assert f"{out}: out of memory while writing" in str(caught.value)
     assert str(error) in str(caught.value)
     is_begun = (owner, call) != (pq.ParquetFile, 1)  # or it was while eras were counted
-    assert (f"is in {out / '.writing'}: the same again goes on" in str(caught.value)) is is_begun
+    assert (f"{out / '.writing'} keeps the finished part" in str(caught.value)) is is_begun
     assert out.exists() is is_begun
     monkeypatch.setattr(owner, name, function)
     reads.clear()
@@ -438,7 +438,7 @@ def test_bytes_that_are_no_text_are_refused(tmp_path, column):
     place = table.schema.get_field_index(column)
     train = tmp_path / "train.parquet"
     pq.write_table(table.set_column(place, column, values), train)
-    with pytest.raises(SourceError, match="no UTF-8") as caught:
+    with pytest.raises(SourceError, match="not UTF-8") as caught:
         write(train, tmp_path / "out")
     assert caught.value.column == column
 
@@ -524,7 +524,7 @@ def test_the_set_that_another_process_has_just_written_is_the_one(train, tmp_pat
 
 def overwrite_after(monkeypatch, out, sources):
     """Have a set overwritten right after its manifest is read, for each of some sources."""
-    read, left = shard_set.read_manifest, list(sources)
+    read, left = set_opener.read_manifest, list(sources)
     options = {"feature_set": None, "features_json": None, "overwrite": True, "progress": False}
 
     def late(folder):
@@ -533,7 +533,7 @@ def overwrite_after(monkeypatch, out, sources):
             writer.write(left.pop(0), out, WriteOptions(num_shards=SHARDS), **options)
         return manifest
 
-    monkeypatch.setattr(shard_set, "read_manifest", late)
+    monkeypatch.setattr(set_opener, "read_manifest", late)
 
 
 @pytest.mark.parametrize("times", [1, 2, 5])

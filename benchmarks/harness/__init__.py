@@ -1,0 +1,1 @@
+"""Harness: run processes from a known state, sample them, and report what was measured."""

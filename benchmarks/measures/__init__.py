@@ -1,0 +1,1 @@
+"""Measures: one module for each table of results, with a command `main`."""

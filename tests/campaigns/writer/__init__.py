@@ -1,0 +1,1 @@
+"""Writer: the troubles of a writer, and the folders and sets that they are tried on."""
