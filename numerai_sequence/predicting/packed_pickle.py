@@ -131,7 +131,7 @@ def _pack(member: Member) -> tuple[list[str], Packed]:
     expected = columns.take(outputs, rows)
     if not np.isfinite(expected).all():
         raise NumeraiSequenceError(
-            "model: found predictions that are NaN or infinite, expected numbers; check its weights"
+            "model: its predictions are NaN or infinite, expected numbers; check its weights"
         )
     keras, plain = keras_of(model), as_plain(model)
     config = json.dumps(portable_config(_read_config(_save(plain)), keras))

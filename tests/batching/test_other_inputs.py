@@ -287,7 +287,7 @@ def test_several_models_take_parts_of_the_same_sources(shards, data, models):
 def test_predict_without_its_inputs_or_with_others_says_so(shards, models, source, folder):
     model = make_model()
     model.fit(NumeraiSequence(shards, 700, inputs=source), verbose=0)
-    with pytest.raises(FeatureError, match=r"'benchmarks', of the columns \['v52', 'v53'\]"):
+    with pytest.raises(FeatureError, match=r"'benchmarks' with the columns \['v52', 'v53'\]"):
         predict(model, shards, progress=False)
     with pytest.raises(FeatureError, match="unknown column 'v52'"):
         predict(model, shards, inputs={"benchmarks": models[["v53"]]}, progress=False)
