@@ -46,7 +46,7 @@ _MODULES = {
     "export_predict": "predicting.export",
     "fit_runs": "training.fit_runs",
     "neutralize": "predicting.neutralizing",
-    "open_shards": "reading.shard_set",
+    "open_shards": "reading.set_opener",
     "predict": "predicting.predictions",
     "read_run": "training.run_folder",
     "score": "scoring.score_table",

@@ -23,7 +23,8 @@ from .predicting.export import export_predict
 from .predicting.neutralizing import neutralize
 from .predicting.predictions import predict
 from .predicting.submission import write_predictions
-from .reading.shard_set import ShardSet, open_shards
+from .reading.set_opener import open_shards
+from .reading.shard_set import ShardSet
 from .refreshing.append_shards import append_shards
 from .refreshing.refresh import Refresh
 from .refreshing.sync_shards import sync_shards

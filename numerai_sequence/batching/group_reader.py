@@ -59,7 +59,7 @@ class _Group:
     ----------
     number : int
     rows, ranks : int64 arrays
-        From `Order.placed_group`.
+        From `Order.group_with_positions`.
     batches : int
         That will be asked for.
     """
@@ -183,7 +183,7 @@ class GroupReader:
         return group < len(self._place_of) and bool(self._place_of[group] >= 0)
 
     def _rows_of_batch(self, number: int) -> Rows:
-        if not (self._order.is_mixed or self._pager.reads_ahead):
+        if not (self._order.shuffles_groups or self._pager.reads_ahead):
             return self._order.batch(number)
         place, in_order = self._group_of(number), self._fetch_when != "first"
         if not self._comes(place):
@@ -233,7 +233,7 @@ class GroupReader:
     def _group(self, number: int) -> _Group:
         group = self._groups.get(number)
         if group is None:
-            rows, ranks = self._order.placed_group(number)
+            rows, ranks = self._order.group_with_positions(number)
             group = _Group(number, rows, ranks, int(self._batches_of[number]))
             self._groups[number] = group
             if len(self._groups) > self._most_groups:

@@ -37,7 +37,7 @@ class NumberReader:
     def rows(self, number: int) -> Rows:
         """Return the rows of a batch, ascending."""
         order = self._order
-        if not order.is_mixed:
+        if not order.shuffles_groups:
             return order.batch(number)
         rows, ranks = self._group((number + order.group_offset) // order.batches_per_group)
         chosen: Rows = rows[np.sort(ranks[order.places(number)])]
@@ -52,7 +52,7 @@ class NumberReader:
     def _group(self, number: int) -> tuple[Rows, Rows]:
         group = self._groups.get(number)
         if group is None:  # two threads may compute the same
-            group = self._order.placed_group(number)
+            group = self._order.group_with_positions(number)
             kept = list(self._groups.items())[1 - _KEPT_GROUPS :]
             self._groups = {**dict(kept), number: group}
         return group

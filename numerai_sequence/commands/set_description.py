@@ -6,7 +6,8 @@ import click
 
 from ..ordering.target_horizon import TARGET, describe_alias
 from ..reading.memory_budget import decide
-from ..reading.shard_set import ShardSet, open_shards
+from ..reading.set_opener import open_shards
+from ..reading.shard_set import ShardSet
 
 
 def show_set(folder: str) -> None:

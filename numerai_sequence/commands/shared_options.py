@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from ..batching.orders import BATCH_BY
+from ..ordering.batchings import PREDICT_BY
 from ..system.tasks import ray_at
 
 # As of `ensemble`, whose module needs pandas.
@@ -28,7 +28,7 @@ ray = click.option(
 )
 batch_by = click.option(
     "--batch-by",
-    type=click.Choice(BATCH_BY),
+    type=click.Choice(PREDICT_BY),
     help="Unit of a batch: single rows, or whole eras.  [default: 'era' if predictions depend on "
     "the other rows of a batch, otherwise as in training]",
 )

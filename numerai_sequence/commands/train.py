@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from ..format.encoding import PACKED
-from ..reading.shard_set import open_shards
+from ..reading.set_opener import open_shards
 from ..training.run_options import TrainOptions
 from . import shared_options as shared
 from .keras_command import KerasCommand

@@ -50,7 +50,7 @@ _OPTIONS = (
         "--final",
         metavar="RUN",
         help="Run, or folder of several, to train again on all eras that have the target. That run "
-        "decides the other options, and the number of epochs unless you give --epochs.",
+        "decides the other options; you may give --eras and --epochs anew.",
     ),
     click.option(
         "--from",

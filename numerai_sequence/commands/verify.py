@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from ..reading.shard_set import open_shards
+from ..reading.set_opener import open_shards
 from . import shared_options as shared
 
 

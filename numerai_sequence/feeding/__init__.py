@@ -1,1 +1,1 @@
-"""Feeding: from batches to Keras, whichever is there."""
+"""FitCall: from batches to Keras, whichever is there."""

@@ -203,7 +203,7 @@ def _check_mesh(sequence: Any) -> None:
 
 
 def _indivisible(sequence: Any, rows: int, parts: int, name: str, why: str) -> str:
-    kept = 'batch_by="rows", ' if sequence.batch_by == "era" else ""
+    kept = 'batch_by="rows", ' if sequence.batch_by != "rows" else ""
     return (
         f"batch_size: found a batch of {rows:,} rows under {name}, which divides it among {parts} "
         f"devices, expected a multiple of {parts}: {why}; use {kept}a batch_size that {parts} "

@@ -1,4 +1,4 @@
-"""Following: a feeding learns which epoch ``fit`` has come to, and where it begins."""
+"""Epoch callback: tells a `FitCall` which epoch ``fit`` has come to, and where it begins."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import Any, NamedTuple
 
-from ..batching.passes import Place
-from .fit_call import Feeding
+from ..batching.epoch import Position
+from .fit_call import FitCall
 from .output_forms import Form
 
 
@@ -20,7 +20,7 @@ class Fit(NamedTuple):
     model
     sequence : NumeraiSequence
         What the model is trained on.
-    place : Place
+    place : Position
         Where ``fit`` was asked to begin.
     before : int
         Epochs that the sequence has been through before.
@@ -30,7 +30,7 @@ class Fit(NamedTuple):
 
     model: Any
     sequence: Any
-    place: Place
+    place: Position
     before: int
     arguments: Mapping[str, Any]
 
@@ -41,8 +41,8 @@ def follow(
     options: Mapping[str, Any],
     bases: tuple[type, ...],
     stack: ExitStack,
-) -> Feeding:
-    """Return the feeding of a call of ``fit``, and change the call's arguments to that end.
+) -> FitCall:
+    """Return the `FitCall` of a call of ``fit``, and change the call's arguments to that end.
 
     A callback that has a method `resumed`, as `Resume`, decides where training begins. The method
     is given a `Fit`, and returns a context manager around the call. That yields the place where
@@ -54,7 +54,7 @@ def follow(
     arguments : dict
         Of ``fit``, by name.
     forms, options
-        As of `Feeding`.
+        As of `FitCall`.
     bases : tuple of type
         What a callback has to inherit from.
     stack : ExitStack
@@ -67,8 +67,8 @@ def follow(
     """
     trained: Any = arguments.get("x")
     if not any(trained is one for one in forms):  # only validated with
-        return Feeding(forms, options, model=arguments.get("self"))
-    place = Place(arguments.get("initial_epoch") or 0)
+        return FitCall(forms, options, model=arguments.get("self"))
+    place = Position(arguments.get("initial_epoch") or 0)
     # What has been through epochs is not begun anew, unless `fit` is told where it begins.
     before = 0 if place.epoch else trained.epoch
     given: Any = arguments.get("callbacks")
@@ -78,7 +78,7 @@ def follow(
         place, before, settling = stack.enter_context(callback.resumed(fit))
         last.append(settling)
     arguments["initial_epoch"] = place.epoch
-    feeding = Feeding(
+    call = FitCall(
         forms,
         options,
         model=arguments.get("self"),
@@ -86,12 +86,12 @@ def follow(
         first=place,
         before=before,
     )
-    last.append(_follower(bases)(feeding))
+    last.append(_epoch_callback(bases)(call))
     if hasattr(given, "callbacks"):
         given.callbacks.extend(last)  # old ones do nothing more
     else:
         arguments["callbacks"] = [*listed(given), *last]
-    return feeding
+    return call
 
 
 def _resuming(callbacks: Any) -> list[Any]:
@@ -116,18 +116,18 @@ def listed(callbacks: Any) -> list[Any]:
 
 
 @functools.cache
-def _follower(bases: tuple[Any, ...]) -> type:
-    class Follower(*bases):  # type: ignore[misc]
-        """Tells a feeding of each epoch that ``fit`` comes to."""
+def _epoch_callback(bases: tuple[Any, ...]) -> type:
+    class EpochCallback(*bases):  # type: ignore[misc]
+        """Tells a `FitCall` of each epoch that ``fit`` comes to."""
 
-        def __init__(self, feeding: Feeding) -> None:
+        def __init__(self, call: FitCall) -> None:
             super().__init__()
-            self._feeding = feeding
+            self._call = call
 
         def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-            self._feeding.begin_epoch(epoch)
+            self._call.begin_epoch(epoch)
 
         def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-            self._feeding.begin_epoch(epoch + 1)
+            self._call.begin_epoch(epoch + 1)
 
-    return Follower
+    return EpochCallback

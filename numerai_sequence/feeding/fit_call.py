@@ -1,4 +1,4 @@
-"""Feeding: what belongs to one call of fit, evaluate or predict, and ends with it.
+"""Fit call: what belongs to one call of fit, evaluate or predict, and ends with it.
 
 Two calls at once, in two threads, may be fed the same sequence: which call an adapter of Keras's
 was made in is noted with the adapter, for it is asked for batches from any thread.
@@ -12,16 +12,17 @@ from contextvars import ContextVar, Token
 from types import ModuleType, TracebackType
 from typing import Any, Protocol
 
-from ..batching.passes import Place, Prefetching
-from .interrupts import held
+from ..batching.epoch import Position
+from ..batching.prefetching import Prefetching
+from .interrupts import interrupts_deferred
 from .output_forms import Form
 
 # Of this process, whichever import of this package asks: in a notebook there may be several.
 _SHARED: Any = sys.modules.setdefault("_numerai_sequence_feedings", ModuleType("feedings"))
-_PRESENT: ContextVar[Feeding | None] = vars(_SHARED).setdefault(
+_PRESENT: ContextVar[FitCall | None] = vars(_SHARED).setdefault(
     "PRESENT", ContextVar("PRESENT", default=None)
 )
-_ALL: set[Feeding] = vars(_SHARED).setdefault("ALL", set())
+_ALL: set[FitCall] = vars(_SHARED).setdefault("ALL", set())
 
 
 class Run(Protocol):
@@ -33,7 +34,7 @@ class Run(Protocol):
     def end(self) -> None: ...
 
 
-class Feeding:
+class FitCall:
     """One call of a model's method that is fed sequences of ours; to be entered around it.
 
     Parameters
@@ -47,7 +48,7 @@ class Feeding:
     trained : NumeraiSequence, optional
         The one that ``fit`` trains on; None in ``evaluate`` and ``predict``, where the epoch is the
         sequences' own.
-    first : Place
+    first : Position
         Where ``fit`` begins, as it counts epochs.
     before : int
         Epochs that the sequence has been through before.
@@ -75,13 +76,13 @@ class Feeding:
         *,
         model: Any = None,
         trained: Any = None,
-        first: Place | None = None,
+        first: Position | None = None,
         before: int = 0,
     ) -> None:
         self._forms, self._options = forms or {}, options or {}
         self._model, self._trained, self._before = model, trained, before
         epoch, batch = first or (0, 0)
-        self._first = Place(before + epoch, batch)
+        self._first = Position(before + epoch, batch)
         self._epoch = self._first.epoch
         self.weights: Any = None
         self.given: tuple[str, ...] | None = None
@@ -93,25 +94,25 @@ class Feeding:
         self._adapters: list[Any] = []
 
     @classmethod
-    def of(cls, adapter: Any) -> Feeding:
+    def of(cls, adapter: Any) -> FitCall:
         """Return the call that an adapter is made in, and note that it is; one of its own if none.
 
         TensorFlow keeps every generator that it was ever given, and the adapter with it, which
         shall not keep the sequence.
         """
-        feeding = _PRESENT.get()
-        if feeding is None:
+        call = _PRESENT.get()
+        if call is None:
             return cls()
-        feeding._adapters.append(adapter)
-        return feeding
+        call._adapters.append(adapter)
+        return call
 
     @classmethod
-    def present(cls) -> Feeding | None:
+    def present(cls) -> FitCall | None:
         """Return the call that this thread is in."""
         return _PRESENT.get()
 
-    def __enter__(self) -> Feeding:
-        self._token: Token[Feeding | None] = _PRESENT.set(self)
+    def __enter__(self) -> FitCall:
+        self._token: Token[FitCall | None] = _PRESENT.set(self)
         _ALL.add(self)
         return self
 
@@ -121,7 +122,7 @@ class Feeding:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        with held():
+        with interrupts_deferred():
             _PRESENT.reset(self._token)
             _ALL.discard(self)
             # They would end by themselves, but only when their generators are garbage.
@@ -168,17 +169,17 @@ class Feeding:
         is_first = bool(self._adapters) and self._adapters[0] is adapter
         return is_first and self._trained is not None
 
-    def place(self, adapter: Any, sequence: Any) -> Place:
+    def place(self, adapter: Any, sequence: Any) -> Position:
         """Return where a pass of an adapter over a sequence that begins now begins.
 
         Each validation of ``fit`` has the order of epoch 0: with ``validation_steps`` its rows are
         the same each time.
         """
         if self._trained is None:
-            return Place(sequence.epoch)
+            return Position(sequence.epoch)
         if not self.trains(adapter):
-            return Place(0)
-        return self._first if self._epoch == self._first.epoch else Place(self._epoch)
+            return Position(0)
+        return self._first if self._epoch == self._first.epoch else Position(self._epoch)
 
     def first_batch(self, sequence: Any) -> int:
         """Return the batch of a sequence that the call begins with."""
@@ -205,7 +206,7 @@ class Feeding:
 
 def is_fed(sequence: Any) -> bool:
     """Say whether a model's method is fed a sequence at this moment."""
-    return any(feeding.has(sequence) for feeding in list(_ALL))
+    return any(call.has(sequence) for call in list(_ALL))
 
 
 def forget(holder: Any, *names: str) -> None:

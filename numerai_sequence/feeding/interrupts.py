@@ -27,7 +27,7 @@ def _note(number: int, frame: FrameType | None) -> None:
 
 
 @contextmanager
-def heeded() -> Iterator[None]:
+def raise_pending_interrupt() -> Iterator[None]:
     """Raise KeyboardInterrupt in the end, if there was a Ctrl-C meanwhile that `check` did not.
 
     Where the user, or another one of these, handles Ctrl-C, this does nothing.
@@ -60,7 +60,7 @@ def check() -> None:
 
 
 @contextmanager
-def held() -> Iterator[None]:
+def interrupts_deferred() -> Iterator[None]:
     """Let a Ctrl-C wait until this has been done, and whoever checks next."""
     global _is_held
     if not is_main_thread():

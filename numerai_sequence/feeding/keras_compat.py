@@ -53,39 +53,25 @@ import of this package has installed is replaced, and its sequences are fed as o
 from __future__ import annotations
 
 import functools
-import gc
 import importlib
 import importlib.util
-import inspect
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from types import ModuleType
 from typing import Any
 
-from ..batching.passes import Prefetching, check_options
 from ..checks import is_of
 from ..errors import NumeraiSequenceError
-from .distribution import check_distribution
-from .epoch_callback import follow
-from .fit_call import Feeding, forget
-from .interrupts import heeded
+from .keras2 import patch_keras_2
+from .keras3 import patch_keras_3
 from .keras_changes import Changes
-from .keras_private_names import describe_missing, enclosed, missing, root_of, version_of
-from .model_input import check_inputs, input_noted, note_input, read_input, write_input
-from .output_forms import Form, arrange, arrays_of, find_form, without_lists
-from .pass_workers import run_pass
-from .targets_by_name import cure_containers_2, cure_containers_3, given_loss
-from .y_for_outputs import Names
-
-OPTIONS = Prefetching._fields
+from .keras_methods import give_options
+from .keras_private_names import describe_missing, missing, version_of
+from .model_input import read_input, write_input
 
 _INSTALLED = "_numerai_sequence_installed"
-_FEEDING = "_numerai_sequence_feeding"
-
-# By TensorFlow, between our generator and the model. It would take as many as it likes.
-_PREFETCHED = 1
 
 
 def sequence_bases() -> tuple[type, ...]:
@@ -162,9 +148,9 @@ def _serve(package: ModuleType, kind: type, changes: Changes) -> None:
     found = missing(package)
     if not found:
         for name in ("fit", "evaluate", "predict"):
-            _give_options(package.Model, name, kind, changes)
-        cure = _cure_keras_3 if version_of(package) >= (3, 0) else _cure_keras_2
-        cure(package, kind, changes)
+            give_options(package.Model, name, kind, changes, callback_bases)
+        patch = patch_keras_3 if version_of(package) >= (3, 0) else patch_keras_2
+        patch(package, kind, changes)
         return
     message = describe_missing(package, found)
     if package is active_keras():
@@ -181,260 +167,3 @@ def _refusing(original: Callable[..., Any], kind: type, message: str) -> Callabl
         return original(self, *args, **kwargs)
 
     return method
-
-
-def _give_options(model: type, name: str, kind: type, changes: Changes) -> None:
-    """Let a method of Keras's Model take `OPTIONS` where it is fed one of our sequences.
-
-    In ``model.fit(NumeraiSequence(shards), workers=4)`` Python looks ``model.fit`` up before it
-    makes the sequence, so a new attribute of the class would come too late. What is replaced is the
-    function inside: every Keras wraps these methods to shorten their tracebacks.
-    """
-    owner = next(parent for parent in model.__mro__ if name in vars(parent))
-    cell = enclosed(vars(owner)[name])
-    if cell is not None:  # on NumPy no model is fit
-        changes.set_cell(cell, _with_options(cell.cell_contents, kind))
-
-
-def _with_options(original: Callable[..., Any], kind: type) -> Callable[..., Any]:
-    signature = inspect.signature(original)
-
-    @functools.wraps(original)
-    def method(self: Any, *args: Any, **kwargs: Any) -> Any:
-        ours: list[Any] = [one for one in (*args, *kwargs.values()) if is_of(one, kind)]
-        if not ours:
-            return original(self, *args, **kwargs)
-        options = {}
-        if is_of(args[0] if args else kwargs.get("x"), kind):
-            options = check_options(
-                **{option: kwargs.pop(option) for option in OPTIONS if option in kwargs}
-            )
-        given = signature.bind_partial(self, *args, **kwargs)
-        is_compared = original.__name__ != "predict"  # which looks at no y
-        forms = {one: _form(one, self) if is_compared else None for one in ours}
-        is_fed = is_of(given.arguments.get("x"), kind)
-        is_trained = original.__name__ == "fit" and is_fed
-        trained = given.arguments["x"] if is_trained else None
-        around = Feeding.present()
-        if around is None or not around.has_checked(self, ours):  # as of a fit that validates
-            check_inputs(self, original.__name__, ours, trained)
-        with heeded(), ExitStack() as stack:
-            if original.__name__ == "fit":
-                feeding = follow(given.arguments, forms, options, callback_bases(), stack)
-                stack.enter_context(feeding)
-                # Where one of Keras 2 is interrupted, the next would use it.
-                stack.callback(forget, self, "_eval_data_handler")
-            else:
-                feeding = stack.enter_context(Feeding(forms, options, model=self))
-            for one in ours:
-                first = feeding.first_batch(one)
-                check_distribution(one, self, original.__name__, given.arguments, first)
-            if is_compared:
-                one = given.arguments["x"] if is_fed else ours[0]
-                width = len(one.target) if isinstance(one.target, tuple) else 1
-                named = _names(one, trained, self)
-                feeding.compare(named, given_loss(self), is_ours=is_fed, width=width)
-            if is_trained:
-                note_input(self, trained)
-            try:
-                return original(*given.args, **given.kwargs)
-            except Exception as error:
-                cause = feeding.cause(error)
-                if cause is None:
-                    raise
-        # TensorFlow's error held its iterator, in a circle. One whose thread is still at work when
-        # the interpreter exits would be waited for, for ever.
-        gc.collect()
-        try:
-            raise cause
-        finally:
-            del cause  # or it would hold itself
-
-    return method
-
-
-def _names(fed: Any, trained: Any, model: Any) -> Names | None:
-    """Return the names of a model's outputs, in order, where only ``target=`` names them."""
-    named = tuple(fed.target) if isinstance(fed.target, Mapping) else None
-    noted = input_noted(model).outputs
-    is_noted = noted is not None and {*(named or ())} <= {*noted}
-    return noted if is_noted and trained is None else named
-
-
-def _form(sequence: Any, model: Any) -> Form:
-    names = sequence.target
-    return find_form(model, names) if isinstance(names, Mapping) else None
-
-
-def _cure_keras_3(package: ModuleType, kind: type, changes: Changes) -> None:
-    """Change the adapter of Keras 3's for sequences.
-
-    An adapter of our own would need as many names of Keras's: Keras takes one from 3.7 on only, and
-    asks it for the batches in another way on each backend.
-    """
-    module = importlib.import_module("keras.src.trainers.data_adapters.py_dataset_adapter")
-    adapter = module.PyDatasetAdapter
-    made, get_iterator = adapter.__init__, adapter._get_iterator
-    get_dataset, standardize = adapter.get_tf_dataset, adapter._standardize_batch
-
-    @functools.wraps(made)
-    def init(self: Any, x: Any, *args: Any, **kwargs: Any) -> None:
-        made(self, x, *args, **kwargs)
-        if is_of(x, kind):
-            self.enqueuer = None  # the one for all passes; it has not been started
-            _feeding_of(self)  # while it is known
-
-    @functools.wraps(standardize)
-    def _standardize_batch(self: Any, batch: Any) -> Any:
-        if is_of(self.py_dataset, kind):
-            batch = arrange(without_lists(batch), _feeding_of(self).form(self.py_dataset))
-        return standardize(self, batch)
-
-    @functools.wraps(get_iterator)
-    def _get_iterator(self: Any) -> Any:
-        if not is_of(self.py_dataset, kind):
-            return get_iterator(self)
-        # Others than TensorFlow take the batches in the thread that trains.
-        overlaps, feeding = package.backend.backend() == "tensorflow", _feeding_of(self)
-        batches = run_pass(self.py_dataset, self.shuffle, feeding, self, overlaps=overlaps)
-        return (self._standardize_batch(batch) for batch in batches)
-
-    @functools.wraps(get_dataset)
-    def get_tf_dataset(self: Any) -> Any:
-        if not is_of(self.py_dataset, kind):
-            return get_dataset(self)
-        # The pass shuffles, and prefetches. Anything for an enqueuer says that.
-        shuffles, self.shuffle, self.enqueuer = self.shuffle, False, self.py_dataset
-        try:
-            return _on_its_own(get_dataset(self)).prefetch(_PREFETCHED)
-        finally:
-            self.shuffle, self.enqueuer = shuffles, None
-
-    for owner, name in _epochs_of_keras_3(package):
-        method = getattr(owner, name)
-        if name == "enumerate_epoch":
-            method = _anew(method, kind)
-        steps = _shortened(method, kind, "data_adapter", "py_dataset", "_num_batches")
-        changes.set(owner, name, steps)
-    for name, method in {
-        "__init__": init,
-        "_get_iterator": _get_iterator,
-        "get_tf_dataset": get_tf_dataset,
-        "_standardize_batch": _standardize_batch,
-    }.items():
-        changes.set(adapter, name, method)
-    cure_containers_3(importlib.import_module("keras.src.trainers.compile_utils"), changes)
-
-
-def _epochs_of_keras_3(keras: ModuleType) -> list[tuple[Any, str]]:
-    """Return the classes, and the name of the method in each, that go through an epoch's steps."""
-    epochs = importlib.import_module("keras.src.trainers.epoch_iterator").EpochIterator
-    if version_of(keras) >= (3, 7):
-        return [(epochs, "_enumerate_iterator")]
-    found = [(epochs, "enumerate_epoch")]
-    if keras.backend.backend() == "tensorflow":
-        trainer = importlib.import_module("keras.src.backend.tensorflow.trainer")
-        found.append((trainer.TFEpochIterator, "enumerate_epoch"))
-    return found
-
-
-def _anew(method: Callable[[Any], Iterator[Any]], kind: type) -> Callable[[Any], Iterator[Any]]:
-    """Return a method that begins a new pass each time, unless it trains.
-
-    Up to Keras 3.6 one that is validated with a part of its batches goes on where the last
-    validation has ended, with other rows.
-    """
-
-    @functools.wraps(method)
-    def steps(self: Any) -> Iterator[Any]:
-        adapter = self.data_adapter
-        sequence = getattr(adapter, "py_dataset", None)
-        if is_of(sequence, kind) and not _feeding_of(adapter).trains(adapter):
-            self._current_iterator = None
-        yield from method(self)
-
-    return steps
-
-
-def _cure_keras_2(package: ModuleType, kind: type, changes: Changes) -> None:
-    root = root_of(package)
-    adapter = importlib.import_module(f"{root}.engine.data_adapter").KerasSequenceAdapter
-    handle, standardize = adapter._handle_multiprocessing, adapter._standardize_batch
-    get_dataset = adapter.get_dataset
-
-    @functools.wraps(handle)
-    def _handle_multiprocessing(self: Any, x: Any, *args: Any, **kwargs: Any) -> Any:
-        if not is_of(x, kind):
-            return handle(self, x, *args, **kwargs)
-        feeding, shuffles = _feeding_of(self), self._shuffle_sequence
-        # The adapter holds the sequence, not this function.
-        return lambda: run_pass(self._keras_sequence, shuffles, feeding, self)
-
-    @functools.wraps(standardize)
-    def _standardize_batch(self: Any, data: Any) -> Any:
-        if is_of(self._keras_sequence, kind):
-            # The first call is from the adapter's constructor.
-            data = arrange(without_lists(data), _feeding_of(self).form(self._keras_sequence))
-            floats = {array.dtype.name for array in arrays_of(data) if array.dtype.kind == "f"}
-            if floats <= {package.backend.floatx()}:
-                return data  # and no copy of each array, which is no longer aligned
-        return standardize(self, data)
-
-    @functools.wraps(get_dataset)
-    def _get_dataset(self: Any) -> Any:
-        dataset = get_dataset(self)
-        return _on_its_own(dataset) if is_of(self._keras_sequence, kind) else dataset
-
-    handler = importlib.import_module(adapter.__module__).DataHandler
-    steps = _shortened(handler.steps, kind, "_adapter", "_keras_sequence", "_inferred_steps")
-    changes.set(handler, "steps", steps)
-    for name, method in {
-        "_handle_multiprocessing": _handle_multiprocessing,
-        "_standardize_batch": _standardize_batch,
-        "get_dataset": _get_dataset,
-    }.items():
-        changes.set(adapter, name, method)
-    cure_containers_2(importlib.import_module(f"{root}.engine.compile_utils"), changes)
-
-
-def _shortened(
-    method: Callable[[Any], Iterator[Any]], kind: type, adapter: str, source: str, count: str
-) -> Callable[[Any], Iterator[Any]]:
-    """Return a method that goes through an epoch's steps, without those that were trained before.
-
-    The last three are attributes: its adapter, the adapter's sequence, and the number of steps.
-    """
-
-    @functools.wraps(method)
-    def steps(self: Any) -> Iterator[Any]:
-        fed = getattr(self, adapter)
-        sequence = getattr(fed, source, None)
-        if not is_of(sequence, kind):
-            yield from method(self)
-            return
-        whole = getattr(self, count)
-        setattr(self, count, whole - _feeding_of(fed).place(fed, sequence).batch)
-        try:
-            yield from method(self)
-        finally:
-            setattr(self, count, whole)
-
-    return steps
-
-
-def _feeding_of(adapter: Any) -> Feeding:
-    """Return the call of a model's method that an adapter was made in; first asked for in there."""
-    feeding: Feeding | None = vars(adapter).get(_FEEDING)
-    if feeding is None:
-        feeding = Feeding.of(adapter)
-        setattr(adapter, _FEEDING, feeding)
-    return feeding
-
-
-def _on_its_own(dataset: Any) -> Any:
-    """Give a TensorFlow dataset a thread of its own, which waits for batches."""
-    tensorflow = importlib.import_module("tensorflow")
-    options = tensorflow.data.Options()
-    options.autotune.enabled = False
-    options.threading.private_threadpool_size = 1
-    return dataset.with_options(options)

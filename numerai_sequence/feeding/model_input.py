@@ -20,6 +20,7 @@ from ..checks import as_dict, as_names, as_text, is_of, short
 from ..errors import FeatureError, NumeraiSequenceError
 from ..format.encoding import PACKED
 from ..format.layout import FEATURES
+from ..ordering.batchings import BATCH_BY
 from .unpacked_models import NOTE, core_of, unpack_of
 
 _FILE = "numerai_sequence.json"
@@ -36,7 +37,7 @@ class ModelInput:
     dtype : str, optional
         Of x, as of `NumeraiSequence`.
     batch_by : str, optional
-        "rows", or "era" where a batch was whole eras.
+        "rows", or "era" where a batch was whole eras; one of `PREDICT_BY`.
     made_by : str, optional
         The class of the sequence, where it makes batches of its own: x may be anything.
     outputs : tuple of str, optional
@@ -69,7 +70,8 @@ def input_like(like: Any) -> ModelInput:
         inputs = getattr(like, "inputs", None) or None  # a run has no others
         # What an `Unpack` layer makes of packed rows.
         dtype = "float32" if like.dtype == PACKED else like.dtype
-        return ModelInput(tuple(like.features), dtype, like.batch_by, made_by, outputs, inputs)
+        run_by = BATCH_BY[like.batch_by].predict_by
+        return ModelInput(tuple(like.features), dtype, run_by, made_by, outputs, inputs)
     except AttributeError:
         raise TypeError(
             f"like: found {type(like).__name__}, expected the NumeraiSequence that the model was "
@@ -125,8 +127,9 @@ def check_inputs(model: Any, method: str, sequences: Iterable[Any], trained: Any
         known = input_like(trained)
     for sequence in sequences:
         check_packed(model, sequence, method)
-        joined(known, input_like(sequence), method)
-        if known.batch_by == "era" and sequence.batch_by != "era":
+        found = input_like(sequence)
+        joined(known, found, method)
+        if known.batch_by == "era" and found.batch_by != "era":
             warnings.warn(
                 f"{method}: found a sequence with batch_by={sequence.batch_by!r}, but the model "
                 "was trained on whole eras; a loss or a model that looks at a whole era gives "

@@ -13,9 +13,9 @@ from typing import Any, Protocol
 
 import numpy.typing as npt
 
-from ..batching.passes import Prefetching
-from .fit_call import Feeding
-from .interrupts import check, held, is_main_thread
+from ..batching.prefetching import Prefetching
+from .fit_call import FitCall
+from .interrupts import check, interrupts_deferred, is_main_thread
 from .read_ahead import Ahead
 from .worker_processes import Workers, catchable
 
@@ -35,7 +35,7 @@ class Pass(Protocol):
 def run_pass(
     sequence: Any,
     shuffle: bool,
-    feeding: Feeding,
+    call: FitCall,
     adapter: Any = None,
     *,
     overlaps: bool = True,
@@ -49,16 +49,16 @@ def run_pass(
     Each is checked as `NumeraiSequence.check` does: workers leave that to who hands batches on.
     """
     run = _Run()
-    feeding.add(run)
-    prefetching = feeding.prefetching(sequence)
+    call.add(run)
+    prefetching = call.prefetching(sequence)
     try:
-        with held():
+        with interrupts_deferred():
             # Who shuffles knows which batch comes next.
             one_pass = sequence.one_pass(
-                place=feeding.place(adapter, sequence), shuffle=shuffle, prefetching=prefetching
+                place=call.place(adapter, sequence), shuffle=shuffle, prefetching=prefetching
             )
-            if feeding.trains(adapter):
-                feeding.weights = one_pass.weights
+            if call.trains(adapter):
+                call.weights = one_pass.weights
             count = len(one_pass)
             made = run.batches(one_pass, prefetching, overlaps=overlaps)
         with closing(made) as batches:
@@ -122,7 +122,7 @@ class _Run:
         self._stop()
 
     def _stop(self) -> None:
-        with self._ending, held():
+        with self._ending, interrupts_deferred():
             if self._workers is not None:
                 self._workers.end()
             if self._ahead is not None:

@@ -2,56 +2,21 @@
 
 from __future__ import annotations
 
-import copy
-import operator
 from collections.abc import Iterable, Mapping, Sequence
-from types import MappingProxyType
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-import pyarrow as pa
-
-from ..batching.chosen_rows import choose_rows
-from ..batching.group_reader import GroupReader
-from ..batching.inputs import check_inputs_complete, keys_of
-from ..batching.orders import BATCH_BY
-from ..batching.passes import (
-    READING,
-    Numbers,
-    OnePass,
-    Place,
-    Prefetching,
-    shuffle_batches,
-)
-from ..batching.readers import DECODING, Readers
-from ..batching.reading import Reading
-from ..batching.row_numbers import NumberReader
-from ..batching.targets import (
-    POLICIES,
-    SampleWeight,
-    Target,
-    Targets,
-    given_target,
-    read_target,
-    read_weights,
-    read_weights_by_era,
-    stored_names,
-    target_names,
-)
+from ..batching.targets import POLICIES, SampleWeight, Target, read_target
 from ..checks import is_of, one_of, true_or_false, whole_number
-from ..errors import NumeraiSequenceError, check_known
-from ..format.encoding import DTYPES, PACKED, Decoder
-from ..format.encodings import ENCODINGS
+from ..format.encoding import DTYPES, PACKED
 from ..format.feature_sets import resolve_features
-from ..format.layout import FEATURES
-from ..ordering.ranks import Share, check_rank
+from ..ordering.batchings import BATCH_BY
+from ..ordering.ranks import check_rank
 from ..reading.memory_budget import check_budget
-from ..reading.selection import Selection
-from ..reading.shard_set import PathLike, ShardSet, open_shards
+from ..reading.set_opener import open_shards
+from ..reading.shard_set import PathLike, ShardSet
 from . import keras_compat
-from .fit_call import is_fed
-from .sequence_arguments import Arguments
+from .planned_sequence import check_packed
+from .served_epochs import ServedEpochs
 from .unpack import carry_unpack
 
 # What Keras accepts as a Sequence depends on which Keras is installed; see keras_compat.
@@ -59,12 +24,8 @@ _BASES: Any = keras_compat.sequence_bases()
 keras_compat.carry_inputs()
 carry_unpack()
 
-# Batches held besides those in Keras's queue: by workers, prefetched by TensorFlow, in use.
-_BUFFERS_BESIDES = 16
-_BATCH_SIZES = {"rows": 1000, "era": 1}
 
-
-class NumeraiSequence(Arguments, *_BASES):  # type: ignore[misc]
+class NumeraiSequence(ServedEpochs, *_BASES):  # type: ignore[misc]
     """Batches of a shard set, for ``fit``, ``evaluate`` and ``predict`` of any Keras.
 
     ``sequence[i]`` is batch i of the present epoch; ``len(sequence)`` the batches of an epoch. Each
@@ -191,15 +152,6 @@ class NumeraiSequence(Arguments, *_BASES):  # type: ignore[misc]
         An argument is of a wrong type. A set of features or targets has no order.
     """
 
-    workers: int
-    use_multiprocessing: bool
-    max_queue_size: int
-    epoch: int
-
-    # The rows on the device that its batches number, once an `Unpack` layer has put them there.
-    _device_rows: Any = None
-    _first_device_row: int | None = None
-
     def __init__(
         self,
         shards: ShardSet | PathLike | Iterable[PathLike],
@@ -234,8 +186,8 @@ class NumeraiSequence(Arguments, *_BASES):  # type: ignore[misc]
         self.max_queue_size = max_queue_size
         self.epoch = 0
         self._is_epoch_begun = False
-        self._keep(batch_by=one_of("batch_by", batch_by, BATCH_BY))
-        size = _BATCH_SIZES[self.batch_by] if batch_size is None else batch_size
+        self._keep(batch_by=one_of("batch_by", batch_by, tuple(BATCH_BY)))
+        size = BATCH_BY[self.batch_by].default_size if batch_size is None else batch_size
         rank, world_size = check_rank(rank, world_size)
         self._keep(
             batch_size=whole_number("batch_size", size, least=1),
@@ -254,301 +206,13 @@ class NumeraiSequence(Arguments, *_BASES):  # type: ignore[misc]
         where = str(self.shards.folder)
         self._keep(features=resolve_features(features, self.shards.manifest, where))
         self._outputs, self._residuals = read_target(target, self.shards)
-        _check_packed(self.dtype, self.resident, self._outputs)
+        check_packed(self.dtype, self.resident, self._outputs)
         self._decode = self._make_decoder()
         self._select(self.shards, eras, data_type, inputs)
         self.sample_weight = sample_weight
-        self._reading = self._plan(paging)
-        self._keep(paging=self._reading.paging, paging_reason=self._reading.reason)
-        if run_rows is None:
-            run_rows = self._reading.best_run_rows() if self.shuffle else 1
-        self._keep(run_rows=whole_number("run_rows", run_rows, least=1))
-        self._prepare()
-
-    @property
-    def feature_numbers(self) -> npt.NDArray[np.int64] | None:
-        """The numbers of the features among those of the set; None for all, in the set's order."""
-        known = self.shards.features
-        if self.features == known:
-            return None
-        number_of = {name: number for number, name in enumerate(known)}
-        return np.array([number_of[name] for name in self.features], np.int64)
-
-    def _make_decoder(self) -> Decoder:
-        features = len(self.shards.features)
-        encoding = ENCODINGS[self.shards.encoding]
-        return encoding.decoder(features, columns=self.feature_numbers, dtype=self.dtype)
-
-    def _select(
-        self, shards: ShardSet, eras: Any, data_type: Any, inputs: Any, missing: str | None = None
-    ) -> None:
-        self._selection, self._inputs = choose_rows(
-            shards,
-            eras,
-            data_type,
-            targets=target_names(self._outputs),
-            residuals=self._residuals,
-            missing=missing or self.missing_target,
-            inputs=inputs,
-        )
-
-    def _plan(self, paging: str) -> Reading:
-        rows = self.batch_size
-        if self.batch_by == "era":
-            rows = int(np.sort(self._selection.by_era[1])[-self.batch_size :].sum())
-        most_rows = min(rows, max(1, self.rows))
-        return Reading(
-            self._selection,
-            memory_budget=self.memory_budget,
-            paging=paging,
-            batch_rows=rows,
-            batch_bytes=most_rows * self._row_bytes,
-            by_era=self.batch_by == "era",
-            shuffles=self.shuffle,
-            world_size=self.world_size,
-        )
-
-    @property
-    def _row_bytes(self) -> int:
-        """The bytes of x of one row."""
-        row: npt.NDArray[Any] = self.zeros(1, with_inputs=False)
-        return row.nbytes
-
-    def zeros(self, rows: int, *, with_inputs: bool = True) -> Any:
-        """Return x of so many rows of nothing, in the form in which `fit` is fed it."""
-        decode = self._decode
-        x = (
-            np.zeros(rows, np.int32)
-            if self.resident
-            else np.zeros((rows, decode.width), decode.array_dtype)
-        )
-        if not (self._inputs and with_inputs):
-            return x
-        others = {n: np.zeros((rows, len(one)), np.float32) for n, one in self._inputs.items()}
-        return {FEATURES: x, **others}
-
-    @property
-    def eras(self) -> tuple[str, ...]:
-        return self._selection.eras
-
-    @property
-    def rows(self) -> int:
-        return self._selection.rows
-
-    @property
-    def sample_weight(self) -> SampleWeight:
-        weight = self._sample_weight
-        # What is put into it would hold for copies of the sequence, and not for itself.
-        return MappingProxyType(weight) if isinstance(weight, dict) else weight
-
-    @sample_weight.setter
-    def sample_weight(self, sample_weight: SampleWeight) -> None:
-        weights = read_weights(sample_weight, self._selection)
-        if weights and not self._outputs:
-            raise ValueError("sample_weight: found one without a target, expected None")
-        had_weights = getattr(self, "_sample_weight", sample_weight) is not None
-        if had_weights is (weights is None) and self.missing_target != "mask" and is_fed(self):
-            raise ValueError(
-                "sample_weight: found a change from or to None during fit, expected weights from "
-                "the beginning on: Keras has asked what a batch is; begin with a weight of 1"
-            )
-        by_era = read_weights_by_era(sample_weight)
-        self._sample_weight = sample_weight if by_era is None else by_era
-        self._targets = Targets(
-            self._outputs,
-            weights,
-            masks=self.missing_target == "mask",
-            added=self._selection.added,
-            inputs=keys_of(self._inputs),
-        )
-        self._reader: tuple[int, GroupReader | NumberReader, Targets] | None = None
-
-    @property
-    def target(self) -> Target:
-        target: Target = given_target(self._outputs, self._residuals)
-        return target
-
-    @property
-    def inputs(self) -> dict[str, tuple[str, ...]]:
-        return dict(self._inputs)
-
-    def column(self, name: str, *, batch: int | None = None) -> pa.ChunkedArray:
-        """Return ``id``, ``era``, ``data_type`` or a target of the rows that take part.
-
-        Parameters
-        ----------
-        name : str
-        batch : int, optional
-            The rows of ``sequence[batch]`` alone, in the order of its x. Nothing else is read. It
-            is a batch of the present epoch; in a ``__getitem__`` of a subclass, of the epoch that
-            this is asked for.
-
-        Returns
-        -------
-        pyarrow.ChunkedArray
-            Without `batch` of all rows, on all ranks, in the order of the files. That is the order
-            of the batches only with ``batch_by="rows", shuffle=False`` and one rank.
-
-        Raises
-        ------
-        FeatureError
-            There is no such column.
-        IndexError
-            There is no such batch.
-        """
-        if batch is None:
-            return self._selection.column(name)
-        number, reading = self._number(batch), READING.get()
-        if reading is not None and reading[0] is self:
-            rows = reading[1].rows(number)
-        else:
-            rows = self._readers.orders(self.epoch).batch(number)
-        return self._selection.column(name, rows)
-
-    @property
-    def made_by(self) -> str | None:
-        """The name of a class that has a ``__getitem__`` of its own; None for this one."""
-        owner = next(kind for kind in type(self).__mro__ if "__getitem__" in vars(kind))
-        is_ours = (owner.__module__, owner.__qualname__) == (__name__, "NumeraiSequence")
-        return None if is_ours else type(self).__name__
-
-    @property
-    def all_eras(self) -> tuple[str, ...]:
-        """The eras of the set, in the order of time, whether they take part or not."""
-        return self._selection.all_eras
-
-    @property
-    def era_codes(self) -> npt.NDArray[np.integer[Any]]:
-        """The place of each row's era in `all_eras`, in the order of `column`."""
-        return self._selection.era_codes
-
-    def in_order(self, batch_size: int) -> NumeraiSequence:
-        """Return a sequence of the same rows in the order of the files, of x alone; of all ranks.
-
-        Of a class that has a ``__getitem__`` of its own it keeps y, which that may expect.
-        """
-        return self._unshuffled("rows", whole_number("batch_size", batch_size, least=1))
-
-    def in_whole_eras(self) -> NumeraiSequence:
-        """Return a sequence of the same eras in the order of time, as `in_order`, one a batch.
-
-        Of an era it has all rows of the data types asked for, also those without a target.
-        """
-        selection = self._selection.whole_eras()
-        check_inputs_complete(selection, self._inputs)
-        return self._unshuffled("era", 1, selection)
-
-    def over(
-        self,
-        shards: ShardSet,
-        *,
-        batch_by: str,
-        batch_size: int,
-        eras: Any = None,
-        data_type: str | Iterable[str] | None = None,
-        inputs: Mapping[str, Any] | None = None,
-        memory_budget: int | str = "auto",
-    ) -> NumeraiSequence:
-        """Return a sequence of another set's rows, of the same class and features, as `in_order`.
-
-        It keeps rows without a target, and has weights of 1 where this one has weights. The other
-        inputs of the model are those of `inputs`, whose columns are those of this sequence's.
-
-        Raises
-        ------
-        FeatureError
-            The set lacks a feature, or a target of y, which the class may expect.
-        """
-        other: NumeraiSequence = copy.copy(self)
-        where = str(shards.folder)
-        resolve_features(self.features, shards.manifest, where)
-        check_known(
-            f"target of {self.made_by}, which may look at y,",
-            self.target_columns,
-            shards.targets,
-            where,
-        )
-        other._keep(shards=shards, memory_budget=check_budget(memory_budget), paging="auto")
-        other._feed_floats()
-        other._decode = other._make_decoder()
-        other._select(shards, eras, data_type, inputs, "keep")
-        if self._sample_weight is not None:
-            other._sample_weight = None
-            other.sample_weight = _equal_weights
-        return other._unshuffled(batch_by, batch_size, other._selection)
-
-    @property
-    def target_columns(self) -> tuple[str, ...]:
-        """The target columns of the set that y is made of."""
-        return stored_names(self._outputs, self._residuals, self.shards)
-
-    def in_floats(self) -> NumeraiSequence:
-        """Return a sequence of the same batches, of floats where this one's x is packed."""
-        if self.dtype != PACKED:
-            return self
-        other: NumeraiSequence = copy.copy(self)
-        other._feed_floats()
-        other._reading = other._plan(self.paging)
-        other._prepare()
-        return other
-
-    def _feed_floats(self) -> None:
-        if self.dtype == PACKED:
-            self._keep(dtype="float32", resident=False)
-            self._decode = self._make_decoder()
-
-    def _hold(self, rows: Any, first: int) -> None:
-        """Take note of the rows on the device, and of which number the first one has there."""
-        self._device_rows, self._first_device_row = rows, first
-
-    def _unshuffled(
-        self, batch_by: str, batch_size: int, selection: Selection | None = None
-    ) -> NumeraiSequence:
-        other: NumeraiSequence = copy.copy(self)
-        if selection is not None and self.resident:  # of other rows than are on the device
-            other._feed_floats()
-        other._selection = selection or self._selection
-        if self.made_by is None:
-            other._outputs, other.sample_weight = {}, None
-        other._keep(batch_by=batch_by, batch_size=batch_size, shuffle=False, run_rows=1)
-        other._keep(drop_remainder=False, rank=0, world_size=1)
-        other._reading = other._plan(self.paging)
-        other._prepare()
-        return other
-
-    def _prepare(self) -> None:
-        """Make what belongs to this process."""
-        by_era = self.batch_by == "era"
-        share = Share(
-            len(self.eras) if by_era else self.rows,
-            self.batch_size,
-            rank=self.rank,
-            world_size=self.world_size,
-            drop_remainder=self.drop_remainder,
-            unit="eras" if by_era else "rows",
-        )
-        if self.rows and not share.steps:
-            raise ValueError(self._no_batch())
-        self._readers = Readers(
-            self._reading,
-            share,
-            self._targets.columns,
-            seed=self.seed if self.shuffle else None,
-            run_rows=self.run_rows,
-            buffers=self.max_queue_size + _BUFFERS_BESIDES,
-            reads_features=not self.resident,
-        )
-        self._reader = None
-
-    def _no_batch(self) -> str:
-        found, unit = (len(self.eras), "eras") if self.batch_by == "era" else (self.rows, "rows")
-        return (
-            f"drop_remainder: found {found:,} {unit}, fewer than batch_size={self.batch_size:,}, "
-            "so that no batch is left; make batch_size smaller, or leave drop_remainder out"
-        )
-
-    def __len__(self) -> int:
-        return self._readers.orders.share.steps
+        if run_rows is not None:
+            run_rows = whole_number("run_rows", run_rows, least=1)
+        self._prepare(paging, run_rows)
 
     def __getitem__(self, index: int) -> Any:
         """Return batch `index` of the present epoch.
@@ -569,137 +233,11 @@ class NumeraiSequence(Arguments, *_BASES):  # type: ignore[misc]
         IndexError
             There is no such batch.
         """
-        number, reading = self._number(index), READING.get()
-        if reading is not None and reading[0] is self:
-            return self._batch(number, *reading[1:])
-        self._is_epoch_begun = True
-        epoch, made = self.epoch, self._reader
-        if made is None or made[0] != epoch:
-            made = epoch, *self._make_reader(epoch, range(len(self)), self.prefetching, "first")
-            self._reader = made
-        batch = self._batch(number, *made[1:])
-        self.check(is_last=number == len(self) - 1)
-        return batch
-
-    def _number(self, index: int) -> int:
-        """Return the number of a batch, which may be counted from the end."""
-        # A subclass may have more batches, which it makes of these.
-        number, count = operator.index(index), min(len(self), self._readers.orders.share.steps)
-        if not -count <= number < count:
-            raise IndexError(f"batch {number}, but an epoch has {count}")
-        return number % count
-
-    def on_epoch_end(self) -> None:
-        """Move on to the next epoch's order.
-
-        Keras calls this at every end of an epoch, and at other times too: only the first call after
-        ``sequence[i]`` was asked for does something, and none in ``fit``, which has its own count.
-        """
-        if self._is_epoch_begun and not is_fed(self):
-            self.begin_epoch(self.epoch + 1)
-
-    def begin_epoch(self, epoch: int) -> None:
-        """Let ``sequence[i]`` follow the order of an epoch; ``fit`` does this by itself."""
-        self.epoch, self._is_epoch_begun = epoch, False
-
-    def indivisible(self, parts: int, batch: int | None = None) -> int | None:
-        """Return the rows of a batch that can't be cut into equal parts, as `Orders` does.
-
-        Of a class with a ``__getitem__`` of its own, which may add rows, none is known.
-        """
-        if self.made_by is not None:
-            return None
-        return self._readers.orders.indivisible(parts, batch)
-
-    def one_pass(
-        self,
-        *,
-        place: Place | None = None,
-        shuffle: bool = False,
-        prefetching: Prefetching | None = None,
-    ) -> OnePass:
-        """Return the batches of an epoch, whatever is done to the sequence meanwhile.
-
-        Parameters
-        ----------
-        place : Place, optional
-            Which epoch, and its first batch; the present epoch, from its beginning, if not given.
-        shuffle : bool
-            Permute the batches, where the rows are not shuffled anyway. Those that are fetched
-            together stay together.
-        prefetching : Prefetching, optional
-            Who asks for them; as the sequence says if not given.
-        """
-        epoch, first = place or Place(self.epoch)
-        numbers = np.arange(len(self), dtype=np.int32)
-        if shuffle and not self.shuffle:
-            order = self._readers.orders(epoch)
-            rng = np.random.default_rng([self.seed, epoch, 0, 0])
-            numbers = shuffle_batches(numbers, order.batches_per_group, rng, order.group_offset)
-        return OnePass(self, epoch, numbers[first:], prefetching or self.prefetching)
-
-    @property
-    def prefetching(self) -> Prefetching:
-        """What `fit` uses of `workers` and its like, unless it is given others."""
-        return Prefetching(self.workers, self.use_multiprocessing, self.max_queue_size)
-
-    def _make_reader(
-        self,
-        epoch: int,
-        numbers: Numbers | range,
-        prefetching: Prefetching,
-        fetch: str = "always",
-    ) -> tuple[GroupReader | NumberReader, Targets]:
-        targets = self._targets
-        reader = self._readers.reader(epoch, numbers, targets.columns, prefetching, fetch)
-        return reader, targets
-
-    def _batch(self, number: int, reader: GroupReader | NumberReader, targets: Targets) -> Any:
-        if isinstance(reader, NumberReader):
-            if self._first_device_row is None:
-                raise NumeraiSequenceError(
-                    f"{self.shards.folder}: resident: the rows are not on the device yet; begin "
-                    "the model with Unpack.of(sequence), which puts them there"
-                )
-            numbers, _, values = reader.batch(number)
-            return targets(values, (numbers + self._first_device_row).astype(np.int32))
-        shape = reader.size(number), self._decode.width
-        with self._readers.turns:
-            x = self._readers.buffers.empty(shape, self._decode.array_dtype)
-            out = x.view(np.uint8) if self._decode.keeps_rows else None
-            encoded, chosen, values = reader.batch(number, out)
-            if encoded is not out:
-                with DECODING:
-                    self._decode(encoded, x, chosen)
-        return targets(values, x)
-
-    def check(self, *, is_last: bool = False) -> None:
-        """Check the shard files as far as that is due with a batch that was read.
-
-        Parameters
-        ----------
-        is_last : bool
-            Of a pass.
-        """
-        self.shards.watch.look(now=is_last)
-        if self.verify:
-            self.shards.checker.step(len(self))
-
-    def __getstate__(self) -> dict[str, Any]:
-        made = "_readers", "_reader", "_targets", "_device_rows"
-        return {name: value for name, value in self.__dict__.items() if name not in made}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self.sample_weight = self._sample_weight
-        self._prepare()
-
-    @property
-    def _fed_as(self) -> str:
-        return f"numbers of {self.dtype} rows" if self.resident else self.dtype
+        return self._batch(index)
 
     def __repr__(self) -> str:
-        a_batch = f"{self.batch_size:,}" + (" eras" if self.batch_by == "era" else "")
+        unit = BATCH_BY[self.batch_by].unit
+        a_batch = f"{self.batch_size:,}" + ("" if unit == "rows" else f" {unit}")
         if self.world_size > 1:
             a_batch += f" for rank {self.rank} of {self.world_size}"
         return (
@@ -708,23 +246,6 @@ class NumeraiSequence(Arguments, *_BASES):  # type: ignore[misc]
             f"{len(self.features):,} features as {self._fed_as}, target {self.target!r}, "
             f"{self.paging} ({self.paging_reason}), run_rows={self.run_rows}>"
         )
-
-
-def _check_packed(dtype: str, resident: bool, outputs: Mapping[Any, Any]) -> None:
-    if resident and dtype != PACKED:
-        raise ValueError(
-            f"resident: found dtype={dtype!r}, expected dtype='packed': the device holds packed "
-            "rows, which an Unpack layer turns into floats"
-        )
-    if dtype == PACKED and FEATURES in outputs.values():
-        raise ValueError(
-            "dtype: found 'packed' with target='features', expected 'float32': y would be packed "
-            "bytes"
-        )
-
-
-def _equal_weights(eras: npt.NDArray[Any], y: Any) -> npt.NDArray[np.float32]:
-    return np.ones(len(eras), np.float32)
 
 
 def _open(shards: Any) -> ShardSet:

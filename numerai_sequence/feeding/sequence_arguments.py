@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..batching.passes import Prefetching, check_options
+from ..batching.prefetching import Prefetching, check_options
 from ..checks import short, whole_number
 from ..reading.shard_set import ShardSet
 

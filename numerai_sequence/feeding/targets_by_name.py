@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..errors import FeatureError
-from .fit_call import Feeding
+from .fit_call import FitCall
 from .keras_changes import Changes
 from .y_for_outputs import (
     Told,
@@ -31,7 +31,7 @@ _NAMED = "_numerai_sequence_names"
 Method = Callable[..., Any]
 
 
-def cure_containers_3(module: Any, changes: Changes) -> None:
+def patch_containers_3(module: Any, changes: Changes) -> None:
     """Change Keras 3's ``CompileLoss`` and ``CompileMetrics``, of its module `compile_utils`."""
     losses, metrics = module.CompileLoss, module.CompileMetrics
     changes.set(losses, "call", _comparing(losses.call, "output_names", _prepare_losses_3))
@@ -40,7 +40,7 @@ def cure_containers_3(module: Any, changes: Changes) -> None:
     )
 
 
-def cure_containers_2(module: Any, changes: Changes) -> None:
+def patch_containers_2(module: Any, changes: Changes) -> None:
     """Change Keras 2's ``LossesContainer`` and ``MetricsContainer``, of its `compile_utils`."""
     # TensorFlow would translate what is no graph; Keras's own it has to.
     as_it_is = importlib.import_module("tensorflow").autograph.experimental.do_not_convert
@@ -60,16 +60,16 @@ def given_loss(model: Any) -> Any:
 
 
 def _arrange(
-    feeding: Feeding, prepare: Method, owner: tuple[Any, str], y: Any, returned: Any, weights: Any
+    call: FitCall, prepare: Method, owner: tuple[Any, str], y: Any, returned: Any, weights: Any
 ) -> tuple[Any, Any]:
     container, attribute = owner
     try:
         told = Told(
-            _known(container, attribute, feeding, returned),
-            feeding.given,
-            feeding.loss,
-            feeding.is_ours,
-            feeding.width,
+            _known(container, attribute, call, returned),
+            call.given,
+            call.loss,
+            call.is_ours,
+            call.width,
         )
         y = arrange_named(y, returned, told)
         weights = arrange_named(weights, returned, told)
@@ -77,7 +77,7 @@ def _arrange(
         if not isinstance(returned, dict):
             _name(container, attribute, names_of(returned, told))
     except FeatureError as error:
-        feeding.refusal = error  # TensorFlow would make another error of it
+        call.refusal = error  # TensorFlow would make another error of it
         raise
     return y, weights
 
@@ -89,19 +89,17 @@ def _comparing(original: Method, names: str, prepare: Method, arrange: Method = 
     def method(
         self: Any, y_true: Any, y_pred: Any, sample_weight: Any = None, *args: Any, **kwargs: Any
     ) -> Any:
-        feeding = Feeding.present()
-        if feeding is not None and feeding.compares:
+        call = FitCall.present()
+        if call is not None and call.compares:
             y_true, sample_weight = arrange(
-                feeding, prepare, (self, names), y_true, y_pred, sample_weight
+                call, prepare, (self, names), y_true, y_pred, sample_weight
             )
         return original(self, y_true, y_pred, sample_weight, *args, **kwargs)
 
     return method
 
 
-def _known(
-    container: Any, attribute: str, feeding: Feeding, returned: Any
-) -> tuple[str, ...] | None:
+def _known(container: Any, attribute: str, call: FitCall, returned: Any) -> tuple[str, ...] | None:
     """Return the model's own names of its outputs."""
     names = getattr(container, attribute, None)
     ours = getattr(container, _NAMED, None)
@@ -111,11 +109,11 @@ def _known(
         return tuple(names)
     if fields_of(returned) == ours:
         return None
-    if feeding.given and feeding.given != ours and {*feeding.given} == {*ours}:
+    if call.given and call.given != ours and {*call.given} == {*ours}:
         raise FeatureError(
-            f"target: found the outputs in the order {', '.join(feeding.given)}, but the model was "
+            f"target: found the outputs in the order {', '.join(call.given)}, but the model was "
             f"trained with {', '.join(ours)}, and does not name its outputs; compile it again",
-            names=list(feeding.given),
+            names=list(call.given),
         )
     return None
 

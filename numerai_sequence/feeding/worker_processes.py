@@ -100,7 +100,7 @@ class _Worker:
             self._socket, theirs = _connected()
             _OURS.add(self._socket)
             with theirs:
-                args = theirs, _Late(self._pass)
+                args = theirs, UnpickledOnDemand(self._pass)
                 process = multiprocessing.Process(target=_work, args=args, daemon=True)
                 try:
                     process.start()
@@ -208,7 +208,7 @@ def _signal_name(number: int) -> str:
         return f"signal {number}"
 
 
-class _Late:
+class UnpickledOnDemand:
     """A pass that a process which is not forked unpickles when it is asked for, and no sooner.
 
     What goes wrong then is told like any other error.
@@ -218,7 +218,7 @@ class _Late:
         self._pass, self._pickled = one_pass, pickled
 
     def __reduce__(self) -> Any:
-        return _Late, (None, bytes(ForkingPickler.dumps(self._pass)))
+        return UnpickledOnDemand, (None, bytes(ForkingPickler.dumps(self._pass)))
 
     def get(self) -> Any:
         if self._pass is None:
@@ -226,7 +226,7 @@ class _Late:
         return self._pass
 
 
-def _work(parent: socket.socket, late: _Late) -> None:
+def _work(parent: socket.socket, late: UnpickledOnDemand) -> None:
     """Make batches until the parent wants no more, or is gone."""
     gc.freeze()  # what is the parent's to end is not collected here
     # Ctrl-C reaches every process of a terminal: it is the parent that ends its workers.

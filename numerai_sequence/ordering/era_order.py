@@ -28,7 +28,7 @@ class EraOrder:
 
     batches_per_group = 1
     group_offset = 0
-    is_mixed = False
+    shuffles_groups = False
 
     def __init__(
         self,
@@ -63,7 +63,7 @@ class EraOrder:
         rows.sort()
         return rows
 
-    def placed_group(self, number: int) -> tuple[Rows, Rows]:
+    def group_with_positions(self, number: int) -> tuple[Rows, Rows]:
         """Return the rows of a batch, which is a group of its own, and their places."""
         rows = self.batch(number)
         return rows, np.arange(len(rows), dtype=np.int64)

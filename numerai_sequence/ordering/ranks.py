@@ -13,8 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from .era_order import EraOrder
-from .row_order import RowOrder, Rows, placed
+from .row_order import Rows, WholeOrder, placed
 
 
 def check_rank(rank: Any, world_size: Any) -> tuple[int, int]:
@@ -108,15 +107,18 @@ class RankOrder:
 
     Parameters
     ----------
-    order : RowOrder or EraOrder
+    order : WholeOrder
         Of the whole epoch.
     share : Share
         Of its rows, or of its eras.
     """
 
-    def __init__(self, order: RowOrder | EraOrder, share: Share) -> None:
+    def __init__(self, order: WholeOrder, share: Share) -> None:
         self._order, self._share = order, share
-        self.batches_per_group, self.is_mixed = order.batches_per_group, order.is_mixed
+        self.batches_per_group, self.shuffles_groups = (
+            order.batches_per_group,
+            order.shuffles_groups,
+        )
         self._first_group, self.group_offset = divmod(share.first, order.batches_per_group)
         start, stop = share.rest
         self._rest = order.rows(start, stop) if start < stop else np.empty(0, np.int64)
@@ -133,7 +135,7 @@ class RankOrder:
             return parts[0]
         return np.sort(np.concatenate([*parts, self._rest]))
 
-    def placed_group(self, number: int) -> tuple[Rows, Rows]:
+    def group_with_positions(self, number: int) -> tuple[Rows, Rows]:
         """Return the rank's rows of a group, ascending, and which of them is where.
 
         A group of the whole epoch that is cut by the end of the rank's block has the rank's own
@@ -144,11 +146,11 @@ class RankOrder:
         blocks = min(stop, self._share.whole) - start
         adds_rest = self._is_last(stop - 1) and len(self._rest) > 0
         if blocks == self.batches_per_group and not adds_rest:
-            return self._order.placed_group(self._first_group + number)
+            return self._order.group_with_positions(self._first_group + number)
         parts = [self._rest] if adds_rest else []
         if blocks > 0:
             first = self._share.first + start
-            rows, ranks = self._order.placed_group(self._first_group + number)
+            rows, ranks = self._order.group_with_positions(self._first_group + number)
             own = slice(
                 self._order.places(first).start, self._order.places(first + blocks - 1).stop
             )

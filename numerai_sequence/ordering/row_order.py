@@ -37,7 +37,7 @@ class Order(Protocol):
         ...
 
     @property
-    def is_mixed(self) -> bool:
+    def shuffles_groups(self) -> bool:
         """Whether the rows of a batch are known only with those of its group."""
         ...
 
@@ -49,12 +49,20 @@ class Order(Protocol):
         """Return the rows of a batch, ascending."""
         ...
 
-    def placed_group(self, number: int) -> tuple[Rows, Rows]:
+    def group_with_positions(self, number: int) -> tuple[Rows, Rows]:
         """Return the rows of a group, ascending, and which of them is where in the epoch."""
         ...
 
     def places(self, batch: int) -> slice:
         """Return which places of its group are the batch's."""
+        ...
+
+
+class WholeOrder(Order, Protocol):
+    """The order of an epoch, of all ranks: `RankOrder` takes a rank's share of it."""
+
+    def rows(self, start: int, stop: int) -> Rows:
+        """Return the rows of the units at the places `start` to `stop` of the epoch, ascending."""
         ...
 
 
@@ -97,7 +105,7 @@ class RowOrder:
             np.random.default_rng([seed, epoch, 0]).shuffle(self._left_over)
 
     @property
-    def is_mixed(self) -> bool:
+    def shuffles_groups(self) -> bool:
         """Whether the rows of a group are shuffled once more."""
         return self._run_rows > 1
 
@@ -130,10 +138,10 @@ class RowOrder:
         -------
         int64 array, shape (group_rows,)
         """
-        rows, ranks = self.placed_group(number)
+        rows, ranks = self.group_with_positions(number)
         return rows[ranks]
 
-    def placed_group(self, number: int) -> tuple[Rows, Rows]:
+    def group_with_positions(self, number: int) -> tuple[Rows, Rows]:
         """Return the rows of a group as they should be read, and which of them is where.
 
         Returns

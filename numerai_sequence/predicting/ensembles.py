@@ -12,7 +12,8 @@ import numpy.typing as npt
 
 from ..checks import file_path, in_order, is_of, kind_of, one_of, short
 from ..errors import EraError, PredictionError
-from ..reading.shard_set import PathLike, ShardSet, open_shards
+from ..reading.set_opener import open_shards
+from ..reading.shard_set import PathLike, ShardSet
 from ..system.extras import load_extra
 from ..writing.source_columns import Source
 from .blends import blend_in_eras

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from ..batching.orders import BATCH_BY
 from ..checks import one_of
 from ..feeding.model_input import (
     ModelInput,
@@ -19,6 +18,7 @@ from ..feeding.model_input import (
     joined,
 )
 from ..format.encoding import DTYPES
+from ..ordering.batchings import PREDICT_BY
 from ..scoring.forward_pass import mixes_rows
 from ..scoring.model_outputs import (
     MAKER,
@@ -89,7 +89,7 @@ def settle_input(
     """
     for name, value, words in (
         ("dtype", asked.dtype, DTYPES),
-        ("batch_by", asked.batch_by, BATCH_BY),
+        ("batch_by", asked.batch_by, PREDICT_BY),
     ):
         if value is not None:
             one_of(name, value, words)

@@ -14,7 +14,8 @@ from ..checks import file_paths, is_of
 from ..errors import NumeraiSequenceError, OutOfMemoryError, OutputError
 from ..feeding.sequence import NumeraiSequence
 from ..format.layout import WriteOptions
-from ..reading.shard_set import ShardSet, open_shards
+from ..reading.set_opener import open_shards
+from ..reading.shard_set import ShardSet
 from ..system.files import explained
 from ..writing.chosen_columns import choose_columns
 from ..writing.missing_features import find_missing

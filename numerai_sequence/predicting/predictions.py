@@ -19,7 +19,8 @@ from ..checks import is_of, names_in_order, whole_number
 from ..errors import EraError, NumeraiSequenceError, check_known
 from ..feeding.model_input import ModelInput
 from ..feeding.sequence import NumeraiSequence
-from ..reading.shard_set import PathLike, ShardSet, open_shards
+from ..reading.set_opener import open_shards
+from ..reading.shard_set import PathLike, ShardSet
 from ..scoring.forward_pass import most_rows, predict_several
 from ..scoring.model_outputs import Floats
 from ..system.extras import load_extra

@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from ..checks import short
 from ..format.layout import FEATURES, META_COLUMNS, BatchInfo
-from .mapped_file import Mapped
+from .mapped_file import MappedFile
 from .open_file import corrupt
 from .paging import advise
 
@@ -25,7 +25,7 @@ COUNTED = {"era": "eras", "data_type": "data_types"}
 
 
 def check_columns(
-    batches: Sequence[pa.RecordBatch], expected: Sequence[BatchInfo], file: Mapped
+    batches: Sequence[pa.RecordBatch], expected: Sequence[BatchInfo], file: MappedFile
 ) -> None:
     """Check all columns of a shard file but the features, which may be anything.
 

@@ -18,7 +18,7 @@ from ..checks import short
 from ..errors import FeatureError, close_matches
 from ..format.layout import BatchInfo
 from .batch_contents import check_values
-from .mapped_file import Mapped
+from .mapped_file import MappedFile
 
 
 class Part(NamedTuple):
@@ -26,7 +26,7 @@ class Part(NamedTuple):
 
     Attributes
     ----------
-    file : Mapped
+    file : MappedFile
         A shard file, or a patch.
     number : int
         Of the record batch in the file.
@@ -36,7 +36,7 @@ class Part(NamedTuple):
         What the manifest says of the record batch.
     """
 
-    file: Mapped
+    file: MappedFile
     number: int
     rows: npt.NDArray[np.int64]
     expected: BatchInfo
@@ -59,7 +59,7 @@ def copy_values(name: str, parts: Sequence[Part]) -> list[pa.Array]:
     CorruptShardError
         A text is none, or an era or data type that the manifest does not know there.
     """
-    numbers: dict[Mapped, list[int]] = {}
+    numbers: dict[MappedFile, list[int]] = {}
     for part in parts:
         numbers.setdefault(part.file, []).append(part.number)
     opened = {file: iter(file.batches(numbers[file])) for file in numbers}

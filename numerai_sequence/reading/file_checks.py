@@ -1,8 +1,8 @@
 """Checking: from the files of a set that is in use to an error, once they are not as written.
 
-A file that is changed while it is open shows it by its size and time of change, at which a `Watch`
-looks. Bytes that have been wrong before do not: a `Checker` compares all of them with the checksums
-of the manifest, a share with each batch that is read.
+A `ChangeDetector` compares the size and time of change of an open file with what they were. It does
+not see bytes that were wrong before. A `Checker` does: it compares all bytes with the checksums of
+the manifest, a share with each batch that is read.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections.abc import Sequence
 
 from ..format.layout import Patch, Shard
 from ..system.buffers import borrow
-from .open_file import REMEDY, Opened, corrupt
+from .open_file import REMEDY, OpenFile, corrupt
 
 #: Read and hashed at a time.
 PIECE_BYTES = 1 << 20
@@ -24,21 +24,21 @@ _WATCH_SECONDS = 1
 _THROW_AWAY = "; the model has been trained on what the file holds: throw it away"
 
 
-class Watch:
-    """Sees that a file is changed while it is in use. Any number of threads may look at once.
+class ChangeDetector:
+    """Sees that a file is changed while it is in use. Any number of threads may check at once.
 
     One that is deleted, or has another put in its place, does not change: what is open stays.
 
     Parameters
     ----------
-    files : sequence of Opened
+    files : sequence of OpenFile
     """
 
-    def __init__(self, files: Sequence[Opened]) -> None:
+    def __init__(self, files: Sequence[OpenFile]) -> None:
         self._files = files
         self._due = time.monotonic() + _WATCH_SECONDS
 
-    def look(self, *, now: bool = False) -> None:
+    def check(self, *, now: bool = False) -> None:
         """Look at all files, if a second has gone by since that was done, or `now`.
 
         Raises
@@ -58,13 +58,13 @@ class FileCheck:
 
     Parameters
     ----------
-    file : Opened
+    file : OpenFile
     described : Shard or Patch
     remedy : str
         What an error tells to do.
     """
 
-    def __init__(self, file: Opened, described: Shard | Patch, *, remedy: str = REMEDY) -> None:
+    def __init__(self, file: OpenFile, described: Shard | Patch, *, remedy: str = REMEDY) -> None:
         self._file, self._described, self._remedy = file, described, remedy
         self._digest, self._done = hashlib.sha256(), 0
 
@@ -98,16 +98,16 @@ class Checker:
 
     Parameters
     ----------
-    files : sequence of Opened
+    files : sequence of OpenFile
     described : sequence of Shard or Patch
         What the manifest says of each of them.
     """
 
-    def __init__(self, files: Sequence[Opened], described: Sequence[Shard | Patch]) -> None:
+    def __init__(self, files: Sequence[OpenFile], described: Sequence[Shard | Patch]) -> None:
         self._files, self._described = files, described
         self._bytes = sum(one.bytes for one in described)
         # Of each process its own: a fork may copy locks that are held, and half a hash.
-        self._ways: dict[int, _Way] = {}
+        self._progress: dict[int, HashProgress] = {}
         self._is_done = False
 
     def step(self, batches: int) -> None:
@@ -120,18 +120,18 @@ class Checker:
         """
         if self._is_done:
             return
-        way = self._ways.get(os.getpid())
-        if way is None:  # of threads that come at once, all get the same
-            new = _Way(self._files, self._described, self._bytes)
-            way = self._ways.setdefault(os.getpid(), new)
-        self._is_done = way.go(-(-self._bytes // batches))
+        progress = self._progress.get(os.getpid())
+        if progress is None:  # of threads that come at once, all get the same
+            new = HashProgress(self._files, self._described, self._bytes)
+            progress = self._progress.setdefault(os.getpid(), new)
+        self._is_done = progress.advance(-(-self._bytes // batches))
 
 
-class _Way:
-    """The way of one process through all bytes of the files, in their order."""
+class HashProgress:
+    """How far one process has hashed the files, in their order."""
 
     def __init__(
-        self, files: Sequence[Opened], described: Sequence[Shard | Patch], bytes_: int
+        self, files: Sequence[OpenFile], described: Sequence[Shard | Patch], bytes_: int
     ) -> None:
         remedy = REMEDY + _THROW_AWAY
         self._left = deque(
@@ -140,8 +140,8 @@ class _Way:
         self._bytes, self._owed, self._done = bytes_, 0, 0
         self._counting, self._hashing = threading.Lock(), threading.Lock()
 
-    def go(self, share: int) -> bool:
-        """Go on by so many bytes; say whether that was all."""
+    def advance(self, share: int) -> bool:
+        """Hash so many bytes more; say whether all bytes of the files are hashed."""
         with self._counting:
             self._owed = owed = min(self._bytes, self._owed + share)
         # What is owed while another thread hashes is done by who comes later; nobody comes later

@@ -1,4 +1,4 @@
-"""Mapped: one shard file in memory, found to be what the manifest says."""
+"""MappedFile: one shard file in memory, found to be what the manifest says."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from ..checks import short
 from ..format.arrow_file import find_values
 from ..format.encoding import Bytes
 from ..format.layout import Patch, Shard
-from .open_file import Opened, corrupt, not_mapped
+from .open_file import OpenFile, corrupt, not_mapped
 from .page_faults import Guard
 
 Numbers = npt.NDArray[np.int64]
 
 
-class Mapped(Opened):
+class MappedFile(OpenFile):
     """A shard file, or a patch, that is memory-mapped, and open for plain reads.
 
     Which bytes of the file are which values is kept as numbers: the Arrow objects of a terabyte's

@@ -1,4 +1,4 @@
-"""Opened: one shard file open for plain reads, and the errors of one that is not as it should."""
+"""OpenFile: one shard file open for plain reads, and the errors of one that is not as it should."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _MOST_BYTES = 1 << 30
 _IN_USE = "open the set again, and write sets with write_shards, which changes no file in place"
 
 
-class Opened:
+class OpenFile:
     """A file of a set that is open for plain reads. It is closed with the last reference to this.
 
     Parameters

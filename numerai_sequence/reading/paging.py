@@ -88,7 +88,7 @@ class Pager:
         advice = "RANDOM" if mode == "streaming" else "NORMAL"
         for file in files:
             advise(file.map, f"MADV_{advice}")
-            _advise_reads(file, advice)
+            _advise_reads(file, advice, [(0, 0)])
 
     def warm(self) -> None:
         """Read the next piece of the set into the page cache, until all of it was."""
@@ -112,9 +112,10 @@ class Pager:
         if not self.reads_ahead:
             return
         for number, bounds in ranges:
-            self._left_to_read -= int((bounds[:, 1] - bounds[:, 0]).sum())
-            for start, stop in bounds.tolist():
-                _advise_reads(self._files[number], "WILLNEED", start, stop - start)
+            lengths = bounds[:, 1] - bounds[:, 0]
+            self._left_to_read -= int(lengths.sum())
+            extents = zip(bounds[:, 0].tolist(), lengths.tolist(), strict=True)
+            _advise_reads(self._files[number], "WILLNEED", extents)
 
     @contextmanager
     def room(self, bytes_: int) -> Iterator[None]:
@@ -180,18 +181,20 @@ def advise(map_: mmap.mmap, advice: str, *extent: int) -> None:
             map_.madvise(option, *extent)
 
 
-def _advise_reads(file: File, advice: str, start: int = 0, length: int = 0) -> None:
-    """Give the kernel a piece of advice on reading a file; a length of 0 is all from the start on.
+def _advise_reads(file: File, advice: str, extents: Iterable[tuple[int, int]]) -> None:
+    """Give the kernel a piece of advice on reading some extents of a file.
 
-    Of the calls that do this, posix_fadvise lets other threads run meanwhile.
+    Each has a start and a length, which is 0 for all from the start on. Of the calls that do this,
+    posix_fadvise lets other threads run meanwhile.
     """
     option = getattr(os, f"POSIX_FADV_{advice}", None)
-    if option is not None:
-        with suppress(OSError):
-            os.posix_fadvise(file.descriptor, start, length, option)
-    elif length:
-        page = start // mmap.PAGESIZE * mmap.PAGESIZE
-        advise(file.map, f"MADV_{advice}", page, start + length - page)
+    for start, length in extents:
+        if option is not None:
+            with suppress(OSError):
+                os.posix_fadvise(file.descriptor, start, length, option)
+        elif length:
+            page = start // mmap.PAGESIZE * mmap.PAGESIZE
+            advise(file.map, f"MADV_{advice}", page, start + length - page)
 
 
 def _shared_bytes() -> int | None:

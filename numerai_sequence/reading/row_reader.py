@@ -1,7 +1,7 @@
-"""Rows: copy rows out of the files by their global numbers, and say where in the files they are.
+"""Row reader: copy rows out of the files by their global numbers, and say where they are there.
 
 Global row numbers count through the files in their order, and through each file's record batches.
-Runs of neighbouring rows are read; single ones are taken out of the maps, at a page fault each.
+Runs of neighbouring rows are read. Single rows are taken out of the maps, at a page fault each.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from ..format.encoding import Bytes
 from ..format.layout import FEATURES
-from .mapped_file import Mapped
+from .mapped_file import MappedFile
 from .paging import Pager, most_mapped
 
 Numbers = npt.NDArray[np.int64]
@@ -28,20 +28,20 @@ _READ_BYTES = 8 << 10
 _CAN_READ = hasattr(os, "preadv") or hasattr(os, "pread")
 
 
-class Rows:
-    """The rows of some shard files. Any number of threads may use it at once.
+class RowReader:
+    """Copies rows out of shard files. Any number of threads may use it at once.
 
     Parameters
     ----------
-    files : sequence of Mapped
+    files : sequence of MappedFile
         The shard files, and after them patches.
     sizes : sequence of sequence of int
         The rows of each record batch, shard file by shard file.
     width : int
         Bytes of an encoded row.
     patched : sequence of (str, int, int, int)
-        The targets that are in patches: the name, the number of the record batch, and of the patch
-        that in `files` and that of the record batch there.
+        The targets that are in patches. Each has a name, the number of the record batch, the number
+        of the patch in `files`, and the number of the record batch in that patch.
 
     Attributes
     ----------
@@ -51,7 +51,7 @@ class Rows:
 
     def __init__(
         self,
-        files: Sequence[Mapped],
+        files: Sequence[MappedFile],
         sizes: Sequence[Sequence[int]],
         width: int,
         patched: Sequence[tuple[str, int, int, int]],
@@ -73,10 +73,6 @@ class Rows:
             self._file_of[name][batch] = file
             self._starts_of[name][batch] = files[file].starts[name][number]
 
-    @property
-    def count(self) -> int:
-        return int(self.starts[-1])
-
     def gather(
         self,
         rows: Numbers,
@@ -86,32 +82,70 @@ class Rows:
         values: Values | None = None,
         pager: Pager | None = None,
     ) -> tuple[Bytes, Values]:
-        """Copy rows out of the files; see `ShardSet.gather`."""
+        """Copy rows out of the files.
+
+        Parameters
+        ----------
+        rows : int64 array, shape (n,)
+            Global row numbers, ascending.
+        targets : sequence of str
+        encoded : uint8 array, shape (n, row bytes), optional
+            For the encoded rows.
+        values : float32 array, shape (len(targets), n), optional
+            For the targets.
+        pager : Pager, optional
+            Makes room for the pages that are mapped.
+
+        Returns
+        -------
+        encoded : uint8 array, shape (n, row bytes)
+        values : float32 array, shape (n, len(targets))
+
+        Raises
+        ------
+        IndexError
+            There is no such row.
+        CorruptShardError
+            A file was cut off since it was opened, or its disk fails.
+        """
         if encoded is None:
             encoded = np.empty((len(rows), self._width), np.uint8)
         if values is None:
             values = np.empty((len(targets), len(rows)), np.float32)
         breaks = self._breaks(rows)
+        names, touched = (FEATURES, *targets), set()
         for batch, start, stop in self.by_batch(rows):
-            chosen = rows[start:stop] - self.starts[batch]
-            columns: list[tuple[Any, Any]] = [
-                (self._target(name, batch), out[start:stop])
-                for name, out in zip(targets, values, strict=True)
-            ]
+            first, end = self.starts[batch : batch + 2].tolist()
+            chosen = rows[start:stop] - first
+            (file, place), *places = self._locate(batch, names)
+            touched.add(file)
+            columns = []
             if breaks is None:
-                columns.append((self._features(batch), encoded[start:stop]))
+                view = file.view(place, (end - first, self._width), np.uint8)
+                columns.append((view, encoded[start:stop]))
             else:
-                inner = slice(*np.searchsorted(breaks, (start + 1, stop)))
-                self._read(batch, chosen, encoded[start:stop], breaks[inner] - start)
+                inner = breaks[slice(*np.searchsorted(breaks, (start + 1, stop)))] - start
+                self._read(file, place, chosen, encoded[start:stop], inner)
+            for (file, place), out in zip(places, values, strict=True):
+                touched.add(file)
+                columns.append((file.view(place, (end - first,), np.float32), out[start:stop]))
             _take(columns, chosen, pager)
-            for number in {self._file(name, batch) for name in (FEATURES, *targets)}:
-                self._files[number].check_whole()
+        for file in touched:
+            file.check_whole()
         return encoded, values.T
 
-    def _breaks(self, rows: Numbers) -> Numbers | None:
-        """Return where runs of neighbouring rows begin, the first one's apart.
+    def _locate(self, batch: int, names: Sequence[str]) -> list[tuple[MappedFile, int]]:
+        """Return, for each column of a record batch, its file and where its values start there."""
+        found = []
+        for name in names:
+            file = self._files[self._file_of[name][batch]]
+            found.append((file, int(self._starts_of[name][batch])))
+        return found
 
-        None where they are not worth reading.
+    def _breaks(self, rows: Numbers) -> Numbers | None:
+        """Return where runs of neighbouring rows begin, except the first run.
+
+        Return None where reading such runs costs more than taking rows out of the map.
         """
         if not _CAN_READ:
             return None
@@ -119,49 +153,52 @@ class Rows:
         is_worth = len(rows) * self._width >= (len(breaks) + 1) * _READ_BYTES
         return breaks if is_worth else None
 
-    def _read(self, batch: int, rows: Numbers, out: Bytes, breaks: Numbers) -> None:
-        file = self._files[self._file(FEATURES, batch)]
+    def _read(
+        self, file: MappedFile, place: int, rows: Numbers, out: Bytes, breaks: Numbers
+    ) -> None:
         firsts = [0, *breaks.tolist()]
-        starts = (self._start(FEATURES, batch) + rows[firsts] * self._width).tolist()
+        starts = (place + rows[firsts] * self._width).tolist()
         for start, (first, last) in zip(starts, pairwise([*firsts, len(rows)]), strict=True):
             file.read_into(start, out[first:last])
 
     def extents(self, rows: Numbers, targets: Sequence[str]) -> Iterator[tuple[int, Numbers]]:
-        """Yield where rows are in the files; see `ShardSet.extents`."""
+        """Yield where rows are in the files.
+
+        Parameters
+        ----------
+        rows, targets
+            As of `gather`.
+
+        Yields
+        ------
+        number : int
+            The place of the file in `ShardSet.files`.
+        ranges : int64 array, shape (ranges, 2)
+            Bytes of the file, as start and stop. Ranges less than a page apart are joined.
+        """
         for batch, start, stop in self.by_batch(rows):
             chosen = rows[start:stop] - self.starts[batch]
             for name, width in ((FEATURES, self._width), *((name, 4) for name in targets)):
-                yield self._file(name, batch), _ranges(chosen, self._start(name, batch), width)
+                start_of = int(self._starts_of[name][batch])
+                yield int(self._file_of[name][batch]), _ranges(chosen, start_of, width)
 
-    def by_batch(self, rows: Numbers) -> Iterator[tuple[int, int, int]]:
-        """Yield each record batch that holds some of the rows, and which of them."""
+    def by_batch(self, rows: Numbers) -> list[tuple[int, int, int]]:
+        """Return each record batch that holds some of the rows, and which of them.
+
+        Returns
+        -------
+        list of (number of the record batch, start, stop)
+            The record batch holds ``rows[start:stop]``.
+        """
         if not len(rows):
-            return
-        if rows[0] < 0 or rows[-1] >= self.count:
-            raise IndexError(f"rows {rows[0]} to {rows[-1]}, but there are {self.count:,}")
+            return []
+        count = int(self.starts[-1])
+        if rows[0] < 0 or rows[-1] >= count:
+            raise IndexError(f"rows {rows[0]} to {rows[-1]}, but there are {count:,}")
         first, last = (np.searchsorted(self.starts, rows[[0, -1]], side="right") - 1).tolist()
         cuts = np.searchsorted(rows, self.starts[first : last + 2])
-        for batch in np.flatnonzero(np.diff(cuts)).tolist():
-            yield first + batch, int(cuts[batch]), int(cuts[batch + 1])
-
-    def _features(self, batch: int) -> Bytes:
-        view: Bytes = self._view(FEATURES, batch, (self._width,), np.uint8)
-        return view
-
-    def _target(self, name: str, batch: int) -> Values:
-        view: Values = self._view(name, batch, (), np.float32)
-        return view
-
-    def _view(self, name: str, batch: int, row_shape: tuple[int, ...], dtype: Any) -> Any:
-        rows = int(self.starts[batch + 1] - self.starts[batch])
-        file = self._files[self._file(name, batch)]
-        return file.view(self._start(name, batch), (rows, *row_shape), dtype)
-
-    def _file(self, name: str, batch: int) -> int:
-        return int(self._file_of[name][batch])
-
-    def _start(self, name: str, batch: int) -> int:
-        return int(self._starts_of[name][batch])
+        held, bounds = np.flatnonzero(np.diff(cuts)), cuts.tolist()
+        return [(first + batch, bounds[batch], bounds[batch + 1]) for batch in held.tolist()]
 
 
 def _ranges(rows: Numbers, start: int, width: int) -> Numbers:
@@ -179,19 +216,20 @@ def _take(
     columns: Sequence[tuple[npt.NDArray[Any], npt.NDArray[Any]]], rows: Numbers, pager: Pager | None
 ) -> None:
     """Take rows of a record batch out of its mapped columns, each into an array."""
-    width = sum(values.strides[0] for values, _ in columns)
-    for first, last in _pieces(rows, width, len(columns), pager):
+    if pager is None or pager.fits:
         for values, out in columns:
             # Without mode="clip" NumPy takes into a buffer of its own first.
+            values.take(rows, axis=0, out=out, mode="clip")
+        return
+    width = sum([values.strides[0] for values, _ in columns])
+    for first, last in _pieces(rows, width, len(columns), pager):
+        for values, out in columns:
             values.take(rows[first:last], axis=0, out=out[first:last], mode="clip")
 
 
-def _pieces(
-    rows: Numbers, width: int, columns: int, pager: Pager | None
-) -> Iterator[tuple[int, int]]:
+def _pieces(rows: Numbers, width: int, columns: int, pager: Pager) -> Iterator[tuple[int, int]]:
     """Cut rows of a record batch into pieces, and make room for each before it is touched."""
-    if pager is None or pager.fits or not columns:
-        yield 0, len(rows)
+    if not columns:
         return
     extent = int(rows[-1] - rows[0] + 1) * width
     apart = max(1, pager.piece_bytes // width)

@@ -300,7 +300,7 @@ class Selection:
         values: Values | None = None,
         pager: Pager | None = None,
     ) -> tuple[Bytes, Values]:
-        """Copy rows out of the files, as `ShardSet.gather` does.
+        """Copy rows out of the files, as `RowReader.gather` does.
 
         After targets may come added columns; the last column may be `ERA`.
         """
@@ -308,7 +308,7 @@ class Selection:
             values = np.empty((len(columns), len(rows)), np.float32)
         targets = self._targets(columns)
         rows_of_set = self.rows_of_set(rows)
-        encoded, _ = self.shards.gather(
+        encoded, _ = self.shards.row_reader.gather(
             rows_of_set,
             targets,
             encoded=encoded,
@@ -328,8 +328,8 @@ class Selection:
         return self.added[name][self.rows_of_set(rows)]
 
     def extents(self, rows: Rows, columns: Sequence[str]) -> Iterator[tuple[int, Rows]]:
-        """Yield where rows are in the files, as `ShardSet.extents` does."""
-        return self.shards.extents(self.rows_of_set(rows), self._targets(columns))
+        """Yield where rows are in the files, as `RowReader.extents` does."""
+        return self.shards.row_reader.extents(self.rows_of_set(rows), self._targets(columns))
 
     def column(self, name: str, rows: Rows | None = None) -> pa.ChunkedArray:
         """Return ``id``, ``era``, ``data_type``, a target or an added column of the rows.

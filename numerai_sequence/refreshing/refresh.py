@@ -20,7 +20,8 @@ from ..format.layout import Manifest, WriteOptions
 from ..format.manifest import read_manifest
 from ..ordering.eras import sort_eras
 from ..ordering.target_horizon import describe_alias
-from ..reading.shard_set import ShardSet, open_shards
+from ..reading.set_opener import open_shards
+from ..reading.shard_set import ShardSet
 from ..system.progress import progress_bar
 from ..writing.journal import Steps
 from ..writing.newer_sources import check_newer

@@ -9,10 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..batching.passes import Place
+from ..batching.epoch import Position
 from ..errors import ResumeError
 from ..feeding.epoch_callback import Fit
-from ..feeding.fit_call import Feeding
+from ..feeding.fit_call import FitCall
 from ..feeding.unpacked_models import are_rows
 from .model_architecture import (
     describe_compiled,
@@ -39,7 +39,7 @@ class Checkpoints:
     ----------
     is_resumed : bool
         Whether the folder has a state.
-    first : Place
+    first : Position
         The epoch and batch where the call starts, with the call's count of epochs.
     before : int
         Epochs that the sequence had finished before the call's first one.
@@ -105,9 +105,9 @@ class Checkpoints:
             ("model", model),
         ]
 
-    def _order(self, place: Place) -> str:
+    def _order(self, place: Position) -> str:
         """Return the SHA-256 of the rows of the batch at a place, in ``fit``'s count of epochs."""
-        place = Place(self.before + place.epoch, place.batch)
+        place = Position(self.before + place.epoch, place.batch)
         return order_digest(self._sequence, place)
 
     def load(self) -> None:
@@ -137,7 +137,7 @@ class Checkpoints:
         if self._state is not None and self._state.learning_rate is not None:
             set_learning_rate(self._model, self._state.learning_rate)
 
-    def save(self, place: Place) -> None:
+    def save(self, place: Position) -> None:
         """Save the state at a place.
 
         Raises
@@ -161,15 +161,15 @@ class Checkpoints:
         state = State(self._identity, order, place, self.before, seeds, *self._in_force)
         write_state(self._folder, state, model.save_weights)
 
-    def has_changed(self, place: Place) -> bool:
+    def has_changed(self, place: Position) -> bool:
         """Say whether a callback has changed something since the state of a place was saved."""
         return bool(self._changing(place) != self._in_force)
 
-    def _changing(self, place: Place) -> tuple[float | None, tuple[Any, Any]]:
+    def _changing(self, place: Position) -> tuple[float | None, tuple[Any, Any]]:
         """Return the learning rate, and the sample weights of the epoch and of the next one."""
         later = self._savable(self._sequence._targets.weights)
-        feeding = Feeding.present()
-        now = self._savable(feeding.weights) if place.batch and feeding else later
+        call = FitCall.present()
+        now = self._savable(call.weights) if place.batch and call else later
         return live_learning_rate(self._model), (now, later)
 
     def _savable(self, weights: Any) -> Any:

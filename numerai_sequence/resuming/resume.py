@@ -9,7 +9,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from ..batching.passes import Place
+from ..batching.epoch import Position
 from ..checks import whole_number
 from ..feeding import keras_compat
 from ..feeding.epoch_callback import Fit, listed
@@ -68,7 +68,7 @@ class Resume(*_BASES):  # type: ignore[misc]
         self._epoch = self._left_out = self._saved = 0
 
     @contextmanager
-    def resumed(self, fit: Fit) -> Iterator[tuple[Place, int, Any]]:
+    def resumed(self, fit: Fit) -> Iterator[tuple[Position, int, Any]]:
         """Make a call of ``fit`` start where training has stopped; see `following.follow`."""
         steps = fit.arguments.get("steps_per_epoch")
         if steps is not None:
@@ -117,7 +117,7 @@ class Resume(*_BASES):  # type: ignore[misc]
         trained = self._left_out + batch + 1
         # After the last batch, the state is saved at the end of the epoch, after validation.
         if trained - self._saved >= self._every and trained < self._batches:
-            self._checkpoints.save(Place(self._epoch, trained))
+            self._checkpoints.save(Position(self._epoch, trained))
             self._saved = trained
 
     def _settle_beginning(self) -> None:
@@ -130,13 +130,13 @@ class Resume(*_BASES):  # type: ignore[misc]
         trained = self._left_out + batch + 1
         if self._checkpoints is None or self._saved != trained:
             return
-        place = Place(self._epoch, trained)
+        place = Position(self._epoch, trained)
         if self._checkpoints.has_changed(place):
             self._checkpoints.save(place)
 
     def _settle_epoch(self, epoch: int) -> None:
         if self._checkpoints is not None:
-            self._checkpoints.save(Place(epoch + 1))
+            self._checkpoints.save(Position(epoch + 1))
 
 
 def _check_swaps(callbacks: Any) -> None:

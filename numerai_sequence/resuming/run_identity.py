@@ -8,8 +8,8 @@ import itertools
 from collections.abc import Mapping
 from typing import Any
 
+from ..batching.epoch import Position
 from ..batching.inputs import column_key
-from ..batching.passes import Place
 from ..batching.targets import Weights, given_target
 from ..feeding.sequence import NumeraiSequence
 from .json_descriptions import described, type_name
@@ -128,7 +128,7 @@ def _spans(eras: tuple[str, ...], all_eras: tuple[str, ...]) -> list[str]:
     return ["-".join(span) for span in spans]
 
 
-def order_digest(sequence: NumeraiSequence, place: Place) -> str:
+def order_digest(sequence: NumeraiSequence, place: Position) -> str:
     """Return the SHA-256 of the rows of a batch; its epoch is the sequence's count."""
-    rows = sequence._readers.orders(place.epoch).batch(place.batch)
+    rows = sequence._plan.order(place.epoch).batch(place.batch)
     return hashlib.sha256(rows.tobytes()).hexdigest()

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ..batching.passes import Place
+from ..batching.epoch import Position
 from ..checks import as_count, as_dict, as_list, as_text, reason, short
 from ..errors import ResumeError
 from ..system.files import delete, explained, replaced
@@ -45,7 +45,7 @@ class State:
     order : str
         The SHA-256 of the rows of the next batch. With the same seed, another version of NumPy may
         make another order.
-    place : Place
+    place : Position
         The epoch, in ``fit``'s count, and the number of its batches that are trained.
     before : int
         Epochs that the sequence had finished before this call of ``fit``.
@@ -60,7 +60,7 @@ class State:
 
     identity: dict[str, Any]
     order: str
-    place: Place
+    place: Position
     before: int
     seeds: list[list[int]]
     learning_rate: float | None = None
@@ -146,7 +146,7 @@ def read_state(folder: Path) -> State | None:
         state = State(
             as_dict(document["identity"]),
             as_text(document["order"]),
-            Place(*map(as_count, document["place"])),
+            Position(*map(as_count, document["place"])),
             as_count(document["before"]),
             [list(map(as_count, seed)) for seed in document["seeds"]],
             _as_rate(document["learning_rate"]),

@@ -131,7 +131,7 @@ class EraScores(*_BASES):  # type: ignore[misc]
             "meta_model": several(meta_model),
             "benchmarks": several(benchmarks),
         }
-        is_whole = "era" in (validation.batch_by, input_like(like).batch_by)
+        is_whole = "era" in (input_like(validation).batch_by, input_like(like).batch_by)
         self._batch_by = "era" if is_whole else "rows"
         self._prefix = read_prefix(prefix)
         self._rows = self._scored_rows(self._batch_by)

@@ -61,7 +61,18 @@ class Buffers:
     def empty(self, shape: tuple[int, ...], dtype: Any) -> npt.NDArray[Any]:
         """Return an uninitialized array, aligned to 64 bytes."""
         size = math.prod(shape) * np.dtype(dtype).itemsize
-        buffer = self._find(size)
+        buffer = None
+        for _ in range(len(self._kept)):
+            try:
+                buffer = self._kept.popleft()  # atomic: it is this thread's alone now
+            except IndexError:
+                break
+            if sys.getrefcount(buffer) != _FREE:
+                self._kept.append(buffer)
+            elif size <= buffer.size - _ALIGNMENT <= self._slack * size:
+                break
+            # A free one of another size goes: the last batch was smaller, or a batch is larger now.
+            buffer = None
         if buffer is None:
             buffer = np.empty(size + _ALIGNMENT, np.uint8)
         start = -buffer.ctypes.data % _ALIGNMENT
@@ -70,20 +81,6 @@ class Buffers:
         if len(self._kept) < self._limit:
             self._kept.append(buffer)
         return array
-
-    def _find(self, size: int) -> Bytes | None:
-        """Take out a free buffer that is large enough, but not too large."""
-        for _ in range(len(self._kept)):
-            try:
-                buffer = self._kept.popleft()  # atomic: it is this thread's alone now
-            except IndexError:
-                return None
-            if sys.getrefcount(buffer) == _FREE:
-                if size <= buffer.size - _ALIGNMENT <= self._slack * size:
-                    return buffer
-                continue  # the last batch of an epoch was smaller, or a batch is larger now
-            self._kept.append(buffer)
-        return None
 
 
 # For each name, as many as are borrowed at once.

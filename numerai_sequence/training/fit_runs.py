@@ -10,7 +10,8 @@ from typing import Any
 
 from ..checks import file_path, is_of, short, whole_number
 from ..format.encoding import PACKED
-from ..reading.shard_set import PathLike, ShardSet, open_shards
+from ..reading.set_opener import open_shards
+from ..reading.shard_set import PathLike, ShardSet
 from .device_feed import Feed
 from .one_run import Build, Fitter, MakeCallbacks
 from .planned_runs import plan_runs, variants_in, variants_of

@@ -8,10 +8,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ..batching.orders import BATCH_BY
 from ..checks import as_dict, as_names, as_text, reason, short
 from ..errors import ManifestError, NumeraiSequenceError
 from ..format.encoding import DTYPES
+from ..ordering.batchings import BATCH_BY
 from ..system.files import replaced
 from ..writing.parquet_folders import natural
 
@@ -124,7 +124,7 @@ def _check_known(path: Path, document: dict[str, Any]) -> None:
     for name in document:
         _check_one_of(path, "key", name, tuple(Run.__dataclass_fields__))
     _check_one_of(path, "dtype", document["dtype"], DTYPES)
-    _check_one_of(path, "batch_by", document.get("batch_by", Run.batch_by), BATCH_BY)
+    _check_one_of(path, "batch_by", document.get("batch_by", Run.batch_by), tuple(BATCH_BY))
 
 
 def _check_one_of(path: Path, what: str, found: Any, known: tuple[str, ...]) -> None:

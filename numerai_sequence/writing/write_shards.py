@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from concurrent.futures import Executor
 
 from ..format.layout import WriteOptions
-from ..reading.shard_set import PathLike, ShardSet, open_shards
+from ..reading.set_opener import open_shards
+from ..reading.shard_set import PathLike, ShardSet
 from .write_arguments import writer_arguments
 from .writer import write
 

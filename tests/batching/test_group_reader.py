@@ -18,8 +18,8 @@ import pytest
 from numerai_tables import row_numbers, write_source
 
 from numerai_sequence import NumeraiSequence, open_shards, write_shards
+from numerai_sequence.batching.epoch import Position
 from numerai_sequence.batching.group_reader import batches_per_group
-from numerai_sequence.batching.passes import Place
 
 ROWS, FEATURES, BATCH = 5003, 14, 50
 TINY = "17MB"  # next to the least: no group fits
@@ -44,10 +44,10 @@ def small_groups(monkeypatch, rows=400):
 
 def one_by_one(sequence):
     """The batches as `gather` reads them, with no group and no pager."""
-    order = sequence._readers.orders(sequence.epoch)
+    order = sequence._plan.order(sequence.epoch)
     for start in range(0, ROWS, sequence.batch_size):
         rows = order.rows(start, min(start + sequence.batch_size, ROWS))
-        encoded, y = sequence.shards.gather(rows, ["target"])
+        encoded, y = sequence.shards.row_reader.gather(rows, ["target"])
         x = np.empty((len(rows), FEATURES), sequence.dtype)
         sequence._decode(encoded, x)
         yield x, y[:, 0]
@@ -106,9 +106,9 @@ def test_shuffled_pass_keeps_groups_together(monkeypatch, folders):
     sequence = NumeraiSequence(folders / "packed", BATCH, shuffle=False, paging="streaming")
     expected = list(one_by_one(sequence))
     one_pass = sequence.one_pass(shuffle=True)
-    numbers = one_pass._numbers.tolist()
-    assert numbers == sequence.one_pass(shuffle=True)._numbers.tolist()
-    assert numbers != sequence.one_pass(place=Place(1), shuffle=True)._numbers.tolist()
+    numbers = one_pass._batches.tolist()
+    assert numbers == sequence.one_pass(shuffle=True)._batches.tolist()
+    assert numbers != sequence.one_pass(place=Position(1), shuffle=True)._batches.tolist()
     assert sorted(numbers) == list(range(len(sequence)))
     assert numbers != sorted(numbers)
     groups = [number // 8 for number in numbers]
@@ -120,13 +120,13 @@ def test_a_group_is_read_once_a_pass(monkeypatch, folders):
     small_groups(monkeypatch)
     sequence = NumeraiSequence(folders / "packed", BATCH, run_rows=4, paging="streaming")
     gathered = []
-    gather = sequence.shards.gather
+    gather = sequence.shards.row_reader.gather
 
     def counting(rows, *args, **options):
         gathered.append(len(rows))
         return gather(rows, *args, **options)
 
-    monkeypatch.setattr(sequence.shards, "gather", counting)
+    monkeypatch.setattr(sequence.shards.row_reader, "gather", counting)
     one_pass = sequence.one_pass()
     waiting = deque()
     with ThreadPoolExecutor(4) as pool:
@@ -142,9 +142,9 @@ def test_batches_in_no_order_do_not_cost_a_group_each(monkeypatch, folders):
     small_groups(monkeypatch)
     sequence = NumeraiSequence(folders / "packed", BATCH, run_rows=4, paging="streaming")
     gathered = []
-    gather = sequence.shards.gather
+    gather = sequence.shards.row_reader.gather
     monkeypatch.setattr(
-        sequence.shards,
+        sequence.shards.row_reader,
         "gather",
         lambda rows, *args, **options: gathered.append(len(rows)) or gather(rows, *args, **options),
     )
@@ -158,16 +158,16 @@ def test_error_of_a_group_reaches_every_thread_and_the_next_one_tries_again(monk
     sequence = NumeraiSequence(folders / "packed", BATCH, run_rows=4, paging="streaming")
     expected = list(one_by_one(sequence))
     one_pass = sequence.one_pass()
-    gather = sequence.shards.gather
+    gather = sequence.shards.row_reader.gather
 
     def fail(*args, **options):
         raise OSError("the disk is gone")
 
-    monkeypatch.setattr(sequence.shards, "gather", fail)
+    monkeypatch.setattr(sequence.shards.row_reader, "gather", fail)
     with ThreadPoolExecutor(4) as pool:
         futures = [pool.submit(one_pass.__getitem__, number) for number in range(4)]
         assert [str(future.exception()) for future in futures] == ["the disk is gone"] * 4
-    monkeypatch.setattr(sequence.shards, "gather", gather)
+    monkeypatch.setattr(sequence.shards.row_reader, "gather", gather)
     assert_same([one_pass[0]], expected[:1])
 
 
@@ -230,24 +230,27 @@ def test_the_kernel_is_told_of_the_next_group_in_time(monkeypatch, folders, shuf
     """Of it whole before its first part is read, and of no part twice, nor of much else."""
     small_groups(monkeypatch)
     sequence = NumeraiSequence(folders / "packed", BATCH, run_rows=4, paging="streaming")
-    order, asked = sequence._readers.orders(0), []
+    order, asked = sequence._plan.order(0), []
     monkeypatch.setattr(
-        sequence._readers.pager,
+        sequence._plan.pager,
         "read_ahead",
         lambda ranges: asked.append([r.tolist() for _, r in ranges]),
     )
 
     def parts(group):
-        rows, _ = order.placed_group(group)
+        rows, _ = order.group_with_positions(group)
         bounds = [len(rows) * part // 4 for part in range(5)]
         for start, stop in itertools.pairwise(bounds):
-            yield [r.tolist() for _, r in sequence.shards.extents(rows[start:stop], ["target"])]
+            yield [
+                r.tolist()
+                for _, r in sequence.shards.row_reader.extents(rows[start:stop], ["target"])
+            ]
 
     one_pass = sequence.one_pass(shuffle=shuffle)
-    groups = list(dict.fromkeys(number // 8 for number in one_pass._numbers.tolist()))
+    groups = list(dict.fromkeys(number // 8 for number in one_pass._batches.tolist()))
     all_parts = [part for group in groups for part in parts(group)]
     seen = set()
-    for place, number in enumerate(one_pass._numbers.tolist()):
+    for place, number in enumerate(one_pass._batches.tolist()):
         one_pass[place]
         seen.add(number // 8)
         least = 4 * min(len(seen) + 1, len(groups))
@@ -259,7 +262,11 @@ def test_the_kernel_is_told_of_the_next_group_in_time(monkeypatch, folders, shuf
 def test_threads_share_the_reading_of_a_group(monkeypatch, folders):
     small_groups(monkeypatch)
     sequence = NumeraiSequence(folders / "packed", BATCH, run_rows=4, paging="streaming")
-    gather, readers, all_are_here = sequence.shards.gather, set(), threading.Barrier(4, timeout=20)
+    gather, readers, all_are_here = (
+        sequence.shards.row_reader.gather,
+        set(),
+        threading.Barrier(4, timeout=20),
+    )
 
     def slow(*args, **options):
         readers.add(threading.get_ident())
@@ -269,7 +276,7 @@ def test_threads_share_the_reading_of_a_group(monkeypatch, folders):
         return gather(*args, **options)
 
     expected = list(one_by_one(sequence))
-    monkeypatch.setattr(sequence.shards, "gather", slow)
+    monkeypatch.setattr(sequence.shards.row_reader, "gather", slow)
     one_pass = sequence.one_pass()
     with ThreadPoolExecutor(4) as pool:  # the first parts wait until each thread has one
         found = list(pool.map(one_pass.__getitem__, range(4)))
@@ -330,7 +337,7 @@ def test_single_rows_of_a_resident_set_are_fetched_in_groups_as_large_as_the_bud
 ):
     def rows(budget, **options):
         sequence = NumeraiSequence(folders / "int8", BATCH, memory_budget=budget, **options)
-        return sequence._readers.orders(0).group_rows
+        return sequence._plan.order(0).group_rows
 
     resident = {"run_rows": 1, "paging": "resident"}
     assert rows("auto", **resident) == (32 << 20) // FEATURES // BATCH * BATCH
@@ -376,7 +383,7 @@ def test_any_batch_may_be_asked_for_in_a_pass_that_begins_later(
     sequence = Beside(folders / "packed", **options)
     count = len(sequence)
     for first in {5, count // 2, count - 2, count}:
-        one_pass = sequence.one_pass(place=Place(0, first))
+        one_pass = sequence.one_pass(place=Position(0, first))
         assert len(one_pass) == count - first
         with ThreadPoolExecutor(3) as pool:
             found = list(pool.map(one_pass.__getitem__, range(len(one_pass))))

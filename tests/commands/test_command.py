@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import re
+import shlex
 import subprocess
 import sys
 
@@ -17,7 +18,7 @@ from networks import keras
 from numerai_tables import write_features_json, write_source
 
 from numerai_sequence import open_shards, predict, score, write_shards
-from numerai_sequence.commands.main import main
+from numerai_sequence.commands.main import COMMANDS, main
 from numerai_sequence.synthetic import write_parquet
 
 
@@ -142,12 +143,26 @@ def test_bad_input_is_one_line_and_exit_code_1(source, shards, tmp_path):
     )
 
 
+def test_a_wrong_value_is_one_line_too(source, tmp_path):
+    result = run("shard", source, "--out", tmp_path / "x", "--num-shards", 20_000)
+    assert_one_line_error(result, "num_shards: found 20000, expected at most 10,000")
+
+
+def test_each_command_is_in_the_table_and_its_first_sentence_is_not_cut():
+    assert main.commands.keys() == COMMANDS.keys()
+    _, listed = CliRunner().invoke(main, ["--help"]).output.split("Commands:\n")
+    assert re.findall(r"^  (\w+) .+\.$", listed, re.MULTILINE) == sorted(COMMANDS)
+    assert "..." not in listed
+
+
 def test_help_explains_every_command_and_option():
     runner = CliRunner()
     assert "Keras" in runner.invoke(main, ["--help"]).output
     for name, command in main.commands.items():
         shown = runner.invoke(main, [name, "--help"]).output
         assert command.help.splitlines()[0] in shown
+        [example] = re.findall(rf"^  Example:\n    numerai-sequence {name} (.+)$", shown, re.M)
+        command.make_context(name, shlex.split(example))
         for parameter in command.params:
             if parameter.param_type_name == "option":
                 assert parameter.opts[0] in shown

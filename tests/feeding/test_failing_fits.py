@@ -41,7 +41,7 @@ from numerai_sequence import (
     WorkerError,
     open_shards,
 )
-from numerai_sequence.batching.passes import OnePass
+from numerai_sequence.batching.epoch import Epoch
 
 ROWS, BATCH, FEATURES, WIDE = 600, 30, 14, 4000
 SECONDS = 10
@@ -328,7 +328,7 @@ def test_process_that_ends_says_how(shards):
     assert caught.value.exitcode == 7
 
 
-class HalfSent(OnePass):
+class HalfSent(Epoch):
     """Kills the process that is sending a batch, when its first bytes have come."""
 
     def empty(self, shape, dtype):

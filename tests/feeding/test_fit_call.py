@@ -1,12 +1,12 @@
-"""Feeding: what belongs to a call ends with it, and two calls at once do not meet."""
+"""Fit call: what belongs to a call ends with it, and two calls at once do not meet."""
 
 from __future__ import annotations
 
 import threading
 from contextlib import suppress
 
-from numerai_sequence.batching.passes import Prefetching
-from numerai_sequence.feeding.fit_call import Feeding, forget, is_fed
+from numerai_sequence.batching.prefetching import Prefetching
+from numerai_sequence.feeding.fit_call import FitCall, forget, is_fed
 
 
 class Adapter:
@@ -33,12 +33,12 @@ def tensorflow_error(text):
 
 def test_adapters_belong_to_the_call_they_are_made_in_and_forget_with_it():
     adapter, before = Adapter("data"), Adapter("data")
-    assert Feeding.of(before) is not Feeding.of(before)  # each its own
-    with Feeding() as call:
-        assert Feeding.of(adapter) is call
-        with Feeding() as inner:
-            assert Feeding.of(Adapter("other")) is inner
-        assert Feeding.of(Adapter("third")) is call
+    assert FitCall.of(before) is not FitCall.of(before)  # each its own
+    with FitCall() as call:
+        assert FitCall.of(adapter) is call
+        with FitCall() as inner:
+            assert FitCall.of(Adapter("other")) is inner
+        assert FitCall.of(Adapter("third")) is call
         assert adapter.py_dataset == "data"
     assert adapter.py_dataset is None
     assert before.py_dataset == "data"
@@ -46,7 +46,7 @@ def test_adapters_belong_to_the_call_they_are_made_in_and_forget_with_it():
 
 def test_runs_end_with_the_call_and_keep_no_error():
     failed, running = Run(ValueError("a")), Run()
-    with suppress(KeyError), Feeding() as call:
+    with suppress(KeyError), FitCall() as call:
         call.add(failed)
         call.add(running)
         raise KeyError
@@ -55,7 +55,7 @@ def test_runs_end_with_the_call_and_keep_no_error():
 
 
 def test_runs_that_are_over_are_not_kept():
-    with Feeding() as call:
+    with FitCall() as call:
         over, failed = Run(has_ended=True), Run(ValueError("a"), has_ended=True)
         for run in (over, failed, Run(has_ended=True), Run()):
             call.add(run)
@@ -63,7 +63,7 @@ def test_runs_that_are_over_are_not_kept():
 
 
 def test_an_error_of_tensorflow_is_traced_to_its_cause():
-    with Feeding() as call:
+    with FitCall() as call:
         cause = KeyError("k")
         call.add(Run(cause))
         call.add(Run())
@@ -74,7 +74,7 @@ def test_an_error_of_tensorflow_is_traced_to_its_cause():
 
 def test_forms_and_fed_sequences():
     one, other = Sequence(), Sequence()
-    with Feeding({one: ("a", "b"), other: None}) as call:
+    with FitCall({one: ("a", "b"), other: None}) as call:
         assert call.form(one) == ("a", "b")
         assert call.form(other) is call.form(Sequence()) is None
         assert is_fed(one)
@@ -85,8 +85,8 @@ def test_forms_and_fed_sequences():
 
 
 def test_options_of_the_call_win_over_those_of_the_sequence():
-    assert Feeding().prefetching(Sequence()) == (1, False, 10)
-    call = Feeding(options={"workers": 4, "use_multiprocessing": True})
+    assert FitCall().prefetching(Sequence()) == (1, False, 10)
+    call = FitCall(options={"workers": 4, "use_multiprocessing": True})
     assert call.prefetching(Sequence()) == (4, True, 10)
     assert call.prefetching(Sequence()).processes == 4
     assert Sequence.prefetching == (1, False, 10)
@@ -97,9 +97,9 @@ def test_two_threads_are_in_calls_of_their_own():
     found = []
 
     def work():
-        with Feeding() as call:
+        with FitCall() as call:
             meet.wait()
-            found.append(Feeding.of(Adapter("data")) is call)
+            found.append(FitCall.of(Adapter("data")) is call)
             meet.wait()
 
     threads = [threading.Thread(target=work) for _ in range(2)]

@@ -210,8 +210,8 @@ class Addresses(NumeraiSequence):
 
     seen: list
 
-    def _batch(self, number, *made):
-        batch = super()._batch(number, *made)
+    def __getitem__(self, index):
+        batch = super().__getitem__(index)
         self.seen.append(batch[0].ctypes.data)
         return batch
 

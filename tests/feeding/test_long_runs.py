@@ -88,7 +88,7 @@ def test_sets_and_slices_let_all_go_without_the_collector(folder, collector):
         with open_shards(folder / "set") as shards:
             part, one = shards[number % 2 :], shards[number % 3]
         assert len(part.column("id")) == part.rows
-        assert one.gather(np.arange(9), one.targets)[0].shape == (9, 600)
+        assert one.row_reader.gather(np.arange(9), one.targets)[0].shape == (9, 600)
 
     assert_flat(collector, use)
 

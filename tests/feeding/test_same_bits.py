@@ -21,7 +21,7 @@ from numerai_tables import row_numbers
 from shard_sets import write_set
 
 from numerai_sequence import NumeraiSequence
-from numerai_sequence.batching.passes import Place
+from numerai_sequence.batching.epoch import Position
 
 ROWS, BATCH, BATCHES, FEATURES = 1037, 50, 21, 14
 WORKERS = [ONE_THREAD, THREADS, {"workers": 8}, PROCESSES]
@@ -79,7 +79,7 @@ def train(sequence, **options):
 
 def expected(folder, epoch, **options):
     """Return the sums as they follow from the row order, which knows no Keras."""
-    batches = NumeraiSequence(folder, BATCH, seed=3, **options).one_pass(place=Place(epoch))
+    batches = NumeraiSequence(folder, BATCH, seed=3, **options).one_pass(place=Position(epoch))
     rows = [row_numbers(batches[number][0]).astype(np.float64) for number in range(BATCHES)]
     return np.array([[one.sum(), (one * 91 % 1013).sum()] for one in rows]).T
 

@@ -442,26 +442,21 @@ class Counted:
                 self.inside -= 1
 
 
-class WithCountedReader(NumeraiSequence):
-    def _make_reader(self, *args):
-        reader, targets = super()._make_reader(*args)
-        self.counted = Counted(reader, reader.batch)
-        return self.counted, targets
-
-
 @pytest.mark.parametrize("run_rows", [1, 8])
 def test_four_of_many_threads_read_at_a_time_and_no_more_decode_than_have_a_processor(
     folder, run_rows
 ):
     expected = batches_of(NumeraiSequence(folder, 10, run_rows=run_rows))
-    sequence = WithCountedReader(folder, 10, run_rows=run_rows)
+    sequence = NumeraiSequence(folder, 10, run_rows=run_rows)
     decode = sequence._decode
     sequence._decode = Counted(decode, decode)
     batches = sequence.one_pass()
+    reader = batches._reader
+    batches._reader = counted = Counted(reader, reader.batch)
     with ThreadPoolExecutor(16) as pool:
         found = list(pool.map(batches.__getitem__, range(len(batches))))
     assert_same_batches(found, expected)
-    assert sequence.counted.most == 4
+    assert counted.most == 4
     assert sequence._decode.most <= min(4, os.cpu_count())
 
 

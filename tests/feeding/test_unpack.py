@@ -175,7 +175,7 @@ def arrays_in(parts):
 def test_packed_batches_are_the_bytes_of_the_file(sets):
     with open_shards(sets["packed"]) as shards:
         rows = np.arange(10, dtype=np.int64)
-        encoded, _ = shards.gather(rows, ())
+        encoded, _ = shards.row_reader.gather(rows, ())
         x, _ = NumeraiSequence(shards, 10, shuffle=False, features=CHOSEN, **PACKED)[0]
         assert (x.dtype, x.shape) == (np.uint8, (10, 5))
         np.testing.assert_array_equal(x, encoded)

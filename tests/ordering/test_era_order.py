@@ -35,7 +35,7 @@ def test_each_era_is_whole_in_one_batch(sizes, batch_size, seed):
             inside = sorted(set(eras[batch]))
             assert len(inside) <= batch_size
             assert batch.tolist() == np.flatnonzero(np.isin(eras, inside)).tolist()
-            group, ranks = order.placed_group(number)
+            group, ranks = order.group_with_positions(number)
             assert group[ranks[order.places(number)]].tolist() == batch.tolist()
             seen += inside
         assert sorted(seen) == list(range(len(sizes)))

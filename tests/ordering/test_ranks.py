@@ -114,7 +114,7 @@ def test_groups_are_whole_but_at_the_ends_of_a_block(rows, world_size, run_rows)
         groups = {}
         for step in range(share.steps):
             number = (step + ranked.group_offset) // 4
-            group, ranks = groups.setdefault(number, ranked.placed_group(number))
+            group, ranks = groups.setdefault(number, ranked.group_with_positions(number))
             batch = ranked.batch(step)
             assert (np.diff(batch) > 0).all()
             assert ranked.size(step) == len(batch)
@@ -122,7 +122,7 @@ def test_groups_are_whole_but_at_the_ends_of_a_block(rows, world_size, run_rows)
         own = np.concatenate([rows for rows, _ in groups.values()])
         assert len(own) == len(set(own.tolist())) == sum(map(ranked.size, range(share.steps)))
         for number in list(groups)[1:-1]:
-            expected, _ = order.placed_group(share.first // 4 + number)
+            expected, _ = order.group_with_positions(share.first // 4 + number)
             assert np.array_equal(groups[number][0], expected)
 
 
@@ -143,7 +143,7 @@ def test_eras_are_divided_whole(batch_size):
                 assert 1 <= len(inside) <= batch_size + (step == share.steps - 1)
                 assert np.array_equal(batch, np.flatnonzero(np.isin(eras, inside)))
                 assert ranked.size(step) == len(batch)
-                group, ranks = ranked.placed_group(step)
+                group, ranks = ranked.group_with_positions(step)
                 assert np.array_equal(np.sort(group[ranks[ranked.places(step)]]), batch)
                 counts += inside.tolist()
         assert sorted(counts) == list(range(23))
@@ -234,7 +234,7 @@ def test_ranks_together_are_the_single_epoch(folder, small_groups, world_size, o
             ranks.append(numbers_of(sequence))
             assert numbers_of(sequence.one_pass()) == ranks[-1]
             one_pass = sequence.one_pass(shuffle=True)
-            assert numbers_of(one_pass) == [ranks[-1][i] for i in one_pass._numbers]
+            assert numbers_of(one_pass) == [ranks[-1][i] for i in one_pass._batches]
             sequence.on_epoch_end()
             assert sequence.epoch == epoch + 1
         for rank, found in enumerate(ranks):
@@ -252,9 +252,9 @@ def test_ranks_together_are_the_single_epoch(folder, small_groups, world_size, o
 
 def test_shuffled_pass_of_a_rank_keeps_groups_together(folder, small_groups):
     sequence = rank_of(folder, 1, 3, shuffle=False)
-    order = sequence._readers.orders(0)
+    order = sequence._plan.order(0)
     assert (order.batches_per_group, order.group_offset) == (8, 5)
-    numbers = sequence.one_pass(shuffle=True)._numbers.tolist()
+    numbers = sequence.one_pass(shuffle=True)._batches.tolist()
     assert sorted(numbers) == list(range(14))
     groups = [(number + 5) // 8 for number in numbers]
     assert len(list(groupby(groups))) == len(set(groups)) == 3
@@ -303,7 +303,7 @@ def wide(tmp_path_factory):
 def test_whole_set_is_read_at_once_only_where_a_rank_reads_most_of_it(folder):
     for world_size, is_most in ((1, True), (2, True), (3, False)):
         sequence = rank_of(folder, 0, world_size, run_rows=1, paging="resident")
-        assert sequence._readers.pager._warms is is_most
+        assert sequence._plan.pager._warms is is_most
 
 
 def test_run_rows_do_not_depend_on_memory(wide):

@@ -96,7 +96,7 @@ def test_groups_hold_each_row_once(spans, run_rows, group_rows, permutation):
 def test_rows_of_a_placed_group_ascend_and_ranks_say_where_they_are(spans, run_rows, group_rows):
     order = epoch_order(spans, seed=5, epoch=2, run_rows=run_rows, group_rows=group_rows)
     for number in range(order.groups):
-        rows, ranks = order.placed_group(number)
+        rows, ranks = order.group_with_positions(number)
         assert (rows.dtype, ranks.dtype) == (np.int64, np.int64)
         assert (np.diff(rows) > 0).all()
         np.testing.assert_array_equal(rows[ranks], order.group(number))
@@ -395,6 +395,6 @@ def test_batches_and_places_are_those_of_the_rows(run_rows):
         stop = min(6 * number + 6, 85)
         assert order.size(number) == stop - 6 * number
         assert order.batch(number).tolist() == order.rows(6 * number, stop).tolist()
-        rows, ranks = order.placed_group(number // 4)
+        rows, ranks = order.group_with_positions(number // 4)
         placed = np.sort(rows[ranks[order.places(number)]])
         assert placed.tolist() == order.batch(number).tolist()

@@ -153,7 +153,7 @@ def test_larger_groups_allow_longer_runs(sets):
 
 def test_sequence_takes_the_chosen_run_where_the_set_is_large(sets, monkeypatch):
     assert NumeraiSequence(sets[1], BATCH, paging="streaming").run_rows == 1
-    monkeypatch.setattr("numerai_sequence.batching.reading.MAPPED_BYTES", 1000)
+    monkeypatch.setattr("numerai_sequence.batching.read_plan.MAPPED_BYTES", 1000)
     for mix_eras in (1, None):
         shards = sets[mix_eras]
         expected = choose_run_rows(

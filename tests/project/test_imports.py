@@ -14,6 +14,11 @@ from numerai_sequence.commands.main import COMMANDS
 
 PACKAGE = Path(numerai_sequence.__file__).parent
 
+# Each is a line of a table, and no other imports it.
+ENCODINGS = [
+    path.stem for path in (PACKAGE / "format" / "encodings").glob("*.py") if path.stem != "__init__"
+]
+
 # In the data's way. A new module gets a place here, below all that it imports, and in the folder of
 # its stage; "" is the package's own. A folder whose `__init__` is a table is a module, too.
 STAGES = [
@@ -22,9 +27,13 @@ STAGES = [
     ("", """checks"""),
     ("system", """buffers locks progress files tasks log_lines"""),
     ("format", """encoding"""),
-    ("format/encodings", """packed int8"""),
+    ("format/encodings", " ".join(ENCODINGS)),
     ("format", """encodings"""),
-    ("ordering", """target_horizon eras splits row_order era_order ranks run_length"""),
+    (
+        "ordering",
+        """target_horizon eras splits row_order era_order ranks batchings
+        run_length""",
+    ),
     ("format", """layout format_versions manifest feature_sets flatbuffer arrow_file"""),
     (
         "writing",
@@ -37,7 +46,8 @@ STAGES = [
     (
         "reading",
         """memory_budget page_faults open_file file_checks mapped_file paging batch_contents
-        column_values row_reader shard_set selection tables join_by_id""",
+        column_values row_reader patches set_description shard_set set_opener selection tables
+        join_by_id""",
     ),
     ("writing", """write_shards"""),
     (
@@ -46,15 +56,16 @@ STAGES = [
     ),
     (
         "batching",
-        """orders group_reader row_numbers reading passes readers residual targets inputs
+        """prefetching group_reader row_numbers read_plan epoch residual targets inputs
         chosen_rows""",
     ),
     (
         "feeding",
         """socket_messages worker_processes interrupts output_forms y_for_outputs keras_changes
         unpacked_models model_input fit_call targets_by_name read_ahead pass_workers
-        epoch_callback distribution sequence_arguments keras_private_names keras_compat
-        device unpack sequence""",
+        epoch_callback distribution sequence_arguments planned_sequence sequence_copies
+        served_epochs keras_private_names keras_adapters keras3 keras2 keras_methods
+        keras_compat device unpack sequence""",
     ),
     ("predicting", """blends residuals rebuilt uploaded"""),
     (
@@ -104,8 +115,7 @@ SHARED = {
     "format.manifest": "the format: its manifest",
     "format.encoding": "the format: its features",
     "format.encodings": "the format: the table of its encodings",
-    "format.encodings.packed": "the format: an encoding",
-    "format.encodings.int8": "the format: an encoding",
+    **{f"format.encodings.{name}": "the format: an encoding" for name in ENCODINGS},
     "ordering.target_horizon": "the name of the alias, and how it is compared",
     "ordering.eras": "the order of eras' names, and how they are counted",
     "format.feature_sets": "names of features, from features.json or the manifest",
@@ -242,7 +252,7 @@ def test_pure_modules_know_no_file_and_no_keras(module):
     for reached in reach(module):
         assert not others(reached) & (FILES | HEAVY), reached
     light = {"errors", "system.buffers", "format.encoding"}
-    assert reach(module) <= {module, *light, "format.encodings.packed", "format.encodings.int8"}
+    assert reach(module) <= {module, *light, *(f"format.encodings.{name}" for name in ENCODINGS)}
 
 
 def test_only_losses_and_device_import_keras_or_its_backends_by_name():

@@ -90,7 +90,7 @@ def shell_lines():
                     yield pytest.param(part.strip(), id=f"{page.name}: {part.strip()[:50]}")
 
 
-@pytest.mark.parametrize("line", shell_lines())
+@pytest.mark.parametrize("line", list(shell_lines()))
 def test_a_shell_line_names_what_is_there(line):
     """CI runs the tests, lint and types."""
     words = [word for word in shlex.split(line, comments=True) if not re.match(r"[A-Z_]+=", word)]
@@ -102,7 +102,8 @@ def test_a_shell_line_names_what_is_there(line):
     elif Path(program).name in ("python", "python3") and rest[0] == "-m":
         assert importlib.util.find_spec(rest[1]), line
     elif Path(program).name in ("python", "python3"):
-        command = [sys.executable, ROOT / rest[0], "--help"]
+        names = [word for word in rest[1:2] if not word.startswith("-")]
+        command = [sys.executable, ROOT / rest[0], *names, "--help"]
         shown = subprocess.run(command, capture_output=True, text=True).stdout
         for word in rest:
             assert not word.startswith("--") or re.search(rf"{word}\b", shown), line

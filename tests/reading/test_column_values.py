@@ -20,7 +20,7 @@ from numerai_sequence import (
     open_shards,
     write_shards,
 )
-from numerai_sequence.batching.passes import Place
+from numerai_sequence.batching.epoch import Position
 
 ROWS, ERAS, BATCH = 480, 24, 20
 COLUMNS = ("id", "era", "data_type", "target", "target_b")
@@ -185,8 +185,8 @@ class Telling(NumeraiSequence):
 )
 def test_a_pass_of_another_epoch_tells_of_its_own_rows(folder, order):
     sequence = Telling(folder, 30, **order) if "batch_by" not in order else Telling(folder, **order)
-    passes = {epoch: sequence.one_pass(place=Place(epoch)) for epoch in (4, 0, 7)}
-    passes |= {9: pickle.loads(pickle.dumps(sequence.one_pass(place=Place(9))))}
+    passes = {epoch: sequence.one_pass(place=Position(epoch)) for epoch in (4, 0, 7)}
+    passes |= {9: pickle.loads(pickle.dumps(sequence.one_pass(place=Position(9))))}
     seen = {}
     for epoch, one_pass in passes.items():
         with ThreadPoolExecutor(4) as pool:

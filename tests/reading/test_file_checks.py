@@ -23,9 +23,9 @@ from shard_sets import write_set
 
 from numerai_sequence import CorruptShardError, NumeraiSequence, open_shards
 from numerai_sequence.commands.main import main
-from numerai_sequence.feeding.fit_call import Feeding
+from numerai_sequence.feeding.fit_call import FitCall
 from numerai_sequence.feeding.pass_workers import run_pass
-from numerai_sequence.reading.file_checks import Checker, FileCheck, Watch
+from numerai_sequence.reading.file_checks import ChangeDetector, Checker, FileCheck
 
 ROWS, BATCH, BATCHES, SHARDS = 1037, 50, 21, 5
 ONE_THREAD, THREADS = {"workers": 1}, {"workers": 4}
@@ -407,7 +407,7 @@ def test_change_in_place_is_noticed_within_a_second(shards):
 @pytest.mark.parametrize("change", ["overwrite", "lengthen", "shorten", "touch"])
 def test_any_change_of_a_file_is_seen(shards, change):
     path = shards.paths[3]
-    shards.watch.look(now=True)
+    shards.watch.check(now=True)
     time.sleep(0.01)  # the clock of a file system ticks slowly
     if change == "overwrite":
         overwrite(path)
@@ -417,20 +417,20 @@ def test_any_change_of_a_file_is_seen(shards, change):
         os.truncate(path, path.stat().st_size + (1 if change == "lengthen" else -1))
     for _ in range(2):
         with pytest.raises(CorruptShardError, match="changed while in use") as caught:
-            shards.watch.look(now=True)
+            shards.watch.check(now=True)
         assert caught.value.path == path
 
 
 def test_looks_once_a_second(shards):
-    watch = Watch(shards.files)
+    watch = ChangeDetector(shards.files)
     time.sleep(1)
-    watch.look()
+    watch.check()
     overwrite(shards.paths[0])
-    watch.look()
+    watch.check()
     time.sleep(1)
     for _ in range(2):
         with pytest.raises(CorruptShardError, match="changed while in use"):
-            watch.look()
+            watch.check()
 
 
 def test_last_batch_of_an_epoch_looks_at_once(folder):
@@ -443,7 +443,7 @@ def test_last_batch_of_an_epoch_looks_at_once(folder):
 
 def test_last_batch_of_a_pass_looks_at_once_whatever_its_number(shards):
     sequence = NumeraiSequence(shards, BATCH, shuffle=False, seed=1)
-    batches = run_pass(sequence, True, Feeding())
+    batches = run_pass(sequence, True, FitCall())
     sizes = [len(next(batches)[0]) for _ in range(BATCHES - 1)]
     assert ROWS % BATCH in sizes, "the last batch of the epoch has come before the end of the pass"
     overwrite(shards.paths[0])
@@ -469,7 +469,7 @@ def test_files_that_are_deleted_or_replaced_are_read_on(shards, tmp_path, verify
         other = tmp_path / "other"
         other.write_bytes(b"another file")
         os.replace(other, path)
-    shards.watch.look(now=True)
+    shards.watch.check(now=True)
     seen += [row_numbers(sequence[number][0]) for number in range(3, BATCHES)]
     assert sorted(np.concatenate(seen).tolist()) == list(range(ROWS))
 
@@ -479,5 +479,5 @@ def test_closed_set_has_nothing_to_check(folder):
     path = shards.paths[0]
     shards.close()
     overwrite(path)
-    shards.watch.look(now=True)
+    shards.watch.check(now=True)
     shards.checker.step(1)

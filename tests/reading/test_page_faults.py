@@ -62,11 +62,11 @@ def test_a_file_that_is_cut_off_is_an_error_that_names_it(folder):
             with open(path, "wb") as file:
                 file.write(whole)
             shards = open_shards(folder)
-            shards.gather(rows, ["target"])
+            shards.row_reader.gather(rows, ["target"])
             os.truncate(path, left)
             for _ in range(2):
                 try:
-                    shards.gather(rows, ["target"])
+                    shards.row_reader.gather(rows, ["target"])
                 except CorruptShardError as error:
                     assert str(error.path) == path and error.found.startswith(f"{left}, "), error
                     print(error)
@@ -87,7 +87,7 @@ def test_it_is_cut_off_while_many_threads_read_it(folder):
             begun.wait()
             try:
                 while True:
-                    shards.gather(rows, ["target"])
+                    shards.row_reader.gather(rows, ["target"])
             except CorruptShardError as error:
                 errors.append(error)
 
@@ -176,9 +176,9 @@ def test_a_closed_map_is_guarded_no_more(folder):
         from numerai_sequence.reading import page_faults
         for _ in range(3):
             with open_shards(folder) as shards:
-                assert len(guard._GUARDS) == 2
+                assert len(page_faults._GUARDS) == 2
             column = shards = None
-        print(len(guard._GUARDS))
+        print(len(page_faults._GUARDS))
         """,
         folder,
     )

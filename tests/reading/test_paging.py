@@ -37,7 +37,7 @@ def measure(large, paging, run_rows, limit):
     for number in range(len(one_pass)):
         one_pass[number]
         peak = max(peak, paging_module._shared_bytes())
-    return peak - before, sequence._readers.pager.budget_bytes
+    return peak - before, sequence._plan.pager.budget_bytes
 
 
 @pytest.mark.slow
@@ -69,7 +69,7 @@ def test_threads_together_stay_within_the_budget(large):
         rng = np.random.default_rng(seed)
         for _ in range(30):
             rows = np.sort(rng.choice(shards.rows, 100, replace=False))
-            shards.gather(rows, ["target"], pager=pager)
+            shards.row_reader.gather(rows, ["target"], pager=pager)
             peaks.append(paging_module._shared_bytes() - before)
 
     with ThreadPoolExecutor(4) as pool:
@@ -95,14 +95,14 @@ def test_what_is_in_use_counts_when_the_rest_is_let_go(monkeypatch, large):
 
 def test_a_set_that_is_resident_is_announced_once(large):
     sequence = NumeraiSequence(large, 100, paging="resident", run_rows=16)
-    assert sequence._readers.pager.reads_ahead
+    assert sequence._plan.pager.reads_ahead
     for number in range(len(sequence)):
         sequence[number]
-    assert not sequence._readers.pager.reads_ahead
+    assert not sequence._plan.pager.reads_ahead
     sequence = NumeraiSequence(large, 100, paging="streaming", run_rows=16)
     for number in range(len(sequence)):
         sequence[number]
-    assert sequence._readers.pager.reads_ahead
+    assert sequence._plan.pager.reads_ahead
 
 
 @is_linux
@@ -111,9 +111,9 @@ def test_read_ahead_brings_in_what_is_needed_and_little_else(large):
     paths = sequence.shards.paths
     drop(paths)
     rows = np.array([5, 6, 7, 4000, 20_000])
-    sequence._readers.pager.read_ahead(sequence.shards.extents(rows, ["target"]))
+    sequence._plan.pager.read_ahead(sequence.shards.row_reader.extents(rows, ["target"]))
     wanted = [np.zeros(len(cached(path)), bool) for path in paths]
-    for number, ranges in sequence.shards.extents(rows, ["target"]):
+    for number, ranges in sequence.shards.row_reader.extents(rows, ["target"]):
         for start, stop in ranges:
             wanted[number][start // mmap.PAGESIZE : -(-stop // mmap.PAGESIZE)] = True
     assert sum(pages.sum() for pages in wanted) > 5
@@ -131,7 +131,7 @@ def test_resident_set_is_read_into_the_page_cache(large):
     drop(sequence.shards.paths)
     for number in range(10):
         sequence[number]
-    assert not sequence._readers.pager.reads_ahead
+    assert not sequence._plan.pager.reads_ahead
     assert all(cached(path).mean() > 0.99 for path in sequence.shards.paths)
 
 
@@ -139,7 +139,7 @@ def test_pages_that_were_let_go_come_back(large):
     sequence = NumeraiSequence(large, 100, shuffle=False)
     expected, _ = sequence[3]
     expected = expected.copy()
-    sequence._readers.pager.let_go()
+    sequence._plan.pager.let_go()
     np.testing.assert_array_equal(sequence[3][0], expected)
 
 

@@ -195,7 +195,7 @@ def test_whole_set_is_read_at_once_only_where_most_of_it_takes_part(shards):
     """Files are brought into memory for single rows, but not for a few of them."""
     for eras, is_most in (("0001-0028", True), ("0001-0003", False)):
         sequence = NumeraiSequence(shards, 50, target=None, eras=eras, run_rows=1)
-        assert sequence._reading.warms(1) is is_most
+        assert sequence._plan._warms is is_most
 
 
 def test_paging_is_decided_from_what_takes_part(shards):

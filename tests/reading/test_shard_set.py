@@ -22,7 +22,7 @@ from numerai_sequence import (
     open_shards,
     write_shards,
 )
-from numerai_sequence.reading.mapped_file import Mapped
+from numerai_sequence.reading.mapped_file import MappedFile
 
 ROWS, FEATURES, ERAS = 1037, 14, 23
 each_encoding = pytest.mark.parametrize("encoding", ["packed", "int8"])
@@ -78,7 +78,7 @@ def assert_rows_are_right(shards, rows=None):
     """Gather rows by their global number: each is what the source has."""
     rows = np.arange(shards.rows) if rows is None else rows
     numbers = numbers_of(shards)[rows]
-    found, values = shards.gather(rows, ["target_b", "target"])
+    found, values = shards.row_reader.gather(rows, ["target_b", "target"])
     assert (found.dtype, values.dtype) == (np.uint8, np.float32)
     np.testing.assert_array_equal(found, encoded(shards.encoding, numbers))
     np.testing.assert_array_equal(values, np.stack([numbers + 0.5, numbers], axis=1))
@@ -319,7 +319,7 @@ def test_runs_that_are_read_are_the_rows_that_are_taken(
         reads = []
         for file in shards.files:
             monkeypatch.setattr(
-                file, "read_into", lambda *a, f=file: (reads.append(1), Mapped.read_into(f, *a))
+                file, "read_into", lambda *a, f=file: (reads.append(1), MappedFile.read_into(f, *a))
             )
         for length in (1, 2, 7, 40):
             starts = rng.permutation(ROWS // length)[: ROWS // length // 2] * length
@@ -343,16 +343,18 @@ def test_file_that_has_become_shorter_is_an_error_that_names_it(monkeypatch, fol
         first = shards[0].rows
         os.truncate(path, shards.files[1].starts["features"][0] + 5)
         with pytest.raises(CorruptShardError, match=r"bytes: found .*at least") as caught:
-            shards.gather(np.arange(first, first + 100), [])
+            shards.row_reader.gather(np.arange(first, first + 100), [])
         assert caught.value.path == path
 
 
 def test_gather_reads_only_the_targets_asked_for(opened):
     numbers = numbers_of(opened)
     rows = np.arange(0, ROWS, 3)
-    assert opened.gather(rows, [])[1].shape == (len(rows), 0)
-    np.testing.assert_array_equal(opened.gather(rows, ["target"])[1][:, 0], numbers[rows])
-    twice = opened.gather(rows, ["target", "target"])[1]
+    assert opened.row_reader.gather(rows, [])[1].shape == (len(rows), 0)
+    np.testing.assert_array_equal(
+        opened.row_reader.gather(rows, ["target"])[1][:, 0], numbers[rows]
+    )
+    twice = opened.row_reader.gather(rows, ["target", "target"])[1]
     np.testing.assert_array_equal(twice, np.stack([numbers[rows]] * 2, axis=1))
 
 
@@ -360,10 +362,10 @@ def test_gather_reads_only_the_targets_asked_for(opened):
 def test_gathered_rows_are_a_copy_of_their_own(folders, encoding):
     rows = np.arange(100)
     with open_shards(folders / encoding) as shards:
-        first, values = shards.gather(rows, ["target"])
+        first, values = shards.row_reader.gather(rows, ["target"])
         first[:], values[:] = 99, -1
         assert_rows_are_right(shards)
-        kept, _ = shards.gather(rows, [])
+        kept, _ = shards.row_reader.gather(rows, [])
         expected = kept.copy()
     gc.collect()
     np.testing.assert_array_equal(kept, expected)
@@ -425,7 +427,7 @@ def test_closed_set_gives_no_rows(folders):
     shards.close()  # a second time: nothing happens
     closed = pytest.raises(ValueError, match=r"packed.* is closed; open it again")
     with closed:
-        shards.gather(np.arange(3), ["target"])
+        shards.row_reader.gather(np.arange(3), ["target"])
     with closed:
         shards.column("id")
     with closed:
@@ -694,7 +696,7 @@ def test_opening_and_closing_leaks_no_file_descriptor(folders):
     before = open_files()
     for _ in range(50):
         with open_shards(folders / "packed") as shards:
-            shards.gather(np.arange(0, ROWS, 5), ["target"])
+            shards.row_reader.gather(np.arange(0, ROWS, 5), ["target"])
             shards.column("id").to_pylist()
             shards[::2].close()
     assert open_files() == before

@@ -91,7 +91,7 @@ def rows_of(folder):
     """What a set has of each id."""
     with open_shards(folder) as shards:
         rows = np.arange(shards.rows)
-        encoded, values = shards.gather(rows, shards.targets)
+        encoded, values = shards.row_reader.gather(rows, shards.targets)
         features = np.empty((len(rows), len(shards.features)), np.int8)
         ENCODINGS[shards.encoding].decoder(len(shards.features), dtype="int8")(encoded, features)
         meta = [shards.column(name).to_pylist() for name in ("id", "era", "data_type")]
@@ -366,7 +366,7 @@ def test_parts_and_pickles_of_a_refreshed_set_are_patched_too(whole, folder):
         parts = [shards[:2], shards[2:], shards[::3], pickle.loads(pickle.dumps(shards[1:]))]
         parts.append(open_shards([shards.paths[0], shards.paths[-1]]))
         for part in parts:
-            values = part.gather(np.arange(part.rows), ["target_b"])[1][:, 0]
+            values = part.row_reader.gather(np.arange(part.rows), ["target_b"])[1][:, 0]
             expected = [by_id[id_] for id_ in part.column("id").to_pylist()]
             np.testing.assert_array_equal(values, np.array(expected, np.float32))
             part.close()

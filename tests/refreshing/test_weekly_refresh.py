@@ -57,7 +57,7 @@ def assert_is(folder, frame, encoding):
         assert shards.missing == missing[missing > 0].to_dict()
         names = ("id", "era", "data_type", *DAYS)
         found = pd.DataFrame({name: shards.column(name).to_pylist() for name in names})
-        encoded, values = shards.gather(np.arange(shards.rows), list(DAYS))
+        encoded, values = shards.row_reader.gather(np.arange(shards.rows), list(DAYS))
         features = np.empty((shards.rows, FEATURES), np.int8)
         ENCODINGS[encoding].decoder(FEATURES, dtype="int8")(encoded, features)
         found[COLUMNS] = features

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from numerai_sequence import NumeraiSequence
-from numerai_sequence.batching.passes import Place
+from numerai_sequence.batching.epoch import Position
 from numerai_sequence.resuming.run_identity import identity, order_digest, with_defaults
 
 
@@ -20,7 +20,7 @@ def test_the_same_sequence_has_the_same_identity_wherever_its_memory_is(shards):
     )
     again.begin_epoch(2)
     assert identity(first) == identity(again)
-    for place in (Place(0), Place(3, 7)):
+    for place in (Position(0), Position(3, 7)):
         assert order_digest(first, place) == order_digest(again, place)
 
 
@@ -81,5 +81,5 @@ def test_an_identity_from_before_an_argument_has_its_default(shards):
 
 def test_another_batch_has_another_digest(shards):
     sequence = NumeraiSequence(shards, 4)
-    places = [Place(0), Place(0, 1), Place(1)]
+    places = [Position(0), Position(0, 1), Position(1)]
     assert len({order_digest(sequence, place) for place in places}) == 3

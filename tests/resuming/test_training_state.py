@@ -7,7 +7,7 @@ import json
 import pytest
 
 from numerai_sequence import OutputError, ResumeError
-from numerai_sequence.batching.passes import Place
+from numerai_sequence.batching.epoch import Position
 from numerai_sequence.resuming.training_state import (
     FILE,
     State,
@@ -17,7 +17,7 @@ from numerai_sequence.resuming.training_state import (
 )
 
 IDENTITY = {"set": "ab", "batch_size": 40, "shuffle": True, "sample_weight": None}
-STATE = State(IDENTITY, "cd", Place(2, 30), 1, [[1, 2], [3, 4]])
+STATE = State(IDENTITY, "cd", Position(2, 30), 1, [[1, 2], [3, 4]])
 
 
 def save(path):
@@ -41,7 +41,7 @@ def test_there_may_be_none(tmp_path):
 def test_only_the_newest_weights_stay_and_nothing_of_a_kill(tmp_path):
     write_state(tmp_path, STATE, save)
     (tmp_path / "epoch-3-batch-0.7.tmp.weights.h5").write_text("half")
-    later = State(IDENTITY, "ef", Place(3), 1, [])
+    later = State(IDENTITY, "ef", Position(3), 1, [])
     write_state(tmp_path, later, save)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["epoch-3-batch-0.weights.h5", FILE]
     assert read_state(tmp_path) == later
@@ -55,7 +55,7 @@ def test_an_old_state_outlives_weights_that_cannot_be_saved(tmp_path):
         raise OSError(28, "No space left on device")
 
     with pytest.raises(OutputError, match="epoch-3-batch-0"):
-        write_state(tmp_path, State(IDENTITY, "ef", Place(3), 1, []), fail)
+        write_state(tmp_path, State(IDENTITY, "ef", Position(3), 1, []), fail)
     assert read_state(tmp_path) == STATE
     assert len(list(tmp_path.iterdir())) == 2
 

@@ -177,7 +177,7 @@ def read_all(source, out):
         shards.verify()
         rng, digest = np.random.default_rng(0), hashlib.sha256()
         for rows in (np.arange(ROWS), np.sort(rng.choice(ROWS, 300, replace=False))):
-            for part in shards.gather(rows, shards.targets):
+            for part in shards.row_reader.gather(rows, shards.targets):
                 digest.update(part.tobytes())
         pager, before = (
             Pager(shards.files, mode="resident", budget_bytes=1, warms=True),
@@ -187,7 +187,7 @@ def read_all(source, out):
             pager.warm()
         is_warm = bytes_read() - before >= sum(shard.bytes for shard in shards.manifest.shards)
         advised = Pager(shards.files, mode="streaming", budget_bytes=1 << 20)
-        advised.read_ahead(shards.extents(np.arange(9), ["target"]))
+        advised.read_ahead(shards.row_reader.extents(np.arange(9), ["target"]))
         advised.let_go()
         return [checksums(shards), digest.hexdigest(), is_warm]
 
@@ -351,7 +351,7 @@ def test_control_group_that_may_not_be_looked_into_is_no_obstacle(tmp_path):
 
 def rows_of(shards):
     """Return the numbers of the rows of a set, as its features tell them, ascending."""
-    encoded, _ = shards.gather(np.arange(shards.rows, dtype=np.int64), [])
+    encoded, _ = shards.row_reader.gather(np.arange(shards.rows, dtype=np.int64), [])
     from numerai_sequence.format.encodings import ENCODINGS
 
     x = np.empty((shards.rows, FEATURES), np.float32)
@@ -541,13 +541,13 @@ def find_rows_in_32_bits(given):
     from numerai_sequence import open_shards
     from numerai_sequence.ordering.era_order import EraOrder
     from numerai_sequence.ordering.row_order import epoch_order
-    from numerai_sequence.reading.row_reader import Rows
+    from numerai_sequence.reading.row_reader import RowReader
     from numerai_sequence.reading.selection import Selection
 
     shards, width = open_shards(Path(given) / "set"), 3_000_000
     batches = [[batch.rows for batch in shard.batches] for shard in shards.manifest.shards]
-    rows = Rows(shards.files, batches, width, [])
-    many = Rows(shards.files[:1], [[2**30] * 6], width, [])
+    rows = RowReader(shards.files, batches, width, [])
+    many = RowReader(shards.files[:1], [[2**30] * 6], width, [])
     selection = Selection(shards, eras=["0003", "0017"])
     orders = [
         epoch_order([(0, ROWS)], seed=seed, batch_size=ROWS, run_rows=run, group_rows=ROWS)
@@ -556,13 +556,13 @@ def find_rows_in_32_bits(given):
     sizes = np.full(4, ROWS // 4)
     orders.append(EraOrder(np.arange(ROWS), sizes, seed=1, epoch=0, batch_size=4))
     chosen = [order.batch(0) for order in orders]
-    chosen += [order.placed_group(0)[0] for order in orders]
+    chosen += [order.group_with_positions(0)[0] for order in orders]
     chosen += [selection.rows_of_set(np.arange(selection.rows))]
     found = [[(number, ends.tolist()) for number, ends in rows.extents(c, [])] for c in chosen]
     return [
         [one == found[0] for one in found[:-1]],
         found[0],
-        [rows._start("features", batch) for batch in range(sum(map(len, batches)))],
+        rows._starts_of["features"].tolist(),
         many.starts.tolist(),
         Selection(shards, eras=["0003", "0017"]).digest(),
     ]

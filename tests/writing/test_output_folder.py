@@ -422,7 +422,7 @@ def test_a_reader_keeps_reading_the_set_that_it_opened(train, later, tmp_path):
         write(later, out, overwrite=True)
         assert sorted(opened.column("id").to_pylist()) == OLD
         numbers = np.array([int(name[1:], 16) for name in opened.column("id").to_pylist()])
-        encoded, values = opened.gather(np.arange(ROWS), ["target"])
+        encoded, values = opened.row_reader.gather(np.arange(ROWS), ["target"])
         np.testing.assert_array_equal(encoded, row_digits(numbers, 14))
         np.testing.assert_array_equal(values[:, 0], numbers)
     assert ids_of(out) == NEW

@@ -31,7 +31,7 @@ from numerai_sequence import (
 from numerai_sequence.commands.main import main
 from numerai_sequence.errors import is_out_of_memory
 from numerai_sequence.format.layout import WriteOptions
-from numerai_sequence.reading import shard_set
+from numerai_sequence.reading import set_opener
 from numerai_sequence.writing import folder_claim, parquet_reader, writer
 from numerai_sequence.writing.output_folder import Output
 from numerai_sequence.writing.parquet_reader import Parquet
@@ -524,7 +524,7 @@ def test_the_set_that_another_process_has_just_written_is_the_one(train, tmp_pat
 
 def overwrite_after(monkeypatch, out, sources):
     """Have a set overwritten right after its manifest is read, for each of some sources."""
-    read, left = shard_set.read_manifest, list(sources)
+    read, left = set_opener.read_manifest, list(sources)
     options = {"feature_set": None, "features_json": None, "overwrite": True, "progress": False}
 
     def late(folder):
@@ -533,7 +533,7 @@ def overwrite_after(monkeypatch, out, sources):
             writer.write(left.pop(0), out, WriteOptions(num_shards=SHARDS), **options)
         return manifest
 
-    monkeypatch.setattr(shard_set, "read_manifest", late)
+    monkeypatch.setattr(set_opener, "read_manifest", late)
 
 
 @pytest.mark.parametrize("times", [1, 2, 5])

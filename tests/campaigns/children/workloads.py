@@ -124,7 +124,7 @@ def open_sets(folder: Path, look: Look, rounds: int) -> None:
     for number in range(rounds):
         with open_shards(folder) as shards:
             part, one = shards[:: 1 + number % 3], shards[number % len(shards)]
-            part.column("id"), one.gather(np.arange(20), one.targets)
+            part.column("id"), one.row_reader.gather(np.arange(20), one.targets)
             if number % 10 == 0:
                 shards.verify()
         look()

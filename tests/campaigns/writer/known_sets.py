@@ -59,7 +59,7 @@ def rows_of_set(folder: Path, *, verify: bool = True) -> Rows:
     with open_shards(folder) as shards:
         if verify:
             shards.verify()
-        encoded, targets = shards.gather(np.arange(shards.rows), shards.targets)
+        encoded, targets = shards.row_reader.gather(np.arange(shards.rows), shards.targets)
         digits = np.empty((shards.rows, len(shards.features)), np.int8)
         ENCODINGS[shards.encoding].decoder(len(shards.features), dtype="int8")(encoded, digits)
         columns = {name: shards.column(name) for name in ("id", "era", "data_type")}

@@ -1,0 +1,155 @@
+"""Batchings: the table of what a batch can be made of. To add one, add a class and a line here."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from .era_order import EraOrder
+from .ranks import Share
+from .row_order import Rows, WholeOrder, epoch_order
+
+#: What a batch can be made of when a model is run: some rows, or one whole era.
+PREDICT_BY = ("rows", "era")
+
+
+class Selected(Protocol):
+    """What a batching asks of the selected rows; `Selection` is one."""
+
+    @property
+    def rows(self) -> int: ...
+
+    @property
+    def eras(self) -> Sequence[str]: ...
+
+    @property
+    def by_era(self) -> tuple[npt.NDArray[Any], Rows]:
+        """The rows era by era, in the order of time, and the number of rows of each era."""
+        ...
+
+    def spans(self) -> list[tuple[int, int]]:
+        """Return the rows of each record batch as (start, stop)."""
+        ...
+
+
+class Batching(ABC):
+    """One way to make batches of the selected rows: the base class of those in `BATCH_BY`.
+
+    A batch takes `batch_size` units of an epoch, such as rows or eras. Batchings have no state.
+
+    Attributes
+    ----------
+    unit : str
+        What the units are called, for errors.
+    default_size : int
+        Units of a batch where `batch_size` is not given.
+    has_equal_batches : bool
+        Whether all batches but the last have as many rows. Only then rows are shuffled in runs, and
+        fetched in groups of batches.
+    predict_by : {"rows", "era"}
+        How a model that was trained on such batches is run; one of `PREDICT_BY`.
+    """
+
+    unit: ClassVar[str]
+    default_size: ClassVar[int]
+    has_equal_batches: ClassVar[bool]
+    predict_by: ClassVar[str]
+
+    @abstractmethod
+    def units(self, selected: Selected) -> int:
+        """Return the units of an epoch."""
+
+    @abstractmethod
+    def most_rows(self, selected: Selected, batch_size: int) -> int:
+        """Return the rows of the largest batch; more than there are for a large `batch_size`."""
+
+    @abstractmethod
+    def order(
+        self,
+        selected: Selected,
+        *,
+        seed: int | None,
+        epoch: int,
+        batch_size: int,
+        run_rows: int,
+        group_rows: int,
+    ) -> WholeOrder:
+        """Return the order of an epoch, of all ranks; see `epoch_order`."""
+
+    @abstractmethod
+    def sizes(self, selected: Selected, share: Share, batch: int | None) -> list[int]:
+        """Return all row counts that a batch can have; None asks for all batches of an epoch."""
+
+
+class ByRows(Batching):
+    """Batches of so many rows."""
+
+    unit, default_size, has_equal_batches, predict_by = "rows", 1000, True, "rows"
+
+    def units(self, selected: Selected) -> int:
+        return selected.rows
+
+    def most_rows(self, selected: Selected, batch_size: int) -> int:
+        return batch_size
+
+    def order(
+        self,
+        selected: Selected,
+        *,
+        seed: int | None,
+        epoch: int,
+        batch_size: int,
+        run_rows: int,
+        group_rows: int,
+    ) -> WholeOrder:
+        return epoch_order(
+            selected.spans(),
+            seed=seed,
+            epoch=epoch,
+            run_rows=run_rows,
+            batch_size=batch_size,
+            group_rows=group_rows,
+        )
+
+    def sizes(self, selected: Selected, share: Share, batch: int | None) -> list[int]:
+        batches = range(share.steps)
+        ends = [*batches[:1], *batches[-1:]] if batch is None else [batch]
+        return [share.size(number) for number in ends]
+
+
+class ByEra(Batching):
+    """Batches of so many whole eras."""
+
+    unit, default_size, has_equal_batches, predict_by = "eras", 1, False, "era"
+
+    def units(self, selected: Selected) -> int:
+        return len(selected.eras)
+
+    def most_rows(self, selected: Selected, batch_size: int) -> int:
+        return int(np.sort(selected.by_era[1])[-batch_size:].sum())
+
+    def order(
+        self,
+        selected: Selected,
+        *,
+        seed: int | None,
+        epoch: int,
+        batch_size: int,
+        run_rows: int,
+        group_rows: int,
+    ) -> WholeOrder:
+        rows, sizes = selected.by_era
+        return EraOrder(rows, sizes, seed=seed, epoch=epoch, batch_size=batch_size)
+
+    def sizes(self, selected: Selected, share: Share, batch: int | None) -> list[int]:
+        # Eras come in any order, and each of them has to be divisible.
+        sizes: list[int] = selected.by_era[1].tolist()
+        return sizes
+
+
+#: By the name that `batch_by` has, the default first.
+BATCH_BY: dict[str, Batching] = {"rows": ByRows(), "era": ByEra()}
