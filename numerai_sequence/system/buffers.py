@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 Bytes = npt.NDArray[np.uint8]
 
-# TensorFlow and JAX take an array without copying it where its first byte is at a multiple of this.
+# TensorFlow and JAX do not copy an array if the address of its first byte is a multiple of this.
 _ALIGNMENT = 64
 # Other interpreters do not count references, or not exactly.
 _CAN_COUNT = sys.implementation.name == "cpython" and not sysconfig.get_config_var(
