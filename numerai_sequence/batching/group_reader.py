@@ -128,6 +128,8 @@ class GroupReader:
         self._most_groups = KEPT + 1 + workers // self._per_group
         self._groups: OrderedDict[int, _Group] = OrderedDict()
         self._fetched: set[int] = set()
+        # Those whose batches were all handed out.
+        self._finished: set[int] = set()
 
     def size(self, number: int) -> int:
         """Return how many rows a batch has."""
@@ -220,6 +222,7 @@ class GroupReader:
         with self._lock:
             group.batches -= 1
             if not group.batches:
+                self._finished.add(group.number)
                 self._drop(group)
         chosen = self._chosen(group, number)
         return group.encoded, chosen, group.values[:, chosen].T
@@ -228,7 +231,11 @@ class GroupReader:
         """Return a group and those that will be asked for after it."""
         place = self._place_of[number]
         with self._lock:
-            return [self._group(int(coming)) for coming in self._coming[place : place + most]]
+            if number in self._finished:  # someone goes through the epoch again
+                self._finished.clear()
+            # A slow thread may come to a group when others have finished the next one.
+            wanted = self._coming[place : place + most].tolist()
+            return [self._group(coming) for coming in wanted if coming not in self._finished]
 
     def _group(self, number: int) -> _Group:
         group = self._groups.get(number)
