@@ -22,7 +22,7 @@ from ..format.encoding import Bytes
 from ..ordering.row_order import Order
 from ..reading.paging import Pager
 from ..reading.selection import Selection
-from ..system.buffers import Buffers, borrow
+from ..system.buffers import Buffers, scratch_array
 from ..system.locks import OwnLock
 
 # Where the order shuffles the rows of a group, it must not depend on the machine.
@@ -160,7 +160,7 @@ class GroupReader:
             return self._batch_of_group(number)
         wanted = self._rows_of_batch(number)
         if out is None:
-            out = borrow("encoded", len(wanted), self._width)
+            out = scratch_array("encoded", len(wanted), self._width)
         encoded, values = self._selection.gather(
             wanted, self._columns, encoded=out, pager=self._pager
         )

@@ -27,7 +27,7 @@ numbers are those in `relied`, which names what each change needs of Keras.
    `get_dataset`).
    Without it: TensorFlow waits in a thread that runs the model. Keras 3 has as many batches made as
    TensorFlow likes; up to 3.5 it shuffles them again. Without the one, each step waits for a batch.
-8. Losses and metrics find y and weights by the names in ``target=``; see `containers`.
+8. Losses and metrics find y and weights by the names in ``target=``; see `targets_by_name`.
    Without it: every Keras compares unnamed outputs with the wrong y, or raises an error.
 9. At the end of a call Keras's adapter forgets the sequence, and a model of Keras 2 forgets its
    validation data.

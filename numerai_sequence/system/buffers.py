@@ -1,8 +1,8 @@
 """Buffers: memory for short-lived arrays, which is used again and so saves page faults.
 
 The page faults of a new array of some megabytes cost as much as the computation that fills it.
-`borrow` lends memory to a function for a moment. `Buffers` keeps the memory of arrays that others
-hold.
+`scratch_array` lends memory to a function for a moment. `Buffers` keeps the memory of arrays that
+others hold.
 
 Nothing is kept for each thread, because TensorFlow calls Python from new threads every time.
 """
@@ -88,7 +88,7 @@ _BORROWED: dict[str, Buffers] = {}
 _MOST_BORROWED = 64
 
 
-def borrow(name: str, rows: int, width: int) -> Bytes:
+def scratch_array(name: str, rows: int, width: int) -> Bytes:
     """Return a uint8 array of shape (rows, width), in memory that the same name used before.
 
     The memory is free again as soon as nothing refers to the array.
