@@ -23,7 +23,7 @@ from ..ordering.row_order import Order
 from ..reading.paging import Pager
 from ..reading.selection import Selection
 from ..system.buffers import Buffers, scratch_array
-from ..system.locks import OwnLock
+from ..system.locks import ForkSafeLock
 
 # Where the order shuffles the rows of a group, it must not depend on the machine.
 _GROUP_ROWS = 1 << 14
@@ -123,7 +123,7 @@ class GroupReader:
         self._place_of[self._coming] = np.arange(len(self._coming))
         self._fetch_when = fetch if self._per_group > 1 else "never"
         self._process = os.getpid()
-        self._lock = OwnLock()
+        self._lock = ForkSafeLock()
         # And the one that the kernel is told of.
         self._most_groups = KEPT + 1 + workers // self._per_group
         self._groups: OrderedDict[int, _Group] = OrderedDict()

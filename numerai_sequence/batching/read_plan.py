@@ -18,7 +18,7 @@ from ..reading.memory_budget import MAPPED_BYTES, Budget, decide, divide_budget,
 from ..reading.paging import Pager
 from ..reading.selection import ERA, Selection
 from ..system.buffers import Buffers
-from ..system.locks import OwnTurns
+from ..system.locks import ForkSafeTurns
 from .group_reader import KEPT, GroupReader, Values, batches_per_group
 from .prefetching import Prefetching
 from .row_numbers import NumberReader
@@ -39,7 +39,7 @@ def _processors() -> int:
 
 
 #: Threads of this process that decode at a time: each keeps a processor, and its cache, busy.
-DECODING = OwnTurns(min(_READING, _processors()))
+DECODING = ForkSafeTurns(min(_READING, _processors()))
 
 
 class ReadPlan:
@@ -82,7 +82,7 @@ class ReadPlan:
     buffers : Buffers
         For decoded batches.
     pager : Pager
-    turns : OwnTurns
+    turns : ForkSafeTurns
         Of the threads that read at a time.
     """
 
@@ -168,7 +168,7 @@ class ReadPlan:
         self._group_buffers = Buffers(KEPT)
         self._orders: dict[int, Order] = {}
         self._columns: tuple[tuple[str, ...], Values] | None = None
-        self.turns = OwnTurns(_READING)
+        self.turns = ForkSafeTurns(_READING)
         self.pager = self._make_pager(self._budget.mapped)
 
     def __getstate__(self) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from typing import Any
 from weakref import WeakSet
 
 from ..errors import WorkerError
-from ..system.locks import OwnLock
+from ..system.locks import ForkSafeLock
 from .socket_messages import pack, read, unpack, write
 
 _ENDING_SECONDS = 5.0
@@ -34,7 +34,7 @@ _THREADS = "threads, which share their memory: workers=4 without use_multiproces
 # This process's ends. One that is forked closes them, or the others would never see it die.
 _OURS: WeakSet[socket.socket] = WeakSet()
 # A process that is forked meanwhile by another thread would keep the other ends.
-_STARTING = OwnLock()
+_STARTING = ForkSafeLock()
 
 
 class Workers:

@@ -21,7 +21,7 @@ import sys
 import weakref
 from typing import Any
 
-from ..system.locks import OwnLock
+from ..system.locks import ForkSafeLock
 
 _CAN_GUARD = sys.platform == "linux" and platform.machine() in ("x86_64", "aarch64")
 
@@ -75,7 +75,7 @@ class Guard:
 
 # By where they start.
 _GUARDS: dict[int, Guard] = {}
-_LOCK = OwnLock()
+_LOCK = ForkSafeLock()
 # libc, the handler before ours, and ours, which must not be collected.
 _INSTALLED: list[Any] = []
 

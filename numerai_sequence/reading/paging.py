@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..system.buffers import scratch_array
-from ..system.locks import OwnLock
+from ..system.locks import ForkSafeLock
 
 # One fault maps a folio: 64 kB on older kernels, up to 2 MB on those with large ones.
 _FOLIO_BYTES = 2 << 20
@@ -84,7 +84,7 @@ class Pager:
         # Of it, what threads are at work on.
         self._in_use = 0
         self._others = _shared_bytes() or 0
-        self._lock = OwnLock()
+        self._lock = ForkSafeLock()
         advice = "RANDOM" if mode == "streaming" else "NORMAL"
         for file in files:
             advise(file.map, f"MADV_{advice}")

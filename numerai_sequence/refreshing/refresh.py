@@ -23,10 +23,10 @@ from ..ordering.target_horizon import describe_alias
 from ..reading.set_opener import open_shards
 from ..reading.shard_set import ShardSet
 from ..system.progress import progress_bar
-from ..writing.journal import Steps
+from ..writing.journal import Journal
 from ..writing.newer_sources import check_newer
 from ..writing.output_folder import Output
-from ..writing.portions import InTurn, Work, fill_all, seal_all
+from ..writing.runners import SerialRunner, Work, fill_all, seal_all
 from ..writing.source_columns import Source, open_sources
 from ..writing.write_plan import OTHER_BYTES, Plan, make_plan, name_run
 from ..writing.writer import BLOCK_BYTES, say_filled, short_of_memory
@@ -157,7 +157,7 @@ def refresh_set(
     read_manifest(folder)  # an error here leaves the folder untouched
     output = Output(folder)
     if not dry_run:
-        output.tidy(keeps=True)
+        output.recover(keeps=True)
     with (
         short_of_memory(output),
         open_shards(folder) as shards,
@@ -189,7 +189,7 @@ def refresh_set(
                 if progress:
                     say_filled(output, manifest.sources[len(shards.manifest.sources) :])
         elif not dry_run:
-            output.tidy(keeps=False)
+            output.recover(keeps=False)
     return found
 
 
@@ -280,10 +280,10 @@ def _add_eras(
         run = name_run(sources, options, plan, names)
         paths = tuple(source.path for source in sources)
         work = Work(writing.absolute(), run, names, paths, plan, options)
-        with Steps(writing, run, len(names)) as steps:
-            portions = InTurn(work, progress=progress)
-            files = list(fill_all(portions, sources, steps))
-            shards = *manifest.shards, *seal_all(portions, work, steps)
+        with Journal(writing, run, len(names)) as journal:
+            runner = SerialRunner(work, progress=progress)
+            files = list(fill_all(runner, sources, journal))
+            shards = *manifest.shards, *seal_all(runner, work, journal)
         rows = [sum(source_rows) for source_rows in plan.source_rows]
     added = [replace(file, rows=count) for file, count in zip(files, rows, strict=True)]
     return replace(manifest, sources=(*manifest.sources, *added), shards=shards)

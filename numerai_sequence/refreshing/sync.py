@@ -49,7 +49,7 @@ def sync(
     named: dict[str, Any] = {"feature_set": feature_set, "features_json": features_json}
     output = Output(out)
     if out.is_dir() and not dry_run:
-        output.tidy(keeps=True)
+        output.recover(keeps=True)
     if overwrite or not (out / MANIFEST).exists():
         if dry_run:
             return _plan_to_write(sources, out, overwrite)

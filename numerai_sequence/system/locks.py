@@ -7,7 +7,7 @@ import threading
 from types import TracebackType
 
 
-class OwnLock:
+class ForkSafeLock:
     """A lock for the threads of one process. A forked child gets a new, open lock."""
 
     def __init__(self) -> None:
@@ -34,7 +34,7 @@ class OwnLock:
         self._lock.release()
 
 
-class OwnTurns(OwnLock):
+class ForkSafeTurns(ForkSafeLock):
     """A semaphore: at most `turns` threads hold it at a time, and the others wait.
 
     Parameters

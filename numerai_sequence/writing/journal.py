@@ -26,7 +26,7 @@ _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 @dataclass
-class Done:
+class Progress:
     """The finished steps of a run.
 
     Attributes
@@ -68,7 +68,7 @@ class Done:
             self.shards[step["shard"]] = Shard(**{**described, "batches": batches})
 
 
-class Steps:
+class Journal:
     """The notes of the run that writes into a folder. Several threads may add to them.
 
     Parameters
@@ -83,7 +83,7 @@ class Steps:
 
     Attributes
     ----------
-    done : Done
+    done : Progress
         Finished steps of the earlier run.
     goes_on : bool
         Whether the run continues an earlier one.
@@ -103,7 +103,7 @@ class Steps:
         if not self.goes_on:
             self._write(first)
 
-    def __enter__(self) -> Steps:
+    def __enter__(self) -> Journal:
         return self
 
     def __exit__(
@@ -140,22 +140,22 @@ def forget(folder: Path) -> None:
     (folder / _NOTES).unlink(missing_ok=True)
 
 
-def _read(path: Path, first: dict[str, Any], shards: int) -> tuple[Done, int]:
+def _read(path: Path, first: dict[str, Any], shards: int) -> tuple[Progress, int]:
     """Return the valid steps and the bytes of their lines, or no steps and 0."""
     begun, done, size = _parse(path.read_bytes() if path.exists() else b"")
     if begun.get("run") != first["run"]:
-        return Done(), 0
+        return Progress(), 0
     is_same_boot = first["boot"] is not None and begun.get("boot") == first["boot"]
     is_whole = is_same_boot or 0 < len(done.shards) == shards
     for shard in done.shards.values():
         is_whole = is_whole and _is_whole(path.parent / shard.file, shard, is_same_boot)
-    return (done, size) if is_whole else (Done(), 0)
+    return (done, size) if is_whole else (Progress(), 0)
 
 
-def _parse(notes: bytes) -> tuple[dict[str, Any], Done, int]:
+def _parse(notes: bytes) -> tuple[dict[str, Any], Progress, int]:
     """Return the first line, the steps of the others, and the bytes before any torn line."""
     begun: dict[str, Any] = {}
-    done, size = Done(), 0
+    done, size = Progress(), 0
     # A kill tears the last line, a power failure maybe more.
     with suppress(ValueError, KeyError, TypeError, AttributeError):
         for line in notes.splitlines(keepends=True):

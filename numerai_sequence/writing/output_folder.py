@@ -76,13 +76,13 @@ class Output:
                     f"{self.folder}: found a file, expected a folder; choose another path",
                     path=self.folder,
                 )
-            self.tidy(keeps=True)
+            self.recover(keeps=True)
             if not self.holds_set_of(sources, options, overwrite=overwrite):
                 return False
-            self.tidy(keeps=False)
+            self.recover(keeps=False)
             return True
 
-    def tidy(self, *, keeps: bool) -> None:
+    def recover(self, *, keeps: bool) -> None:
         """Undo, or finish, the commit of a run that was killed.
 
         With `keeps`, the other files of that run stay, so that the same run can continue.
@@ -96,7 +96,7 @@ class Output:
         has_left = not keeps and (self.folder / _LEFT).exists()
         with self._explained(), claimed(self._writing, make=has_left) as is_there:
             if is_there:
-                self._end(keeps=keeps)
+                self._clean_up(keeps=keeps)
 
     def holds_set_of(
         self, sources: Sequence[Source], options: WriteOptions, *, overwrite: bool
@@ -184,12 +184,12 @@ class Output:
         except BaseException as error:
             is_kill = not isinstance(error, Exception) or is_out_of_memory(error)
             is_shared = isinstance(error, BlockingIOError)  # a task of a killed run still uses it
-            self._end(keeps=is_kill or is_shared)
+            self._clean_up(keeps=is_kill or is_shared)
             raise
-        self._end(keeps=False)
+        self._clean_up(keeps=False)
 
-    def _end(self, *, keeps: bool) -> None:
-        if self._mend() and not keeps:
+    def _clean_up(self, *, keeps: bool) -> None:
+        if self._roll_back_or_finish() and not keeps:
             self._discard()
         if (self.folder / _LEFT).exists():
             self._remove(())
@@ -258,7 +258,7 @@ class Output:
         self._is_new = True
         sync_folder(self.folder)  # and the journal has `writing` remove the old files
 
-    def _mend(self) -> bool:
+    def _roll_back_or_finish(self) -> bool:
         """Undo an interrupted commit, or finish it if only old files are left to remove.
 
         Say whether the hidden folder is still this process's. Once it has been removed, a folder of

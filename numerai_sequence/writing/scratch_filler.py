@@ -20,7 +20,7 @@ from ..format.encodings import COMPACT
 from ..format.layout import SourceFile
 from ..system.progress import progress_bar
 from .folder_claim import claimed
-from .journal import Steps
+from .journal import Journal
 from .missing_features import fill_missing
 from .scratch import Scratch
 from .shuffle_windows import Placement
@@ -45,7 +45,7 @@ def fill_scratch(
     scratch : Scratch
     plan : Plan
     run : str
-        Name of the run, as in `Steps`.
+        Name of the run, as in `Journal`.
     progress : bool
         Show a progress bar on stderr.
     wait_seconds : float
@@ -65,31 +65,31 @@ def fill_scratch(
     """
     with ExitStack() as stack:
         stack.enter_context(claimed(scratch.folder, make=True, wait_seconds=wait_seconds))
-        steps = stack.enter_context(Steps(scratch.folder, run))
+        journal = stack.enter_context(Journal(scratch.folder, run))
         # In the background, and first: it also brings the file into the page cache.
         background = stack.enter_context(ThreadPoolExecutor(1))
         stop = threading.Event()
         stack.callback(stop.set)  # an error does not wait for it
         checksum = background.submit(source.file.checksum, stop)
-        scratch.cut_meta(steps.done.meta_bytes)
-        filled = _Filler(source, scratch, plan, steps).fill(progress)
+        scratch.cut_meta(journal.done.meta_bytes)
+        filled = _Filler(source, scratch, plan, journal).fill(progress)
         return replace(source.describe(checksum.result()), filled=filled)
 
 
 class _Filler:
     """A writer of chunks' rows into scratch, except those that are already there."""
 
-    def __init__(self, source: Source, scratch: Scratch, plan: Plan, steps: Steps) -> None:
+    def __init__(self, source: Source, scratch: Scratch, plan: Plan, journal: Journal) -> None:
         self._source = source
         self._scratch = scratch
         self._plan = plan
-        self._steps = steps
+        self._journal = journal
         self._window_of = dict.fromkeys(plan.skipped, -1)
         for number, window in enumerate(plan.windows):
             self._window_of |= dict.fromkeys(window.eras, number)
         # The rows whose features each window has so far.
         self._filled = np.zeros(len(plan.windows), np.int64)
-        self._missing = steps.done.filled
+        self._missing = journal.done.filled
 
     def fill(self, progress: bool) -> int:
         """Return how many missing feature values were filled in."""
@@ -110,11 +110,11 @@ class _Filler:
     def _rows_done(self, number: int, chunk: Chunk) -> int:
         """Return the share of a chunk that is done, in rows."""
         blocks = range(len(self._plan.blocks))
-        done = sum((number, block) in self._steps.done.blocks for block in blocks)
+        done = sum((number, block) in self._journal.done.blocks for block in blocks)
         return chunk.rows * done // len(blocks)
 
     def _add_meta(self, number: int, chunk: Chunk) -> None:
-        if number in self._steps.done.meta:
+        if number in self._journal.done.meta:
             return
         sizes = {}
         for rows in self._source.iter_meta(chunk, self._plan.targets):
@@ -125,7 +125,7 @@ class _Filler:
                 sizes[part.window] = self._scratch.add_meta(
                     part.window, rows[part.start : part.stop]
                 )
-        self._steps.add_meta(number, sizes)
+        self._journal.add_meta(number, sizes)
 
     def _add_features(
         self, number: int, chunk: Chunk, encode_behind: Callable[..., None]
@@ -136,7 +136,7 @@ class _Filler:
             yield chunk.rows
             return
         for place, block in enumerate(self._plan.blocks):
-            if (number, place) in self._steps.done.blocks:
+            if (number, place) in self._journal.done.blocks:
                 continue
             names = [self._plan.features[feature] for feature in block.features]
             table = self._source.read_features(chunk, names)
@@ -162,7 +162,7 @@ class _Filler:
         rows = placement.arrange(COMPACT.encode_block(columns, block))
         for part in placement.parts:
             self._scratch.add_features(part.window, part.row, block, rows[part.start : part.stop])
-        self._steps.add_block(number, place, filled)
+        self._journal.add_block(number, place, filled)
 
     def _place(self, eras: pa.ChunkedArray, filled: npt.NDArray[np.int64]) -> Placement:
         try:

@@ -29,11 +29,11 @@ from ..format.feature_sets import (
 )
 from ..format.layout import Manifest, SourceFile, WriteOptions
 from .chosen_columns import choose_columns
-from .journal import Steps
+from .journal import Journal
 from .newer_sources import count_eras
 from .output_folder import Output
-from .portions import AtOnce, InTurn, Portions, Work, fill_all, seal_all
 from .row_ids import check_eras
+from .runners import ParallelRunner, Runner, SerialRunner, Work, fill_all, seal_all
 from .source_columns import Source, open_sources
 from .target_alias import compare_sources
 from .write_plan import make_plan, name_run
@@ -156,15 +156,15 @@ def _write_set(
         run = name_run(sources, options, plan, names)
         paths = tuple(source.path for source in sources)
         work = Work(folder.absolute(), run, tuple(names), paths, plan, options, mixes)
-        portions: Portions = InTurn(work, progress=progress)
+        runner: Runner = SerialRunner(work, progress=progress)
         if executor is not None:
-            portions = AtOnce(work, executor, progress=progress)
-        with Steps(folder, run, len(names)) as steps:
-            if progress and steps.goes_on:
+            runner = ParallelRunner(work, executor, progress=progress)
+        with Journal(folder, run, len(names)) as journal:
+            if progress and journal.goes_on:
                 again = "continuing an interrupted run"
                 tqdm.write(f"{output.folder}: {again}", file=sys.stderr)
-            files = fill_all(portions, sources, steps)
-            shards = seal_all(portions, work, steps)
+            files = fill_all(runner, sources, journal)
+            shards = seal_all(runner, work, journal)
         manifest = Manifest(
             options.encoding, features, targets, options, files, shards, target_alias=alias
         )

@@ -41,7 +41,7 @@ STAGES = [
         path_partitions feature_scale feature_digits tournaments source_columns
         missing_features target_alias chosen_columns row_ids shuffle_windows write_plan
         scratch_filler record_batches newer_sources set_difference output_folder
-        portions writer write_arguments""",
+        runners writer write_arguments""",
     ),
     (
         "reading",

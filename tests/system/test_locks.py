@@ -8,10 +8,12 @@ import threading
 
 import pytest
 
-from numerai_sequence.system.locks import OwnLock, OwnTurns
+from numerai_sequence.system.locks import ForkSafeLock, ForkSafeTurns
 
 
-@pytest.mark.parametrize(("lock", "turns"), [(OwnLock(), 1), (OwnTurns(1), 1), (OwnTurns(3), 3)])
+@pytest.mark.parametrize(
+    ("lock", "turns"), [(ForkSafeLock(), 1), (ForkSafeTurns(1), 1), (ForkSafeTurns(3), 3)]
+)
 def test_as_many_threads_are_in_at_a_time_as_there_are_turns(lock, turns):
     counting, inside, most = threading.Lock(), [], []
     meet = threading.Barrier(turns, timeout=30)
@@ -37,7 +39,7 @@ def test_as_many_threads_are_in_at_a_time_as_there_are_turns(lock, turns):
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
 @pytest.mark.filterwarnings("ignore:.*fork")
-@pytest.mark.parametrize("make", [OwnLock, lambda: OwnTurns(1)], ids=["lock", "turns"])
+@pytest.mark.parametrize("make", [ForkSafeLock, lambda: ForkSafeTurns(1)], ids=["lock", "turns"])
 def test_a_forked_process_has_turns_of_its_own(make):
     lock = make()
     with lock:

@@ -78,7 +78,7 @@ DRIVER = """
 import sys
 from numerai_sequence import WorkerError, write_shards
 from numerai_sequence.system.tasks import ray_at
-from numerai_sequence.writing import portions
+from numerai_sequence.writing import runners
 from pathlib import Path
 from ray_calls import stay
 
@@ -87,7 +87,7 @@ marker = Path(sys.argv[2])
 def stay_anywhere(work, *rest):
     stay(marker)
 
-portions._fill = stay_anywhere
+runners._fill = stay_anywhere
 try:
     with ray_at(sys.argv[1]) as tasks:
         write_shards(sys.argv[4], sys.argv[3], executor=tasks, progress=False)

@@ -40,7 +40,7 @@ from numerai_sequence.synthetic import write_parquet
 from numerai_sequence.system.tasks import ray_at
 from numerai_sequence.training.run_options import TrainOptions
 from numerai_sequence.training.scored_runs import train
-from numerai_sequence.writing import portions
+from numerai_sequence.writing import runners
 
 
 @pytest.fixture(scope="module")
@@ -123,7 +123,7 @@ def test_a_worker_that_is_killed_while_it_writes_loses_nothing(
 ):
     whole = contents(write(sources, tmp_path / "whole"))
     for name in ("_fill", "_seal"):
-        monkeypatch.setattr(portions, name, killed_once(getattr(portions, name), tmp_path / name))
+        monkeypatch.setattr(runners, name, killed_once(getattr(runners, name), tmp_path / name))
         out = write(sources, tmp_path / f"out{name}", executor=RayTasks())
         assert (tmp_path / name).exists()
         assert contents(out) == whole
@@ -136,7 +136,7 @@ def test_a_node_that_is_killed_while_it_writes_loses_nothing(
     cluster, sources, tmp_path, monkeypatch, name
 ):
     whole = contents(write(sources, tmp_path / "whole"))
-    monkeypatch.setattr(portions, name, stays_once(getattr(portions, name), tmp_path / "held"))
+    monkeypatch.setattr(runners, name, stays_once(getattr(runners, name), tmp_path / "held"))
     killer = threading.Thread(
         target=lambda: kill_node(cluster, wait_for(tmp_path / "held")), daemon=True
     )
@@ -153,8 +153,8 @@ def test_a_source_that_a_lost_machine_is_still_at_is_waited_for(
     cluster, sources, tmp_path, monkeypatch
 ):
     whole = contents(write(sources, tmp_path / "whole"))
-    held = claimed_for_a_while(portions._fill, tmp_path / "held")
-    monkeypatch.setattr(portions, "_fill", held)
+    held = claimed_for_a_while(runners._fill, tmp_path / "held")
+    monkeypatch.setattr(runners, "_fill", held)
     assert contents(write(sources, tmp_path / "out", executor=RayTasks())) == whole
     assert (tmp_path / "held").exists()
 
@@ -163,7 +163,7 @@ def test_a_source_that_a_lost_machine_is_still_at_is_waited_for(
 def test_a_folder_that_another_machine_lacks_is_an_error_that_says_so(
     cluster, sources, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(portions, "_fill", elsewhere(portions._fill, tmp_path / "local"))
+    monkeypatch.setattr(runners, "_fill", elsewhere(runners._fill, tmp_path / "local"))
     with pytest.raises(WorkerError, match=r"local/.writing: not found on the machine .* at the"):
         write(sources, tmp_path / "out", executor=RayTasks())
     assert not (tmp_path / "local").exists()

@@ -1,4 +1,4 @@
-"""Steps: a run that was interrupted is gone on with, and makes what it would have made."""
+"""Journal: a run that was interrupted continues, and makes what it would have made."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from shard_sets import contents
 from numerai_sequence import OutputExistsError, SourceError, open_shards, write_shards
 from numerai_sequence.format.layout import BatchInfo, Shard, SourceFile
 from numerai_sequence.writing import journal, writer
-from numerai_sequence.writing.journal import Done, Steps
+from numerai_sequence.writing.journal import Journal, Progress
 from numerai_sequence.writing.scratch import Scratch
 from numerai_sequence.writing.source_columns import Source
 
@@ -339,21 +339,21 @@ def test_what_was_noted_is_found_again(tmp_path, monkeypatch):
     boot_of(tmp_path, monkeypatch, "a")
     folder = tmp_path / "writing"
     folder.mkdir()
-    with Steps(folder, "run", 2) as noted:
-        assert noted.done == Done()
+    with Journal(folder, "run", 2) as noted:
+        assert noted.done == Progress()
         noted.add_meta(0, {0: 10, 1: 20})
         noted.add_block(0, 0)
         noted.add_meta(1, {1: 30})
         noted.add_source(0, SOURCE)
         noted.add_shard(0, SHARD)
     (folder / "shard-00.arrow").write_bytes(b"1234")
-    with Steps(folder, "run", 2) as found:
-        assert found.done == Done({0, 1}, {0: 10, 1: 30}, {(0, 0)}, {0: SOURCE}, {0: SHARD})
+    with Journal(folder, "run", 2) as found:
+        assert found.done == Progress({0, 1}, {0: 10, 1: 30}, {(0, 0)}, {0: SOURCE}, {0: SHARD})
         found.add_block(0, 1)
-    with Steps(folder, "run", 2) as found:
+    with Journal(folder, "run", 2) as found:
         assert found.done.blocks == {(0, 0), (0, 1)}
-    with Steps(folder, "another run", 2) as found:
-        assert found.done == Done()
+    with Journal(folder, "another run", 2) as found:
+        assert found.done == Progress()
     assert os.listdir(folder) == ["steps.jsonl"]
     assert len((folder / "steps.jsonl").read_text().splitlines()) == 1
 
@@ -362,7 +362,7 @@ def test_any_beginning_of_the_notes_is_of_use(tmp_path, monkeypatch):
     boot_of(tmp_path, monkeypatch, "a")
     folder = tmp_path / "writing"
     folder.mkdir()
-    with Steps(folder, "run", 2) as noted:
+    with Journal(folder, "run", 2) as noted:
         for chunk in range(3):
             noted.add_meta(chunk, {chunk: 10})
             noted.add_block(chunk, 0)
@@ -370,12 +370,12 @@ def test_any_beginning_of_the_notes_is_of_use(tmp_path, monkeypatch):
     for size in range(len(notes)):
         copy = Path(shutil.copytree(folder, tmp_path / f"copy{size}"))
         (copy / "steps.jsonl").write_bytes(notes[:size])
-        with Steps(copy, "run", 2) as found:
+        with Journal(copy, "run", 2) as found:
             lines = max(0, notes[:size].count(b"\n") - 1)
             assert len(found.done.meta) == (lines + 1) // 2
             assert len(found.done.blocks) == lines // 2
             found.add_block(7, 7)
-        with Steps(copy, "run", 2) as found:
+        with Journal(copy, "run", 2) as found:
             assert (7, 7) in found.done.blocks
         for line in (copy / "steps.jsonl").read_bytes().splitlines():
             json.loads(line)

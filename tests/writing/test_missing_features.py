@@ -315,7 +315,7 @@ def test_a_run_that_goes_on_counts_all(tmp_path, monkeypatch):
         if len(seen) == 2:
             raise KeyboardInterrupt
 
-    steps = writer_module.Steps
+    steps = writer_module.Journal
     from numerai_sequence.writing import scratch_filler
 
     class Interrupted(steps):
@@ -324,7 +324,7 @@ def test_a_run_that_goes_on_counts_all(tmp_path, monkeypatch):
             interrupt(chunk, block)
 
     with monkeypatch.context() as patch:
-        patch.setattr(scratch_filler, "Steps", Interrupted)
+        patch.setattr(scratch_filler, "Journal", Interrupted)
         with pytest.raises(KeyboardInterrupt):
             written(source, tmp_path / "set", missing_feature="middle")
     found, filled = written(source, tmp_path / "set", missing_feature="middle")

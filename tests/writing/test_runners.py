@@ -1,4 +1,4 @@
-"""Portions: processes that write sources and shards at once make the set that one makes."""
+"""Runners: processes that write sources and shards at once make the set that one makes."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from shard_sets import contents
 
 from numerai_sequence import OutputExistsError, SourceError, open_shards, write_shards
 from numerai_sequence.system.tasks import run_all
-from numerai_sequence.writing import portions
 from numerai_sequence.writing.folder_claim import claimed
-from numerai_sequence.writing.journal import Steps
+from numerai_sequence.writing import runners
+from numerai_sequence.writing.journal import Journal
 
 SOURCES, SHARDS = 5, 3
 
@@ -117,7 +117,7 @@ def test_a_source_that_changes_before_its_task_is_noticed(pool, sources, tmp_pat
 @pytest.mark.parametrize("call", [1, 2, 3])
 def test_what_was_noted_is_not_done_again(pool, sources, tmp_path, monkeypatch, kind, call):
     whole, out = contents(write(sources, tmp_path / "whole")), tmp_path / "out"
-    add, noted = getattr(Steps, kind), []
+    add, noted = getattr(Journal, kind), []
 
     def add_and_interrupt(steps, number, described):
         add(steps, number, described)
@@ -125,7 +125,7 @@ def test_what_was_noted_is_not_done_again(pool, sources, tmp_path, monkeypatch, 
         if len(noted) == call:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(Steps, kind, add_and_interrupt)
+    monkeypatch.setattr(Journal, kind, add_and_interrupt)
     with pytest.raises(KeyboardInterrupt):
         write(sources, out, executor=pool)
     monkeypatch.undo()
@@ -150,7 +150,7 @@ def test_one_process_goes_on_with_what_many_have_begun(
     def interrupt(steps, number, described):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Steps, "add_shard", interrupt)
+    monkeypatch.setattr(Journal, "add_shard", interrupt)
     with pytest.raises(KeyboardInterrupt):
         write(sources, out, executor=executors[0])
     monkeypatch.undo()
@@ -166,7 +166,7 @@ def kill_self(*arguments):
 def test_a_process_that_is_killed_leaves_what_was_there(sources, tmp_path, monkeypatch):
     out = write(sources[:2], tmp_path / "out")
     before = contents(out)
-    monkeypatch.setattr(portions, "_seal", kill_self)
+    monkeypatch.setattr(runners, "_seal", kill_self)
     with (
         ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool,
         pytest.raises(BrokenProcessPool),
@@ -185,7 +185,7 @@ def test_a_source_that_another_process_is_at_is_left_to_it(pool, sources, tmp_pa
     def interrupt(steps, number, described):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Steps, "add_shard", interrupt)
+    monkeypatch.setattr(Journal, "add_shard", interrupt)
     with pytest.raises(KeyboardInterrupt):
         write(sources, out)
     monkeypatch.undo()

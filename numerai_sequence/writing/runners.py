@@ -1,7 +1,7 @@
-"""Portions: the independent parts of writing a set: each source, and then each shard file.
+"""Runners: do the independent parts of writing a set: each source, and then each shard file.
 
 Each source has its own scratch. A shard file is made from the scratch that all sources have for its
-windows. So the portions can be done one after the other in this process, or many at a time in
+windows. So the parts can be done one after the other in this process, or many at a time in
 other processes that see the same files.
 """
 
@@ -20,7 +20,7 @@ from ..format.layout import Shard, SourceFile, WriteOptions
 from ..system.files import replaced
 from ..system.progress import progress_bar
 from ..system.tasks import RayTasks, run_all
-from .journal import Steps
+from .journal import Journal
 from .record_batches import Mixer, seal
 from .scratch import Scratch
 from .scratch_filler import fill_scratch
@@ -33,14 +33,14 @@ _CLAIM_SECONDS = 120
 
 @dataclass(frozen=True)
 class Work:
-    """All that a process needs to know to do any portion of a run.
+    """All that a process needs to know to do any part of a run.
 
     Attributes
     ----------
     folder : path
         Folder to write into.
     run : str
-        Name of the run, as in `Steps`.
+        Name of the run, as in `Journal`.
     names : tuple of str
         Names of the shard files.
     sources : tuple of path
@@ -80,8 +80,8 @@ class Work:
         return sum(window.rows for window in self.plan.windows if window.shard in shards)
 
 
-class Portions(Protocol):
-    """A way to do portions."""
+class Runner(Protocol):
+    """A way to do the parts of writing a set."""
 
     def fill(self, sources: Mapping[int, Source], note: Callable[[int, SourceFile], None]) -> None:
         """Put sources into scratch, and call `note` with the number of each finished source."""
@@ -90,8 +90,8 @@ class Portions(Protocol):
         """Make shard files from scratch, and call `note` with each one that is on the disk."""
 
 
-class InTurn:
-    """Portions that this process does, one after the other.
+class SerialRunner:
+    """Does the parts in this process, one after the other.
 
     Parameters
     ----------
@@ -128,8 +128,8 @@ class InTurn:
                 before.result()
 
 
-class AtOnce:
-    """Portions that an executor does: each task is a source or a shard file.
+class ParallelRunner:
+    """Gives the parts to an executor: each task is a source or a shard file.
 
     Parameters
     ----------
@@ -202,29 +202,29 @@ def _check_shared(folder: Path) -> None:
         )
 
 
-def fill_all(portions: Portions, sources: Sequence[Source], steps: Steps) -> tuple[SourceFile, ...]:
+def fill_all(runner: Runner, sources: Sequence[Source], journal: Journal) -> tuple[SourceFile, ...]:
     """Put all sources into scratch, except those that are noted as done."""
-    filled = dict(steps.done.sources)
+    filled = dict(journal.done.sources)
 
     def note(number: int, file: SourceFile) -> None:
         filled[number] = file
-        steps.add_source(number, file)
+        journal.add_source(number, file)
 
-    portions.fill({n: source for n, source in enumerate(sources) if n not in filled}, note)
+    runner.fill({n: source for n, source in enumerate(sources) if n not in filled}, note)
     return tuple(filled[number] for number in range(len(sources)))
 
 
-def seal_all(portions: Portions, work: Work, steps: Steps) -> tuple[Shard, ...]:
+def seal_all(runner: Runner, work: Work, journal: Journal) -> tuple[Shard, ...]:
     """Make all shard files, except those that are noted as done."""
-    sealed = dict(steps.done.shards)
+    sealed = dict(journal.done.shards)
     for number in sealed:
         work.drop(number)  # the kill may have come before this
 
     def note(number: int, shard: Shard) -> None:
         sealed[number] = shard
-        steps.add_shard(number, shard)
+        journal.add_shard(number, shard)
         work.drop(number)  # no sooner: a shard that is not noted is written again
 
     numbers = range(len(work.names))
-    portions.seal([number for number in numbers if number not in sealed], note)
+    runner.seal([number for number in numbers if number not in sealed], note)
     return tuple(sealed[number] for number in numbers)
