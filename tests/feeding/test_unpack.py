@@ -361,7 +361,7 @@ def test_rows_of_a_layer_are_not_exchanged(folder):
     )
     layer = Unpack.of(first)
     layer.hold(first)
-    with pytest.raises(NumeraiSequenceError, match="holds other rows already"):
+    with pytest.raises(NumeraiSequenceError, match="already holds other rows"):
         layer.hold(second)
 
 

@@ -361,7 +361,9 @@ def test_validation_sharpe_beats_that_of_an_untrained_network(tmp_path, seed):
 def test_a_full_disk_leaves_no_part_of_a_model(shards, tmp_path):
     with small_disk(tmp_path / "disk") as disk:
         leave_free(disk, 8192)
-        with pytest.raises(OutputError, match="the run is not finished, and is done") as caught:
+        with pytest.raises(
+            OutputError, match="the run is not finished; run the same command"
+        ) as caught:
             run(shards, disk / "run")
         assert caught.value.path == disk / "run"
         assert os.listdir(disk / "run") == []
