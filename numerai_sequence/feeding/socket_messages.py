@@ -40,7 +40,7 @@ def write(end: socket.socket, parts: list[memoryview]) -> None:
     Raises
     ------
     OSError
-        Nobody is at the other end.
+        The other end is closed.
     """
     sizes = [part.nbytes for part in parts]
     end.sendall(struct.pack(f"!Q{len(sizes)}Q", len(sizes), *sizes))

@@ -150,8 +150,8 @@ class Unpack(_keras.layers.Layer):  # type: ignore[misc]
         if layout != known:
             raise FeatureError(
                 f"{sequence.shards.folder}: found rows of {_shown(layout)}, expected "
-                f"{_shown(known)}, in the order of the model's Unpack layer; use sequences of one "
-                "shard set, or dtype='float32' and the model behind the layer"
+                f"{_shown(known)}, as in the model's Unpack layer, in the same order; use "
+                "sequences of one shard set, or dtype='float32' and the model behind the layer"
             )
         if is_held and self.resident and sequence._device_rows is not self._rows:
             raise NumeraiSequenceError(

@@ -230,8 +230,8 @@ def test_no_era_left_to_train_on_says_why():
     with pytest.raises(EraError) as caught:
         split_eras(weekly(1, 10), validation=3, purge=8)
     assert str(caught.value) == (
-        "no era is left to train on: of 10 eras (0001 to 0010), 3 are for validation, and the other "
-        "7 are within the purge of 8; use fewer validation eras, or a smaller purge"
+        "no era is left to train on: of 10 eras (0001 to 0010), 3 are for validation, and the "
+        "other 7 are within the purge of 8; use fewer validation eras, or a smaller purge"
     )
     assert caught.value.eras == weekly(8, 10)
     for everything in (10, 0.99, None, ":"):

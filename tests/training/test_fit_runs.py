@@ -288,7 +288,7 @@ def test_rows_of_live_data_take_no_part(tmp_path):
     with write_shards(sources, tmp_path / "set", progress=False) as shards:
         [split] = make_splits(shards, QUICK, 4)
         assert split.validation == ["0017", "0018", "0019", "0020"]
-        with pytest.raises(EraError, match="'X' is no number"):
+        with pytest.raises(EraError, match="'X' has no number"):
             make_splits(shards, replace(QUICK, eras="0001-,X"), 4)
 
 
