@@ -65,7 +65,7 @@ _MODULES = {
 __all__ = sorted(["__version__", *_MODULES])
 
 if sys.modules.get("keras") or sys.modules.get("tf_keras"):
-    # A model may be loaded before `predict` is asked for, and shall know what it was fed.
+    # So that a model which is loaded before the first use of `predict` keeps its input notes.
     importlib.import_module(".feeding.keras_compat", __name__).carry_inputs()
 
 

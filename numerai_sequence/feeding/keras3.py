@@ -70,7 +70,7 @@ def patch_keras_3(package: ModuleType, kind: type, changes: Changes) -> None:
     for owner, name in _epochs_of_keras_3(package):
         method = getattr(owner, name)
         if name == "enumerate_epoch":
-            method = _anew(method, kind)
+            method = _from_first_batch(method, kind)
         steps = shortened(method, kind, "data_adapter", "py_dataset", "_num_batches")
         changes.set(owner, name, steps)
     for name, method in {
@@ -95,7 +95,9 @@ def _epochs_of_keras_3(keras: ModuleType) -> list[tuple[Any, str]]:
     return found
 
 
-def _anew(method: Callable[[Any], Iterator[Any]], kind: type) -> Callable[[Any], Iterator[Any]]:
+def _from_first_batch(
+    method: Callable[[Any], Iterator[Any]], kind: type
+) -> Callable[[Any], Iterator[Any]]:
     """Return a method that begins a new pass each time, unless it trains.
 
     Up to Keras 3.6, a validation with ``validation_steps`` would continue where the last one ended,

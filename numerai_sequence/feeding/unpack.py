@@ -61,7 +61,7 @@ class Unpack(_keras.layers.Layer):  # type: ignore[misc]
         Bytes of an encoded row.
     """
 
-    # By which `cores` knows it, also that of another import of this package.
+    # For `unpacked_models`, which also finds the layer of another import of this package.
     unpacks_rows = True
 
     def __init__(
@@ -237,7 +237,7 @@ class Unpack(_keras.layers.Layer):  # type: ignore[misc]
 
 
 def carry_unpack() -> None:
-    """Let the Keras in use load models that begin with the layer."""
+    """Register the layer, so that Keras can load models that begin with it."""
     _keras.saving.register_keras_serializable(package="numerai_sequence")(Unpack)
 
 
@@ -263,7 +263,7 @@ _on_device: weakref.WeakSet[DeviceRows] = weakref.WeakSet()
 
 
 def _place(sequences: Sequence[Any]) -> DeviceRows:
-    """Return the rows of sequences on the device, which may be there already."""
+    """Return the rows of sequences on the device, copied there if they are not yet."""
     features = sequences[0].features
     for sequence in sequences:
         if sequence.features != features:
@@ -289,7 +289,7 @@ def _key(sequence: Any) -> str:
 
 
 def _load(parts: Mapping[str, Any], width: int) -> DeviceRows:
-    """Put the rows of sequences into the memory of the device, one after the other."""
+    """Copy the rows of sequences to the device, one sequence after the other."""
     check_one_place()
     starts, rows = {}, 0
     for key, sequence in parts.items():

@@ -12,7 +12,7 @@ from ..feeding.unpack import Unpack
 from ..format.encoding import PACKED
 from ..format.encodings import COMPACT
 
-# Of a device's free memory, what rows may take where nobody says: the rest is the network's.
+# Largest share of a device's free memory for rows. The network needs the rest.
 _SHARE = 0.8
 _FIRST = "train with dtype='float32' (--dtype float32)"
 
@@ -121,7 +121,9 @@ def _why_host(reason: str | None, feed: Feed, device: Device) -> str:
 
 
 def _free(device: Device) -> str:
-    return "no known room" if device.free_bytes is None else f"{gigabytes(device.free_bytes)} free"
+    if device.free_bytes is None:
+        return "unknown free memory"
+    return f"{gigabytes(device.free_bytes)} free"
 
 
 def behind_unpack(core: Any, *sequences: Any) -> Any:

@@ -182,7 +182,7 @@ def unfinished_in(folder: Path) -> list[Path]:
 
 
 def is_unfinished(folder: Path) -> bool:
-    """Say whether a run was begun in a folder and not finished."""
+    """Return whether a folder has an unfinished run."""
     begun = (folder / CHECKPOINT).exists() or (folder / MODEL).exists()
     return begun and not (folder / RUN).exists()
 
