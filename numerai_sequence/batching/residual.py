@@ -22,8 +22,8 @@ Floats = npt.NDArray[np.floating[Any]]
 class Residual:
     """A target minus the part that a benchmark model explains, era by era.
 
-    Use it in ``target=`` of `NumeraiSequence` in place of a target's name. In each era, least
-    squares fit a straight line to the target over the benchmark's predictions. Then
+    Use it in ``target=`` of `NumeraiSequence` in place of a target's name. In each era, a straight
+    line is fitted to the target over the benchmark's predictions, by least squares. Then
     ``y = target - proportion * slope * (prediction - the era's mean prediction)``, so y keeps the
     mean of the target in the era. ``neutralize`` of numerai-tools and ``residual_to_benchmark`` of
     Numerai's example scripts do the same, but also subtract `proportion` of that mean.

@@ -32,6 +32,10 @@ class NumeraiSequence(ServedEpochs, *_BASES):  # type: ignore[misc]
     in an epoch. Each selected row appears once an epoch. Batches may be read in any order, from any
     thread. If several processes train one model, each reads its own batches. See `rank`.
 
+    The arguments are also attributes. Only `sample_weight`, `epoch`, `workers`,
+    `use_multiprocessing` and `max_queue_size` can be set. To change another one, make a new
+    sequence.
+
     Parameters
     ----------
     shards : ShardSet, path, or sequence of paths
@@ -116,8 +120,8 @@ class NumeraiSequence(ServedEpochs, *_BASES):  # type: ignore[misc]
         compared.
     workers : int
         Largest number of workers that prepare batches. More than one thread is used only if
-        training waits for batches. 0 for no workers: Keras makes each batch when it needs it. The
-        same argument of ``fit`` takes precedence, also for the next two.
+        training waits for batches. With 0, each batch is made when Keras needs it. ``fit`` also
+        takes `workers`, `use_multiprocessing` and `max_queue_size`, which then take precedence.
     use_multiprocessing : bool
         Whether workers are processes. Threads share the memory maps. Each process maps the files
         again, and each batch is copied through a pipe.
@@ -126,9 +130,6 @@ class NumeraiSequence(ServedEpochs, *_BASES):  # type: ignore[misc]
 
     Attributes
     ----------
-    The arguments are attributes, too. Only `sample_weight`, `epoch`, `workers`,
-    `use_multiprocessing` and `max_queue_size` can be set. To change another, make a new sequence.
-
     features : tuple of str
         Columns of x.
     inputs : dict of str to tuple of str
@@ -144,9 +145,9 @@ class NumeraiSequence(ServedEpochs, *_BASES):  # type: ignore[misc]
     paging_reason : str
         Why this paging was chosen.
     epoch : int
-        Epoch of ``sequence[i]``, from 0. ``fit`` sets it to its own epoch. If `initial_epoch` is 0
-        and the sequence was already used, ``fit`` continues its count. Every validation uses the
-        order of epoch 0.
+        Number of the epoch of ``sequence[i]``, from 0. ``fit`` counts it up. A second ``fit``
+        continues to count where the first one ended, unless its `initial_epoch` is above 0. Every
+        validation uses the order of epoch 0.
 
     Raises
     ------

@@ -163,7 +163,7 @@ class Unpack(_keras.layers.Layer):  # type: ignore[misc]
 
     @property
     def compute_dtype(self) -> str:
-        """The type of x, so that a model that begins with this layer does not cast x to floats."""
+        """The type of x: a model that begins with this layer must not cast x to floats."""
         return "int32" if self.resident else "uint8"
 
     @property
@@ -173,7 +173,7 @@ class Unpack(_keras.layers.Layer):  # type: ignore[misc]
 
     @property
     def variables(self) -> list[Any]:
-        """Variables, on JAX with the rows on the device, which are state and not weights."""
+        """The layer's variables. On JAX, they include the rows on the device."""
         held = [] if self._rows is None else self._rows.variables
         return [*super().variables, *held]
 
