@@ -21,7 +21,7 @@ from ..format.encoding import Bytes
 from ..ordering.row_order import Order
 from ..reading.paging import Pager
 from ..reading.selection import Selection
-from ..system.buffers import Buffers, borrow
+from ..system.buffers import Buffers, scratch_array
 from ..system.locks import OwnLock
 
 # The same on all machines, because the order may shuffle the rows of a group.
@@ -127,6 +127,8 @@ class GroupReader:
         self._most_groups = KEPT + 1 + workers // self._per_group
         self._groups: OrderedDict[int, _Group] = OrderedDict()
         self._fetched: set[int] = set()
+        # Numbers of groups whose batches were all returned.
+        self._finished: set[int] = set()
 
     def size(self, number: int) -> int:
         """Return how many rows a batch has."""
@@ -157,7 +159,7 @@ class GroupReader:
             return self._batch_of_group(number)
         wanted = self._rows_of_batch(number)
         if out is None:
-            out = borrow("encoded", len(wanted), self._width)
+            out = scratch_array("encoded", len(wanted), self._width)
         encoded, values = self._selection.gather(
             wanted, self._columns, encoded=out, pager=self._pager
         )
@@ -219,6 +221,7 @@ class GroupReader:
         with self._lock:
             group.batches -= 1
             if not group.batches:
+                self._finished.add(group.number)
                 self._drop(group)
         chosen = self._chosen(group, number)
         return group.encoded, chosen, group.values[:, chosen].T
@@ -227,7 +230,11 @@ class GroupReader:
         """Return a group and the groups that will be read after it."""
         place = self._place_of[number]
         with self._lock:
-            return [self._group(int(coming)) for coming in self._coming[place : place + most]]
+            if number in self._finished:  # the epoch is read again
+                self._finished.clear()
+            # A slow thread may reach a group after other threads have finished the next one.
+            wanted = self._coming[place : place + most].tolist()
+            return [self._group(coming) for coming in wanted if coming not in self._finished]
 
     def _group(self, number: int) -> _Group:
         group = self._groups.get(number)

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from ..system.buffers import borrow
+from ..system.buffers import scratch_array
 
 DTYPES = ("float32", "float16", "int8")
 #: Dtype of a batch that holds the rows as they are in the file, for a model that unpacks them.
@@ -288,17 +288,17 @@ class Decoder(ABC):
             if rows is None:
                 chosen = encoded[start : start + step]
             else:
-                chosen = borrow("chosen", len(block), encoded.shape[1])
+                chosen = scratch_array("chosen", len(block), encoded.shape[1])
                 encoded.take(rows[start : start + step], axis=0, out=chosen, mode="clip")
             self._decode(chosen, block)
 
     def _decode(self, encoded: Bytes, batch: npt.NDArray[Any]) -> None:
         # Digits have the same bytes as int8: so they are copied, and not cast.
         values: Any = batch.view(np.uint8) if self.dtype == "int8" else batch
-        digits: Any = borrow("digits", *batch.shape) if self._has_digits else values
+        digits: Any = scratch_array("digits", *batch.shape) if self._has_digits else values
         self._fill(digits, encoded)
         if self._places is not None:
-            ordered = borrow("ordered", *batch.shape)
+            ordered = scratch_array("ordered", *batch.shape)
             digits = digits.take(self._places, axis=1, out=ordered, mode="clip")
         if self.dtype == "float16":
             np.take(_FLOAT16, digits, out=batch, mode="clip")
@@ -336,5 +336,5 @@ def take_columns(encoded: Bytes, chosen: Any) -> Bytes:
     """Return some bytes of every row: a view of a slice of them, or a copy of chosen ones."""
     if isinstance(chosen, slice):
         return encoded[:, chosen]
-    out = borrow("columns", len(encoded), len(chosen))
+    out = scratch_array("columns", len(encoded), len(chosen))
     return encoded.take(chosen, axis=1, out=out, mode="clip")

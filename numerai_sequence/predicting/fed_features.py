@@ -119,8 +119,7 @@ def _warn(fed: ModelInput, guessed: Sequence[str], where: str) -> None:
     if fed.made_by is not None:
         warnings.warn(
             f"{where}: the model was trained on batches of {fed.made_by}.__getitem__, but now gets "
-            "batches of NumeraiSequence; if x differs, give the training sequence as like=, or "
-            "make the change in the model",
+            "batches of NumeraiSequence; if their x differs, make that change in the model",
             stacklevel=callers_level(),
         )
     if guessed:

@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Sequence
 
 from ..format.layout import Patch, Shard
-from ..system.buffers import borrow
+from ..system.buffers import scratch_array
 from .open_file import REMEDY, OpenFile, corrupt
 
 #: Read and hashed at a time.
@@ -78,7 +78,7 @@ class FileCheck:
             this again raises the error again.
         """
         count = min(most, PIECE_BYTES, self._described.bytes - self._done)
-        piece = borrow("check", 1, PIECE_BYTES)[0, :count]
+        piece = scratch_array("check", 1, PIECE_BYTES)[0, :count]
         self._file.read_into(self._done, piece)
         self._digest.update(piece.data)
         self._done += count

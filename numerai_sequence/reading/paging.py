@@ -21,7 +21,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from ..system.buffers import borrow
+from ..system.buffers import scratch_array
 from ..system.locks import OwnLock
 
 # One fault maps a folio: 64 kB on older kernels, up to 2 MB on those with large ones.
@@ -163,7 +163,7 @@ def _read(path: Path, start: int, stop: int) -> None:
     A plain read, and no MADV_WILLNEED: it makes the kernel cache large folios where it can, and a
     fault then maps up to 2 MB at once.
     """
-    buffer = borrow("read", 1, _READ_BYTES)
+    buffer = scratch_array("read", 1, _READ_BYTES)
     with open(path, "rb", buffering=0) as file:
         file.seek(start)
         while start < stop:

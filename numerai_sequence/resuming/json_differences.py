@@ -81,7 +81,7 @@ def _first_place(found: Any, expected: Any) -> int:
 
 def _item(values: list[Any], place: int) -> str:
     item = repr(values[place]) if place < len(values) else "missing"
-    return f"{len(values):,}, of which number {place} is {item}"
+    return f"{len(values):,} values, with {item} at index {place}"
 
 
 def _part(text: str, start: int) -> str:

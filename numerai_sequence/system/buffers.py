@@ -1,8 +1,8 @@
 """Buffers: memory for short-lived arrays, which is used again and so saves page faults.
 
 The page faults of a new array of some megabytes cost as much as the computation that fills it.
-`borrow` lends memory to a function for a moment. `Buffers` keeps the memory of arrays that others
-hold.
+`scratch_array` lends memory to a function for a moment. `Buffers` keeps the memory of arrays that
+others hold.
 
 Nothing is kept for each thread, because TensorFlow calls Python from new threads every time.
 """
@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 Bytes = npt.NDArray[np.uint8]
 
-# TensorFlow and JAX take an array without copying it where its first byte is at a multiple of this.
+# TensorFlow and JAX do not copy an array if the address of its first byte is a multiple of this.
 _ALIGNMENT = 64
 # Other interpreters do not count references, or not exactly.
 _CAN_COUNT = sys.implementation.name == "cpython" and not sysconfig.get_config_var(
@@ -88,7 +88,7 @@ _BORROWED: dict[str, Buffers] = {}
 _MOST_BORROWED = 64
 
 
-def borrow(name: str, rows: int, width: int) -> Bytes:
+def scratch_array(name: str, rows: int, width: int) -> Bytes:
     """Return a uint8 array of shape (rows, width), in memory that the same name used before.
 
     The memory is free again as soon as nothing refers to the array.

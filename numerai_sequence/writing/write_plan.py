@@ -1,4 +1,4 @@
-"""Write plan: what a run writes where, from the sources, their eras and the options."""
+"""Write plan: the columns, windows and blocks of a run, from its sources, eras and options."""
 
 from __future__ import annotations
 

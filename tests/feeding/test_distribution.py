@@ -56,7 +56,7 @@ def on_jax():
 
 def on_tensorflow(forked, *arguments):
     """What is seen on TensorFlow's devices, by each process that prints it."""
-    done = forked(module="devices", arguments=arguments, env=environment())
+    done = forked(module="two_devices", arguments=arguments, env=environment())
     assert done.returncode == 0, done.stderr[-2000:]
     return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
 

@@ -27,6 +27,7 @@ from numerai_tables import row_numbers
 from shard_sets import write_set
 
 from numerai_sequence import NumeraiSequence, NumeraiSequenceError, Unpack, open_shards
+from numerai_sequence.batching.epoch import Epoch
 from numerai_sequence.feeding.keras_private_names import version_of
 
 ROWS, BATCH, BATCHES, FEATURES = 1037, 50, 21, 14
@@ -481,11 +482,11 @@ def test_tensorflow_takes_no_more_batches_than_are_asked_for(monkeypatch, sequen
     """Keras's queue, a batch a worker, one that is prefetched, and those on their way."""
     model, _ = make_model()
     begun, trained, ahead = [], [], []
-    batch = NumeraiSequence._batch
+    batch = Epoch.batch
 
-    def counting(self, number, *made):
+    def counting(self, number):
         begun.append(number)
-        return batch(self, number, *made)
+        return batch(self, number)
 
     class Slow(keras.callbacks.Callback):
         def on_train_batch_end(self, number, logs=None):
@@ -495,7 +496,7 @@ def test_tensorflow_takes_no_more_batches_than_are_asked_for(monkeypatch, sequen
 
     model.fit(sequence, verbose=0, workers=workers)  # builds, and looks at two batches
     begun.clear()
-    monkeypatch.setattr(NumeraiSequence, "_batch", counting)
+    monkeypatch.setattr(Epoch, "batch", counting)
     queue = {"max_queue_size": 2} if workers > 1 else {}
     model.fit(sequence, verbose=0, workers=workers, callbacks=[Slow()], **queue)
     assert len(trained) == BATCHES

@@ -277,7 +277,7 @@ def test_batches_of_a_class_of_ones_own_are_said(shards, source, tmp_path):
             lambda one=one: predict(one, source, progress=False),
             lambda one=one: export_predict(one, tmp_path / "p.pkl"),
         ):
-            with pytest.warns(UserWarning, match=r"trained on batches that Centred\.__getitem__"):
+            with pytest.warns(UserWarning, match=r"trained on batches of Centred\.__getitem__"):
                 call()
     centred = NumeraiSequence(shards, 1037, shuffle=False, target=None)[0]
     for data in shards, source:

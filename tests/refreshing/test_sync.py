@@ -11,7 +11,6 @@ import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 from numerai_tables import numerai_table, ragged_eras
-from pages import example
 
 from numerai_sequence import (
     OutputExistsError,
@@ -252,13 +251,9 @@ def test_the_command_creates_plans_and_refreshes(files, tmp_path):
     assert "seed=0, not 4" in refused.stderr
 
 
-def test_the_recipe_of_the_week_runs_in_both_weeks(files, tmp_path, monkeypatch):
-    """Its lines but for the one that needs Numerai's server."""
-    lines = [line for line in example("import sync_shards").splitlines() if "napi" not in line]
+def test_the_same_call_serves_in_both_weeks(files, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for last in (LAST, LAST + 2):
         grow(files, last)
-        names = {}
-        exec("\n".join(lines), names)
-        with names["shards"] as shards:
+        with sync_shards(["train.parquet", "validation.parquet"], "shards/") as shards:
             assert shards.eras[-1] == f"{last:04d}"

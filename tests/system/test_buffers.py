@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from numerai_sequence.system import buffers as buffers_module
-from numerai_sequence.system.buffers import Buffers, borrow
+from numerai_sequence.system.buffers import Buffers, scratch_array
 
 SHAPE = (100, 33)
 DTYPES = ["float32", "float16", "int8", "uint8"]
@@ -321,35 +321,39 @@ def test_forked_process_uses_memory_of_its_own():
 
 
 def test_borrowed_array_is_the_borrowers_own_and_its_memory_is_borrowed_again():
-    first = borrow("test", 10, 20)
+    first = scratch_array("test", 10, 20)
     assert (first.shape, first.dtype) == ((10, 20), np.uint8)
     first[:] = 1
-    other = borrow("test", 10, 20)
+    other = scratch_array("test", 10, 20)
     other[:] = 2
-    borrow("test_other", 10, 20)[:] = 3
+    scratch_array("test_other", 10, 20)[:] = 3
     with ThreadPoolExecutor(1) as pool:
-        elsewhere = pool.submit(lambda: borrow("test", 10, 20)).result()
+        elsewhere = pool.submit(lambda: scratch_array("test", 10, 20)).result()
         elsewhere[:] = 4
     assert (first == 1).all()
     assert (other == 2).all()
     place = address(first)
     del first
-    again = borrow("test", 4, 25)
+    again = scratch_array("test", 4, 25)
     assert (again.shape, address(again)) == ((4, 25), place)
     del again, other, elsewhere
-    larger = borrow("test", 100, 20)
+    larger = scratch_array("test", 100, 20)
     assert larger.shape == (100, 20)
     place = address(larger)
     del larger
-    assert address(borrow("test", 1, 2)) == place  # and it is not given up for being too large
-    assert borrow("test", 0, 20).shape == (0, 20)
+    assert (
+        address(scratch_array("test", 1, 2)) == place
+    )  # and it is not given up for being too large
+    assert scratch_array("test", 0, 20).shape == (0, 20)
 
 
 def test_threads_that_come_and_go_borrow_the_same_memory():
     """TensorFlow's threads are new to Python at every call."""
     places = set()
     for _ in range(20):
-        thread = threading.Thread(target=lambda: places.add(address(borrow("coming", 50, 50))))
+        thread = threading.Thread(
+            target=lambda: places.add(address(scratch_array("coming", 50, 50)))
+        )
         thread.start()
         thread.join()
     assert len(places) == 1

@@ -32,7 +32,7 @@ def in_child(function, *arguments, before=(), **environment):
     call = (
         f"import json, test_platforms as m; print(json.dumps(m.{function.__name__}(*{arguments})))"
     )
-    paths = os.pathsep.join([str(HELPERS), str(HELPERS.parents[1])])
+    paths = os.pathsep.join(map(str, [Path(__file__).parent, HELPERS, HELPERS.parents[1]]))
     environment = {"PYTHONPATH": paths, "TF_CPP_MIN_LOG_LEVEL": "3", **environment}
     done = subprocess.run(
         [*before, sys.executable, "-c", call],

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ...system.buffers import borrow
+from ...system.buffers import scratch_array
 from ..encoding import Bytes, Decoder, Encoding, take_columns
 
 _FIVE = np.uint8(5)
@@ -70,7 +70,7 @@ def _divide(ops: Any, x: Any, divisor: Any) -> tuple[Any, Any]:
 def _split(encoded: Bytes) -> tuple[Bytes, Bytes, Bytes]:
     """Split packed bytes into their low, middle and high digits, in borrowed arrays."""
     low, middle, high, product = (
-        borrow(name, *encoded.shape) for name in ("low", "middle", "high", "product")
+        scratch_array(name, *encoded.shape) for name in ("low", "middle", "high", "product")
     )
     # NumPy's uint8 division by a scalar is vectorised, its remainder is not.
     np.floor_divide(encoded, _TWENTY_FIVE, out=high)
@@ -82,7 +82,7 @@ def _split(encoded: Bytes) -> tuple[Bytes, Bytes, Bytes]:
 
 def _remainder(values: Bytes) -> Bytes:
     """Return the remainder of a division by 5, in the place of the values."""
-    product = np.floor_divide(values, _FIVE, out=borrow("product", *values.shape))
+    product = np.floor_divide(values, _FIVE, out=scratch_array("product", *values.shape))
     np.multiply(product, _FIVE, out=product)
     return np.subtract(values, product, out=values)
 
