@@ -1,11 +1,15 @@
-"""Train Keras models on all of the Numerai data, on a machine that can hold a fraction of it::
+"""numerai_sequence: train Keras models on Numerai data that is larger than memory.
+
+Write the Parquet files as a shard set once, and feed batches of it to Keras::
 
     from numerai_sequence import NumeraiSequence, write_shards
 
     shards = write_shards("train.parquet", "shards/")
-    model.fit(NumeraiSequence(shards, batch_size=1000), workers=4)
+    train = NumeraiSequence(shards, batch_size=1000, workers=4)
+    model.fit(train, epochs=10)
 
-Call `write_shards` once for a file. README shows all public names.
+`sync_shards` keeps the set up to date with newer files. The reference in ``docs/reference.md``
+describes every public name.
 """
 
 import importlib
@@ -61,7 +65,7 @@ _MODULES = {
 __all__ = sorted(["__version__", *_MODULES])
 
 if sys.modules.get("keras") or sys.modules.get("tf_keras"):
-    # A model may be loaded before `predict` is asked for, and shall know what it was fed.
+    # So that a model which is loaded before the first use of `predict` keeps its input notes.
     importlib.import_module(".feeding.keras_compat", __name__).carry_inputs()
 
 

@@ -1,1 +1,1 @@
-"""Batching: from rows to the arrays of a batch."""
+"""Batching: read the selected rows, and turn them into the arrays of batches."""

@@ -1,4 +1,4 @@
-"""Rows: choose the rows that take part, and add the columns of them that the set does not have."""
+"""Chosen rows: select the rows of a sequence, and add columns that the shard set does not have."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from .residual import Residual, residual_column
 from .targets import check_complete, shown_eras
 
 _REMEDY = (
-    "leave them out with missing_target='drop', give them no weight with missing_target='mask', or "
-    "choose other eras"
+    "leave them out with missing_target='drop', give them weight 0 with missing_target='mask', or "
+    "choose other eras with eras="
 )
-_DONE = {"drop": "are left out", "mask": "have no weight"}
+_DONE = {"drop": "are left out", "mask": "have weight 0"}
 
 
 def choose_rows(
@@ -30,33 +30,33 @@ def choose_rows(
     missing: str,
     inputs: Any = None,
 ) -> tuple[Selection, Inputs]:
-    """Return a selection of the rows that take part, and the columns of the model's other inputs.
+    """Return the selected rows, and the columns of the model's other inputs.
 
-    Residuals and these columns are added columns of the selection.
+    Residuals and these columns are added to the columns of the selection.
 
     Parameters
     ----------
     shards, eras, data_type
-        As of `Selection`.
+        See `Selection`.
     targets : sequence of str
-        The columns of y, with those of residuals.
+        Columns of y, including residuals.
     residuals : mapping of str to Residual
-        By column.
+        Residuals by column.
     missing : {"error", "drop", "mask", "keep"}
-        As ``missing_target`` of `NumeraiSequence`; "keep" rows without a target as they are.
+        ``missing_target`` of `NumeraiSequence`. "keep" does nothing about rows without a target.
     inputs : mapping, optional
-        As of `NumeraiSequence`.
+        See `NumeraiSequence`.
 
     Raises
     ------
     EraError
-        With "error": rows lack a target, or have one and no value of its benchmark. Or rows that
-        take part lack a value of an input.
+        With "error", rows have no target, or a target but no benchmark value. With any choice,
+        selected rows have no value in a column of an input.
 
     Warns
     -----
     UserWarning
-        With "drop" and "mask": rows have a target and no value of its benchmark.
+        With "drop" and "mask", rows have a target but no benchmark value.
     """
     complete = tuple(targets) if missing == "drop" else ()
     adds = bool(residuals or inputs)
@@ -78,7 +78,7 @@ def choose_rows(
 
 
 def _check_benchmark(selection: Selection, name: str, residual: Residual, missing: str) -> None:
-    """Raise an error, or warn, where rows have a target and no value of its benchmark."""
+    """Raise an error, or warn, if rows have a target but no benchmark value."""
     unresolved = selection.missing(residual.target)
     counts = {era: n - unresolved.get(era, 0) for era, n in selection.missing(name).items()}
     eras = [era for era, n in counts.items() if n]
@@ -90,8 +90,8 @@ def _check_benchmark(selection: Selection, name: str, residual: Residual, missin
         f"({shown_eras(eras)})"
     )
     if missing == "error":
-        remedy = "choose eras that it has with eras=, or leave these rows out with "
-        remedy += "missing_target='drop', or give them no weight with missing_target='mask'"
+        remedy = "choose eras of the benchmark with eras=, leave these rows out with "
+        remedy += "missing_target='drop', or give them weight 0 with missing_target='mask'"
         raise EraError(f"{found}; {remedy}", eras=eras)
-    # To the caller of `NumeraiSequence`.
+    # The warning points to the call of `NumeraiSequence`.
     warnings.warn(f"{found}, which {_DONE[missing]}", stacklevel=5)

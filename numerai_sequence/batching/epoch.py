@@ -1,4 +1,4 @@
-"""Epoch: the batches of one epoch of a sequence, whatever happens to it meanwhile."""
+"""Epoch: the batches of one epoch of a sequence, which do not change with the sequence."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ ASKED: ContextVar[Epoch | None] = ContextVar("ASKED", default=None)
 
 
 class Position(NamedTuple):
-    """Where training begins.
+    """The epoch and batch with which training begins.
 
     Attributes
     ----------
     epoch : int
     batch : int
-        The first batch; those before it are left out.
+        Number of the first batch. Earlier batches of the epoch are left out.
     """
 
     epoch: int
@@ -34,21 +34,21 @@ class Position(NamedTuple):
 
 
 class Epoch:
-    """The batches of one epoch, in the order in which they are asked for.
+    """The batches of one epoch, in the order of reading.
 
-    ``epoch[place]`` is the batch at a place. Any number of threads may ask at once. Later changes
+    ``epoch[place]`` is the batch at a place. Any number of threads may read at once. Later changes
     of the sequence, such as other sample weights, do not change these batches.
 
     Parameters
     ----------
     sequence : NumeraiSequence
     number : int
-        Of the epoch.
+        Number of the epoch.
     batches : int32 array, shape (batches,)
-        Their numbers, in the order in which they are asked for.
+        Numbers of the batches, in the order of reading.
     prefetching : Prefetching
     fetch : {"always", "first", "never"}
-        As of `GroupReader`.
+        See `GroupReader`.
 
     Attributes
     ----------
@@ -72,12 +72,12 @@ class Epoch:
             sequence._targets,
         )
         self._reader = self._plan.reader(number, batches, self._targets.columns, prefetching, fetch)
-        # A subclass may add to a batch, or have more batches, which it makes of these.
+        # A subclass may change a batch, or make more batches from these.
         self._is_plain = sequence.made_by is None and len(sequence) <= self._plan.share.steps
 
     @property
     def weights(self) -> Any:
-        """What makes the sample weights of these batches; None if there are none."""
+        """The `Weights` of these batches. None if there are none."""
         return self._targets.weights
 
     def __len__(self) -> int:
@@ -112,23 +112,23 @@ class Epoch:
         first = self.sequence._first_device_row
         if first is None:
             raise NumeraiSequenceError(
-                f"{self.sequence.shards.folder}: resident: the rows are not on the device yet; "
-                "begin the model with Unpack.of(sequence), which puts them there"
+                f"{self.sequence.shards.folder}: resident=True: the rows are not on the device "
+                "yet; begin the model with Unpack.of(sequence), which copies them there"
             )
         numbers, _, values = reader.batch(number)
         return self._targets(values, (numbers + first).astype(np.int32))
 
     def rows(self, place: int) -> Rows:
-        """Return which rows a batch has, by their numbers in the order of the files, ascending."""
+        """Return the row numbers of the batch at a place, in the order of the files, ascending."""
         return self.rows_of_batch(int(self._batches[place]))
 
     def rows_of_batch(self, number: int) -> Rows:
-        """Return the rows of a batch by the batch's number; see `rows`."""
+        """Return the row numbers of a batch by the batch's number. See `rows`."""
         rows: Rows = self._reader.rows(number)
         return rows
 
     def empty(self, shape: tuple[int, ...], dtype: Any) -> npt.NDArray[Any]:
-        """Return an array with anything in it, for a batch that a worker process has made."""
+        """Return an uninitialized array, for a batch from a worker process."""
         array: npt.NDArray[Any] = self._plan.buffers.empty(shape, dtype)
         return array
 

@@ -1,9 +1,8 @@
-"""Groups: fetch the rows of neighbouring batches together, and hand them out batch by batch.
+"""Group reader: read the rows of neighbouring batches together, and return them batch by batch.
 
-A group's rows are read in the order of the files, in long runs, and in some parts. Whoever asks for
-a batch of one group reads a part of the next group too, and tells the kernel of a part of the one
-after that: the work is spread over batches and over threads, and the disk has the time of a whole
-group.
+A group's rows are read in the order of the files, in long runs, and in a few parts. Each call for a
+batch also reads a part of the next group, and announces a part of the group after that to the
+kernel. So the work is spread over batches and threads, and the disk has the time of a whole group.
 """
 
 from __future__ import annotations
@@ -25,35 +24,35 @@ from ..reading.selection import Selection
 from ..system.buffers import Buffers, scratch_array
 from ..system.locks import ForkSafeLock
 
-# Where the order shuffles the rows of a group, it must not depend on the machine.
+# The same on all machines, because the order may shuffle the rows of a group.
 _GROUP_ROWS = 1 << 14
 _LEAST_BATCHES = 4
-# Of a group; more are more even, and each costs some calls for every record batch that it touches.
+# Parts of a group. More parts spread the work better, but need more calls for each record batch.
 _PARTS = 4
 
 Rows = npt.NDArray[np.int64]
 Values = npt.NDArray[np.float32]
 
-#: Groups in memory: the last batches of one, the one that is handed out, and the one after it.
+#: Groups in memory: the previous one, whose last batches are in use, the present and the next one.
 KEPT = 3
 
 
 def batches_per_group(batch_size: int, least_rows: int = 0) -> int:
-    """Return how many batches are fetched together; 1 where that would be only a few.
+    """Return the number of batches that are read together; 1 instead of only a few.
 
     Parameters
     ----------
     batch_size : int
-        Rows.
+        Rows in a batch.
     least_rows : int
-        That a group shall have, besides those that it has anyway: about 16,000.
+        Smallest number of rows in a group, if it is more than about 16,000.
     """
     batches = max(_GROUP_ROWS, least_rows) // batch_size
     return batches if batches >= _LEAST_BATCHES else 1
 
 
 class _Group:
-    """The rows of a group, and how far they are announced and read.
+    """The rows of a group, and the parts that are still to be announced and read.
 
     Parameters
     ----------
@@ -61,7 +60,7 @@ class _Group:
     rows, ranks : int64 arrays
         From `Order.group_with_positions`.
     batches : int
-        That will be asked for.
+        Number of its batches that will be read.
     """
 
     def __init__(self, number: int, rows: Rows, ranks: Rows, batches: int) -> None:
@@ -69,7 +68,7 @@ class _Group:
         bounds = [len(rows) * part // _PARTS for part in range(_PARTS + 1)]
         self.unannounced = deque(slice(*part) for part in pairwise(bounds))
         self.unread = self.unannounced.copy()
-        self.reads: list[Future[bool]] = []  # each says whether it went well
+        self.reads: list[Future[bool]] = []  # the result of each says whether it succeeded
         self.is_whole = False
         # Made when the first part is read.
         self.encoded: Bytes = np.empty((0, 0), np.uint8)
@@ -77,26 +76,26 @@ class _Group:
 
 
 class GroupReader:
-    """Reads the batches of one epoch, from any number of threads.
+    """A reader of the batches of one epoch, for any number of threads.
 
     Parameters
     ----------
     selection : Selection
-        The rows that the order is of.
+        Rows of the order.
     order : Order
     columns : sequence of str
-        As of `Selection.gather`.
+        See `Selection.gather`.
     pager : Pager
     buffers : Buffers
-        For the encoded rows of groups.
+        Memory for the encoded rows of groups.
     batches : sequence or array of int
-        The batches in the order in which they will be asked for; those of a group together.
+        Batches in the order of reading, with the batches of a group together.
     fetch : {"always", "first", "never"}
-        When a batch that is asked for has its group read whole: always; only if it is the group's
-        first, so that batches in no order at all do not cost a group each; or never, and each
-        batch reads its own rows.
+        When a batch reads its whole group: always; only if it is the first batch of the group, so
+        that batches in random order do not read a group each; or never: each batch reads its own
+        rows.
     workers : int
-        Threads that ask.
+        Number of threads that read batches.
     """
 
     def __init__(
@@ -117,18 +116,18 @@ class GroupReader:
         self._width = selection.row_bytes
         groups = self._group_of(np.asarray(batches, np.int32))
         self._batches_of = np.bincount(groups)
-        # The groups as they come, and the place of each among them.
+        # The groups in the order of reading, and the place of each among them.
         self._coming = groups[np.flatnonzero(np.diff(groups, prepend=-1))]
         self._place_of = np.full_like(self._batches_of, -1)
         self._place_of[self._coming] = np.arange(len(self._coming))
         self._fetch_when = fetch if self._per_group > 1 else "never"
         self._process = os.getpid()
         self._lock = ForkSafeLock()
-        # And the one that the kernel is told of.
+        # And the group that is announced to the kernel.
         self._most_groups = KEPT + 1 + workers // self._per_group
         self._groups: OrderedDict[int, _Group] = OrderedDict()
         self._fetched: set[int] = set()
-        # Those whose batches were all handed out.
+        # Numbers of groups whose batches were all returned.
         self._finished: set[int] = set()
 
     def size(self, number: int) -> int:
@@ -146,13 +145,13 @@ class GroupReader:
         ----------
         number : int
         out : uint8 array, shape (rows, row bytes), optional
-            For the encoded rows, where they are read for this batch alone.
+            Memory for the encoded rows, used if the batch reads its own rows.
 
         Returns
         -------
         encoded : uint8 array, shape (n, row bytes)
         chosen : int64 array, shape (rows,), or None
-            Which of the encoded rows are the batch's; None for all.
+            Numbers of the batch's rows in `encoded`. None for all.
         values : float32 array, shape (rows, columns)
         """
         self._pager.warm()
@@ -167,7 +166,7 @@ class GroupReader:
         return encoded, None, values
 
     def _is_together(self, number: int) -> bool:
-        # A forked worker process fetches for itself alone: no thread there reads what it waits for.
+        # In a forked worker process, no other thread would read the parts that this one waits for.
         if self._fetch_when == "never" or os.getpid() != self._process:
             return False
         group = self._group_of(number)
@@ -181,7 +180,7 @@ class GroupReader:
         return (number + self._offset) // self._per_group
 
     def _comes(self, group: int) -> bool:
-        """Say whether any batch of a group is among those that will be asked for."""
+        """Return whether any batch of a group will be read."""
         return group < len(self._place_of) and bool(self._place_of[group] >= 0)
 
     def _rows_of_batch(self, number: int) -> Rows:
@@ -205,7 +204,7 @@ class GroupReader:
         return np.sort(group.ranks[self._order.places(number)])
 
     def _batch_of_group(self, number: int) -> tuple[Bytes, Rows, Values]:
-        """Read a group as far as that is left to do, and a part of the next one."""
+        """Read the missing parts of a group, and a part of the next one."""
         group, *following = self._groups_from(self._group_of(number), 3)
         self._fetched.add(group.number)
         self._announce(group, *following[:1])
@@ -213,7 +212,7 @@ class GroupReader:
             while self._read_part(group):
                 pass
             if not all(read.result() for read in group.reads):
-                return self._batch_of_group(number)  # of one made anew: this one has been dropped
+                return self._batch_of_group(number)  # with a new group: this one was dropped
             group.is_whole = True
         for coming in following[:1]:
             self._read_part(coming)
@@ -228,12 +227,12 @@ class GroupReader:
         return group.encoded, chosen, group.values[:, chosen].T
 
     def _groups_from(self, number: int, most: int) -> list[_Group]:
-        """Return a group and those that will be asked for after it."""
+        """Return a group and the groups that will be read after it."""
         place = self._place_of[number]
         with self._lock:
-            if number in self._finished:  # someone goes through the epoch again
+            if number in self._finished:  # the epoch is read again
                 self._finished.clear()
-            # A slow thread may come to a group when others have finished the next one.
+            # A slow thread may reach a group after other threads have finished the next one.
             wanted = self._coming[place : place + most].tolist()
             return [self._group(coming) for coming in wanted if coming not in self._finished]
 
@@ -248,12 +247,12 @@ class GroupReader:
         return group
 
     def _drop(self, group: _Group) -> None:
-        if self._groups.get(group.number) is group:  # and not one that has been made anew
+        if self._groups.get(group.number) is group:  # and not a newer one
             del self._groups[group.number]
             self._fetched.discard(group.number)
 
     def _announce(self, *groups: _Group, parts: int | None = None) -> None:
-        """Tell the kernel of groups, or of some parts of them, unless it has been told."""
+        """Announce groups, or some of their parts, to the kernel, unless they are announced."""
         for group in groups:
             for _ in range(len(group.unannounced) if parts is None else parts):
                 try:
@@ -263,7 +262,7 @@ class GroupReader:
                 self._pager.read_ahead(self._selection.extents(group.rows[part], self._columns))
 
     def _read_part(self, group: _Group) -> bool:
-        """Read a part of a group that nobody reads; say whether there was one."""
+        """Read a part of a group that no thread reads yet; return whether there was one."""
         with self._lock:
             if not group.unread:
                 return False
@@ -282,9 +281,9 @@ class GroupReader:
             )
             done.set_result(True)
         except BaseException:
-            with self._lock:  # whoever asks later tries again
+            with self._lock:  # a later call tries again
                 self._drop(group)
-            # Not the error: it knows this frame, and the group would never go by itself.
+            # Not the error, which refers to this frame, and so would keep the group in memory.
             done.set_result(False)
             raise
         return True

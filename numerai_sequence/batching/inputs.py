@@ -1,4 +1,4 @@
-"""Inputs: from files, frames or columns of other models to columns that a model takes besides x."""
+"""Inputs: read the other inputs of a model from files, frames or columns of the shard set."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ Inputs = Mapping[str, tuple[str, ...]]
 
 
 def read_inputs(given: Any) -> dict[str, tuple[Any, tuple[str, ...] | None]]:
-    """Return the source of each input, and its columns; None for all that the source has.
+    """Return the source and the columns of each input. None for all columns of the source.
 
     Parameters
     ----------
     given : mapping or None
-        As ``inputs`` of `NumeraiSequence`.
+        ``inputs`` of `NumeraiSequence`.
 
     Raises
     ------
     TypeError, ValueError
-        It is something else; or an input is called as that of the features is.
+        It is not a mapping, or an input has the name of the features.
     """
     if given is None:
         return {}
@@ -48,14 +48,14 @@ def read_inputs(given: Any) -> dict[str, tuple[Any, tuple[str, ...] | None]]:
             raise TypeError(f"inputs: found {short(name)}, expected the name of a model's Input")
         if name == FEATURES or not name:
             raise ValueError(
-                f"inputs: found an input {name!r}, expected another name: {FEATURES!r} are the "
-                "features of the set"
+                f"inputs: found an input {name!r}, expected another name, because {FEATURES!r} is "
+                "the name of the features"
             )
     return {str(name): _split(str(name), one) for name, one in given.items()}
 
 
 def _split(name: str, given: Any) -> tuple[Any, tuple[str, ...] | None]:
-    """Return a source and its columns: of ``(source, [columns])``, or of a source alone."""
+    """Return the source and the columns of ``(source, [columns])``, or of a source alone."""
     is_source = not isinstance(given, tuple) or len(given) != 2
     if is_source or isinstance(given[1], (str, os.PathLike)) or is_table(given[1]):
         return given, None
@@ -72,12 +72,12 @@ def _where(name: str) -> str:
 
 
 def column_key(name: str, column: str) -> str:
-    """Return what a column of an input is called among the columns of a selection."""
+    """Return the name of an input's column among the columns of a selection."""
     return f"{_where(name)}[{column!r}]"
 
 
 def keys_of(inputs: Inputs) -> dict[str, tuple[str, ...]]:
-    """Return what the columns of each input are called among those of a selection."""
+    """Return the names of each input's columns among the columns of a selection."""
     return {name: tuple(column_key(name, one) for one in inputs[name]) for name in inputs}
 
 
@@ -86,9 +86,10 @@ def find_columns(given: Any, shards: ShardSet | None) -> dict[str, tuple[str, ..
 
     Parameters
     ----------
-    given : as of `read_inputs`
+    given : mapping or None
+        See `read_inputs`.
     shards : ShardSet, optional
-        Which may have the columns.
+        Shard set that may have the columns.
     """
     return {name: tuple(found) for name, found in _find(given, shards).items()}
 
@@ -113,7 +114,7 @@ def input_columns(given: Any, selection: Selection) -> tuple[Inputs, dict[str, V
     Raises
     ------
     FeatureError, PredictionError, SourceError, TypeError
-        A source cannot be read, or has no such column; see `joining.Lookup`.
+        A source cannot be read, or has no such column. See `Lookup`.
     """
     found, lookup = _find(given, selection.shards), Lookup(selection)
     values = {
@@ -125,7 +126,7 @@ def input_columns(given: Any, selection: Selection) -> tuple[Inputs, dict[str, V
 
 
 def check_inputs_complete(selection: Selection, inputs: Inputs) -> None:
-    """Raise an `EraError` where a row that takes part has no value in a column of an input."""
+    """Raise an `EraError` if a selected row has no value in a column of an input."""
     for name, keys in keys_of(inputs).items():
         for key, column in zip(keys, inputs[name], strict=True):
             missing = selection.missing(key)
@@ -134,14 +135,14 @@ def check_inputs_complete(selection: Selection, inputs: Inputs) -> None:
                 raise EraError(
                     f"{_where(name)}: column {column!r} has no value in "
                     f"{sum(missing.values()):,} of {selection.rows:,} rows "
-                    f"({shown_eras(eras)}); choose eras in which every row has one "
-                    "with eras=, or give a list with the source of the others, too",
+                    f"({shown_eras(eras)}); choose eras without missing values with "
+                    "eras=, or give a list of sources that has the missing rows",
                     eras=eras,
                 )
 
 
 def check_same_inputs(known: Inputs, asked: Inputs, what: str) -> None:
-    """Raise a `FeatureError` where a model takes other inputs than it is to be fed."""
+    """Raise a `FeatureError` if the given inputs differ from the inputs of a model's training."""
     if {**known} == {**asked}:
         return
     lacking = [name for name in known if name not in asked]
@@ -154,7 +155,7 @@ def check_same_inputs(known: Inputs, asked: Inputs, what: str) -> None:
         found, expected = f"the columns {short(list(asked[name]))} in input {name!r}", known[name]
     wanted = f"the columns {short(list(expected))}, in this order" if expected else "no such input"
     raise FeatureError(
-        f"{what}: found {found}, expected {wanted}, as the model was trained; give the inputs "
-        "of the training sequence with inputs=",
+        f"{what}: found {found}, expected {wanted}, as in training; give the inputs of the "
+        "training sequence with inputs=",
         names=tuple(expected),
     )

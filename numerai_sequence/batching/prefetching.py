@@ -1,4 +1,4 @@
-"""Prefetching: how many workers make batches before they are needed."""
+"""Prefetching: the options of the workers that prepare batches."""
 
 from __future__ import annotations
 
@@ -8,15 +8,17 @@ from ..checks import true_or_false, whole_number
 
 
 class Prefetching(NamedTuple):
-    """Who asks for batches, before they are needed; as Keras names it.
+    """The options of the workers that prepare batches, with Keras's names.
 
     Attributes
     ----------
     workers : int
-        0 without processes: the batches are made where they are asked for. So does 1 where that is
-        a thread that does nothing else, as under TensorFlow.
+        Largest number of workers. 0 prepares each batch in the thread that reads it. 1 does so,
+        too, if that thread does nothing else, such as with TensorFlow.
     use_multiprocessing : bool
+        Whether workers are processes.
     max_queue_size : int
+        Largest number of prepared batches.
     """
 
     workers: int
@@ -25,17 +27,17 @@ class Prefetching(NamedTuple):
 
     @property
     def processes(self) -> int:
-        """How many processes ask, or 0 for threads of this one."""
+        """Number of worker processes; 0 if the workers are threads."""
         return self.workers if self.use_multiprocessing else 0
 
 
 def check_options(**options: Any) -> dict[str, Any]:
-    """Return those of the fields of `Prefetching` that are given, if they are what they should be.
+    """Return checked fields of `Prefetching`.
 
     Raises
     ------
     TypeError, ValueError
-        One is not.
+        A field has a wrong type or value.
     """
     least = {"workers": 0, "max_queue_size": 1}
     return {

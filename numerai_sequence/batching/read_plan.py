@@ -1,4 +1,4 @@
-"""Read plan: from the selected rows and the memory there is, decide how the batches are read."""
+"""Read plan: decide how batches are read, from the selected rows and the available memory."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from .row_numbers import NumberReader
 
 Numbers = npt.NDArray[np.int32]
 
-# The row order of this epoch, and of the one before.
+# The row orders of this epoch and of the previous one.
 _ORDERS_KEPT = 2
-# Threads that read at a time. More wait for the interpreter by turns, and for the same memory.
+# Threads that read at a time. More threads would only wait for the interpreter and for memory.
 _READING = 4
 
 
@@ -43,47 +43,47 @@ DECODING = ForkSafeTurns(min(_READING, _processors()))
 
 
 class ReadPlan:
-    """How the rows of a selection are read, and what the epochs of a sequence share for that.
+    """The plan for reading the rows of a selection, which the epochs of a sequence share.
 
-    The decisions pickle. Row orders, memory and the pager belong to one process: a copy in another
-    process makes its own. Any number of threads may use a plan at once.
+    Pickling keeps the decisions. Row orders, memory and the pager belong to one process: a copy in
+    another process makes its own. Any number of threads may use a plan at once.
 
     Parameters
     ----------
     selection : Selection
     share : Share
-        Which of the batches are this process's.
+        Share of this process in the batches.
     memory_budget : int or str
     paging : {"auto", "resident", "streaming"}
     batch_rows : int
-        Rows of the largest batch.
+        Rows in the largest batch.
     batch_bytes : int
-        Of the largest batch, decoded.
+        Bytes of the largest batch, decoded.
     batching : Batching
-        What batches are made of.
+        Unit of the batches.
     seed : int or None
-        None for the order of the files, or of time.
+        Seed for shuffling. None for the order of the files, or of time.
     run_rows : int or None
-        As of `epoch_order`; None lets the plan choose.
+        See `epoch_order`. None lets the plan choose.
     columns : sequence of str
-        As of `Selection.gather`: what is read of each row besides the features.
+        Columns to read besides the features. See `Selection.gather`.
     buffers : int
-        Batches that a consumer holds at a time.
+        Number of batches that a consumer holds at a time.
     reads_features : bool
-        False: the rows are on the device, and a batch is their numbers.
+        Whether to read features. If not, the rows are on the device, and a batch is row numbers.
 
     Attributes
     ----------
     share : Share
     paging : {"resident", "streaming"}
     reason : str
-        Why it is that.
+        Reason for the paging.
     run_rows : int
     buffers : Buffers
-        For decoded batches.
+        Memory for decoded batches.
     pager : Pager
     turns : ForkSafeTurns
-        Of the threads that read at a time.
+        Limit on the threads that read at a time.
     """
 
     def __init__(
@@ -115,9 +115,9 @@ class ReadPlan:
         self._open()
 
     def _best_run_rows(self) -> int:
-        """Return 1 if the set is so small that it stays mapped; otherwise how long runs should be.
+        """Return the best length of runs: 1 if the rows are so few that they stay mapped.
 
-        It is the same on every machine: it depends neither on `paging` nor on memory.
+        It is the same on every machine, because it depends neither on `paging` nor on memory.
         """
         selection = self._selection
         is_small = not selection.rows or selection.set_bytes <= MAPPED_BYTES
@@ -136,12 +136,12 @@ class ReadPlan:
             return self._batch_rows
         least_rows = 0
         if run_rows == 1 and self._seed is not None and self.paging == "resident":
-            # Each group of single rows maps most of the set anew: it is as large as there is room.
+            # A group of single rows maps most of the set again, so groups are as large as possible.
             least_rows = group_bytes(self._memory_budget) // self._selection.row_bytes
         return self._batch_rows * batches_per_group(self._batch_rows, least_rows)
 
     def _divide(self, batch_bytes: int, buffers: int) -> Budget:
-        """Divide the memory budget, where a consumer holds so many batches at a time."""
+        """Divide the memory budget, for a consumer that holds `buffers` batches at a time."""
         rows, width = self._selection.rows, self._selection.row_bytes
         is_kept = self._seed is not None and self._has_groups
         orders = _ORDERS_KEPT * order_bytes(rows, self.run_rows) if is_kept else 0
@@ -155,14 +155,14 @@ class ReadPlan:
 
     @property
     def _warms(self) -> bool:
-        """Whether to read the whole set once: single rows of a cold disk are slow."""
+        """Whether to read the whole set once, because single rows are slow to read from a disk."""
         selection = self._selection
         is_most = 2 * selection.rows >= selection.shards.rows * self.share.world_size
         return self.paging == "resident" and self.run_rows == 1 and is_most and self._has_groups
 
     def _open(self) -> None:
-        """Make what belongs to this process."""
-        # Where batches are not of one size, as with eras, they have many.
+        """Make the parts that belong to this process."""
+        # Batches of eras have many sizes.
         slack = 2 if self._has_groups else math.inf
         self.buffers = Buffers(self._budget.buffers, slack=slack)
         self._group_buffers = Buffers(KEPT)
@@ -190,7 +190,7 @@ class ReadPlan:
 
     def order(self, epoch: int) -> Order:
         """Return the order of an epoch; the newest orders are kept."""
-        # No lock, which a forked worker might inherit locked: two threads may compute the same.
+        # Without a lock, which a forked worker could inherit locked. Two threads may compute it.
         order = self._orders.get(epoch)
         if order is None:
             order = self._make_order(epoch)
@@ -211,9 +211,9 @@ class ReadPlan:
         return RankOrder(whole, self.share) if self.share.world_size > 1 else whole
 
     def indivisible(self, parts: int, batch: int | None = None) -> int | None:
-        """Return the rows of a batch that can't be cut into so many equal parts, None if all can.
+        """Return the number of rows of a batch that has no `parts` equal parts, or None.
 
-        It looks at one batch of an epoch, or at all.
+        It checks one batch of an epoch, or all.
         """
         sizes = self._batching.sizes(self._selection, self.share, batch)
         return next((size for size in sizes if size % parts), None)
@@ -232,16 +232,16 @@ class ReadPlan:
         ----------
         epoch : int
         batches, columns, fetch
-            As of `GroupReader`.
+            See `GroupReader`.
         prefetching : Prefetching
-            Who asks for them.
+            Options of the workers that read them.
         """
         if not self._reads_features:
             return NumberReader(self.order(epoch), self._in_memory(columns))
         pager, processes = self.pager, prefetching.processes
-        if processes:  # each maps the files for itself
+        if processes:  # each maps the files again
             pager = self._make_pager(pager.budget_bytes // processes)
-        # Groups are worth it where runs are shuffled in them, or their pages let go.
+        # Groups are useful if runs are shuffled in them, or if pages are released.
         is_worth = self.run_rows > 1 or not self.pager.fits
         is_fetched = self._budget.holds_groups and is_worth and not processes
         return GroupReader(

@@ -1,4 +1,4 @@
-"""Residual: from a target and a benchmark model's predictions to what these do not explain."""
+"""Residual: a target minus the part that a benchmark model's predictions explain."""
 
 from __future__ import annotations
 
@@ -20,34 +20,33 @@ Floats = npt.NDArray[np.floating[Any]]
 
 @dataclass(frozen=True, repr=False)
 class Residual:
-    """A target without what a benchmark model explains of it, era by era.
+    """A target minus the part that a benchmark model explains, era by era.
 
-    It stands in ``target=`` of `NumeraiSequence` wherever the name of a target may. In each era a
-    straight line is fitted to the target over the benchmark's predictions, as they are, by least
-    squares; ``y = target - proportion * slope * (prediction - the era's mean prediction)``. So y
-    keeps the mean that the target has in the era. It is numerai-tools' ``neutralize`` of the
-    target, and the ``residual_to_benchmark`` of Numerai's example scripts, but for that mean, of
-    which these take `proportion` out, too.
+    Use it in ``target=`` of `NumeraiSequence` in place of a target's name. In each era, a straight
+    line is fitted to the target over the benchmark's predictions, by least squares. Then
+    ``y = target - proportion * slope * (prediction - the era's mean prediction)``, so y keeps the
+    mean of the target in the era. ``neutralize`` of numerai-tools and ``residual_to_benchmark`` of
+    Numerai's example scripts do the same, but also subtract `proportion` of that mean.
 
-    The line is fitted to the rows of the era that have both values, among those of the sequence's
-    `eras` and `data_type`. Where the benchmark is constant in an era, y is the target.
+    The line is fitted to the rows that have both values, among the sequence's `eras` and
+    `data_type`. If the benchmark is constant in an era, y is the target.
 
     Parameters
     ----------
     target : str
         A target column of the set.
     benchmark : str, path, frame, Series, or a list of these
-        The predictions by id, such as ``"validation_benchmark_models.parquet"``, or a list of such
-        files for other eras; or the name of a column of the set. As of `EraScores`.
+        Predictions by id, such as ``"validation_benchmark_models.parquet"``; a list of such files
+        for different eras; or the name of a column of the set. See `EraScores`.
     model : str, optional
-        The model's column, where `benchmark` has several, such as ``"v53_lgbm_ender60"``.
+        Column of the model, such as ``"v53_lgbm_ender60"``. Needed if `benchmark` has several.
     proportion : float
-        How much of the fit is taken out, 0 to 1.
+        Share of the explained part to subtract, 0 to 1.
 
     Raises
     ------
     TypeError, ValueError
-        An argument is of a wrong type, or `proportion` is not 0 to 1.
+        An argument has a wrong type, or `proportion` is not 0 to 1.
     """
 
     target: str
@@ -63,7 +62,7 @@ class Residual:
         object.__setattr__(self, "benchmark", several(self.benchmark))
 
     def __reduce__(self) -> Any:
-        # Of a frame of all benchmark models, processes get the one that is needed.
+        # Worker processes get only the needed column of a frame of benchmark models.
         parts = self.benchmark if isinstance(self.benchmark, list) else [self.benchmark]
         columns = None if self.model is None else [self.model]
         lean = [lean_table("Residual: benchmark", part, columns) for part in parts]
@@ -88,13 +87,13 @@ def _make(target: str, benchmark: Any, model: str | None, proportion: float) -> 
 def residual_column(residual: Residual, selection: Selection) -> Values:
     """Return the residual of the rows of a selection, float32 of shape (rows,).
 
-    NaN where a row lacks the target or the benchmark's value. Memory holds the columns, and one
-    era of both.
+    It is NaN if a row lacks the target or the benchmark's value. Memory holds both columns, and a
+    copy of one era of them.
 
     Raises
     ------
     FeatureError, PredictionError, SourceError, TypeError
-        The benchmark has several models, none, or not the one that is named; or it cannot be read.
+        The benchmark has no model, several, or not the named one; or it cannot be read.
     """
     shards = selection.shards
     check_known("target of Residual", (residual.target,), shards.targets, str(shards.folder))

@@ -1,4 +1,4 @@
-"""Numbers: the rows of a batch by their numbers, for rows that are on the device already."""
+"""Row numbers: a reader of batches whose rows are already on the device."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ import numpy.typing as npt
 from ..ordering.row_order import Order
 from .group_reader import Rows, Values
 
-# Of those whose rows are shuffled together.
+# Groups of shuffled rows that are kept.
 _KEPT_GROUPS = 4
 
 
 class NumberReader:
-    """Says which rows the batches of one epoch have, and takes their columns from memory.
+    """A reader that returns the row numbers of batches, and their columns from memory.
 
-    It does what `GroupReader` does, and reads no file. Any number of threads may use it at once.
+    It is used like `GroupReader`, but reads no files. Any number of threads may use it at once.
 
     Parameters
     ----------
     order : Order
     columns : float32 array, shape (columns, rows)
-        Of all rows.
+        Columns of all rows.
     """
 
     def __init__(self, order: Order, columns: Values) -> None:
@@ -44,7 +44,7 @@ class NumberReader:
         return chosen
 
     def batch(self, number: int, out: Any = None) -> tuple[Rows, None, Values]:
-        """Return the rows of a batch, and its columns, float32 of shape (rows, columns)."""
+        """Return the row numbers of a batch, and its columns, float32 of shape (rows, columns)."""
         rows = self.rows(number)
         values: npt.NDArray[np.float32] = self._columns[:, rows]
         return rows, None, values.T

@@ -1,4 +1,4 @@
-"""Targets: turn the columns of a batch into y, as a model wants it, and its sample weights."""
+"""Targets: turn the columns of a batch into y and sample weights in the form of the model."""
 
 from __future__ import annotations
 
@@ -22,34 +22,32 @@ Output = str | tuple[str, ...]
 Outputs = Mapping[str | None, Output]
 _One = str | Residual
 Target = _One | Sequence[_One] | Mapping[str, _One | Sequence[_One]] | None
-# By the name of the column that each becomes.
+# Residuals by the name of their column.
 Residuals = Mapping[str, Residual]
-# A Series of pandas has the weights of eras, too; its type is known where pandas is.
+# A pandas Series has weights of eras, too. It is `Any`, because pandas may not be installed.
 SampleWeight = str | Mapping[Any, float] | Callable[[Any, Any], Any] | Any | None
 
 POLICIES = ("error", "drop", "mask")
 
-# In the place of a masked target: a number, whose weight is zero.
+# The value of a masked target, whose weight is 0.
 _MASKED = np.float32(0.5)
-UNNAMED = None  # in the place of a name, of the only output, which has none
+UNNAMED = None  # the key of a single output, which has no name
 
 
 def read_target(target: Target, shards: ShardSet) -> tuple[Outputs, Residuals]:
-    """Return the columns that each output of a model is compared with, by the output's name.
-
-    And the residuals among these columns, by name.
+    """Return the target columns of each output by its name, and the residuals by column.
 
     Parameters
     ----------
     target : str, Residual, sequence of these, mapping, or None
-        As of `NumeraiSequence`.
+        See `NumeraiSequence`.
 
     Raises
     ------
     FeatureError
         A target is unknown, or named twice in one output.
     TypeError
-        It is something else, or has no order, as a set.
+        `target` has another type, or has no order, such as a set.
     """
     if target is None:
         return {}, {}
@@ -71,7 +69,7 @@ def read_target(target: Target, shards: ShardSet) -> tuple[Outputs, Residuals]:
 
 
 def _named(output: Any, residuals: dict[str, Residual], shards: ShardSet) -> Any:
-    """Return an output with the names of columns in the place of residuals, which are noted."""
+    """Return an output with column names in place of residuals, which are added to `residuals`."""
     if is_of(output, Residual):
         return _name_residual(output, residuals, shards)
     is_list = isinstance(output, Iterable) and getattr(output, "ndim", 1) == 1
@@ -97,7 +95,7 @@ def _name_residual(residual: Residual, residuals: dict[str, Residual], shards: S
 
 def _read_name(name: Any) -> str:
     if not isinstance(name, str):
-        raise TypeError(f"target: found an output {short(name)}, expected an output's name")
+        raise TypeError(f"target: found an output {short(name)}, expected the name of an output")
     return str(name)
 
 
@@ -111,13 +109,14 @@ def _read_output(output: Any, name: str | None = UNNAMED) -> Output:
 
 
 def given_target(outputs: Outputs, residuals: Mapping[str, Any]) -> Any:
-    """Return the argument that `read_target` has read; it is the caller's own.
+    """Return the argument of `read_target` again, as a copy.
 
     Parameters
     ----------
     outputs : dict
+        From `read_target`.
     residuals : mapping
-        What comes in the place of each residual's column.
+        Replacements for the columns of residuals.
     """
 
     def given(output: Output) -> Any:
@@ -129,12 +128,12 @@ def given_target(outputs: Outputs, residuals: Mapping[str, Any]) -> Any:
 
 
 def target_names(outputs: Outputs) -> tuple[str, ...]:
-    """Return the targets that some outputs are compared with, each once."""
+    """Return the target columns of some outputs, each once."""
     return tuple(dict.fromkeys(n for output in outputs.values() for n in _targets_of(output)))
 
 
 def stored_names(outputs: Outputs, residuals: Residuals, shards: ShardSet) -> tuple[str, ...]:
-    """Return the columns of a set that some outputs are made of, each once."""
+    """Return the columns of a set from which some outputs are made, each once."""
     plain = [name for name in target_names(outputs) if name not in residuals]
     for one in residuals.values():
         given = one.benchmark if isinstance(one.benchmark, list) else [one.benchmark]
@@ -150,7 +149,7 @@ def _targets_of(output: Output) -> tuple[str, ...]:
 
 
 class Targets:
-    """Makes y and sample weights of batches; any number of threads may use it at once.
+    """The maker of y and sample weights of batches, for any number of threads.
 
     Parameters
     ----------
@@ -159,16 +158,16 @@ class Targets:
     weights : Weights or None
         From `read_weights`.
     masks : bool
-        A missing target gets a weight of zero, in the output that it belongs to.
+        Whether a missing target gets weight 0 in its output.
     added : collection of str
-        The names of columns that are not in the set; as of `Selection`.
+        Names of columns that are not in the set. See `Selection`.
     inputs : mapping of str to tuple of str
-        The columns of a model's inputs besides the features, by the input's name.
+        Columns of the model's other inputs, by input name.
 
     Attributes
     ----------
     columns : tuple of str
-        What a batch needs of each row, as of `Selection.gather`.
+        Columns that a batch needs. See `Selection.gather`.
     weights : Weights or None
     """
 
@@ -190,9 +189,9 @@ class Targets:
         self._places = {name: place for place, name in enumerate(self.columns)}
 
     def __call__(self, values: Values, x: npt.NDArray[Any]) -> Any:
-        """Return what Keras takes: ``x``, ``(x, y)`` or ``(x, y, sample_weight)``.
+        """Return a batch for Keras: ``x``, ``(x, y)`` or ``(x, y, sample_weight)``.
 
-        With other inputs, x is a dict of these and ``"features"``.
+        With other inputs, x is a dict of them and ``"features"``.
 
         Parameters
         ----------
@@ -235,7 +234,7 @@ class Targets:
 
 
 def unwrap_single(outputs: dict[str | None, Any]) -> Any:
-    """Return the one value of a model with one output, which has no name; otherwise all by name."""
+    """Return the value of a single output without a name, or else all values by name."""
     return outputs.get(UNNAMED, outputs)
 
 
@@ -246,7 +245,7 @@ def _read_only(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 
 def _mask(y: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], Values]:
-    """Return y without what is missing, and a weight for each row: 0 where anything is."""
+    """Return y with missing values filled, and a weight for each row: 0 if any value is missing."""
     absent = np.isnan(y)
     rows = absent if y.ndim == 1 else absent.any(axis=1)
     weights = (~rows).astype(np.float32)
@@ -254,13 +253,13 @@ def _mask(y: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], Values]:
 
 
 class Weights:
-    """Sample weights of a batch: a target column."""
+    """Sample weights of a batch, from a target column."""
 
     def __init__(self, column: str) -> None:
         self.columns = (column,)
 
     def given(self) -> SampleWeight:
-        """Return the argument that makes these weights, as it was when it was given."""
+        """Return the argument from which these weights are made."""
         return self.columns[0]
 
     def __call__(self, column: Callable[[str], Values], y: Any) -> Values:
@@ -269,7 +268,7 @@ class Weights:
 
 
 class _EraWeights(Weights):
-    """A weight for each era."""
+    """Sample weights of a batch, from a weight for each era."""
 
     def __init__(self, weights: Mapping[Any, Any], selection: Selection) -> None:
         super().__init__(ERA)
@@ -296,7 +295,7 @@ class _EraWeights(Weights):
 
 
 def _by_era(weights: Mapping[Any, Any], known: Sequence[str]) -> dict[str, float]:
-    """Return the weights by the names that the set has for eras; those of no era are left out."""
+    """Return the weights by the set's names of eras, without weights of unknown eras."""
     try:
         found = spelled_eras(list(weights), known)
     except (EraError, TypeError) as error:
@@ -313,25 +312,27 @@ def _as_weight(weight: Any) -> float:
     try:
         return float(weight)
     except (TypeError, ValueError) as error:  # as None, and pandas's NA
-        raise ValueError(f"sample_weight: {short(weight)} is no finite number") from error
+        raise ValueError(
+            f"sample_weight: found {short(weight)}, expected a finite number"
+        ) from error
 
 
 def _expected_keys(weights: Mapping[Any, Any], by_era: Mapping[str, float]) -> str:
     if by_era or not weights:
-        return ", expected one for each era that takes part"
+        return ", expected one for each selected era"
     return (
-        f"; found weights of {short(next(iter(weights)))}, which is no era; expected one for each "
-        "era. A weight for each row is a target column of the set, or a function"
+        f"; found a weight of {short(next(iter(weights)))}, which is not an era; expected one for "
+        "each era. For a weight for each row, use a target column of the set, or a function"
     )
 
 
 def read_weights_by_era(sample_weight: Any) -> dict[Any, Any] | None:
-    """Return a copy of a mapping or Series of weights by era; None where it is neither.
+    """Return a copy of a mapping or Series of weights by era, or None for other types.
 
     Raises
     ------
     ValueError
-        The Series has an index that pandas made, or one that has an era twice.
+        The Series has pandas's default index, or an era twice.
     """
     if isinstance(sample_weight, Mapping):
         return dict(sample_weight)
@@ -340,17 +341,17 @@ def read_weights_by_era(sample_weight: Any) -> dict[Any, Any] | None:
         return None
     if len(index) and list(index) == list(range(len(index))):
         raise ValueError(
-            f"sample_weight: found a Series whose index is 0 to {len(index) - 1}, expected "
-            "one that is indexed by era, such as pandas.Series(1.0, index=sequence.eras)"
+            f"sample_weight: found a Series with the index 0 to {len(index) - 1}, expected "
+            "an index of eras, such as pandas.Series(1.0, index=sequence.eras)"
         )
     if not index.is_unique:
         twice = index[index.duplicated()][0]
-        raise ValueError(f"sample_weight: {twice!r} is twice in the index, expected each era once")
+        raise ValueError(f"sample_weight: found era {twice!r} twice in the index, expected it once")
     return dict(sample_weight.items())
 
 
 class _ComputedWeights(Weights):
-    """What a function makes of a batch's eras and y."""
+    """Sample weights of a batch, from a function of the eras and y."""
 
     def __init__(self, function: Callable[[Any, Any], Any], selection: Selection) -> None:
         super().__init__(ERA)
@@ -362,13 +363,13 @@ class _ComputedWeights(Weights):
 
     def __call__(self, column: Callable[[str], Values], y: Any) -> Values:
         eras = _read_only(self._eras[column(ERA).astype(np.int64)])
-        # A function that writes into y would change what is trained.
+        # Read-only, because a function that writes into y would change the training.
         seen = _read_only(y) if not isinstance(y, dict) else {n: _read_only(y[n]) for n in y}
         return _check_weights(np.asarray(self._function(eras, seen), np.float32), eras.shape)
 
 
 def read_weights(sample_weight: SampleWeight, selection: Selection) -> Weights | None:
-    """Return what makes the sample weights of a batch.
+    """Return the `Weights` of an argument ``sample_weight``.
 
     Raises
     ------
@@ -388,8 +389,8 @@ def read_weights(sample_weight: SampleWeight, selection: Selection) -> Weights |
     if callable(sample_weight):
         return _ComputedWeights(sample_weight, selection)
     raise TypeError(
-        f"sample_weight: found {short(sample_weight)}, expected a column, a weight for each "
-        "era, or a function of eras and y"
+        f"sample_weight: found {short(sample_weight)}, expected the name of a column, a weight "
+        "for each era, or a function of eras and y"
     )
 
 
@@ -397,14 +398,14 @@ def _check_weights(weights: Values, shape: tuple[int, ...]) -> Values:
     if weights.shape != shape:
         raise ValueError(f"sample_weight: found shape {weights.shape}, expected {shape}")
     if not np.isfinite(weights).all():
-        raise ValueError("sample_weight: found a weight that is no finite number")
+        raise ValueError("sample_weight: found NaN or infinity, expected finite numbers")
     return weights
 
 
 def check_complete(selection: Selection, names: Sequence[str], remedy: str) -> None:
-    """Raise an `EraError` where a row that takes part has no value in one of some target columns.
+    """Raise an `EraError` if a selected row has no value in one of some target columns.
 
-    It names the column, how many rows, and the eras.
+    The error names the column, the number of rows, and the eras.
     """
     for name in names:
         missing = selection.missing(name)
@@ -418,5 +419,5 @@ def check_complete(selection: Selection, names: Sequence[str], remedy: str) -> N
 
 
 def shown_eras(eras: Sequence[str]) -> str:
-    """Return eras as an error shows them."""
+    """Return eras in the form of an error message."""
     return eras[0] if len(eras) == 1 else f"{len(eras)} eras, {eras[0]} to {eras[-1]}"

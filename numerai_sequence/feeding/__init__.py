@@ -1,1 +1,1 @@
-"""FitCall: from batches to Keras, whichever is there."""
+"""Feeding: give batches to Keras, in any of its versions."""

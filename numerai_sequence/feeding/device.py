@@ -1,4 +1,4 @@
-"""Device: what Keras computes on, how much memory it has left, and rows that are kept there."""
+"""Device: find Keras's device and its free memory, and keep rows there."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from .unpacked_models import ROWS
 
 
 class Device(NamedTuple):
-    """What Keras computes on.
+    """The device on which Keras computes.
 
     Attributes
     ----------
     name : str
-        Such as "NVIDIA H200", or "CPU".
+        Name of the device, such as "NVIDIA H200" or "CPU".
     is_accelerator : bool
     free_bytes : int or None
-        Of its memory; None where nobody says.
+        Free memory of the device. None if it is unknown.
     """
 
     name: str
@@ -78,7 +78,7 @@ def _find_tensorflow() -> Device | None:
 
 
 def _tensorflow_free(name: str) -> int | None:
-    """Return what is left of the memory that TensorFlow has taken for itself."""
+    """Return the free part of the memory that TensorFlow has reserved."""
     import tensorflow as tf
     from tensorflow.python.client import device_lib
 
@@ -93,10 +93,10 @@ _FINDERS = {"jax": _find_jax, "torch": _find_torch, "tensorflow": _find_tensorfl
 
 
 def compiled(keras: Any, function: Any) -> Any:
-    """Return a function of tensors that XLA compiles as a whole, where TensorFlow would not.
+    """Return a function of tensors that XLA compiles as a whole, also with TensorFlow.
 
-    TensorFlow by itself goes through memory once an operation, and has no kernels for bytes on a
-    GPU. JAX compiles the whole step.
+    TensorFlow alone reads and writes memory in each operation, and has no kernels for bytes on a
+    GPU. JAX compiles the whole step already.
     """
     if backend_of(keras) != "tensorflow":
         return function
@@ -104,9 +104,9 @@ def compiled(keras: Any, function: Any) -> Any:
 
 
 def materialized(keras: Any, tensor: Any) -> Any:
-    """Return a tensor that the compiler computes by itself, as if it had been fed.
+    """Return a tensor that the compiler computes separately, as if it were an input.
 
-    XLA would fuse how it is made into the product of matrices after it, and add in another order.
+    XLA would fuse it with the matrix product after it, and so add up in another order.
     """
     if backend_of(keras) != "jax":
         return tensor
@@ -114,20 +114,20 @@ def materialized(keras: Any, tensor: Any) -> Any:
 
 
 class DeviceRows:
-    """Rows in the memory of the device, placed once. Several models and sequences may share them.
+    """Rows in the memory of the device, which several models and sequences may share.
 
-    They are no weights: nothing saves them, and `get_weights` does not return them.
+    They are not weights: they are not saved, and `get_weights` does not return them.
 
     Parameters
     ----------
     keras : module
         Keras 3.
     rows, width : int
-        How many rows, and the bytes of each.
+        Number of rows, and bytes of each.
     chunks : iterator of uint8 array, shape (n, width)
-        The rows in their order. An array may be written again when the next one is asked for.
+        Rows in order. An array may be overwritten when the next one is read.
     starts : mapping of str to int
-        The first row of each part, by what is known of it.
+        First row of each part, by the part's key.
     """
 
     def __init__(
@@ -140,7 +140,7 @@ class DeviceRows:
     ) -> None:
         self.starts = starts
         self._backend = backend_of(keras)
-        #: What JAX has to be handed with each step, lest it take the rows for a constant.
+        #: Variables that JAX gets with each step, or it would compile the rows as a constant.
         self.variables: list[Any] = []
         array = _PUT[self._backend]((rows, width), chunks)
         if self._backend == "jax":
@@ -156,13 +156,13 @@ class DeviceRows:
 
     @property
     def are_there(self) -> bool:
-        """Whether the rows can be read: on JAX they go with a step that was interrupted."""
+        """Whether the rows can be read: on JAX an interrupted step deletes them."""
         return not any(variable.value.is_deleted() for variable in self.variables)
 
     def take(self, numbers: Any) -> Any:
         """Return rows by their numbers: a uint8 tensor, shape (batch, width)."""
         if self._backend == "jax":
-            # Numbers are in range, which JAX need not see to.
+            # Numbers are in range, so JAX need not check them.
             rows = self.variables[0].value
             return rows.at[numbers].get(mode="promise_in_bounds")
         if self._backend == "torch":
@@ -218,17 +218,17 @@ def _with_starts(chunks: Iterator[Bytes]) -> Iterator[tuple[int, Bytes]]:
 
 
 def check_room(device: Device, rows: int, row_bytes: int) -> None:
-    """Raise a `NumeraiSequenceError` where so many rows have no room in a device's memory."""
+    """Raise a `NumeraiSequenceError` if rows do not fit into a device's free memory."""
     needed, free = rows * row_bytes, device.free_bytes
     if free is not None and needed > free:
         raise NumeraiSequenceError(
             f"resident: {rows:,} rows of {row_bytes:,} packed bytes take {gigabytes(needed)}, but "
             f"{device.name} has {gigabytes(free)} free; choose a smaller feature set with "
-            "features=, fewer eras with eras=, or leave resident=True out: dtype='packed' alone "
-            "feeds the same rows from the host"
+            "features=, fewer eras with eras=, or leave resident=True out: with dtype='packed' "
+            "alone, rows come from the host"
         )
 
 
 def gigabytes(size: int) -> str:
-    """Return a size as messages show it."""
+    """Return a size in bytes in the form of a message."""
     return f"{size / 1e9:,.1f} GB" if size >= 1e9 else f"{size / 1e6:,.1f} MB"

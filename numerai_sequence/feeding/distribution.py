@@ -1,7 +1,7 @@
-"""Distribution: refuse a sequence that Keras or TensorFlow would not divide as it is meant.
+"""Distribution: refuse sequences that Keras or TensorFlow would divide in a wrong way.
 
-They divide a batch among devices, and batches among processes. Neither is imported: who does not
-use one of them is not divided by it.
+They divide a batch among devices, and batches among processes. This module imports neither, because
+a package that is not imported divides nothing.
 """
 
 from __future__ import annotations
@@ -14,24 +14,24 @@ from typing import Any
 def check_distribution(
     sequence: Any, model: Any, method: str, arguments: Mapping[str, Any], first: int = 0
 ) -> None:
-    """Check that what divides batches can, and that rows which ranks have are not divided again.
+    """Check that batches can be divided among devices, and rows of ranks are not divided again.
 
     Parameters
     ----------
     sequence : NumeraiSequence
     model
-        Of any Keras.
+        Model of any Keras.
     method : {"fit", "evaluate", "predict"}
-        Of the model's, which is to be fed the sequence.
+        Method of the model that gets the sequence.
     arguments : mapping
-        Of the method, by name.
+        Arguments of the method, by name.
     first : int
-        The batch that the first pass begins with.
+        First batch of the first pass.
 
     Raises
     ------
     ValueError
-        Naming what would divide it, and what to do.
+        The message names the distribution or strategy, and the remedy.
     """
     if sequence.world_size > 1:
         _check_divided_once(sequence.world_size, model)
@@ -50,23 +50,23 @@ def check_distribution(
 
 
 def _check_undivided() -> None:
-    """Check that Keras does not divide the batches of a sequence which has no ranks.
+    """Check that Keras does not divide the batches of a sequence without ranks.
 
-    Keras 3.16 takes a share of the numbers of an epoch's batches in each process; ours would all
-    read the first ones. Up to 3.15 all processes read the same batches.
+    With Keras 3.16, each process takes a share of the batch numbers, and all would read the first
+    batches. Up to 3.15, all processes read the same batches.
     """
     found = _dividing_distribution()
     if found and not _divides_the_model_alone():
         name, remedy = found
         raise ValueError(
-            f"world_size: found 1 under {name} of several processes, which divides batches among "
-            f"them itself, so that all would read the same; {remedy}, and give each process its "
+            f"world_size: found 1 under {name} of several processes, which divides the batches, "
+            f"so all processes would read the same; {remedy}, and give each process its "
             "rank= and the number of processes as world_size="
         )
 
 
 def _divides_the_model_alone() -> bool:
-    """Say whether all processes need the same data, each for a part of one model."""
+    """Return whether all processes need the same data, each for a part of one model."""
     found, keras = _keras_distribution(), sys.modules["keras"]
     if not isinstance(found, keras.distribution.ModelParallel):
         return False
@@ -81,14 +81,14 @@ def _check_divided_once(world_size: int, model: Any) -> None:
         name, remedy = found
         raise ValueError(
             f"world_size: found {world_size} under {name}, which divides rows among "
-            f"processes itself, so that they would be divided twice; {remedy}"
+            f"processes, so they would be divided twice; {remedy}"
         )
 
 
 def _dividing_distribution() -> tuple[str, str] | None:
-    """Return the name of Keras 3's distribution where it divides data, and what to do about it."""
+    """Return the name of Keras 3's distribution if it divides data, and the remedy."""
     found = _keras_distribution()
-    # As Keras's own adapters ask; of versions without the option all divide.
+    # Keras's own adapters check the same. Versions without the option always divide.
     divides = getattr(found, "_is_multi_process", False)
     if not (divides and getattr(found, "auto_shard_dataset", True)):
         return None
@@ -103,7 +103,7 @@ def _keras_distribution() -> Any:
 
 
 def _dividing_strategy(model: Any) -> tuple[str, str] | None:
-    """Return the name of a model's TensorFlow strategy of several processes, and what to do."""
+    """Return the name of a model's TensorFlow strategy of several processes, and the remedy."""
     strategy = getattr(model, "distribute_strategy", None)
     distribute = getattr(sys.modules.get("tensorflow"), "distribute", None)
     for name in ("MultiWorkerMirroredStrategy", "ParameterServerStrategy"):
@@ -118,12 +118,12 @@ def _dividing_strategy(model: Any) -> tuple[str, str] | None:
 def check_one_place(strategy: Any = None) -> None:
     """Check that each device holds all resident rows, or that there is one device.
 
-    JAX's DataParallel gives each device a copy of what is no batch.
+    With JAX, DataParallel gives each device a copy of data that is not a batch.
 
     Parameters
     ----------
     strategy : tf.distribute.Strategy, optional
-        None for TensorFlow's present one.
+        Strategy of the model. None for TensorFlow's present strategy.
 
     Raises
     ------
@@ -145,14 +145,14 @@ def check_one_place(strategy: Any = None) -> None:
             name = f"keras.distribution.{type(found).__name__}"
     if name is not None:
         raise ValueError(
-            f"resident: found True under {name} of several devices, among which the rows are not "
-            "divided; use dtype='packed' without resident=True, or a process and a rank= for each "
+            f"resident: found True under {name} of several devices, which cannot share resident "
+            "rows; use dtype='packed' without resident=True, or a process and a rank= for each "
             "device"
         )
 
 
 def _check_workers(model: Any, method: str) -> None:
-    """Check that no model of Keras 3's is trained by several workers, where it reads no batch."""
+    """Check that several TensorFlow workers do not train a Keras 3 model, which would fail."""
     strategy, found = _strategy_of_keras_3(model), _dividing_strategy(model)
     if strategy is None or found is None or method == "predict":
         return
@@ -160,9 +160,9 @@ def _check_workers(model: Any, method: str) -> None:
     if here < replicas:
         raise ValueError(
             f"{method}: found {found[0]} of {replicas} devices, {here} of them in this process, "
-            "under Keras 3, which fails on batches of a sequence there; train on JAX, with "
+            "under Keras 3, which cannot read batches of a sequence there; train on JAX, with "
             "keras.distribution.DataParallel(auto_shard_dataset=False) and rank=, world_size= of "
-            "the sequence; or with tf_keras"
+            "the sequence; or train with tf_keras"
         )
 
 
@@ -183,8 +183,8 @@ def _check_replicas(sequence: Any, model: Any, first: int | None) -> None:
     found = sequence.indivisible(replicas, first) if replicas > 1 else None
     if found is not None:
         name = f"tf.distribute.{type(strategy).__name__}"
-        why = "Keras 3 wants equal parts of the first batch, which may be any of them"
-        going_on = "; or, to go on where Resume has stopped, use one device" if first else ""
+        why = "Keras 3 needs equal parts of the first batch, which may be any batch"
+        going_on = "; or, to resume at this batch, use one device" if first else ""
         raise ValueError(_indivisible(sequence, found, replicas, name, why) + going_on)
 
 
@@ -198,7 +198,8 @@ def _check_mesh(sequence: Any) -> None:
     parts = max(1, sizes.get(layout.axes[0], 1) // sys.modules["jax"].process_count())
     rows = sequence.indivisible(parts) if parts > 1 else None
     if rows is not None:
-        name, why = f"keras.distribution.{type(found).__name__}", "JAX wants equal parts of each"
+        name = f"keras.distribution.{type(found).__name__}"
+        why = "JAX needs equal parts of each batch"
         raise ValueError(_indivisible(sequence, rows, parts, name, why))
 
 
@@ -206,6 +207,6 @@ def _indivisible(sequence: Any, rows: int, parts: int, name: str, why: str) -> s
     kept = 'batch_by="rows", ' if sequence.batch_by != "rows" else ""
     return (
         f"batch_size: found a batch of {rows:,} rows under {name}, which divides it among {parts} "
-        f"devices, expected a multiple of {parts}: {why}; use {kept}a batch_size that {parts} "
-        "divides, no larger than the rows there are, and drop_remainder=True"
+        f"devices, expected a multiple of {parts}: {why}; use {kept}a batch_size that is a "
+        f"multiple of {parts}, not larger than the number of rows, and drop_remainder=True"
     )

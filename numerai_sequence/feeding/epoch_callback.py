@@ -1,4 +1,4 @@
-"""Epoch callback: tells a `FitCall` which epoch ``fit`` has come to, and where it begins."""
+"""Epoch callback: a callback that tells a `FitCall` the present epoch of ``fit``."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from .output_forms import Form
 
 
 class Fit(NamedTuple):
-    """A call of ``fit``, before Keras knows of it.
+    """A call of ``fit`` before it reaches Keras.
 
     Attributes
     ----------
     model
     sequence : NumeraiSequence
-        What the model is trained on.
+        Sequence for training.
     place : Position
-        Where ``fit`` was asked to begin.
+        Epoch and batch with which ``fit`` begins.
     before : int
-        Epochs that the sequence has been through before.
+        Number of earlier epochs of the sequence.
     arguments : mapping
-        Of ``fit``, by name.
+        Arguments of ``fit``, by name.
     """
 
     model: Any
@@ -42,34 +42,34 @@ def follow(
     bases: tuple[type, ...],
     stack: ExitStack,
 ) -> FitCall:
-    """Return the `FitCall` of a call of ``fit``, and change the call's arguments to that end.
+    """Return the `FitCall` of a call of ``fit``, and add its callback to the call's arguments.
 
-    A callback that has a method `resumed`, as `Resume`, decides where training begins. The method
-    is given a `Fit`, and returns a context manager around the call. That yields the place where
-    training begins, as ``fit`` counts epochs; the epochs that the sequence has been through before;
-    and a callback that Keras calls after all others.
+    A callback with a method `resumed`, such as `Resume`, decides where training begins. The method
+    takes a `Fit`, and returns a context manager around the call. The context manager yields three
+    things: the `Position` at which training begins, in epochs of ``fit``; the number of earlier
+    epochs of the sequence; and a callback that Keras calls after all others.
 
     Parameters
     ----------
     arguments : dict
-        Of ``fit``, by name.
+        Arguments of ``fit``, by name.
     forms, options
-        As of `FitCall`.
+        See `FitCall`.
     bases : tuple of type
-        What a callback has to inherit from.
+        Base classes of the callback.
     stack : ExitStack
-        Of the call.
+        Stack of the call's context managers.
 
     Raises
     ------
     ValueError
-        Two callbacks would decide where training begins.
+        Two callbacks have a method `resumed`.
     """
     trained: Any = arguments.get("x")
     if not any(trained is one for one in forms):  # only validated with
         return FitCall(forms, options, model=arguments.get("self"))
     place = Position(arguments.get("initial_epoch") or 0)
-    # What has been through epochs is not begun anew, unless `fit` is told where it begins.
+    # A sequence that was used continues with its next epoch, unless `initial_epoch` is given.
     before = 0 if place.epoch else trained.epoch
     given: Any = arguments.get("callbacks")
     last = []
@@ -99,13 +99,13 @@ def _resuming(callbacks: Any) -> list[Any]:
     found = [callback for callback in listed(callbacks) if hasattr(callback, "resumed")]
     if found[1:]:
         raise ValueError(
-            f"callbacks: found {len(found)} that decide where training begins, expected one Resume"
+            f"callbacks: found {len(found)} that resume training, expected one; leave one Resume"
         )
     return found
 
 
 def listed(callbacks: Any) -> list[Any]:
-    """Return what Keras takes as callbacks as a list: one, lists of them, a CallbackList, None."""
+    """Return callbacks as a list, from a callback, lists of them, a CallbackList, or None."""
     if callbacks is None:
         return []
     if isinstance(callbacks, (list, tuple)):
@@ -118,7 +118,7 @@ def listed(callbacks: Any) -> list[Any]:
 @functools.cache
 def _epoch_callback(bases: tuple[Any, ...]) -> type:
     class EpochCallback(*bases):  # type: ignore[misc]
-        """Tells a `FitCall` of each epoch that ``fit`` comes to."""
+        """A callback that tells a `FitCall` each epoch of ``fit``."""
 
         def __init__(self, call: FitCall) -> None:
             super().__init__()

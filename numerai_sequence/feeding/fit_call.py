@@ -1,7 +1,7 @@
-"""Fit call: what belongs to one call of fit, evaluate or predict, and ends with it.
+"""Fit call: the state of one call of fit, evaluate or predict, which ends with the call.
 
-Two calls at once, in two threads, may be fed the same sequence: which call an adapter of Keras's
-was made in is noted with the adapter, for it is asked for batches from any thread.
+Two threads may use one sequence in two calls at once. Keras's adapter may be asked for batches from
+any thread, so the adapter has a reference to its call.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ..batching.prefetching import Prefetching
 from .interrupts import interrupts_deferred
 from .output_forms import Form
 
-# Of this process, whichever import of this package asks: in a notebook there may be several.
+# Shared by all imports of this package in this process: a notebook may have several.
 _SHARED: Any = sys.modules.setdefault("_numerai_sequence_feedings", ModuleType("feedings"))
 _PRESENT: ContextVar[FitCall | None] = vars(_SHARED).setdefault(
     "PRESENT", ContextVar("PRESENT", default=None)
@@ -35,38 +35,38 @@ class Run(Protocol):
 
 
 class FitCall:
-    """One call of a model's method that is fed sequences of ours; to be entered around it.
+    """The context manager around a call of a model's method that gets our sequences.
 
     Parameters
     ----------
     forms : mapping of sequences to forms, optional
-        The sequences, and the form that y of each has to have.
+        The sequences, and the form of y for each.
     options : mapping, optional
-        What the call was given of `Prefetching`, which wins over what a sequence says.
+        Options of `Prefetching` for this call, which take precedence over the sequence's.
     model : Keras model, optional
-        Whose method it is.
+        Model of the method.
     trained : NumeraiSequence, optional
-        The one that ``fit`` trains on; None in ``evaluate`` and ``predict``, where the epoch is the
-        sequences' own.
+        Sequence for training. None in ``evaluate`` and ``predict``, which use the sequence's own
+        epoch.
     first : Position
-        Where ``fit`` begins, as it counts epochs.
+        Position at which ``fit`` begins, in epochs of ``fit``.
     before : int
-        Epochs that the sequence has been through before.
+        Number of earlier epochs of the sequence.
 
     Attributes
     ----------
     weights : Weights or None
-        What makes the sample weights of the training pass that began last.
+        `Weights` of the newest training pass.
     given : tuple of str or None
-        The names in ``target=``, in order, of what the model's outputs are compared with.
+        Names in ``target=``, in order.
     loss
-        As of ``compile``.
+        Loss of ``compile``.
     width : int
-        How many targets a y has that is one array.
+        Number of targets in a y that is one array.
     compares, is_ours : bool
-        There is a y to compare; and all of x and y is of sequences of ours.
+        Whether there is a y to compare; and whether all of x and y is from our sequences.
     refusal : Exception or None
-        Why outputs cannot be compared, if they cannot.
+        Error that says why y cannot be compared with the outputs.
     """
 
     def __init__(
@@ -95,10 +95,10 @@ class FitCall:
 
     @classmethod
     def of(cls, adapter: Any) -> FitCall:
-        """Return the call that an adapter is made in, and note that it is; one of its own if none.
+        """Return the call in which an adapter is made, and remember the adapter; or a new call.
 
-        TensorFlow keeps every generator that it was ever given, and the adapter with it, which
-        shall not keep the sequence.
+        TensorFlow keeps every generator, and so the adapter, forever. At the end of the call, the
+        adapter forgets the sequence.
         """
         call = _PRESENT.get()
         if call is None:
@@ -138,42 +138,42 @@ class FitCall:
     def compare(
         self, given: tuple[str, ...] | None, loss: Any, *, is_ours: bool, width: int
     ) -> None:
-        """Take note that outputs are compared, by which names, and by which losses."""
+        """Set that outputs are compared, with their names and losses."""
         self.compares, self.given, self.loss = True, given, loss
         self.is_ours, self.width = is_ours, width
 
     def add(self, run: Run) -> None:
-        """Take a pass that begins into the call."""
+        """Add a new pass to the call."""
         self._runs = [old for old in self._runs if old.failure or not old.has_ended] + [run]
 
     def has(self, sequence: Any) -> bool:
-        """Say whether the call is fed a sequence."""
+        """Return whether the call gets a sequence."""
         return sequence in self._forms
 
     def has_checked(self, model: Any, sequences: Iterable[Any]) -> bool:
-        """Say whether the call is of this model, and is fed these sequences: then it knows them."""
+        """Return whether the call is of this model and gets these sequences."""
         return self._model is model and all(map(self.has, sequences))
 
     def begin_epoch(self, number: int) -> None:
-        """Take note that ``fit`` has come to an epoch."""
-        if self._trained is None:  # a list of callbacks that is used again has those of old calls
+        """Begin an epoch of ``fit``."""
+        if self._trained is None:  # a reused list of callbacks has callbacks of old calls
             return
         self._epoch = self._before + number
         self._trained.begin_epoch(self._epoch)
 
     def trains(self, adapter: Any) -> bool:
-        """Say whether the batches of an adapter are trained on, not validated with.
+        """Return whether the batches of an adapter are for training, not for validation.
 
-        ``fit`` makes the adapter of what it trains on before any other.
+        ``fit`` makes the adapter for training first.
         """
         is_first = bool(self._adapters) and self._adapters[0] is adapter
         return is_first and self._trained is not None
 
     def place(self, adapter: Any, sequence: Any) -> Position:
-        """Return where a pass of an adapter over a sequence that begins now begins.
+        """Return the position at which a new pass of an adapter over a sequence begins.
 
-        Each validation of ``fit`` has the order of epoch 0: with ``validation_steps`` its rows are
-        the same each time.
+        Every validation of ``fit`` uses the order of epoch 0, so that ``validation_steps`` selects
+        the same rows each time.
         """
         if self._trained is None:
             return Position(sequence.epoch)
@@ -182,20 +182,20 @@ class FitCall:
         return self._first if self._epoch == self._first.epoch else Position(self._epoch)
 
     def first_batch(self, sequence: Any) -> int:
-        """Return the batch of a sequence that the call begins with."""
+        """Return the first batch of a sequence in the call."""
         return self._first.batch if sequence is self._trained else 0
 
     def form(self, sequence: Any) -> Form:
-        """Return the form that y of a sequence has to have."""
+        """Return the form of y for a sequence."""
         return self._forms.get(sequence)
 
     def prefetching(self, sequence: Any) -> Prefetching:
-        """Return who asks for the batches of a sequence."""
+        """Return the options of the workers for a sequence."""
         found: Prefetching = sequence.prefetching._replace(**self._options)
         return found
 
     def cause(self, error: Exception) -> Exception | None:
-        """Return how a pass failed, where TensorFlow says so in an error of its own."""
+        """Return the error of a pass that TensorFlow reports as an error of its own."""
         if self.refusal is not None and self.refusal is not error:
             return self.refusal
         if not type(error).__module__.startswith("tensorflow."):
@@ -205,12 +205,12 @@ class FitCall:
 
 
 def is_fed(sequence: Any) -> bool:
-    """Say whether a model's method is fed a sequence at this moment."""
+    """Return whether a sequence is in use by a model's method."""
     return any(call.has(sequence) for call in list(_ALL))
 
 
 def forget(holder: Any, *names: str) -> None:
-    """Set those attributes to None that there are: Keras 3 and Keras 2 have names of their own."""
+    """Set existing attributes to None: their names differ in Keras 3 and Keras 2."""
     for name in names:
         if getattr(holder, name, None) is not None:
             setattr(holder, name, None)

@@ -1,7 +1,7 @@
-"""Interrupts: a Ctrl-C ends what it was meant for, though someone on the way catches it.
+"""Interrupts: make a Ctrl-C end the training, even if Keras catches the KeyboardInterrupt.
 
-Keras 3 has an ``except: pass`` about where it waits for the logs of a step, which is most of the
-time on JAX and torch: the KeyboardInterrupt of a Ctrl-C is lost there, and training goes on.
+Keras 3 has an ``except: pass`` around its waiting for the logs of a step, which is most of the time
+on JAX and torch. A KeyboardInterrupt is lost there, and training continues.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from types import FrameType
 
 from ..errors import WorkerError
 
-# Of the main thread: only it is interrupted.
+# State of the main thread: only it is interrupted.
 _is_noted = False
 _is_held = False
 
@@ -28,9 +28,9 @@ def _note(number: int, frame: FrameType | None) -> None:
 
 @contextmanager
 def raise_pending_interrupt() -> Iterator[None]:
-    """Raise KeyboardInterrupt in the end, if there was a Ctrl-C meanwhile that `check` did not.
+    """Raise KeyboardInterrupt at the end, after a Ctrl-C that `check` has not raised.
 
-    Where the user, or another one of these, handles Ctrl-C, this does nothing.
+    It does nothing if the user, or an outer call of it, handles Ctrl-C.
     """
     global _is_noted
     if not is_main_thread() or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
@@ -41,7 +41,7 @@ def raise_pending_interrupt() -> Iterator[None]:
         yield
         check()
     except Exception:
-        check()  # it may well have come of the interrupt
+        check()  # the interrupt may be the cause
         raise
     finally:
         _is_noted = False
@@ -50,9 +50,9 @@ def raise_pending_interrupt() -> Iterator[None]:
 
 
 def check() -> None:
-    """Raise KeyboardInterrupt where a Ctrl-C was caught by someone, or held back.
+    """Raise KeyboardInterrupt after a Ctrl-C that was caught or deferred.
 
-    In another thread than the main one, which it would not end, an error that ends the pass.
+    In a thread other than the main thread, raise a `WorkerError`, which ends the pass.
     """
     if _is_noted:
         error = KeyboardInterrupt() if is_main_thread() else WorkerError("interrupted by Ctrl-C")
@@ -61,7 +61,7 @@ def check() -> None:
 
 @contextmanager
 def interrupts_deferred() -> Iterator[None]:
-    """Let a Ctrl-C wait until this has been done, and whoever checks next."""
+    """Defer a Ctrl-C to the next `check` after the block."""
     global _is_held
     if not is_main_thread():
         yield
@@ -74,5 +74,5 @@ def interrupts_deferred() -> Iterator[None]:
 
 
 def is_main_thread() -> bool:
-    """Say whether this is the thread that a Ctrl-C interrupts."""
+    """Return whether this is the main thread, which a Ctrl-C interrupts."""
     return threading.get_ident() == threading.main_thread().ident

@@ -1,4 +1,4 @@
-"""Keras 2: what is changed in `tf_keras`, and in TensorFlow's own Keras up to 2.15.
+"""Keras 2: changes in `tf_keras`, and in TensorFlow's own Keras up to 2.15.
 
 The numbers of the changes are in `keras_compat`.
 """
@@ -20,7 +20,7 @@ from .targets_by_name import patch_containers_2
 
 
 def patch_keras_2(package: ModuleType, kind: type, changes: Changes) -> None:
-    """Change how Keras 2 goes through our sequences."""
+    """Change how Keras 2 reads our sequences."""
     root = root_of(package)
     adapter = importlib.import_module(f"{root}.engine.data_adapter").KerasSequenceAdapter
     handle, standardize = adapter._handle_multiprocessing, adapter._standardize_batch
@@ -41,7 +41,7 @@ def patch_keras_2(package: ModuleType, kind: type, changes: Changes) -> None:
             data = arrange(without_lists(data), call_of(self).form(self._keras_sequence))
             floats = {array.dtype.name for array in arrays_of(data) if array.dtype.kind == "f"}
             if floats <= {package.backend.floatx()}:
-                return data  # and no copy of each array, which is no longer aligned
+                return data  # without a copy of each array, which would not be aligned
         return standardize(self, data)
 
     @functools.wraps(get_dataset)

@@ -1,4 +1,4 @@
-"""Keras 3: what is changed in `keras` from 3.0 on, so that it goes through our sequences.
+"""Keras 3: changes in `keras` from 3.0 on.
 
 The numbers of the changes are in `keras_compat`.
 """
@@ -19,15 +19,15 @@ from .output_forms import arrange, without_lists
 from .pass_workers import run_pass
 from .targets_by_name import patch_containers_3
 
-# By TensorFlow, between our generator and the model. It would take as many as it likes.
+# Batches that TensorFlow prefetches from our generator. By default it takes any number.
 _PREFETCHED = 1
 
 
 def patch_keras_3(package: ModuleType, kind: type, changes: Changes) -> None:
-    """Change how Keras 3 goes through our sequences.
+    """Change how Keras 3 reads our sequences.
 
-    An adapter of our own would need as many names of Keras's: Keras takes one from 3.7 on only, and
-    asks it for the batches in another way on each backend.
+    An adapter of our own would need as many private names: Keras accepts one only from 3.7 on, and
+    each backend reads its batches in another way.
     """
     module = importlib.import_module("keras.src.trainers.data_adapters.py_dataset_adapter")
     adapter = module.PyDatasetAdapter
@@ -38,8 +38,8 @@ def patch_keras_3(package: ModuleType, kind: type, changes: Changes) -> None:
     def init(self: Any, x: Any, *args: Any, **kwargs: Any) -> None:
         made(self, x, *args, **kwargs)
         if is_of(x, kind):
-            self.enqueuer = None  # the one for all passes; it has not been started
-            call_of(self)  # while it is known
+            self.enqueuer = None  # Keras's enqueuer for all passes, which is not started
+            call_of(self)  # while the call is known
 
     @functools.wraps(standardize)
     def _standardize_batch(self: Any, batch: Any) -> Any:
@@ -51,7 +51,7 @@ def patch_keras_3(package: ModuleType, kind: type, changes: Changes) -> None:
     def _get_iterator(self: Any) -> Any:
         if not is_of(self.py_dataset, kind):
             return get_iterator(self)
-        # Others than TensorFlow take the batches in the thread that trains.
+        # Other backends than TensorFlow read batches in the thread that trains.
         overlaps, feeding = package.backend.backend() == "tensorflow", call_of(self)
         batches = run_pass(self.py_dataset, self.shuffle, feeding, self, overlaps=overlaps)
         return (self._standardize_batch(batch) for batch in batches)
@@ -60,7 +60,7 @@ def patch_keras_3(package: ModuleType, kind: type, changes: Changes) -> None:
     def get_tf_dataset(self: Any) -> Any:
         if not is_of(self.py_dataset, kind):
             return get_dataset(self)
-        # The pass shuffles, and prefetches. Anything for an enqueuer says that.
+        # The pass shuffles and prefetches. Keras does neither if there is any enqueuer.
         shuffles, self.shuffle, self.enqueuer = self.shuffle, False, self.py_dataset
         try:
             return on_its_own(get_dataset(self)).prefetch(_PREFETCHED)
@@ -70,7 +70,7 @@ def patch_keras_3(package: ModuleType, kind: type, changes: Changes) -> None:
     for owner, name in _epochs_of_keras_3(package):
         method = getattr(owner, name)
         if name == "enumerate_epoch":
-            method = _anew(method, kind)
+            method = _from_first_batch(method, kind)
         steps = shortened(method, kind, "data_adapter", "py_dataset", "_num_batches")
         changes.set(owner, name, steps)
     for name, method in {
@@ -84,7 +84,7 @@ def patch_keras_3(package: ModuleType, kind: type, changes: Changes) -> None:
 
 
 def _epochs_of_keras_3(keras: ModuleType) -> list[tuple[Any, str]]:
-    """Return the classes, and the name of the method in each, that go through an epoch's steps."""
+    """Return the classes, and the name of the method in each, that run an epoch's steps."""
     epochs = importlib.import_module("keras.src.trainers.epoch_iterator").EpochIterator
     if version_of(keras) >= (3, 7):
         return [(epochs, "_enumerate_iterator")]
@@ -95,11 +95,13 @@ def _epochs_of_keras_3(keras: ModuleType) -> list[tuple[Any, str]]:
     return found
 
 
-def _anew(method: Callable[[Any], Iterator[Any]], kind: type) -> Callable[[Any], Iterator[Any]]:
+def _from_first_batch(
+    method: Callable[[Any], Iterator[Any]], kind: type
+) -> Callable[[Any], Iterator[Any]]:
     """Return a method that begins a new pass each time, unless it trains.
 
-    Up to Keras 3.6 one that is validated with a part of its batches goes on where the last
-    validation has ended, with other rows.
+    Up to Keras 3.6, a validation with ``validation_steps`` would continue where the last one ended,
+    with other rows.
     """
 
     @functools.wraps(method)

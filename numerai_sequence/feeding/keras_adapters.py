@@ -1,4 +1,4 @@
-"""Keras adapters: what our changes of the adapters of Keras 2 and Keras 3 have in common."""
+"""Keras adapters: the common part of our changes in the adapters of Keras 2 and Keras 3."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ _FEEDING = "_numerai_sequence_feeding"
 def shortened(
     method: Callable[[Any], Iterator[Any]], kind: type, adapter: str, source: str, count: str
 ) -> Callable[[Any], Iterator[Any]]:
-    """Return a method that goes through an epoch's steps, without those that were trained before.
+    """Return a method that runs the steps of an epoch, without those that were trained before.
 
-    The last three are attributes: its adapter, the adapter's sequence, and the number of steps.
+    The last three arguments are names of attributes: the adapter, the adapter's sequence, and the
+    number of steps.
     """
 
     @functools.wraps(method)
@@ -39,7 +40,7 @@ def shortened(
 
 
 def call_of(adapter: Any) -> FitCall:
-    """Return the call of a model's method that an adapter was made in; first asked for in there."""
+    """Return the call of a model's method in which an adapter was made."""
     call: FitCall | None = vars(adapter).get(_FEEDING)
     if call is None:
         call = FitCall.of(adapter)
@@ -48,7 +49,7 @@ def call_of(adapter: Any) -> FitCall:
 
 
 def on_its_own(dataset: Any) -> Any:
-    """Give a TensorFlow dataset a thread of its own, which waits for batches."""
+    """Return a TensorFlow dataset that waits for batches in its own thread."""
     tensorflow = importlib.import_module("tensorflow")
     options = tensorflow.data.Options()
     options.autotune.enabled = False

@@ -1,4 +1,4 @@
-"""Changes: what is replaced in Keras, and put back where this package is imported again."""
+"""Keras changes: replace attributes of Keras, and restore them if this package is reimported."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from typing import Any
 
 
 class Changes:
-    """What one import of this package has changed in a Keras package.
+    """The changes of one import of this package in a Keras package.
 
-    In a notebook the package may be imported again: its newest copy takes the place of the others.
+    A notebook may import the package again. The newest import then replaces the changes.
 
     Parameters
     ----------
     made_by
-        What tells the copy.
+        Object that identifies the import.
     """
 
     def __init__(self, made_by: Any) -> None:
@@ -31,12 +31,12 @@ class Changes:
         )
 
     def set_cell(self, cell: Any, value: Any) -> None:
-        """Set what a function encloses."""
+        """Set the value of a closure's cell."""
         before = cell.cell_contents
         cell.cell_contents = value
         self._backwards.append(lambda: setattr(cell, "cell_contents", before))
 
     def undo(self) -> None:
-        """Put back what was there."""
+        """Restore the former values."""
         while self._backwards:
             self._backwards.pop()()

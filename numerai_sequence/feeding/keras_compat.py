@@ -1,53 +1,55 @@
-"""Keras compat: the one place that knows which Keras is running, and what has to be done about it.
+"""Keras compat: find the Keras packages in use, and change them for our sequences.
 
-Keras 3 (`keras`), its predecessor as a package of its own (`tf_keras`) and inside TensorFlow up to
-2.15 (`keras` 2) each have a ``Sequence`` that their models accept. `sequence_bases` names those of
-the Keras packages in use, and `install` changes this in each of them, for our sequences only. The
-numbers are those in `relied`, which names what each change needs of Keras.
+Keras 3 (`keras`), Keras 2 as a separate package (`tf_keras`), and Keras 2 in TensorFlow up to 2.15
+(`keras` 2) each have a ``Sequence`` that their models accept. `sequence_bases` returns those of the
+Keras packages in use. `install` makes these changes in each package, for our sequences only. The
+numbers are also in `keras_private_names`, which lists the private names that each change needs.
 
 1. ``fit``, ``evaluate`` and ``predict`` take ``workers``, ``use_multiprocessing`` and
    ``max_queue_size``. They hold for that call and its validation.
    Without it: Keras 3 raises a TypeError, ``evaluate`` a ValueError.
-2. Each pass over a sequence has threads and an order of its own (`_get_iterator`,
+2. Each pass over a sequence has its own threads and order (`_get_iterator`,
    `_handle_multiprocessing`).
-   Without it: Keras shuffles the batches again, in another order each time. With workers of its own
-   Keras 3 hands the batches that a stopped pass has left to the next: a model misses rows and sees
-   others twice. Those of Keras 2 wait 5 seconds at the end of each epoch.
+   Without it: Keras shuffles the batches again, in another order each time. Keras 3's own workers
+   pass the remaining batches of a stopped pass to the next one, so a model misses rows and sees
+   others twice. Keras 2's own workers wait 5 seconds at the end of each epoch.
 3. Keras 3 makes no workers (`__init__`).
-   Without it: on JAX and torch the workers of a sequence make each batch again, for nobody.
-4. ``fit`` and the others raise the error of a pass as what it is.
-   Without it: TensorFlow raises an error of its own. Under Keras 3 its iterator may stay, and
-   Python then waits for it at the exit.
+   Without it: on JAX and torch, Keras's workers make each batch again, and nobody uses it.
+4. ``fit`` and the others raise the original error of a pass.
+   Without it: TensorFlow raises its own error. Under Keras 3 its iterator may remain, and Python
+   then waits for it at the exit.
 5. Lists in a batch become tuples, and y gets the form of the model's outputs
    (`_standardize_batch`).
-   Without it: TensorFlow refuses lists. A model with a loss of its own gets a dict for y.
-6. Keras 2 takes floats of its own type as they are (`_standardize_batch`).
+   Without it: TensorFlow refuses lists. A model with its own loss gets a dict for y.
+6. Keras 2 does not convert floats of its own type (`_standardize_batch`).
    Without it: Keras 2 copies each batch.
-7. TensorFlow waits for a batch in a thread of its own, and prefetches one (`get_tf_dataset`,
+7. TensorFlow waits for a batch in a separate thread, and prefetches one batch (`get_tf_dataset`,
    `get_dataset`).
-   Without it: TensorFlow waits in a thread that runs the model. Keras 3 has as many batches made as
-   TensorFlow likes; up to 3.5 it shuffles them again. Without the one, each step waits for a batch.
-8. Losses and metrics find y and weights by the names in ``target=``; see `targets_by_name`.
+   Without it: TensorFlow waits in a thread that runs the model. Keras 3 lets TensorFlow prefetch
+   any number of batches; up to 3.5 it shuffles them again. Without prefetching, each step waits for
+   a batch.
+8. Losses and metrics find y and weights by the names in ``target=``. See `targets_by_name`.
    Without it: every Keras compares unnamed outputs with the wrong y, or raises an error.
 9. At the end of a call Keras's adapter forgets the sequence, and a model of Keras 2 forgets its
    validation data.
    Without it: TensorFlow keeps each sequence and its files. After a fit that was interrupted, the
    next fit on Keras 2 validates on the data of the first.
 10. A Ctrl-C ends a call.
-    Without it: Keras 3 catches it where it waits for the logs of a step, and training goes on.
+    Without it: Keras 3 catches it while it waits for the logs of a step, and training continues.
 11. A callback follows the epochs of ``fit``. The first epoch may begin at any batch
     (`_enumerate_iterator`, `enumerate_epoch`, `steps`).
     Without it: each epoch has the same order. `Resume` runs out of batches in its first epoch.
-12. Up to Keras 3.6 each validation begins anew (`enumerate_epoch`).
-    Without it: with ``validation_steps`` each epoch is validated on other rows.
+12. Up to Keras 3.6, each validation begins with its first batch (`enumerate_epoch`).
+    Without it: with ``validation_steps``, each epoch is validated on other rows.
 13. ``fit`` and the others refuse a sequence that Keras or TensorFlow would divide among devices and
-    processes in another way than is meant.
-    Without it: processes read the same rows, or some rows are read by none.
-14. ``fit`` notes what a model was fed, and ``model.save`` saves that; see `model_input`.
-    Without it: a model predicts from features in another order or scale, and nobody is told.
+    processes in a wrong way.
+    Without it: processes read the same rows, or some rows are never read.
+14. ``fit`` attaches a description of its input to the model, and ``model.save`` saves it. See
+    `model_input`.
+    Without it: a model may predict from features in another order or scale, without any warning.
 
-Every other input reaches Keras as it was given. Installing again changes nothing; what another
-import of this package has installed is replaced, and its sequences are fed as ours are.
+Other inputs reach Keras unchanged. Installing again changes nothing. Changes of another import of
+this package are replaced, and also work for its sequences.
 """
 
 from __future__ import annotations
@@ -75,9 +77,9 @@ _INSTALLED = "_numerai_sequence_installed"
 
 
 def sequence_bases() -> tuple[type, ...]:
-    """Return the ``Sequence`` classes that a sequence of ours has to inherit from.
+    """Return the base classes of our sequences: the ``Sequence`` of each Keras in use.
 
-    A Keras that lacks something takes no sequence, unless it is ``tf.keras``: see `install`.
+    A Keras without the needed private names is left out, unless it is ``tf.keras``. See `install`.
     """
     active = active_keras()
     return tuple(
@@ -88,7 +90,7 @@ def sequence_bases() -> tuple[type, ...]:
 
 
 def callback_bases() -> tuple[type, ...]:
-    """Return the ``Callback`` classes that a callback of ours has to inherit from."""
+    """Return the base classes of our callbacks: the ``Callback`` of each Keras in use."""
     return tuple(package.callbacks.Callback for package in _keras_packages())
 
 
@@ -109,7 +111,7 @@ def active_keras() -> ModuleType:
 
 
 def carry_inputs() -> None:
-    """Let models of the Keras packages that are loaded be saved with what they were fed."""
+    """Make models of the loaded Keras packages save a description of their input."""
     for name in ("keras", "tf_keras"):
         model = getattr(sys.modules.get(name), "Model", None)
         found = getattr(model, "load_assets", read_input)  # that of another import of this package
@@ -118,15 +120,15 @@ def carry_inputs() -> None:
 
 
 def install(kind: type) -> None:
-    """Make the Keras packages in use ready for sequences of class `kind`.
+    """Change the Keras packages in use for sequences of class `kind`.
 
-    Those of another import of this package are known by the name of their class. All that is relied
-    on in a package is looked for before anything of it is changed; see `relied`.
+    Sequences of another import of this package are recognized by the name of their class. Before
+    any change, all needed private names of a package are looked up. See `keras_private_names`.
 
     Raises
     ------
     NumeraiSequenceError
-        The Keras in use lacks something. One that is not in use says so when it is fed a sequence.
+        The active Keras lacks a private name. Another Keras raises it when it gets a sequence.
     """
     for package in _keras_packages():
         before = getattr(package, _INSTALLED, None)

@@ -1,4 +1,4 @@
-"""Keras methods: let ``fit``, ``evaluate`` and ``predict`` take our sequences and their options."""
+"""Keras methods: make ``fit``, ``evaluate`` and ``predict`` accept our sequences and options."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ Bases = Callable[[], tuple[type, ...]]
 def give_options(
     model: type, name: str, kind: type, changes: Changes, callback_bases: Bases
 ) -> None:
-    """Let a method of Keras's Model take `OPTIONS` where it is fed one of our sequences.
+    """Make a method of Keras's Model accept `OPTIONS` with our sequences.
 
-    In ``model.fit(NumeraiSequence(shards), workers=4)`` Python looks ``model.fit`` up before it
-    makes the sequence, so a new attribute of the class would come too late. What is replaced is the
-    function inside: every Keras wraps these methods to shorten their tracebacks.
+    In ``model.fit(NumeraiSequence(shards), workers=4)``, Python looks up ``model.fit`` before it
+    makes the sequence, so a new attribute of the class would be too late. Every Keras wraps these
+    methods to shorten their tracebacks, so the wrapped function is replaced instead.
     """
     owner = next(parent for parent in model.__mro__ if name in vars(parent))
     cell = enclosed(vars(owner)[name])
@@ -58,7 +58,7 @@ def _with_options(
                 **{option: kwargs.pop(option) for option in OPTIONS if option in kwargs}
             )
         given = signature.bind_partial(self, *args, **kwargs)
-        is_compared = original.__name__ != "predict"  # which looks at no y
+        is_compared = original.__name__ != "predict"  # which ignores y
         forms = {one: _form(one, self) if is_compared else None for one in ours}
         is_fed = is_of(given.arguments.get("x"), kind)
         is_trained = original.__name__ == "fit" and is_fed
@@ -70,7 +70,7 @@ def _with_options(
             if original.__name__ == "fit":
                 call = follow(given.arguments, forms, options, callback_bases(), stack)
                 stack.enter_context(call)
-                # Where one of Keras 2 is interrupted, the next would use it.
+                # After an interrupted fit of Keras 2, the next one would use it.
                 stack.callback(forget, self, "_eval_data_handler")
             else:
                 call = stack.enter_context(FitCall(forms, options, model=self))
@@ -90,19 +90,19 @@ def _with_options(
                 cause = call.cause(error)
                 if cause is None:
                     raise
-        # TensorFlow's error held its iterator, in a circle. One whose thread is still at work when
-        # the interpreter exits would be waited for, for ever.
+        # TensorFlow's error is in a reference cycle with its iterator. If the iterator's thread
+        # still ran when the interpreter exits, Python would wait for it forever.
         gc.collect()
         try:
             raise cause
         finally:
-            del cause  # or it would hold itself
+            del cause  # or it would be in a reference cycle
 
     return method
 
 
 def _names(fed: Any, trained: Any, model: Any) -> Names | None:
-    """Return the names of a model's outputs, in order, where only ``target=`` names them."""
+    """Return the names of a model's outputs, in order, if only ``target=`` names them."""
     named = tuple(fed.target) if isinstance(fed.target, Mapping) else None
     noted = input_noted(model).outputs
     is_noted = noted is not None and {*(named or ())} <= {*noted}

@@ -1,8 +1,8 @@
-"""Relied: every private name of Keras's that this package uses, and the versions that have it.
+"""Keras private names: the private names of Keras that this package uses, and their versions.
 
-`missing` looks for all of them, before anything is changed. A method is there when its class has
-it, it takes what it is given, and its code reads or sets the attributes of objects that are used.
-The numbers above the names are those of the changes in `keras_compat` that need them.
+`missing` looks for all of them before any change. A method counts as found if its class has it, it
+has the needed parameters, and its code has the names of the needed attributes. The numbers above
+the names are those of the changes in `keras_compat` that need them.
 """
 
 from __future__ import annotations
@@ -14,27 +14,27 @@ from typing import Any, NamedTuple
 
 Version = tuple[int, int]
 
-# The versions whose contract the tests have run on, as people read them, and what installs one.
+# The tested versions, in words, and the command that installs one.
 _KNOWN = "Keras 3.0 to 3.16, tf_keras 2.16 to 2.21 and TensorFlow 2.15"
 _REMEDIES = {"keras": "pip install 'keras>=3.0,<3.17'", "tf_keras": "pip install 'tf_keras<2.22'"}
 
 
 class Relied(NamedTuple):
-    """A function of Keras's, and what is relied on of it.
+    """A function of Keras, and the parts of it that this package needs.
 
     Attributes
     ----------
     owner : str
-        The module below the package's root, and its class, if any; or the package's ``Model``.
+        Module below the package's root, and its class, if any; or the package's ``Model``.
     name : str
     takes : str
-        Its parameters that are given, with blanks between.
+        Needed parameters, separated by blanks.
     uses : str
-        Attributes, and names as text, that it reads or sets.
+        Needed attributes and names in its code, separated by blanks.
     since, until : (int, int)
-        Versions of Keras: the first that has it, and the first that has it no more.
+        Versions of Keras: the first with the function, and the first without it again.
     backend : str
-        The only one that has it; every one if empty.
+        The only backend with the function. Empty for all.
     """
 
     owner: str
@@ -47,7 +47,7 @@ class Relied(NamedTuple):
 
     @property
     def is_wrapped(self) -> bool:
-        """Whether the function inside of it is replaced."""
+        """Whether the function that it wraps is replaced."""
         return self.owner == "Model" and self.name in ("fit", "evaluate", "predict")
 
 
@@ -143,14 +143,14 @@ def version_of(package: ModuleType) -> Version:
 
 
 def root_of(package: ModuleType) -> str:
-    """Return the package that holds what is private."""
+    """Return the name of the package with the private modules."""
     if version_of(package) >= (3, 0):
         return "keras.src"
     return str(package.utils.Sequence.__module__).rsplit(".utils.", 1)[0]
 
 
 def enclosed(function: Any) -> Any:
-    """Return the cell in which a function encloses the one that it wraps, or None.
+    """Return the closure's cell with the function that a function wraps, or None.
 
     Every Keras wraps the methods of its models to shorten their tracebacks.
     """
@@ -161,7 +161,7 @@ def enclosed(function: Any) -> Any:
 
 
 def missing(package: ModuleType) -> list[str]:
-    """Return what is relied on and not found in a Keras package, each in words."""
+    """Return the needed private names that a Keras package lacks, in words."""
     version = version_of(package)
     table = KERAS_3 if version >= (3, 0) else KERAS_2
     backend = package.backend.backend()
@@ -174,7 +174,7 @@ def missing(package: ModuleType) -> list[str]:
 
 
 def describe_missing(package: ModuleType, found: list[str]) -> str:
-    """Return an error's message: what a Keras lacks, which ones do not, and what installs one."""
+    """Return an error message: the missing names, the tested versions, and how to install one."""
     name = package.__name__.split(".")[0]
     return (
         f"{name} {package.__version__}: found no {', no '.join(found)}; NumeraiSequence works with "
@@ -198,12 +198,12 @@ def _missing(one: Relied, package: ModuleType) -> str | None:
 
 
 def _trains(package: ModuleType) -> bool:
-    """Say whether models can be fit; what is not there on other backends is not wrapped either."""
+    """Return whether models can be fitted; on other backends the methods are not wrapped."""
     return package.backend.backend() not in ("numpy", "openvino")
 
 
 def definitions(one: Relied, package: ModuleType) -> list[Any]:
-    """Return the functions of a name, in a module or in a class and then in its parents."""
+    """Return the functions with a name, in a module, or in a class and its parents."""
     owner = owner_of(one.owner, package)
     holders = owner.__mro__ if isinstance(owner, type) else [owner]
     found = [vars(holder).get(one.name) for holder in holders if holder is not None]

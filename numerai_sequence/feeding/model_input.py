@@ -1,8 +1,8 @@
-"""Model input: what a model was fed when it was trained, which travels with it.
+"""Model input: the description of a model's training input, which is saved with the model.
 
-The order of the features, their scale, and whether a batch was whole eras cannot be seen in a
-model: fed otherwise it runs, and predicts worse. So ``fit`` notes them with the model, a saved
-model holds them, and who feeds it later compares them; see `keras_compat` for how they are saved.
+A model does not show the order of its features, their scale, or whether batches were whole eras.
+With another input it still runs, but predicts worse. So ``fit`` attaches a description to the
+model, a saved model has it, and later calls compare their input with it. See `keras_compat`.
 """
 
 from __future__ import annotations
@@ -28,22 +28,22 @@ _FILE = "numerai_sequence.json"
 
 @dataclass(frozen=True)
 class ModelInput:
-    """What a model is fed; what is None is not known.
+    """The input of a model. None for unknown attributes.
 
     Attributes
     ----------
     features : tuple of str, optional
-        The columns of x, in order.
+        Columns of x, in order.
     dtype : str, optional
-        Of x, as of `NumeraiSequence`.
+        Type of x. See `NumeraiSequence`.
     batch_by : str, optional
-        "rows", or "era" where a batch was whole eras; one of `PREDICT_BY`.
+        Unit of the batches: "rows", or "era" for whole eras. One of `PREDICT_BY`.
     made_by : str, optional
-        The class of the sequence, where it makes batches of its own: x may be anything.
+        Class of the sequence if it makes its own batches. x may then be anything.
     outputs : tuple of str, optional
-        The names in ``target=``, in order: those of a model's outputs that have no names.
+        Names in ``target=``, in order, for outputs that have no names in the model.
     inputs : mapping of str to tuple of str, optional
-        The columns of each input besides the features; None where there are no others.
+        Columns of each input besides the features. None if there are no others.
     """
 
     features: tuple[str, ...] | None = None
@@ -55,12 +55,12 @@ class ModelInput:
 
 
 def input_like(like: Any) -> ModelInput:
-    """Return what a sequence feeds, or what the model of a run was fed.
+    """Return the input of a sequence, or of the model of a run.
 
     Raises
     ------
     TypeError
-        It is neither.
+        `like` is neither a sequence nor a run.
     """
     if like is None:
         return ModelInput()
@@ -68,62 +68,62 @@ def input_like(like: Any) -> ModelInput:
         made_by, target = getattr(like, "made_by", None), getattr(like, "target", None)
         outputs = tuple(target) if isinstance(target, Mapping) else None
         inputs = getattr(like, "inputs", None) or None  # a run has no others
-        # What an `Unpack` layer makes of packed rows.
+        # An `Unpack` layer turns packed rows into floats.
         dtype = "float32" if like.dtype == PACKED else like.dtype
         run_by = BATCH_BY[like.batch_by].predict_by
         return ModelInput(tuple(like.features), dtype, run_by, made_by, outputs, inputs)
     except AttributeError:
         raise TypeError(
-            f"like: found {type(like).__name__}, expected the NumeraiSequence that the model was "
-            "trained on, or the run that read_run returns"
+            f"like: found {type(like).__name__}, expected the NumeraiSequence of the model's "
+            "training, or a run from read_run"
         ) from None
 
 
 def note_input(model: Any, sequence: Any) -> None:
-    """Note with a model what it is trained on, and with the model behind an `Unpack` layer."""
+    """Attach the input of a training to a model, and to the model behind an `Unpack` layer."""
     models = [model]
     if unpack_of(model) is not None:
-        with suppress(NumeraiSequenceError):  # it has none
+        with suppress(NumeraiSequenceError):  # there is no model behind it
             models.append(core_of(model))
     for one in models:
         setattr(one, NOTE, input_like(sequence))
 
 
 def input_noted(model: Any) -> ModelInput:
-    """Return what is noted with a model."""
+    """Return the input that is attached to a model."""
     noted = getattr(model, NOTE, None)
     return noted if is_of(noted, ModelInput) else ModelInput()
 
 
 def check_inputs(model: Any, method: str, sequences: Iterable[Any], trained: Any) -> None:
-    """Check that sequences feed a model what it is trained on, or was.
+    """Check that sequences have the input of a model's training.
 
     Parameters
     ----------
     model : Keras model
     method : {"fit", "evaluate", "predict"}
-        Of the model's, which is to be fed them.
+        Method of the model that gets the sequences.
     sequences : iterable of NumeraiSequence
     trained : NumeraiSequence or None
-        The one of them that ``fit`` trains on.
+        Sequence for training, in ``fit``.
 
     Raises
     ------
     FeatureError
-        As of `joined`.
+        See `joined`.
 
     Warns
     -----
     UserWarning
-        The model was trained on something else before; or it was trained on whole eras, and a
-        sequence has batches of rows.
+        An earlier training of the model had another input; or the model was trained on whole eras,
+        and a sequence has batches of rows.
     """
     known = input_noted(model)
     if trained is not None:
         try:
             joined(known, input_like(trained), method)
         except FeatureError as error:
-            warnings.warn(f"{error}. This fit goes on with the new sequence.", stacklevel=4)
+            warnings.warn(f"{error}. This fit continues with the new sequence.", stacklevel=4)
         known = input_like(trained)
     for sequence in sequences:
         check_packed(model, sequence, method)
@@ -132,34 +132,36 @@ def check_inputs(model: Any, method: str, sequences: Iterable[Any], trained: Any
         if known.batch_by == "era" and found.batch_by != "era":
             warnings.warn(
                 f"{method}: found a sequence with batch_by={sequence.batch_by!r}, but the model "
-                "was trained on whole eras; a loss or a model that looks at a whole era gives "
-                "other values on batches of rows; use batch_by='era'",
+                "was trained on whole eras; a loss or a model that uses a whole era has other "
+                "values on batches of rows; use batch_by='era'",
                 stacklevel=4,
             )
 
 
 def check_packed(model: Any, sequence: Any, what: str) -> None:
-    """Check that a model which begins with an `Unpack` layer is fed packed rows, and no other.
+    """Check that a model gets packed rows if it begins with an `Unpack` layer, and only then.
 
     Raises
     ------
     FeatureError, NumeraiSequenceError, ValueError
-        It is not; or the layer is for other rows.
+        The model begins with the layer, and the sequence has no packed rows, or rows that do not
+        fit the layer.
 
     Warns
     -----
     UserWarning
-        The model has no such layer.
+        The sequence has packed rows, and the model has no such layer.
     """
     layer, is_packed = unpack_of(model), sequence.dtype == PACKED
     if layer is not None and is_packed:
         layer.check(sequence)
-    elif sequence.made_by is not None:  # which may feed anything
+    elif sequence.made_by is not None:  # its batches may be anything
         return
     elif is_packed:
         warnings.warn(
-            f"{what}: found dtype='packed', and no Unpack layer in the model: x are bytes of three "
-            "features each; begin the model with Unpack.of(sequence), unless it reads such bytes",
+            f"{what}: found dtype='packed' without an Unpack layer in the model: x is bytes of "
+            "three features each; begin the model with Unpack.of(sequence), unless it reads such "
+            "bytes",
             stacklevel=5,
         )
     elif layer is not None:
@@ -172,22 +174,22 @@ def check_packed(model: Any, sequence: Any, what: str) -> None:
 
 
 def default_dtype(model: Any) -> str:
-    """Return the type of x where none is known: int8 where a model's Input is of integers."""
+    """Return the default type of x: int8 if a model's Input is of integers, otherwise float32."""
     return "int8" if _integers(model) else "float32"
 
 
 def check_scale(model: Any, dtype: str | None, what: str) -> None:
-    """Raise a `FeatureError` where a model's own input is of integers, and it is fed floats."""
+    """Raise a `FeatureError` if a model's Input is of integers, and x is of floats."""
     found = _integers(model)
     if found and dtype not in (None, "int8"):
         raise FeatureError(
-            f"{what}: found dtype={dtype!r}, but the model's Input is of {found}, in which 0.25 "
-            "becomes 0; use dtype='int8'"
+            f"{what}: found dtype={dtype!r}, but the model's Input is of type {found}, which turns "
+            "0.25 into 0; use dtype='int8'"
         )
 
 
 def _integers(model: Any) -> str | None:
-    """Return the type of a model's own inputs where that is one of integers."""
+    """Return the type of a model's Input if it is of integers, or None."""
     try:
         inputs = model.inputs or []
         named = model.input if len(inputs) > 1 else None
@@ -202,14 +204,14 @@ def _integers(model: Any) -> str | None:
 
 
 def write_input(model: Any, folder: str) -> None:
-    """Write what is noted with a model into a folder of what is saved of it."""
+    """Write the input that is attached to a model into a folder of its saved file."""
     noted = getattr(model, NOTE, None)
     if is_of(noted, ModelInput):
         Path(folder, _FILE).write_text(json.dumps(asdict(noted)), encoding="utf-8")
 
 
 def read_input(model: Any, folder: Any) -> None:
-    """Note with a model what `write_input` has written, if it has."""
+    """Attach the input that `write_input` wrote to a model, if there is one."""
     path = Path(folder, _FILE) if folder else None
     if path is None or not path.is_file():
         return
@@ -228,20 +230,21 @@ def read_input(model: Any, folder: Any) -> None:
 
 
 def joined(known: ModelInput, asked: ModelInput, what: str) -> ModelInput:
-    """Return what is known of a model's input, and besides what is asked for.
+    """Return a given input of a model, completed by the known input of its training.
 
-    Batches may be asked for in another way than is known: most models do not mind.
+    The unit of the batches may differ, because most models do not depend on it.
 
     Parameters
     ----------
     known, asked : ModelInput
+        Input of the training, and given input.
     what : str
-        Who asks, for errors.
+        Name of the caller, for errors.
 
     Raises
     ------
     FeatureError
-        Other features or other inputs are asked for, in another order, or on another scale.
+        The features, their order, their scale, or the other inputs differ.
     """
     if None not in (known.features, asked.features):
         check_same_inputs(known.inputs or {}, asked.inputs or {}, what)
@@ -249,7 +252,7 @@ def joined(known: ModelInput, asked: ModelInput, what: str) -> ModelInput:
     if None not in (known.dtype, asked.dtype) and _is_raw(known) is not _is_raw(asked):
         raise FeatureError(
             f"{what}: found dtype={asked.dtype!r}, but the model was trained on {known.dtype!r}, "
-            f"whose values have another scale; use dtype={known.dtype!r}"
+            f"which has another scale; use dtype={known.dtype!r}"
         )
     return ModelInput(
         asked.features if asked.features is not None else known.features,

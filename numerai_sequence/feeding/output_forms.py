@@ -1,7 +1,7 @@
-"""Forms: from y and weights by the names of a model's outputs to the form that the model has.
+"""Output forms: turn y and weights by output name into the form of a model's outputs.
 
-Keras finds both by name where a model returns a dict. Where it returns a list, Keras 3 finds y but
-no sample weights; where it returns a single array, neither. Keras 2 has to know the names, too.
+If a model returns a dict, Keras finds both by name. If it returns a list, Keras 3 finds y but not
+the sample weights; if it returns a single array, neither. Keras 2 must also know the names.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 from ..checks import short
 from ..errors import FeatureError, close_matches
 
-#: The names of a list of outputs, the name of a single one, or None: leave the dict as it is.
+#: The names of a list of outputs, the name of a single output, or None to keep the dict.
 Form = tuple[str, ...] | str | None
 
 
@@ -23,18 +23,18 @@ def find_form(model: Any, names: Collection[str]) -> Form:
     ----------
     model : Keras model
     names : collection of str
-        Of the outputs that there is a y for.
+        Names of the outputs that have a y.
 
     Raises
     ------
     FeatureError
-        The model says what its outputs are called, and it has none of that name.
+        The model names its outputs, and has no output of one of the names.
     """
     if any(kind.__name__ == "Sequential" for kind in type(model).__mro__):
         return next(iter(names)) if len(names) == 1 else None  # its output has no name of its own
     known, outputs = getattr(model, "output_names", None), _outputs_of(model)
     if not known or outputs is None:
-        return None  # it is known only when the model runs
+        return None  # the form is known only when the model runs
     if isinstance(outputs, dict):
         check_names(names, list(outputs))
         return None
@@ -46,12 +46,12 @@ def find_form(model: Any, names: Collection[str]) -> Form:
 
 
 def arrange(batch: Any, form: Form) -> Any:
-    """Return a batch with its y and sample weights, which were dicts, in the form of the outputs.
+    """Return a batch with its y and sample weights in the form of the outputs, not as dicts.
 
     Parameters
     ----------
     batch : array or tuple
-        As of `NumeraiSequence`.
+        Batch of a `NumeraiSequence`.
     form : Form
         From `find_form`.
     """
@@ -62,7 +62,7 @@ def arrange(batch: Any, form: Form) -> Any:
 
 
 def _arrange(part: Any, form: str | tuple[str, ...]) -> Any:
-    # A class of the user's own may arrange y, and name other outputs; see `compared`.
+    # A user's class may arrange y itself, or name other outputs. See `y_for_outputs`.
     names = (form,) if isinstance(form, str) else form
     if not isinstance(part, dict) or not {*names} <= {*part}:
         return part
@@ -70,7 +70,7 @@ def _arrange(part: Any, form: str | tuple[str, ...]) -> Any:
 
 
 def without_lists(batch: Any) -> Any:
-    """Return a batch with tuples for lists, of which TensorFlow makes no dataset."""
+    """Return a batch with tuples in place of lists, which TensorFlow's datasets do not accept."""
     if isinstance(batch, dict):
         return {name: without_lists(part) for name, part in batch.items()}
     if isinstance(batch, (list, tuple)):
@@ -79,7 +79,7 @@ def without_lists(batch: Any) -> Any:
 
 
 def arrays_of(value: Any) -> Iterator[Any]:
-    """Yield the arrays of a batch, or of what a model has returned, however they are nested."""
+    """Yield the arrays of a batch, or of a model's outputs, at any depth."""
     if isinstance(value, (list, tuple, dict)):
         for part in value.values() if isinstance(value, dict) else value:
             yield from arrays_of(part)
@@ -88,12 +88,12 @@ def arrays_of(value: Any) -> Iterator[Any]:
 
 
 def check_names(names: Collection[str], known: Collection[str], what: str = "target") -> None:
-    """Raise a `FeatureError` where an argument names an output that a model does not have."""
+    """Raise a `FeatureError` if an argument names an output that a model does not have."""
     unknown = sorted(set(names) - set(known))
     if unknown:
         expected = ", ".join(map(repr, known))
         raise FeatureError(
-            f"{what}: found a model's output {short(unknown[0])}, expected of this model: "
+            f"{what}: found an output {short(unknown[0])}, expected the outputs of the model: "
             f"{expected}{close_matches(unknown[0], list(known))}",
             names=unknown,
         )

@@ -1,6 +1,6 @@
-"""Running: one pass over a sequence at work; what works for it ends with it.
+"""Pass workers: run one pass over a sequence with its own workers, which end with the pass.
 
-Its workers are threads. Where processes are asked for, each of these threads waits for one of them.
+Workers are threads. With processes, each of these threads waits for one process.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Batches = Generator[Any, None, None]
 
 
 class Pass(Protocol):
-    """One epoch's batches as they come, whatever happens to the sequence meanwhile."""
+    """The batches of one pass. `Epoch` is one."""
 
     @property
     def weights(self) -> Any: ...
@@ -40,20 +40,20 @@ def run_pass(
     *,
     overlaps: bool = True,
 ) -> Iterator[Any]:
-    """Yield each batch of one pass once; what works for it ends with it, finished or not.
+    """Yield each batch of one pass once. Its workers end with it, also if it is interrupted.
 
-    Of all passes of a call, those of the adapter that trains may begin in the middle of an epoch.
-    Where batches are taken in a thread that does nothing else, `overlaps`, one worker is this one;
-    otherwise it is a thread of its own.
+    Passes for training may begin in the middle of an epoch. With `overlaps`, batches are read in a
+    thread that does nothing else, so a single worker is this thread. Otherwise, it is another
+    thread.
 
-    Each is checked as `NumeraiSequence.check` does: workers leave that to who hands batches on.
+    `NumeraiSequence.check` is called here for each batch, and not in the workers.
     """
     run = _Run()
     call.add(run)
     prefetching = call.prefetching(sequence)
     try:
         with interrupts_deferred():
-            # Who shuffles knows which batch comes next.
+            # The pass shuffles, so that it knows the next batch.
             one_pass = sequence.one_pass(
                 place=call.place(adapter, sequence), shuffle=shuffle, prefetching=prefetching
             )
@@ -67,7 +67,7 @@ def run_pass(
                 sequence.check(is_last=number == count)
                 yield batch
     except Exception as error:
-        if run.has_ended:  # and whoever has ended it wants nothing more of it
+        if run.has_ended:  # and nobody needs the error
             return
         run.failure = error
         raise
@@ -76,7 +76,7 @@ def run_pass(
 
 
 class _Run:
-    """A pass at work: what makes its batches, and how it has failed, if it has."""
+    """A running pass: its workers, and its error if it has failed."""
 
     def __init__(self) -> None:
         self.failure: Exception | None = None
@@ -84,7 +84,7 @@ class _Run:
         self._process = os.getpid()
         self._workers: Workers | None = None
         self._ahead: Ahead | None = None
-        # The garbage collector may come upon its generator in the thread that ends it.
+        # Reentrant: the garbage collector may end its generator in the thread that ends it.
         self._ending = threading.RLock()
 
     def batches(self, one_pass: Pass, prefetching: Prefetching, *, overlaps: bool) -> Batches:
@@ -115,8 +115,8 @@ class _Run:
             yield batch
 
     def end(self) -> None:
-        """End all that works for the pass. Once more does what an interruption has left."""
-        if os.getpid() != self._process:  # a process that was forked ends nothing of its parent's
+        """End the workers of the pass. After an interruption, call it again to end the rest."""
+        if os.getpid() != self._process:  # a forked process must not end its parent's workers
             return
         self.has_ended = True
         self._stop()
@@ -138,5 +138,5 @@ def _make_here(one_pass: Pass, place: int) -> Any:
     except BaseException as error:
         if is_main_thread():
             raise
-        # In a thread of TensorFlow's it would be lost.
+        # In a thread of TensorFlow it would be lost.
         raise catchable(error) from None

@@ -40,9 +40,9 @@ _BUFFERS_BESIDES = 16
 
 
 class PlannedSequence(Arguments):
-    """What a sequence is made of, before any batch is asked for.
+    """A sequence with its rows, targets, weights and plan, but without batches.
 
-    It pickles by its arguments and decisions. What belongs to one process is made again.
+    Pickling keeps its arguments and decisions. The rest belongs to one process and is made again.
     """
 
     workers: int
@@ -56,15 +56,15 @@ class PlannedSequence(Arguments):
     _selection: Selection
     _decode: Decoder
     _plan: ReadPlan
-    # The epoch that ``sequence[i]`` follows, once it was asked for.
+    # The epoch of ``sequence[i]``, after its first use.
     _present: Epoch | None = None
-    # The rows on the device that its batches number, once an `Unpack` layer has put them there.
+    # The rows on the device, after an `Unpack` layer has copied them there.
     _device_rows: Any = None
     _first_device_row: int | None = None
 
     @property
     def feature_numbers(self) -> npt.NDArray[np.int64] | None:
-        """The numbers of the features among those of the set; None for all, in the set's order."""
+        """Numbers of the features in the set. None for all features in the order of the set."""
         known = self.shards.features
         if self.features == known:
             return None
@@ -91,12 +91,12 @@ class PlannedSequence(Arguments):
 
     @property
     def _row_bytes(self) -> int:
-        """The bytes of x of one row."""
+        """Bytes of x for one row."""
         row: npt.NDArray[Any] = self.zeros(1, with_inputs=False)
         return row.nbytes
 
     def zeros(self, rows: int, *, with_inputs: bool = True) -> Any:
-        """Return x of so many rows of nothing, in the form in which `fit` is fed it."""
+        """Return x of zeros for `rows` rows, in the form that ``fit`` gets."""
         decode = self._decode
         x = (
             np.zeros(rows, np.int32)
@@ -119,19 +119,23 @@ class PlannedSequence(Arguments):
     @property
     def sample_weight(self) -> SampleWeight:
         weight = self._sample_weight
-        # What is put into it would hold for copies of the sequence, and not for itself.
+        # Read-only, because a change would affect copies of the sequence, but not the sequence.
         return MappingProxyType(weight) if isinstance(weight, dict) else weight
 
     @sample_weight.setter
     def sample_weight(self, sample_weight: SampleWeight) -> None:
         weights = read_weights(sample_weight, self._selection)
         if weights and not self._outputs:
-            raise ValueError("sample_weight: found one without a target, expected None")
+            raise ValueError(
+                "sample_weight: found it without a target, expected None; give target=, or leave "
+                "sample_weight out"
+            )
         had_weights = getattr(self, "_sample_weight", sample_weight) is not None
         if had_weights is (weights is None) and self.missing_target != "mask" and is_fed(self):
             raise ValueError(
                 "sample_weight: found a change from or to None during fit, expected weights from "
-                "the beginning on: Keras has asked what a batch is; begin with a weight of 1"
+                "the beginning, because Keras already knows the form of a batch; begin with "
+                "weights of 1"
             )
         by_era = read_weights_by_era(sample_weight)
         self._sample_weight = sample_weight if by_era is None else by_era
@@ -155,17 +159,17 @@ class PlannedSequence(Arguments):
 
     @property
     def all_eras(self) -> tuple[str, ...]:
-        """The eras of the set, in the order of time, whether they take part or not."""
+        """All eras of the set in order of time, selected or not."""
         return self._selection.all_eras
 
     @property
     def era_codes(self) -> npt.NDArray[np.integer[Any]]:
-        """The place of each row's era in `all_eras`, in the order of `column`."""
+        """Place of each row's era in `all_eras`, in the order of `column`."""
         return self._selection.era_codes
 
     @property
     def target_columns(self) -> tuple[str, ...]:
-        """The target columns of the set that y is made of."""
+        """Target columns of the set from which y is made."""
         return stored_names(self._outputs, self._residuals, self.shards)
 
     def _feed_floats(self) -> None:
@@ -174,7 +178,7 @@ class PlannedSequence(Arguments):
             self._decode = self._make_decoder()
 
     def _hold(self, rows: Any, first: int) -> None:
-        """Take note of the rows on the device, and of which number the first one has there."""
+        """Set the rows on the device, and the number of the sequence's first row there."""
         self._device_rows, self._first_device_row = rows, first
 
     def _prepare(self, paging: str, run_rows: int | None) -> None:
@@ -214,7 +218,7 @@ class PlannedSequence(Arguments):
         found, unit = batching.units(self._selection), batching.unit
         return (
             f"drop_remainder: found {found:,} {unit}, fewer than batch_size={self.batch_size:,}, "
-            "so that no batch is left; make batch_size smaller, or leave drop_remainder out"
+            "so no batch remains; use a smaller batch_size, or leave drop_remainder out"
         )
 
     def __getstate__(self) -> dict[str, Any]:
@@ -231,14 +235,14 @@ class PlannedSequence(Arguments):
 
 
 def check_packed(dtype: str, resident: bool, outputs: Mapping[Any, Any]) -> None:
-    """Raise a `ValueError` where packed rows do not go with other arguments."""
+    """Raise a `ValueError` if other arguments do not fit packed rows."""
     if resident and dtype != PACKED:
         raise ValueError(
-            f"resident: found dtype={dtype!r}, expected dtype='packed': the device holds packed "
-            "rows, which an Unpack layer turns into floats"
+            f"resident: found dtype={dtype!r}, expected dtype='packed', because the device holds "
+            "packed rows, which an Unpack layer turns into floats"
         )
     if dtype == PACKED and FEATURES in outputs.values():
         raise ValueError(
-            "dtype: found 'packed' with target='features', expected 'float32': y would be packed "
-            "bytes"
+            "dtype: found 'packed' with target='features', expected 'float32', because y would be "
+            "packed bytes"
         )

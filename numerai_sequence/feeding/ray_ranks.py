@@ -1,4 +1,4 @@
-"""Connection: the workers of a Ray training become JAX's processes, and each learns its rank."""
+"""Ray ranks: connect the workers of a Ray training as JAX processes, and return their ranks."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from .keras_compat import active_keras
 
 
 def connect_ranks() -> tuple[int, int]:
-    """Connect this worker of Ray Train's with the others, and return its rank and their number.
+    """Connect this Ray Train worker with the others, and return its rank and their number.
 
-    Called at the start of the function that Ray's ``JaxTrainer`` runs on each worker, before
-    anything of JAX's is asked for. From then on ``fit`` of Keras on JAX adds up the gradients of
-    them all: Keras is told that each process reads rows of its own (``DataParallel`` with
-    ``auto_shard_dataset=False``), which a sequence does that is given the two numbers::
+    Call it at the start of the function that Ray's ``JaxTrainer`` runs on each worker, before any
+    use of JAX. Then ``fit`` of Keras on JAX adds up the gradients of all workers. It sets Keras's
+    ``DataParallel`` distribution with ``auto_shard_dataset=False``, because each sequence reads its
+    own rows::
 
         rank, world_size = connect_ranks()
         training = NumeraiSequence(
@@ -24,22 +24,22 @@ def connect_ranks() -> tuple[int, int]:
     Returns
     -------
     rank, world_size : int
+        Number of this worker, from 0, and number of workers.
 
     Raises
     ------
     NumeraiSequenceError
         Ray or JAX is not installed.
     RuntimeError
-        It is not called in a worker of Ray Train's; Keras runs on something else than JAX; or JAX
-        has been used already.
+        The call is not in a Ray Train worker; Keras does not run on JAX; or JAX is already in use.
     """
     keras = active_keras()
     backend = keras.backend.backend() if hasattr(keras, "distribution") else "tensorflow"
     if backend != "jax":
         raise RuntimeError(
             f"connect_ranks: found Keras {keras.__version__} on {backend}, expected Keras 3 on "
-            "JAX, whose fit alone adds up the gradients of several processes; set KERAS_BACKEND "
-            "to jax on all machines, as ray.init(runtime_env={'env_vars': {...}}) does"
+            "JAX, because only its fit adds up the gradients of several processes; set "
+            "KERAS_BACKEND to jax on all machines, with ray.init(runtime_env={'env_vars': {...}})"
         )
     jax = load_extra("jax", "jax", "ranks", extra="ray")
     context = load_extra("ray.train", "ray[train]", "ranks", extra="ray").get_context()
@@ -48,8 +48,8 @@ def connect_ranks() -> tuple[int, int]:
         jax.distributed.initialize(_agree_on_address(rank), world_size, rank)
     if jax.process_count() != world_size:
         raise RuntimeError(
-            f"connect_ranks: found {jax.process_count()} processes of JAX's, expected "
-            f"{world_size}; call it before anything else that asks JAX for its devices"
+            f"connect_ranks: found {jax.process_count()} JAX processes, expected {world_size}; "
+            "call it before any other use of JAX"
         )
     distribution = keras.distribution.DataParallel(auto_shard_dataset=False)
     keras.distribution.set_distribution(distribution)
@@ -57,7 +57,7 @@ def connect_ranks() -> tuple[int, int]:
 
 
 def _agree_on_address(rank: int) -> str:
-    """Return a free address of rank 0's machine, at which JAX's processes meet."""
+    """Return a free address on rank 0's machine, where the JAX processes connect."""
     collective = load_extra("ray.train.collective", "ray[train]", "ranks", extra="ray")
     address = None
     if rank == 0:

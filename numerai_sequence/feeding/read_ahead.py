@@ -1,8 +1,8 @@
-"""Ahead: threads that make the batches of one pass before they are asked for, in order.
+"""Read ahead: threads that prepare the batches of one pass, in order, before they are needed.
 
-One thread does, as long as nobody has to wait for a batch. At each wait another thread joins, and
-more batches are kept ready; after many batches without a wait one leaves again. Threads that a slow
-network does not need take no processor and no cache from it.
+One thread works while training never waits for a batch. At each wait, another thread joins, and
+more batches are prepared. After many batches without a wait, a thread leaves. So a slow network
+keeps the processors and caches that more threads would take.
 """
 
 from __future__ import annotations
@@ -14,30 +14,30 @@ from typing import Any
 
 from .worker_processes import catchable
 
-# Kept ready at first; and as many are waited for at the beginning, as TensorFlow prefetches one.
+# Prepared batches at first. Waits for these are normal, as TensorFlow prefetches one batch.
 _FIRST = 2
-# After a wait so long another thread joins, also where it is for one of the first batches.
+# After a wait of this length another thread joins, also for one of the first batches.
 _WAIT_SECONDS = 0.05
-# Batches that were there when they were asked for; then a thread leaves.
+# Batches in a row without a wait, after which a thread leaves.
 _READY_BATCHES = 32
 
 
 class Ahead:
-    """The batches of one pass, made by threads; whoever uses them takes one after the other.
+    """The batches of one pass, prepared by threads, and taken one after the other.
 
-    Whatever a batch raises is raised where it is taken. Threads that are at work when the pass ends
-    finish their batch, which nobody waits for.
+    `take` raises the error of a batch. Threads that work when the pass ends finish their batch, but
+    nothing waits for it.
 
     Parameters
     ----------
     get : callable
-        Makes the batch at a place in the pass; called by several threads at once.
+        Function of a place in the pass that makes its batch. Several threads call it at once.
     count : int
-        Batches of the pass.
+        Number of batches in the pass.
     workers : int
-        The most threads.
+        Largest number of threads.
     size : int
-        The most batches that are begun, and not yet taken, at any time.
+        Largest number of batches that are begun but not yet taken.
     """
 
     def __init__(self, get: Callable[[int], Any], count: int, workers: int, size: int) -> None:
@@ -46,10 +46,10 @@ class Ahead:
         self._begun = self._taken = 0
         self._made: dict[int, Any] = {}
         self._has_ended = False
-        # The threads that may be at work, those that are, and all; batches in a row without a wait.
+        # Numbers of threads that may work, that work, and of all; batches in a row without a wait.
         self._level = self._busy = self._threads = self._ready = 0
-        # Held for a moment only. One that a thread may take twice: the garbage collector may come
-        # upon a pass, and end it, while this thread holds it.
+        # Held only briefly. Reentrant, because the garbage collector may end a pass while this
+        # thread holds the lock.
         lock = threading.RLock()
         self._has_made, self._has_room = threading.Condition(lock), threading.Condition(lock)
         if count:
@@ -57,7 +57,7 @@ class Ahead:
                 self._hurry()
 
     def take(self) -> Any:
-        """Return the next batch, as soon as it is made; None where the pass has ended."""
+        """Wait for the next batch and return it. Return None if the pass has ended."""
         with self._has_made:
             place = self._taken
             self._adapt(place)
@@ -73,7 +73,7 @@ class Ahead:
         return batch
 
     def end(self) -> None:
-        """Begin no more batches, and let go of those that are made. Once more changes nothing."""
+        """Begin no more batches, and drop prepared ones. Calling it again changes nothing."""
         with self._has_made:
             self._has_ended = True
             self._made.clear()
@@ -84,7 +84,7 @@ class Ahead:
         return self._has_ended or place in self._made
 
     def _adapt(self, place: int) -> None:
-        """Have no more threads at work than it takes for a batch to be there when asked for."""
+        """Adapt the number of working threads, so that batches are prepared in time."""
         if not self._may_take(place):
             self._ready = 0
             if place >= _FIRST:
@@ -95,21 +95,21 @@ class Ahead:
             self._ready, self._level = 0, self._level - 1
 
     def _hurry(self) -> None:
-        """Let one thread more be at work, and further ahead; start it, if there is none."""
+        """Let one more thread work, and prepare more batches. Start the thread if needed."""
         if self._level >= self._most_workers and self._room >= self._size:
             return
         self._level += 1
         self._has_room.notify_all()
         if self._threads < min(self._level, self._most_workers):
             thread = threading.Thread(target=self._work, name="numerai_sequence", daemon=True)
-            # Where the interpreter exits, none can be started; those that there are do without.
+            # No thread can be started while the interpreter exits. The others continue without it.
             with suppress(*([RuntimeError] if self._threads else [])):
                 thread.start()
                 self._threads += 1
 
     @property
     def _room(self) -> int:
-        """How many batches may be begun and not taken."""
+        """Number of batches that may be begun but not taken."""
         return min(self._size, _FIRST << (self._level - 1))
 
     def _work(self) -> None:
@@ -119,7 +119,7 @@ class Ahead:
             except BaseException as error:
                 batch = _Failed(catchable(error))
             self._finish(place, batch)
-            del batch  # or it would be kept until this thread has made another
+            del batch  # or it would be kept until this thread makes another
 
     def _begin(self) -> int | None:
         with self._has_room:
@@ -146,7 +146,7 @@ class Ahead:
 
 
 class _Failed:
-    """Stands for a batch that could not be made."""
+    """A placeholder for a batch that failed, with its error."""
 
     def __init__(self, error: Exception) -> None:
         self._error: Exception | None = error

@@ -1,4 +1,4 @@
-"""Sequence: turn a batch number into the arrays that Keras trains on."""
+"""Sequence: the Keras sequence that turns a batch number into the arrays of a batch."""
 
 from __future__ import annotations
 
@@ -26,130 +26,142 @@ carry_unpack()
 
 
 class NumeraiSequence(ServedEpochs, *_BASES):  # type: ignore[misc]
-    """Batches of a shard set, for ``fit``, ``evaluate`` and ``predict`` of any Keras.
+    """A Keras sequence of batches from a shard set, for ``fit``, ``evaluate`` and ``predict``.
 
-    ``sequence[i]`` is batch i of the present epoch; ``len(sequence)`` the batches of an epoch. Each
-    row that takes part comes once an epoch. Batches may be asked for in any order, from any thread.
-    Of several processes that train one model, each has batches of its own, told by its `rank`.
+    ``sequence[i]`` is batch i of the present epoch, and ``len(sequence)`` is the number of batches
+    in an epoch. Each selected row appears once an epoch. Batches may be read in any order, from any
+    thread. If several processes train one model, each reads its own batches. See `rank`.
+
+    The arguments are also attributes. Only `sample_weight`, `epoch`, `workers`,
+    `use_multiprocessing` and `max_queue_size` can be set. To change another one, make a new
+    sequence.
 
     Parameters
     ----------
     shards : ShardSet, path, or sequence of paths
-        What `write_shards` returned, a folder, a glob, or a list of shard files.
+        An open shard set, its folder, a glob, or a list of shard files.
     batch_size : int, optional
-        Rows a batch, 1000 if not given; with ``batch_by="era"`` eras a batch, 1 if not given. The
-        last batch of an epoch holds what is left.
+        Number of rows in a batch; with ``batch_by="era"``, number of eras. None for 1000 rows or 1
+        era. The last batch of an epoch may be smaller.
     target : str, Residual, sequence of these, mapping, or None
-        One name: y has shape (batch,). A list, array or Index: (batch, targets). A mapping from the
-        names of a model's outputs to these: a dict of such arrays. ``"features"``, alone or in a
-        mapping, is x itself, for an autoencoder. A `Residual` may stand for a name: a target
-        without what a benchmark model explains. None: there is no y.
+        Target columns of y. With one name, y has shape (batch,). With a list, array or Index, it
+        has shape (batch, targets). With a mapping from names of the model's outputs, y is a dict of
+        such arrays. ``"features"``, alone or in a mapping, stands for x, for an autoencoder. A
+        `Residual` may replace any name. None for batches without y.
     features : str or sequence of str, optional
-        The features of x: the name of a feature set, such as ``"medium"``, or a list, in this
-        order; None for all, in the set's order.
+        Features of x: the name of a feature set, such as ``"medium"``, or a list, in this order.
+        None for all features, in the order of the set.
     inputs : mapping, optional
-        Other inputs of the model, by name: numbers that are not among the features, such as
-        ``{"benchmarks": "validation_benchmark_models.parquet"}``. A source is the path of a
-        Parquet or CSV file, a frame or Series with ids, names of columns of the set, or a list of
-        these for other rows; ``(source, ["v53_lgbm_ender60"])`` takes some columns of it. x is
-        then a dict of ``"features"`` and, as float32, of these. Each row needs a value in each.
-        They take 4 bytes of memory a column and row of the set.
-    eras : optional
-        The eras that take part; None for all. A list; ``"0001-0574"``, ``"0575-"``, ``"::4"``, or
-        several of these with commas between; a slice of the eras in the order of time; or a
-        function of an era that says whether. See `eras.choose_eras`.
+        Sources of the model's other inputs, by input name, such as
+        ``{"benchmarks": "validation_benchmark_models.parquet"}``. A source is the path of a Parquet
+        or CSV file, a frame or Series with ids, or names of columns of the set. A list combines
+        sources that have different rows. ``(source, ["v53_lgbm_ender60"])`` selects columns of a
+        source. x is then a dict of ``"features"`` and of these inputs, as float32. Each row needs a
+        value in every column. An input takes 4 bytes of memory for each column and row of the set.
+    eras : str, list, slice or function, optional
+        Eras to select. None for all. A str is an era, a range such as ``"0001-0574"`` or
+        ``"0575-"``, a slice such as ``"::4"``, or several of these separated by commas. A list
+        holds names or numbers of eras. A slice selects from the eras in order of time. A function
+        takes an era and returns whether to select it.
     data_type : str or list of str, optional
-        Such as ``"train"``: the data types that take part; None for all.
+        Data types to select, such as ``"train"``. None for all.
     missing_target : {"error", "drop", "mask"}
-        Where a target is missing in a row that takes part: refuse to begin; leave out the row; or
-        give it a sample weight of 0, in the outputs whose target it is (its y is 0.5 there). The
-        `Residual` of a row whose benchmark has no value is missing, too; a warning says so.
+        Treatment of selected rows without a target. "error" raises an `EraError`. "drop" leaves the
+        row out. "mask" sets y to 0.5 and the sample weight to 0, only in outputs whose target is
+        missing. A `Residual` is also missing if its benchmark has no value in the row; "drop" and
+        "mask" then warn.
     sample_weight : str, mapping, pandas.Series, function, or None
-        The name of a target column; a weight for each era, a range of eras too, in the spellings of
-        `eras`: ``{"0001-0500": 0.5, "0501-": 1}``; or a function of an array of eras, one a
-        row, and y, both read-only, that returns an array of shape (batch,). May be set anew between
-        two epochs: it holds from the next pass over the sequence.
+        Weights of rows. A str is the name of a target column. A mapping or Series has a weight for
+        each era or range of eras, such as ``{"0001-0500": 0.5, "0501-": 1}``. A function takes the
+        array of the rows' eras, and y, both read-only, and returns an array of shape (batch,). You
+        may change it after any epoch; the next pass uses it.
     batch_by : {"rows", "era"}
-        Batches of so many rows, or of whole eras, each in one batch.
+        Unit of `batch_size`: rows, or whole eras.
     shuffle : bool
-        A new order of rows, or of eras, every epoch; False reads in the order of the files, or of
-        time, of which ``fit(shuffle=True)``, Keras's default, permutes the batches.
+        Whether to shuffle the rows, or the eras, in every epoch. With False, batches are in the
+        order of the files, or of time. ``fit(shuffle=True)``, Keras's default, still shuffles the
+        batches.
     seed : int
-        Of the order, together with the number of the epoch.
+        Seed for shuffling. Each epoch has its own order.
     run_rows : int, optional
-        1 is an exact uniform shuffle. More: shuffle runs of this many neighbouring rows, which are
-        cheaper to read, and then the rows of each group of batches. None: 1 where they take no more
-        than 96 MiB; otherwise as many as read well, and mix the eras in a batch nearly as an exact
-        shuffle.
+        Number of neighbouring rows that are shuffled as one run. 1 is an exact uniform shuffle.
+        Longer runs are cheaper to read; the rows of each group of batches are then shuffled again.
+        None for 1 if the selected rows take at most 96 MiB. Otherwise, runs are long enough to read
+        fast, and short enough to mix the eras of a batch nearly as an exact shuffle does.
     dtype : {"float32", "float16", "int8", "packed"}
-        Of x: floats 0..1 in steps of .25; or the raw int8 0..4 for a model that scales them itself;
-        or the rows as they are in the files, uint8, for a model that begins with an `Unpack` layer.
+        Type of x. "float32" and "float16" are 0 to 1 in steps of 0.25. "int8" is the raw 0 to 4,
+        for a model that scales them itself. "packed" is the encoded rows of the files, as uint8,
+        for a model whose first layer is `Unpack`.
     resident : bool
-        Keep the packed rows in the memory of the device: x are numbers of rows, int32 (batch,),
-        which the model's `Unpack` layer looks up there. With ``dtype="packed"``.
+        Whether to keep the packed rows in the memory of the device. x then holds row numbers, int32
+        (batch,), for the model's `Unpack` layer. It needs ``dtype="packed"``.
     drop_remainder : bool
-        Leave out the last batch of an epoch where it is smaller; with several ranks, what is left
-        over when all have as many batches. A batch has to be left.
+        Whether to leave out a smaller last batch. With several ranks, it leaves out the rows or
+        eras that remain after all ranks have the same number of full batches. At least one batch
+        must remain.
     rank, world_size : int
-        Which of how many processes that train one model this is, from 0: the epoch is divided among
-        them. Each has as many batches, of `batch_size`; what is left over is one smaller batch for
-        each, or, if that is fewer rows (or eras) than ranks, one row more in some ranks' last
-        batches. `seed`, `run_rows`, and what chooses rows and batches, must be the same on all.
+        Number of this process, from 0, and number of processes that train one model. The epoch is
+        divided among them. Each has the same number of batches of `batch_size`. The remainder is
+        one smaller batch for each rank. If it has fewer rows (or eras) than there are ranks, some
+        last batches have one more instead. All ranks need the same `seed`, `run_rows`, and choice
+        of rows and batches.
     memory_budget : int or str
-        What the sequence may keep in memory: mapped pages, row orders, rows of the next batches,
-        and batches' memory to be used again. Bytes, or a size such as "512MB"; "auto" is 96 MiB of
-        mapped pages besides what the others need.
+        Memory that the sequence may keep, in bytes, or as a size such as "512MB": mapped pages, row
+        orders, rows of the next batches, and reused buffers of batches. "auto" for 96 MiB of mapped
+        pages, and as much as the other parts need.
     paging : {"auto", "resident", "streaming"}
-        Whether the set is read into the page cache once, or batch by batch. "auto" decides from the
-        size of the set and the memory that the machine and its control groups have left.
+        How the set is read: into the page cache once ("resident"), or batch by batch ("streaming").
+        "auto" decides from the size of the set and the free memory of the machine and its control
+        groups.
     verify : bool
-        Compare every byte of the shard files with its checksum, a share with each batch, until as
-        many batches as an epoch has were read; once, however many sequences share a `ShardSet`, and
-        on each rank, which may read copies of its own. A file that is not as it was written is an
-        error as soon as its last byte was compared.
-    workers, use_multiprocessing, max_queue_size
-        How batches are made ahead; the same options of ``fit`` win. The most threads: more than one
-        are at work only where training waits for batches. 0 makes them where Keras asks for them.
-        Threads share the memory maps. Processes map the files anew, and each batch is copied
-        through a pipe.
+        Whether to compare the shard files with their checksums. Each batch compares a part, until
+        all bytes are compared after one epoch. Sequences that share a `ShardSet` compare it once;
+        each rank compares its own files. A damaged file raises an error as soon as its last byte is
+        compared.
+    workers : int
+        Largest number of workers that prepare batches. More than one thread is used only if
+        training waits for batches. With 0, each batch is made when Keras needs it. ``fit`` also
+        takes `workers`, `use_multiprocessing` and `max_queue_size`, which then take precedence.
+    use_multiprocessing : bool
+        Whether workers are processes. Threads share the memory maps. Each process maps the files
+        again, and each batch is copied through a pipe.
+    max_queue_size : int
+        Largest number of prepared batches that wait.
 
     Attributes
     ----------
-    The arguments, too. Only `sample_weight`, `epoch`, `workers`, `use_multiprocessing` and
-    `max_queue_size` can be set; for other values of the rest, make a new sequence.
-
     features : tuple of str
-        The columns of x.
+        Columns of x.
     inputs : dict of str to tuple of str
-        The columns of the model's other inputs, by the input's name.
+        Columns of the model's other inputs, by input name.
     eras : tuple of str
-        The eras that take part, in the order of time.
+        Selected eras, in order of time.
     rows : int
-        The rows that take part, on all ranks together.
+        Number of selected rows, of all ranks together.
     run_rows : int
-        That were asked for, or chosen.
+        Given or chosen length of runs.
     paging : str
         "resident" or "streaming".
     paging_reason : str
-        Why.
+        Why this paging was chosen.
     epoch : int
-        Which epoch's order ``sequence[i]`` follows, from 0. In ``fit`` it is the number of the
-        epoch there, counted on where the sequence has been through some and `initial_epoch` is 0;
-        each validation follows that of epoch 0.
+        Number of the epoch of ``sequence[i]``, from 0. ``fit`` counts it up. A second ``fit``
+        continues to count where the first one ended, unless its `initial_epoch` is above 0. Every
+        validation uses the order of epoch 0.
 
     Raises
     ------
     FeatureError
         A feature, a feature set or a target is unknown.
     EraError
-        An era or data type is unknown, no row takes part, a target is missing, or a weight is, or
-        a value of an input.
+        An era or data type is unknown; no row is selected; or a target, a weight or a value of an
+        input is missing.
     CorruptShardError
-        A shard file is not as it was written; or, from a batch, it is changed while it is read.
+        A shard file is damaged; or, from a batch, it has changed while it was read.
     ValueError
-        There is no such rank, or no batch for each of them; or any other argument is wrong.
+        There is no such rank, or fewer batches than ranks; or another argument has a wrong value.
     TypeError
-        An argument is of a wrong type. A set of features or targets has no order.
+        An argument has a wrong type. A set of features or targets has no order: use a list.
     """
 
     def __init__(
@@ -219,14 +231,15 @@ class NumeraiSequence(ServedEpochs, *_BASES):  # type: ignore[misc]
 
         Returns
         -------
-        x : array of the `dtype` asked for, shape (batch, features)
-            Of packed rows uint8, shape (batch, row bytes); of resident ones their numbers on the
-            device, int32, shape (batch,).
-            With `inputs` a dict of it, as ``"features"``, and float32 arrays of (batch, columns).
+        x : array of type `dtype`, shape (batch, features)
+            Features. Packed rows are uint8, shape (batch, row bytes). For resident rows, their
+            numbers on the device, int32, shape (batch,).
+            With `inputs`, a dict: this array as ``"features"``, and float32 arrays of shape
+            (batch, columns).
         y : float32 array, shape (batch,) or (batch, targets), or a dict of them
-            Not there at all where `target` is None.
+            Targets. Left out if `target` is None.
         sample_weight : float32 array, shape (batch,), or a dict of them
-            Only with `sample_weight`, or ``missing_target="mask"``.
+            Weights. Left out without `sample_weight` and ``missing_target="mask"``.
 
         Raises
         ------

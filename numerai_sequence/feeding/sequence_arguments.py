@@ -1,4 +1,4 @@
-"""Arguments: what batches were planned with stays as it is; what may be set later is checked."""
+"""Sequence arguments: those that cannot change once batches are planned, and checks of the rest."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from ..reading.shard_set import ShardSet
 
 
 class Arguments:
-    """Keeps the arguments that a sequence was made with, and lets nobody set them anew.
+    """The arguments of a sequence, which cannot be changed after it is made.
 
-    Another value would change what is said of a sequence, and its copies, but none of its batches.
+    Another value would change the description of a sequence, and its copies, but not its batches.
     ``epoch``, ``workers``, ``use_multiprocessing`` and ``max_queue_size`` may be set at any time.
     """
 
@@ -37,8 +37,8 @@ class Arguments:
     def __setattr__(self, name: str, value: Any) -> None:
         if name in _FIXED:
             raise AttributeError(
-                f"{name}: found {short(value)} for a sequence that has been made, expected no "
-                "change: its batches were planned already; make a new NumeraiSequence"
+                f"{name}: found {short(value)}, expected no change, because the batches of the "
+                "sequence are already planned; make a new NumeraiSequence"
             )
         super().__setattr__(name, _checked(name, value))
 

@@ -1,4 +1,4 @@
-"""Sequence copies: sequences of the same columns in another order, or of other rows."""
+"""Sequence copies: copies of a sequence with another order, or with other rows."""
 
 from __future__ import annotations
 
@@ -25,26 +25,26 @@ Kind = TypeVar("Kind", bound="SequenceCopies")
 
 
 class SequenceCopies(PlannedSequence):
-    """Makes the sequences that predictions and scores read, of the class of this sequence."""
+    """A sequence that makes copies of itself, of the same class, for predictions and scores."""
 
     @property
     def made_by(self) -> str | None:
-        """The name of a class that has a ``__getitem__`` of its own; None for this one."""
+        """Name of the class if it has its own ``__getitem__``; None for `NumeraiSequence`."""
         owner = next(kind for kind in type(self).__mro__ if "__getitem__" in vars(kind))
         is_ours = (owner.__module__, owner.__qualname__) == (_SEQUENCE, "NumeraiSequence")
         return None if is_ours else type(self).__name__
 
     def in_order(self: Kind, batch_size: int) -> Kind:
-        """Return a sequence of the same rows in the order of the files, of x alone; of all ranks.
+        """Return a sequence of the same rows, of all ranks, in the order of the files, without y.
 
-        Of a class that has a ``__getitem__`` of its own it keeps y, which that may expect.
+        A class with its own ``__getitem__``, which may need y, keeps y.
         """
         return self._unshuffled("rows", whole_number("batch_size", batch_size, least=1))
 
     def in_whole_eras(self: Kind) -> Kind:
-        """Return a sequence of the same eras in the order of time, as `in_order`, one a batch.
+        """Return a sequence of the same eras in order of time, with one era in each batch.
 
-        Of an era it has all rows of the data types asked for, also those without a target.
+        It has all rows of the selected data types, also rows without a target. See `in_order`.
         """
         selection = self._selection.whole_eras()
         check_inputs_complete(selection, self._inputs)
@@ -61,21 +61,21 @@ class SequenceCopies(PlannedSequence):
         inputs: Mapping[str, Any] | None = None,
         memory_budget: int | str = "auto",
     ) -> Kind:
-        """Return a sequence of another set's rows, of the same class and features, as `in_order`.
+        """Return a sequence of another set's rows, of the same class and features.
 
-        It keeps rows without a target, and has weights of 1 where this one has weights. The other
-        inputs of the model are those of `inputs`, whose columns are those of this sequence's.
+        It keeps rows without a target. If this sequence has weights, its weights are 1. `inputs`
+        are the sources of the model's other inputs, with the same columns. See `in_order`.
 
         Raises
         ------
         FeatureError
-            The set lacks a feature, or a target of y, which the class may expect.
+            The set lacks a feature, or a target of y, which the class may need.
         """
         other = copy.copy(self)
         where = str(shards.folder)
         resolve_features(self.features, shards.manifest, where)
         check_known(
-            f"target of {self.made_by}, which may look at y,",
+            f"target of {self.made_by}, which may use y,",
             self.target_columns,
             shards.targets,
             where,
@@ -90,7 +90,7 @@ class SequenceCopies(PlannedSequence):
         return other._unshuffled(batch_by, batch_size, other._selection)
 
     def in_floats(self: Kind) -> Kind:
-        """Return a sequence of the same batches, of floats where this one's x is packed."""
+        """Return a sequence of the same batches, with floats in place of packed rows."""
         if self.dtype != PACKED:
             return self
         other = copy.copy(self)
@@ -102,7 +102,7 @@ class SequenceCopies(PlannedSequence):
         self: Kind, batch_by: str, batch_size: int, selection: Selection | None = None
     ) -> Kind:
         other = copy.copy(self)
-        if selection is not None and self.resident:  # of other rows than are on the device
+        if selection is not None and self.resident:  # the rows are not those on the device
             other._feed_floats()
         other._selection = selection or self._selection
         if self.made_by is None:

@@ -1,4 +1,4 @@
-"""Served epochs: which epoch the batches of a sequence belong to, and who asks for them."""
+"""Served epochs: the part of a sequence that returns batches of the present epoch, or of a pass."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .sequence_copies import SequenceCopies
 
 
 class ServedEpochs(SequenceCopies):
-    """Hands out the batches of the present epoch, and whole epochs for those who train."""
+    """A sequence that returns batches of its present epoch, and whole epochs for training."""
 
     _is_epoch_begun: bool
 
@@ -24,7 +24,7 @@ class ServedEpochs(SequenceCopies):
         return self._plan.share.steps
 
     def _batch(self, index: int) -> Any:
-        """Return a batch of the epoch that a pass asks for, or of the present epoch."""
+        """Return a batch of the epoch of the calling pass, or else of the present epoch."""
         number, asked = self._number(index), ASKED.get()
         if asked is not None and asked.sequence is self:
             return asked.batch(number)
@@ -38,33 +38,37 @@ class ServedEpochs(SequenceCopies):
 
     def _begin_present(self) -> Epoch:
         batches = np.arange(len(self), dtype=np.int32)
-        # Weakly: a sequence that is no longer used shall close its files at once.
+        # A weak reference, so that a sequence that is no longer used closes its files at once.
         return Epoch(weakref.proxy(self), self.epoch, batches, self.prefetching, "first")
 
     def _number(self, index: int) -> int:
-        """Return the number of a batch, which may be counted from the end."""
-        # A subclass may have more batches, which it makes of these.
+        """Return the number of a batch from an index, which may be negative."""
+        # A subclass may make more batches from these.
         number, count = operator.index(index), min(len(self), self._plan.share.steps)
         if not -count <= number < count:
-            raise IndexError(f"batch {number}, but an epoch has {count}")
+            raise IndexError(
+                f"found batch {number}, expected {-count} to {count - 1}: an epoch has {count} "
+                "batches"
+            )
         return number % count
 
     def column(self, name: str, *, batch: int | None = None) -> pa.ChunkedArray:
-        """Return ``id``, ``era``, ``data_type`` or a target of the rows that take part.
+        """Return ``id``, ``era``, ``data_type`` or a target of the selected rows.
 
         Parameters
         ----------
         name : str
+            Name of the column.
         batch : int, optional
-            The rows of ``sequence[batch]`` alone, in the order of its x. Nothing else is read. It
-            is a batch of the present epoch; in a ``__getitem__`` of a subclass, of the epoch that
-            this is asked for.
+            Number of a batch of the present epoch. The rows are then those of ``sequence[batch]``,
+            in the order of its x, and nothing else is read. In the ``__getitem__`` of a subclass,
+            it is a batch of the epoch that is being read.
 
         Returns
         -------
         pyarrow.ChunkedArray
-            Without `batch` of all rows, on all ranks, in the order of the files. That is the order
-            of the batches only with ``batch_by="rows", shuffle=False`` and one rank.
+            The column. Without `batch`, it has all rows, of all ranks, in the order of the files.
+            Batches have that order only with ``batch_by="rows", shuffle=False`` and one rank.
 
         Raises
         ------
@@ -83,22 +87,22 @@ class ServedEpochs(SequenceCopies):
         return self._selection.column(name, rows)
 
     def on_epoch_end(self) -> None:
-        """Move on to the next epoch's order.
+        """Change to the order of the next epoch.
 
-        Keras calls this at every end of an epoch, and at other times too: only the first call after
-        ``sequence[i]`` was asked for does something, and none in ``fit``, which has its own count.
+        Keras calls it at the end of every epoch, and at other times. Only the first call after
+        ``sequence[i]`` has an effect. In ``fit``, which counts epochs itself, no call has one.
         """
         if self._is_epoch_begun and not is_fed(self):
             self.begin_epoch(self.epoch + 1)
 
     def begin_epoch(self, epoch: int) -> None:
-        """Let ``sequence[i]`` follow the order of an epoch; ``fit`` does this by itself."""
+        """Change ``sequence[i]`` to the order of an epoch. ``fit`` does this itself."""
         self.epoch, self._is_epoch_begun = epoch, False
 
     def indivisible(self, parts: int, batch: int | None = None) -> int | None:
-        """Return the rows of a batch that can't be cut into equal parts, as `ReadPlan` does.
+        """Return the number of rows of a batch that has no equal parts, or None. See `ReadPlan`.
 
-        Of a class with a ``__getitem__`` of its own, which may add rows, none is known.
+        It is None for a class with its own ``__getitem__``, which may add rows.
         """
         if self.made_by is not None:
             return None
@@ -111,17 +115,17 @@ class ServedEpochs(SequenceCopies):
         shuffle: bool = False,
         prefetching: Prefetching | None = None,
     ) -> Epoch:
-        """Return the batches of an epoch, whatever is done to the sequence meanwhile.
+        """Return the batches of an epoch, which do not change with the sequence.
 
         Parameters
         ----------
         place : Position, optional
-            Which epoch, and its first batch; the present epoch, from its beginning, if not given.
+            Epoch and first batch. None for the present epoch from its first batch.
         shuffle : bool
-            Permute the batches, where the rows are not shuffled anyway. Those that are fetched
-            together stay together.
+            Whether to shuffle the batches, if the sequence does not shuffle rows. Batches that are
+            read together stay together.
         prefetching : Prefetching, optional
-            Who asks for them; as the sequence says if not given.
+            Options of the workers. None for those of the sequence.
         """
         epoch, first = place or Position(self.epoch)
         numbers = np.arange(len(self), dtype=np.int32)
@@ -133,16 +137,16 @@ class ServedEpochs(SequenceCopies):
 
     @property
     def prefetching(self) -> Prefetching:
-        """What `fit` uses of `workers` and its like, unless it is given others."""
+        """Options of the workers, unless ``fit`` is given others."""
         return Prefetching(self.workers, self.use_multiprocessing, self.max_queue_size)
 
     def check(self, *, is_last: bool = False) -> None:
-        """Check the shard files as far as that is due with a batch that was read.
+        """Check the part of the shard files that is due after a batch.
 
         Parameters
         ----------
         is_last : bool
-            Of a pass.
+            Whether it was the last batch of a pass.
         """
         self.shards.watch.check(now=is_last)
         if self.verify:

@@ -1,7 +1,7 @@
-"""Messages: a Python value goes into a socket, and comes out at its other end.
+"""Socket messages: send Python values through a socket, without copies of their arrays.
 
-The arrays in it are not copied on their way. A message is how many parts it has, the size of each
-as 8 bytes, and the parts: a pickle, then the arrays' memory.
+A message is the number of its parts, the size of each as 8 bytes, and the parts: a pickle, and then
+the memory of the arrays.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ import numpy.typing as npt
 
 Bytes = npt.NDArray[np.uint8]
 
-#: Gives an array of a shape and a dtype, with anything in it.
+#: Function of a shape and a dtype that returns an uninitialized array.
 Empty = Callable[[tuple[int, ...], Any], npt.NDArray[Any]]
 
 
 def pack(value: Any) -> list[memoryview]:
-    """Return the parts of a message; those of arrays are views of them."""
+    """Return the parts of a message. Parts of arrays are views."""
     arrays: list[pickle.PickleBuffer] = []
     first = pickle.dumps(value, protocol=5, buffer_callback=arrays.append)
     return [memoryview(first), *(array.raw() for array in arrays)]
@@ -40,7 +40,7 @@ def write(end: socket.socket, parts: list[memoryview]) -> None:
     Raises
     ------
     OSError
-        Nobody is at the other end.
+        The other end is closed.
     """
     sizes = [part.nbytes for part in parts]
     end.sendall(struct.pack(f"!Q{len(sizes)}Q", len(sizes), *sizes))
@@ -55,12 +55,12 @@ def read(end: socket.socket, empty: Empty = np.empty) -> list[memoryview]:
     ----------
     end : socket
     empty : function of a shape and a dtype
-        Gives the memory for the largest part.
+        Function that returns memory for the largest part.
 
     Raises
     ------
     EOFError, OSError
-        Nobody is at the other end, or no longer.
+        The other end is closed.
     """
     (count,) = struct.unpack("!Q", _fill(end, np.empty(8, np.uint8)))
     sizes = struct.unpack(f"!{count}Q", _fill(end, np.empty(8 * count, np.uint8)))

@@ -1,7 +1,7 @@
-"""Containers: let Keras's losses and metrics find y of our sequences by the names in ``target=``.
+"""Targets by name: make Keras's losses and metrics find y by the names in ``target=``.
 
-Both Kerases keep what ``compile`` was given in two containers, one of losses and one of metrics,
-which compare y with what the model has returned. That is where a model's outputs are first known.
+Keras 2 and Keras 3 keep the losses and metrics of ``compile`` in two containers, which compare y
+with the model's outputs. The outputs are first known there.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def patch_containers_3(module: Any, changes: Changes) -> None:
 
 def patch_containers_2(module: Any, changes: Changes) -> None:
     """Change Keras 2's ``LossesContainer`` and ``MetricsContainer``, of its `compile_utils`."""
-    # TensorFlow would translate what is no graph; Keras's own it has to.
+    # TensorFlow must not translate our function into a graph, but must translate Keras's.
     as_it_is = importlib.import_module("tensorflow").autograph.experimental.do_not_convert
     arrange = as_it_is(_arrange)
     losses, metrics = module.LossesContainer, module.MetricsContainer
@@ -77,13 +77,13 @@ def _arrange(
         if not isinstance(returned, dict):
             _name(container, attribute, names_of(returned, told))
     except FeatureError as error:
-        call.refusal = error  # TensorFlow would make another error of it
+        call.refusal = error  # TensorFlow would turn it into another error
         raise
     return y, weights
 
 
 def _comparing(original: Method, names: str, prepare: Method, arrange: Method = _arrange) -> Method:
-    """Return a method of a container that is given y and weights in the form of the outputs."""
+    """Return a container's method that gets y and weights in the form of the outputs."""
 
     @functools.wraps(original)
     def method(
@@ -111,8 +111,9 @@ def _known(container: Any, attribute: str, call: FitCall, returned: Any) -> tupl
         return None
     if call.given and call.given != ours and {*call.given} == {*ours}:
         raise FeatureError(
-            f"target: found the outputs in the order {', '.join(call.given)}, but the model was "
-            f"trained with {', '.join(ours)}, and does not name its outputs; compile it again",
+            f"target: found the outputs in the order {', '.join(call.given)}, expected "
+            f"{', '.join(ours)}, as in training, because the model does not name its outputs; use "
+            "this order, or compile the model again",
             names=list(call.given),
         )
     return None
@@ -123,7 +124,7 @@ def _is_built(container: Any) -> bool:
 
 
 def _name(container: Any, attribute: str, names: tuple[str, ...] | None) -> None:
-    """Let a container know outputs that have no names by those of the targets."""
+    """Give a container the names of the targets for outputs without names."""
     if names and getattr(container, attribute, None) is None and not _is_built(container):
         setattr(container, attribute, list(names))
         setattr(container, _NAMED, names)
@@ -139,7 +140,7 @@ def _prepare_losses_3(container: Any, y: Any, returned: Any, told: Told) -> Any:
 
 
 def _complete(container: Any, names: tuple[str, ...]) -> None:
-    """Say of each output that it has no loss: Keras 3 wants all where a model returns a list."""
+    """Set the loss of other outputs to None, because Keras 3 needs all for a list of outputs."""
     if _is_built(container) or not {*container._user_loss} < {*names}:
         return
     container._user_loss = {name: container._user_loss.get(name) for name in names}
@@ -149,7 +150,7 @@ def _complete(container: Any, names: tuple[str, ...]) -> None:
 
 
 def _prepare_losses_2(container: Any, y: Any, returned: Any, told: Told) -> Any:
-    """Refuse what Keras 2 would compare with each output, though it is not made for one."""
+    """Refuse a y that Keras 2 would compare with each output, though it is for one of them."""
     check_loss_names(returned, told)
     if isinstance(told.loss, dict) and isinstance(returned, (list, tuple)):
         check_flat_list(returned)

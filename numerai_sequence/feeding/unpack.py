@@ -1,4 +1,4 @@
-"""Unpack: rows as they are in the files become features 0..1 inside a model, on its device."""
+"""Unpack: a Keras layer that turns packed rows into features 0 to 1, on the model's device."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ _BYTES = ("uint8", "int8", "int16", "uint16", "int32", "uint32", "int64")
 
 
 class Unpack(_keras.layers.Layer):  # type: ignore[misc]
-    """A Keras layer that turns packed rows into features 0..1: the first layer of a model.
+    """A Keras layer that turns packed rows into features 0 to 1, as the first layer of a model.
 
-    It takes x of a sequence with ``dtype="packed"``, uint8 (batch, row bytes), and returns floats
-    (batch, features): the bits of ``dtype="float32"``, in the layer's own floating-point type. The
-    layers behind it are a model of floats, which is saved, predicts and is exported without it::
+    Its input is x of a sequence with ``dtype="packed"``, uint8 (batch, row bytes). Its output is
+    floats (batch, features), equal to ``dtype="float32"``, in the layer's own float type. Put it
+    before a model that takes floats. Save, predict with and export that model alone::
 
         train = NumeraiSequence(shards, dtype="packed")
         model = keras.Sequential([Unpack.of(train), core])
@@ -39,29 +39,29 @@ class Unpack(_keras.layers.Layer):  # type: ignore[misc]
         model.fit(train, workers=4)
         core.save("model.keras")
 
-    Of sequences with ``resident=True`` it holds the rows in the memory of the device, and takes
-    their numbers, int32 (batch,). The rows are no weights, and are not saved.
+    For sequences with ``resident=True``, it keeps the rows in the memory of the device, and its
+    input is row numbers, int32 (batch,). The rows are not weights, and are not saved.
 
     It needs Keras 3. Make it with `Unpack.of`.
 
     Parameters
     ----------
     encoding : {"packed", "int8"}
-        Of the rows.
+        Encoding of the rows.
     features : int
-        Features of a row.
+        Number of features in a row.
     columns : sequence of int, optional
-        Which features are wanted, in the order wanted; None for all.
+        Numbers of the features to return, in this order. None for all.
     resident : bool
-        Whether x are numbers of rows on the device.
+        Whether the input is row numbers instead of rows.
 
     Attributes
     ----------
     row_bytes : int
-        Bytes of a row.
+        Bytes of an encoded row.
     """
 
-    # By which `cores` knows it, also that of another import of this package.
+    # For `unpacked_models`, which also finds the layer of another import of this package.
     unpacks_rows = True
 
     def __init__(
@@ -86,23 +86,23 @@ class Unpack(_keras.layers.Layer):  # type: ignore[misc]
 
     @classmethod
     def of(cls, sequence: Any, *others: Any, name: str | None = None) -> Unpack:
-        """Return the layer for a sequence, and for others that are to be fed to the same model.
+        """Return the layer for a sequence, and for other sequences of the same model.
 
         Parameters
         ----------
         sequence, others : NumeraiSequence
-            With ``dtype="packed"``, of the same features: such as those for training and for
-            validation. The rows of those with ``resident=True`` are put into the memory of the
-            device, each row once. Rows that are there for an earlier layer are used again.
+            Sequences with ``dtype="packed"`` and the same features, such as those for training and
+            validation. With ``resident=True``, their rows are copied to the device, each row once.
+            Rows that an earlier layer has put there are used again.
         name : str, optional
-            Of the layer.
+            Name of the layer.
 
         Raises
         ------
         FeatureError
-            The sequences have other features, or rows of another form.
+            The sequences differ in their features or in the encoding of their rows.
         ValueError
-            A sequence has another `dtype`; or some are resident, and others are not.
+            A sequence has another `dtype`; or only some are resident.
         NumeraiSequenceError
             The rows do not fit into the memory of the device, or Keras is older than 3.
         """
@@ -116,63 +116,64 @@ class Unpack(_keras.layers.Layer):  # type: ignore[misc]
         return layer
 
     def hold(self, *sequences: Any) -> None:
-        """Put the rows of sequences into the memory of the device; `Unpack.of` does it by itself.
+        """Copy the rows of sequences to the device; `Unpack.of` already does it.
 
-        For a model that was loaded again: its file has no rows.
+        Call it for a loaded model, whose file has no rows.
         """
         for sequence in sequences:
             self.check(sequence, is_held=False)
         rows = _place(sequences)
         if self._rows not in (None, rows):
             raise NumeraiSequenceError(
-                "Unpack: this layer holds other rows already, which a compiled model goes on to "
-                "read; begin a new model with Unpack.of(...): the model behind it keeps its weights"
+                "Unpack: the layer already holds other rows, and a compiled model keeps reading "
+                "those; begin a new model with Unpack.of(...): the model behind it keeps its "
+                "weights"
             )
         self._rows = rows
 
     def check(self, sequence: Any, *, is_held: bool = True) -> None:
-        """Raise an error where the layer does not fit the batches of a sequence.
+        """Raise an error if the layer does not fit the batches of a sequence.
 
         Parameters
         ----------
         sequence : NumeraiSequence
         is_held : bool
-            Whether the rows of a resident sequence have to be on the device.
+            Whether the rows of a resident sequence must be on the device.
         """
         layout = _layout_of(sequence)
         if bool(sequence.resident) is not self.resident:
             raise ValueError(
-                f"resident: found {sequence.resident}, expected {self.resident}, as the model's "
-                "Unpack layer was made; make the sequences alike"
+                f"resident: found {sequence.resident}, expected {self.resident}, as in the model's "
+                "Unpack layer; make all sequences of a model with the same resident="
             )
         known = {"encoding": self.encoding, "features": self.features, "columns": self.columns}
         if layout != known:
             raise FeatureError(
-                f"{sequence.shards.folder}: found rows of {_shown(layout)}, expected those of "
-                f"{_shown(known)}, for which the model's Unpack layer was made, in the same order; "
-                "use sequences of one shard set, or dtype='float32' and the model behind the layer"
+                f"{sequence.shards.folder}: found rows of {_shown(layout)}, expected "
+                f"{_shown(known)}, as in the model's Unpack layer, in the same order; use "
+                "sequences of one shard set, or dtype='float32' and the model behind the layer"
             )
         if is_held and self.resident and sequence._device_rows is not self._rows:
             raise NumeraiSequenceError(
                 f"{sequence.shards.folder}: the rows of this sequence are not on the device of the "
-                "model: it is not among those of Unpack.of(train, validation); or it is a copy; or "
-                "a layer of another model has taken them since, and each model needs sequences of "
-                "its own; or the model was loaded, and wants hold(train, validation) of its layer"
+                "model, expected one of the sequences in Unpack.of(train, validation), not a copy, "
+                "and not given to another model since; make sequences for each model, or for a "
+                "loaded model, call hold(train, validation) of its layer"
             )
 
     @property
     def compute_dtype(self) -> str:
-        """Of x: a model that begins with this layer must not make floats of it."""
+        """The type of x: a model that begins with this layer must not cast x to floats."""
         return "int32" if self.resident else "uint8"
 
     @property
     def variable_dtype(self) -> str:
-        """That of x, too: the layer has no weights, and nothing has to be cast for them."""
+        """The type of x, too, because the layer has no weights."""
         return self.compute_dtype
 
     @property
     def variables(self) -> list[Any]:
-        """The rows on the device, on JAX: state of a step, but no weight."""
+        """The layer's variables. On JAX, they include the rows on the device."""
         held = [] if self._rows is None else self._rows.variables
         return [*super().variables, *held]
 
@@ -200,13 +201,13 @@ class Unpack(_keras.layers.Layer):  # type: ignore[misc]
     def _take(self, numbers: Any) -> Any:
         if self._rows is None:
             raise NumeraiSequenceError(
-                "Unpack: the rows are not on the device: a saved model has none; call hold() of "
-                "this layer with the sequences, or make a new one with Unpack.of"
+                "Unpack: the rows are not on the device, because a saved model has none; call "
+                "hold() of this layer with the sequences, or make a new layer with Unpack.of"
             )
         return self._rows.take(numbers)
 
     def _check_x(self, x: Any) -> None:
-        """Check what the model makes of x before it is here: Keras casts it to the Input's type."""
+        """Check x, which Keras has already cast to the type of the model's Input."""
         kind, shape = _keras.backend.standardize_dtype(x.dtype), tuple(x.shape)[1:]
         if self.resident:
             is_right = kind in ("int32", "int64") and not shape
@@ -216,32 +217,32 @@ class Unpack(_keras.layers.Layer):  # type: ignore[misc]
             wanted = f"packed rows, as keras.Input(({self.row_bytes},), dtype='uint8')"
         if not is_right:
             raise FeatureError(
-                f"Unpack: found x of {kind} and shape {(None, *shape)}, expected {wanted}; floats "
-                "are for the model behind this layer"
+                f"Unpack: found x of {kind} and shape {(None, *shape)}, expected {wanted}; give "
+                "floats to the model behind this layer"
             )
 
     def compute_output_spec(self, x: Any) -> Any:
-        """Return the shape and type of what the layer makes; no row is needed for that."""
+        """Return the shape and type of the output; it needs no rows on the device."""
         self._check_x(x)
         return _keras.KerasTensor(self.compute_output_shape(x.shape), self._made_dtype)
 
     def compute_output_shape(self, input_shape: Any) -> tuple[Any, int]:
-        """Return the shape of what the layer makes."""
+        """Return the shape of the output."""
         return input_shape[0], self.features if self.columns is None else len(self.columns)
 
     def get_config(self) -> dict[str, Any]:
-        """Return what the layer is made of; no rows."""
+        """Return the configuration of the layer, without rows."""
         known = {"encoding": self.encoding, "features": self.features, "columns": self.columns}
         return {**super().get_config(), **known, "resident": self.resident}
 
 
 def carry_unpack() -> None:
-    """Let the Keras in use load models that begin with the layer."""
+    """Register the layer, so that Keras can load models that begin with it."""
     _keras.saving.register_keras_serializable(package="numerai_sequence")(Unpack)
 
 
 def _layout_of(sequence: Any) -> dict[str, Any]:
-    """Return how the rows of a sequence are encoded, as arguments of the layer."""
+    """Return the layer's arguments for the rows of a sequence."""
     if getattr(sequence, "dtype", None) != PACKED:
         found = f"dtype={sequence.dtype!r}" if hasattr(sequence, "dtype") else type(sequence)
         raise ValueError(f"Unpack: found a sequence with {found}, expected {_ENCODED}")
@@ -262,13 +263,13 @@ _on_device: weakref.WeakSet[DeviceRows] = weakref.WeakSet()
 
 
 def _place(sequences: Sequence[Any]) -> DeviceRows:
-    """Return the rows of sequences on the device, which may be there already."""
+    """Return the rows of sequences on the device, copied there if they are not yet."""
     features = sequences[0].features
     for sequence in sequences:
         if sequence.features != features:
             raise FeatureError(
-                f"{sequence.shards.folder}: found other features than those of the first "
-                "sequence, or another order; a model takes one list of features"
+                f"{sequence.shards.folder}: found other features than in the first sequence, or "
+                "another order, expected the same list; name the same features="
             )
     parts = {_key(sequence): sequence for sequence in sequences}
     there = (rows for rows in _on_device if rows.are_there and {*parts} <= {*rows.starts})
@@ -282,18 +283,18 @@ def _place(sequences: Sequence[Any]) -> DeviceRows:
 
 
 def _key(sequence: Any) -> str:
-    """Return what is known of the rows of a sequence, and of their features."""
+    """Return a key of the rows of a sequence and of their features."""
     named = digest([sequence.shards.fingerprint, sequence.features])
     return f"{named} {sequence._selection.digest()}"
 
 
 def _load(parts: Mapping[str, Any], width: int) -> DeviceRows:
-    """Put the rows of sequences into the memory of the device, one after the other."""
+    """Copy the rows of sequences to the device, one sequence after the other."""
     check_one_place()
     starts, rows = {}, 0
     for key, sequence in parts.items():
         starts[key], rows = rows, rows + sequence.rows
-    gc.collect()  # the rows of a model that is gone may be there
+    gc.collect()  # the rows of a deleted model may still be on the device
     check_room(find_device(_keras), rows, width)
     return DeviceRows(_keras, rows, width, _chunks([*parts.values()], rows, width), starts)
 

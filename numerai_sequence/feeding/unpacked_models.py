@@ -1,4 +1,4 @@
-"""Cores: find the `Unpack` layer of a model, and the model of floats that is behind it."""
+"""Unpacked models: find the `Unpack` layer of a model, and the model of floats behind it."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any
 from ..errors import NumeraiSequenceError
 from ..format.encoding import PACKED
 
-#: The name of the variable of rows on the device, where a Keras needs one.
+#: The name of the variable with the rows on the device, if a Keras backend needs one.
 ROWS = "numerai_sequence_rows"
-#: The attribute of a model in which `model_input` notes what it was fed.
+#: The attribute of a model with the description of its input. See `model_input`.
 NOTE = "_numerai_sequence_input"
 
 
@@ -24,12 +24,12 @@ def unpack_of(model: Any) -> Any:
 
 
 def are_rows(variable: Any) -> bool:
-    """Say whether a variable of a model is the rows on the device."""
+    """Return whether a variable of a model holds the rows on the device."""
     return str(variable.name).split("/")[-1].startswith(ROWS)
 
 
 def takes_packed(model: Any, sequence: Any) -> bool:
-    """Say whether a model can be fed the batches of a sequence because of its `Unpack` layer."""
+    """Return whether a model has an `Unpack` layer that fits the batches of a sequence."""
     layer = unpack_of(model)
     if layer is None or sequence.dtype != PACKED:
         return False
@@ -44,7 +44,7 @@ _cores: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()
 
 
 def core_of(model: Any) -> Any:
-    """Return the model of floats behind the Unpack layer of a model; one without it, as it is.
+    """Return the model of floats behind a model's `Unpack` layer, or the model without a layer.
 
     Raises
     ------
@@ -62,7 +62,7 @@ def core_of(model: Any) -> Any:
         except (AttributeError, RuntimeError, TypeError, ValueError) as error:
             raise NumeraiSequenceError(
                 f"model: found an Unpack layer in a {type(model).__name__}, expected it as the "
-                "first layer of a Sequential or functional model; give the model of floats behind "
+                "first layer of a Sequential or functional model; use the model of floats behind "
                 "the layer"
             ) from error
         _cores[model] = layers, core
@@ -70,7 +70,7 @@ def core_of(model: Any) -> Any:
 
 
 def _noted(core: Any, model: Any) -> Any:
-    """Return a core with what is noted of the model, unless it has a note of its own."""
+    """Return a core with the model's description of its input, unless it has its own."""
     note = getattr(model, NOTE, None)
     if note is not None and getattr(core, NOTE, None) is None:
         setattr(core, NOTE, note)
@@ -90,7 +90,7 @@ def _cut(model: Any, layer: Any) -> Any:
             return behind[0]
         width = layer.compute_output_shape((None,))[1]
         return keras.Sequential([keras.Input((width,)), *behind])
-    # Operations, too: what is computed before or after a model is no layer.
+    # Operations, too, because computations before or after a model are not layers.
     steps = [one for one in model.operations if not isinstance(one, keras.layers.InputLayer)]
     if len(steps) == 2 and isinstance(steps[1], keras.Model) and len(model.inputs) == 1:
         [_, core] = steps
@@ -100,7 +100,7 @@ def _cut(model: Any, layer: Any) -> Any:
     if len(model.inputs) == 1:
         return core
     width = layer.compute_output_shape((None,))[1]
-    # Keras gives the input that it cuts out a name of its own.
+    # Keras gives a new name to the input at the cut.
     inputs = {
         one.name: keras.Input((width,) if one is layer.input else one.shape[1:], name=one.name)
         for one in model.inputs
@@ -110,7 +110,7 @@ def _cut(model: Any, layer: Any) -> Any:
 
 
 def _behind(inputs: Any, layer: Any) -> Any:
-    """Return the inputs of a model, with what the layer makes for what it takes."""
+    """Return the inputs of a model, with the layer's output in place of its input."""
     if isinstance(inputs, dict):
         return {name: _behind(one, layer) for name, one in inputs.items()}
     if isinstance(inputs, (list, tuple)):

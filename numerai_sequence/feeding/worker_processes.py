@@ -1,8 +1,8 @@
-"""Processes: worker processes that make the batches of one pass, each at its own end of a socket.
+"""Worker processes: processes that make the batches of one pass, each with its own socket.
 
-A place in the pass goes in; its batch comes out, or the error that was raised there. Whatever a
-process is at when it dies, its socket closes, and who waits for a batch learns of it at once. A
-queue that processes share does not tell: a reader waits for ever for the rest of a message.
+A process receives a place in the pass, and sends the batch, or its error. If a process dies, its
+socket closes, so the thread that waits for a batch notices at once. With a shared queue, the thread
+would wait forever for the rest of a message.
 """
 
 from __future__ import annotations
@@ -31,21 +31,21 @@ _ENDING_SECONDS = 5.0
 _LOOK_SECONDS = 1.0
 _THREADS = "threads, which share their memory: workers=4 without use_multiprocessing"
 
-# This process's ends. One that is forked closes them, or the others would never see it die.
+# This process's ends. A forked process closes them, or nobody would notice this one's death.
 _OURS: WeakSet[socket.socket] = WeakSet()
-# A process that is forked meanwhile by another thread would keep the other ends.
+# Held while a process starts: one forked by another thread would keep the other ends open.
 _STARTING = ForkSafeLock()
 
 
 class Workers:
-    """Worker processes of one pass, of which as many threads may ask for batches at once.
+    """The worker processes of one pass. As many threads may request batches at once.
 
     Parameters
     ----------
     one_pass : Pass
-        It gives the memory for the largest array of a batch.
+        The pass, which also has memory for the largest array of a batch.
     count : int
-        Processes, and threads.
+        Number of processes, and of threads.
     """
 
     def __init__(self, one_pass: Any, count: int) -> None:
@@ -53,24 +53,24 @@ class Workers:
         self._free: SimpleQueue[_Worker] = SimpleQueue()
 
     def start(self) -> None:
-        """Start the processes, by the start method that holds for all of Python.
+        """Start the processes, with Python's present start method.
 
         Raises
         ------
         WorkerError
-            The system has no room for one more; or the sequence cannot be pickled for it.
+            The system cannot start another process, or the sequence cannot be pickled.
         """
         for worker in self._all:
             worker.start()
             self._free.put(worker)
 
     def batch(self, place: int) -> Any:
-        """Return the batch at a place in the pass, or raise what was raised there.
+        """Return the batch at a place in the pass, or raise its error.
 
         Raises
         ------
         WorkerError
-            The process has died, or what it raised cannot reach this one.
+            The process has died, or its error cannot be pickled.
         """
         worker = self._free.get()
         try:
@@ -79,7 +79,7 @@ class Workers:
             self._free.put(worker)
 
     def end(self) -> None:
-        """Kill the processes, whatever they are at. Doing so again changes nothing."""
+        """Kill the processes. Calling it again changes nothing."""
         for worker in self._all:
             worker.kill()
         deadline = time.monotonic() + _ENDING_SECONDS
@@ -105,12 +105,14 @@ class _Worker:
                 try:
                     process.start()
                 except OSError as error:
-                    raise WorkerError(f"no worker process: {error}; use {_THREADS}") from error
+                    raise WorkerError(
+                        f"cannot start a worker process: {error}; use {_THREADS}"
+                    ) from error
                 except pickle.PicklingError as error:
                     raise WorkerError(
-                        f"no worker process: {error}; if the package was imported again since, or "
-                        "a class defined again, open the set and make the sequence anew; or use "
-                        f"{_THREADS}"
+                        f"cannot start a worker process: {error}; after the package is imported "
+                        "again, or a class defined again, open the set and make the sequence "
+                        f"again; or use {_THREADS}"
                     ) from error
                 self._process = process
 
@@ -118,7 +120,7 @@ class _Worker:
         with self._using:
             process, end = self._process, self._socket
             if process is None or end is None:
-                raise WorkerError("worker process: found none, since its pass has ended")
+                raise WorkerError("worker process: found none, because its pass has ended")
             try:
                 write(end, pack(place))
                 if not self._has_answered:
@@ -134,8 +136,8 @@ class _Worker:
 
     def kill(self) -> None:
         if self._socket is not None:
-            with suppress(OSError):  # nobody is at its other end
-                self._socket.shutdown(socket.SHUT_RDWR)  # wakes who waits for a batch
+            with suppress(OSError):  # the other end is closed
+                self._socket.shutdown(socket.SHUT_RDWR)  # wakes a thread that waits for a batch
         if self._process is not None:
             self._process.kill()
 
@@ -145,13 +147,13 @@ class _Worker:
         if self._using.acquire(timeout=wait_seconds):
             if self._socket is not None:
                 self._socket.close()
-            # Its descriptors are closed with the last who refers to it.
+            # Its descriptors close with the last reference to it.
             self._process = self._socket = None
             self._using.release()
 
 
 def _connected() -> tuple[socket.socket, socket.socket]:
-    """Return two sockets that are connected, and send each part of a message at once."""
+    """Return two connected sockets, which send each part of a message without delay."""
     ends = socket.socketpair()
     for end in ends:
         if end.family != getattr(socket, "AF_UNIX", None):  # Windows connects them by TCP
@@ -188,12 +190,12 @@ def _death(process: multiprocessing.Process) -> WorkerError:
     if code is not None and code < 0:
         why = f"was killed by {_signal_name(-code)}"
         if code == -getattr(signal, "SIGKILL", 0):
-            why += ", most likely because memory had run out"
+            why += ", most likely because memory ran out"
         remedy = f"use fewer workers, or {_THREADS}"
     else:
         why = f"ended with exit code {code} before its pass had ended"
         remedy = (
-            "see what it wrote to stderr; where processes are spawned, a script has to train under "
+            "see its messages on stderr; with spawned processes, a script must train under "
             f"if __name__ == '__main__'; or use {_THREADS}"
         )
     return WorkerError(
@@ -209,9 +211,9 @@ def _signal_name(number: int) -> str:
 
 
 class UnpickledOnDemand:
-    """A pass that a process which is not forked unpickles when it is asked for, and no sooner.
+    """A pass that a spawned process unpickles with the first batch.
 
-    What goes wrong then is told like any other error.
+    So an error in unpickling is sent like any other error.
     """
 
     def __init__(self, one_pass: Any, pickled: bytes = b"") -> None:
@@ -227,8 +229,8 @@ class UnpickledOnDemand:
 
 
 def _work(parent: socket.socket, late: UnpickledOnDemand) -> None:
-    """Make batches until the parent wants no more, or is gone."""
-    gc.freeze()  # what is the parent's to end is not collected here
+    """Make batches until the parent closes the socket or ends."""
+    gc.freeze()  # the parent's objects must not be collected and ended here
     # Ctrl-C reaches every process of a terminal: it is the parent that ends its workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -245,18 +247,18 @@ def _work(parent: socket.socket, late: UnpickledOnDemand) -> None:
             except BaseException as error:
                 parts = pack((False, _describe(error)))
             write(parent, parts)
-            del parts  # whose memory is used again
+            del parts  # so that their memory is used again
 
 
 @contextmanager
 def _interrupts_blocked() -> Iterator[None]:
-    """Let the processes that are started meanwhile inherit that SIGINT waits."""
+    """Block SIGINT, so that processes that are started in the block inherit this."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
     from multiprocessing import forkserver, resource_tracker  # of Unix
 
-    # Python's own processes are for all that the user starts, and shall not inherit it.
+    # Python's helper processes serve all of the user's processes, and must not inherit it.
     method = multiprocessing.get_start_method()
     if method == "forkserver":
         forkserver.ensure_running()
@@ -270,19 +272,19 @@ def _interrupts_blocked() -> Iterator[None]:
 
 
 def catchable(error: BaseException, pid: int | None = None) -> Exception:
-    """Return an error that ``fit`` can raise: a `WorkerError` for what ends threads or programs."""
+    """Return an error that ``fit`` can raise: a `WorkerError` for SystemExit and the like."""
     if isinstance(error, Exception):
         return error
     where = "a worker" if pid is None else f"worker process {pid}"
     return WorkerError(
-        f"{where}: {error!r} was raised while a batch was made, expected an Exception: no worker "
-        "can end a program; raise one",
+        f"{where}: found {error!r} raised in a batch, expected an Exception, because a worker "
+        "cannot end the program; raise an Exception",
         pid=pid,
     )
 
 
 def _describe(error: BaseException) -> tuple[bytes | None, str, str]:
-    """Return an error as a pickle, if it can be one, in a line, and with its traceback."""
+    """Return an error as a pickle (None if it cannot be pickled), as a line, and its traceback."""
     what = "".join(traceback.format_exception_only(type(error), error)).strip()
     trace = "".join(traceback.format_exception(type(error), error, error.__traceback__))
     try:
@@ -293,13 +295,13 @@ def _describe(error: BaseException) -> tuple[bytes | None, str, str]:
 
 
 def _restore(pid: int | None, pickled: bytes | None, what: str, trace: str) -> Exception:
-    """Return the error of a worker process, or one that says all of it."""
+    """Return the error of a worker process, or a `WorkerError` with its traceback."""
     try:
         error = pickle.loads(pickled or b"")
     except Exception:
         error = None
     if not isinstance(error, Exception):
-        message = f"worker process {pid}: {what}; which cannot be pickled, so here is where"
+        message = f"worker process {pid}: {what}; it cannot be pickled, so this is its traceback"
         return WorkerError(f"{message}:\n{trace}", pid=pid)
     if hasattr(error, "add_note"):
         error.add_note(f"In worker process {pid}:\n{trace}")

@@ -1,8 +1,8 @@
-"""Compared: from y and weights by name to the form of what a model has returned.
+"""Y for outputs: turn y and weights by name into the form of a model's outputs.
 
-A model of a class of the user's own tells its outputs only when it runs, and seldom names them. The
-names in ``target=`` are then those of its outputs, in this order. An output without a target gets
-None, which Keras passes over where the output has no loss.
+A model of a user's class shows its outputs only when it runs, and seldom names them. The names in
+``target=`` are then the names of its outputs, in this order. An output without a target gets None,
+which Keras ignores if the output has no loss.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ Names = tuple[str, ...]
 
 
 class Told(NamedTuple):
-    """What is known of a model's outputs besides what it has returned.
+    """The names, loss and targets of a model's outputs.
 
     Attributes
     ----------
     known : tuple of str, optional
-        The model's own names of its outputs.
+        Names of the outputs in the model.
     given : tuple of str, optional
-        The names in ``target=``, in order.
+        Names in ``target=``, in order.
     loss
-        As of ``compile``.
+        Loss of ``compile``.
     is_ours : bool
-        All of y is of our sequences.
+        Whether all of y is from our sequences.
     width : int
-        How many targets a y has that is one array.
+        Number of targets in a y that is one array.
     """
 
     known: Names | None
@@ -41,7 +41,7 @@ class Told(NamedTuple):
 
 
 def names_of(returned: Any, told: Told) -> Names | None:
-    """Return a name for each array that a model has returned, in order; None if none is known."""
+    """Return a name for each output array, in order, or None if the names are unknown."""
     if isinstance(returned, dict):
         is_flat = not any(map(_is_nested, returned.values()))
         return tuple(map(str, returned)) if is_flat else told.known
@@ -52,31 +52,31 @@ def names_of(returned: Any, told: Told) -> Names | None:
 
 
 def fields_of(returned: Any) -> Names:
-    """Return the names that a namedtuple, which a model has returned, has for its parts."""
+    """Return the names of the fields, if the outputs are a namedtuple."""
     return tuple(getattr(returned, "_fields", ()))
 
 
 def are_pseudo(names: Sequence[str]) -> bool:
-    """Say whether names are those that Keras 2 gives to outputs without any."""
+    """Return whether names are those that Keras 2 gives to outputs without names."""
     return list(names) == [f"output_{place + 1}" for place in range(len(names))]
 
 
 def arrange_named(part: Any, returned: Any, told: Told) -> Any:
-    """Return y or sample weights in the form of what a model has returned.
+    """Return y or sample weights in the form of a model's outputs.
 
     Parameters
     ----------
     part
-        An array, a list or a dict of them, or None. Only a dict is arranged; and a list where the
-        model has returned a dict.
+        An array, a list or a dict of arrays, or None. A dict is arranged; also a list, if the model
+        returns a dict.
     returned
-        What the model has returned.
+        Outputs of the model.
     told : Told
 
     Raises
     ------
     FeatureError
-        It names an output that there is not, or it cannot be known which is which.
+        It names an unknown output, or the names of the outputs are unknown.
     """
     if isinstance(part, (list, tuple)) and isinstance(returned, dict):
         given = told.given if told.is_ours else None
@@ -103,7 +103,7 @@ def arrange_named(part: Any, returned: Any, told: Told) -> Any:
 
 
 def losses_of(returned: Any, told: Told) -> list[Any] | None:
-    """Return the loss of each array that a model has returned; None where that is not plain."""
+    """Return the loss of each output array, or None if it is unknown."""
     arrays, loss = list(arrays_of(returned)), told.loss
     if isinstance(loss, dict):
         names = names_of(returned, told)
@@ -120,12 +120,12 @@ def losses_of(returned: Any, told: Told) -> list[Any] | None:
 
 
 def spread(y: Any, returned: Any, told: Told) -> Any:
-    """Return an array y, of a model of several outputs, as that of the only one with a loss.
+    """Return a single array y as the y of the only output with a loss.
 
     Raises
     ------
     FeatureError
-        Several have one, or it cannot be known which.
+        Several outputs have a loss, or it is unknown which.
     """
     arrays = list(arrays_of(returned))
     if _is_nested(y) or y is None or len(arrays) < 2:
@@ -139,12 +139,13 @@ def spread(y: Any, returned: Any, told: Told) -> Any:
     names = names_of(returned, told) or [f"output_{place}" for place in range(len(arrays))]
     raise FeatureError(
         f"target: found one array y for a model of {len(arrays)} outputs, expected one for each "
-        f"that has a loss; name them: target={{{', '.join(f'{name!r}: ...' for name in names)}}}"
+        "output with a loss; name them: "
+        f"target={{{', '.join(f'{name!r}: ...' for name in names)}}}"
     )
 
 
 def check_losses(y: Any, returned: Any, told: Told) -> None:
-    """Raise a `FeatureError` where an output has a loss, and no y; or a loss is of no output."""
+    """Raise a `FeatureError` if an output has a loss but no y, or a loss has no output."""
     check_loss_names(returned, told)
     names = names_of(returned, told)
     losses = losses_of(returned, told)
@@ -157,14 +158,14 @@ def check_losses(y: Any, returned: Any, told: Told) -> None:
         if loss is not None and one is None:
             name = names[place] if names else f"output_{place}"
             raise FeatureError(
-                f"target: found nothing for the model's output {name!r}, which has a loss; name it "
-                f"in target=, or compile the model with {_without(names, found)}",
+                f"target: found nothing for the model's output {name!r}, which has a loss; add it "
+                f"to target=, or compile the model with {_without(names, found)}",
                 names=[name],
             )
 
 
 def check_loss_names(returned: Any, told: Told) -> None:
-    """Raise a `FeatureError` where a loss is of an output that there is not."""
+    """Raise a `FeatureError` if a loss names an unknown output."""
     names = names_of(returned, told)
     is_nested_dict = isinstance(returned, dict) and not _is_flat(returned)
     if isinstance(told.loss, dict) and names is not None and not is_nested_dict:
@@ -176,14 +177,14 @@ def _check_named(returned: Any, told: Told) -> None:
         count = len(list(arrays_of(returned)))
         raise FeatureError(
             f"loss: found losses by name, {', '.join(map(repr, told.loss))}, for a model that "
-            f"returns {count} outputs without names; name all of them in target=, in the order in "
-            "which the model returns them, or give a list of losses, None for outputs without one",
+            f"returns {count} outputs without names; name all of them in target=, in the model's "
+            "order, or give a list of losses, with None for outputs without a loss",
             names=list(told.loss),
         )
 
 
 def check_flat_list(returned: Any) -> None:
-    """Raise a `FeatureError` where lists are in a list, of which Keras 2 finds no loss by name."""
+    """Raise a `FeatureError` for nested lists, in which Keras 2 cannot find losses by name."""
     if not _is_flat(returned):
         raise FeatureError(
             "loss: found losses by name for a model that returns lists within a list, expected one "
@@ -210,7 +211,7 @@ def _only(part: Mapping[str, Any]) -> Any:
 
 
 def _by_losses(part: Mapping[str, Any], returned: Any, told: Told) -> Any:
-    """Return y of outputs without names: in order, of those that have a loss."""
+    """Return y for outputs without names: in order, for the outputs with a loss."""
     count = len(list(arrays_of(returned)))
     losses = losses_of(returned, told._replace(given=None)) or []
     given = [name for name in told.given or () if name in part]
@@ -221,8 +222,8 @@ def _by_losses(part: Mapping[str, Any], returned: Any, told: Told) -> Any:
         return _filled(returned, iter(chosen))
     raise FeatureError(
         f"target: found {', '.join(map(repr, part))} for a model that returns {count} outputs "
-        "without names; name all of them in target=, in the order in which the model returns "
-        "them, or let it return a dict of them",
+        "without names; name all of them in target=, in the model's order, or let the model "
+        "return a dict",
         names=list(part),
     )
 
@@ -231,8 +232,8 @@ def _check_whole(part: Mapping[str, Any], returned: Mapping[str, Any]) -> None:
     for name, one in part.items():
         if _is_nested(returned[name]) and not _is_nested(one):
             raise FeatureError(
-                f"target: found one array for the model's output {name!r}, which is several; let "
-                "the model return each by a name of its own",
+                f"target: found one array for the model's output {name!r}, which has several "
+                "arrays; let the model return each array with its own name",
                 names=[name],
             )
 

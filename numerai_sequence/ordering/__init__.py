@@ -1,1 +1,1 @@
-"""Ordering: which eras and rows come when; numbers alone, no file and no Keras."""
+"""Ordering: choose and shuffle eras and rows by their numbers, without files and without Keras."""

@@ -1,4 +1,4 @@
-"""Batchings: the table of what a batch can be made of. To add one, add a class and a line here."""
+"""Batchings: the table of the units of batches. To add a unit, add a class and a line here."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from .era_order import EraOrder
 from .ranks import Share
 from .row_order import Rows, WholeOrder, epoch_order
 
-#: What a batch can be made of when a model is run: some rows, or one whole era.
+#: Units of the batches of `predict`: some rows, or one whole era.
 PREDICT_BY = ("rows", "era")
 
 
 class Selected(Protocol):
-    """What a batching asks of the selected rows; `Selection` is one."""
+    """The part of `Selection` that a batching needs."""
 
     @property
     def rows(self) -> int: ...
@@ -28,7 +28,7 @@ class Selected(Protocol):
 
     @property
     def by_era(self) -> tuple[npt.NDArray[Any], Rows]:
-        """The rows era by era, in the order of time, and the number of rows of each era."""
+        """Rows in order of their eras' time, and the number of rows in each era."""
         ...
 
     def spans(self) -> list[tuple[int, int]]:
@@ -37,21 +37,21 @@ class Selected(Protocol):
 
 
 class Batching(ABC):
-    """One way to make batches of the selected rows: the base class of those in `BATCH_BY`.
+    """The base class of the batchings in `BATCH_BY`: ways to divide selected rows into batches.
 
-    A batch takes `batch_size` units of an epoch, such as rows or eras. Batchings have no state.
+    A batch has `batch_size` units, such as rows or eras. Batchings have no state.
 
     Attributes
     ----------
     unit : str
-        What the units are called, for errors.
+        Name of the units, for errors.
     default_size : int
-        Units of a batch where `batch_size` is not given.
+        Units in a batch if `batch_size` is not given.
     has_equal_batches : bool
-        Whether all batches but the last have as many rows. Only then rows are shuffled in runs, and
-        fetched in groups of batches.
+        Whether all batches but the last have the same number of rows. Only then are rows shuffled
+        in runs, and fetched in groups of batches.
     predict_by : {"rows", "era"}
-        How a model that was trained on such batches is run; one of `PREDICT_BY`.
+        Unit of the batches of `predict` for a model that was trained on such batches.
     """
 
     unit: ClassVar[str]
@@ -61,11 +61,11 @@ class Batching(ABC):
 
     @abstractmethod
     def units(self, selected: Selected) -> int:
-        """Return the units of an epoch."""
+        """Return the number of units in an epoch."""
 
     @abstractmethod
     def most_rows(self, selected: Selected, batch_size: int) -> int:
-        """Return the rows of the largest batch; more than there are for a large `batch_size`."""
+        """Return an upper bound of the rows in the largest batch."""
 
     @abstractmethod
     def order(
@@ -82,11 +82,11 @@ class Batching(ABC):
 
     @abstractmethod
     def sizes(self, selected: Selected, share: Share, batch: int | None) -> list[int]:
-        """Return all row counts that a batch can have; None asks for all batches of an epoch."""
+        """Return all numbers of rows that a batch can have. None for any batch of an epoch."""
 
 
 class ByRows(Batching):
-    """Batches of so many rows."""
+    """Batches of `batch_size` rows."""
 
     unit, default_size, has_equal_batches, predict_by = "rows", 1000, True, "rows"
 
@@ -122,7 +122,7 @@ class ByRows(Batching):
 
 
 class ByEra(Batching):
-    """Batches of so many whole eras."""
+    """Batches of `batch_size` whole eras."""
 
     unit, default_size, has_equal_batches, predict_by = "eras", 1, False, "era"
 
@@ -151,5 +151,5 @@ class ByEra(Batching):
         return sizes
 
 
-#: By the name that `batch_by` has, the default first.
+#: Batchings by the value of `batch_by`. The first is the default.
 BATCH_BY: dict[str, Batching] = {"rows": ByRows(), "era": ByEra()}

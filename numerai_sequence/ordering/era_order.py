@@ -11,19 +11,19 @@ from .row_order import Rows, ranges
 
 
 class EraOrder:
-    """The rows of one epoch whose batches are whole eras, in a new order every epoch.
+    """The order of an epoch whose batches are whole eras. Every epoch has another order.
 
     Parameters
     ----------
     rows : integer array, shape (rows,)
-        Era by era, in the order of time; those of an era ascending.
+        Rows in order of their eras' time, ascending within an era.
     sizes : int array, shape (eras,)
-        The rows of each era.
+        Number of rows in each era.
     seed : int or None
-        None leaves the eras in the order given.
+        Seed for shuffling the eras. None for the given order.
     epoch : int
     batch_size : int
-        Eras of a batch; the last one may have fewer.
+        Number of eras in a batch. The last batch may have fewer.
     """
 
     batches_per_group = 1
@@ -64,10 +64,10 @@ class EraOrder:
         return rows
 
     def group_with_positions(self, number: int) -> tuple[Rows, Rows]:
-        """Return the rows of a batch, which is a group of its own, and their places."""
+        """Return the rows of a batch, which is its own group, and their places."""
         rows = self.batch(number)
         return rows, np.arange(len(rows), dtype=np.int64)
 
     def places(self, batch: int) -> slice:
-        """Return which places of its group are the batch's: all."""
+        """Return the places of a batch in its group: all."""
         return slice(None)

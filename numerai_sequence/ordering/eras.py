@@ -1,6 +1,6 @@
-"""Eras: turn the names of eras, and a choice among them, into those that take part.
+"""Eras: read the names of eras, put them in order of time, and select some of them.
 
-They come back in the order of time. An era is one week, and its number says which.
+An era is one week, and its number is the number of the week.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _DIGITS = "[0-9]{1,100}"
 _NUMBERED = re.compile(rf"(?:era)?({_DIGITS})")
 _RANGE = re.compile(rf"(?:(?:era)?({_DIGITS}))? *- *(?:(?:era)?({_DIGITS}))?")
 _SLICE = re.compile(rf"(-?{_DIGITS})?:(-?{_DIGITS})?(?::(-?{_DIGITS})?)?")
-_GRAMMAR = "'0001', '0001-0574', '0575-', '-0574', '::4' or '1::4', or several with commas between"
+_GRAMMAR = "'0001', '0001-0574', '0575-', '-0574', '::4' or '1::4', or several separated by commas"
 
 
 def era_number(era: str) -> int | None:
@@ -37,19 +37,19 @@ def era_number(era: str) -> int | None:
     Returns
     -------
     int or None
-        None where the era is no number, or one of more than 100 digits.
+        None if the era has no number, or one of more than 100 digits.
     """
     match = _NUMBERED.fullmatch(era)
     return int(match.group(1)) if match else None
 
 
 def spell_era(number: int) -> str:
-    """Return the era of a number as Numerai writes it: 1 is ``"0001"``."""
+    """Return the name of an era from its number, as Numerai writes it: 1 is ``"0001"``."""
     return f"{number:04d}"
 
 
 def sort_eras(eras: Iterable[str]) -> list[str]:
-    """Return the eras in the order of time; those that are no number come last."""
+    """Return the eras in order of time; eras without a number are last."""
 
     def key(era: str) -> tuple[bool, int, str]:
         number = era_number(era)
@@ -59,7 +59,7 @@ def sort_eras(eras: Iterable[str]) -> list[str]:
 
 
 def era_codes(eras: Any) -> tuple[list[str], npt.NDArray[np.int32]]:
-    """Return the eras there are, in the order of time, and the place of each row's era in them.
+    """Return the distinct eras in order of time, and the place of each row's era among them.
 
     Parameters
     ----------
@@ -78,7 +78,7 @@ def era_codes(eras: Any) -> tuple[list[str], npt.NDArray[np.int32]]:
     array = eras if isinstance(eras, (pa.Array, pa.ChunkedArray)) else pa.array(eras)
     array = array.cast(pa.string())  # a dictionary may hold eras that no row has
     if array.null_count:
-        raise EraError(f"eras: {array.null_count:,} of {len(array):,} rows have none")
+        raise EraError(f"eras: {array.null_count:,} of {len(array):,} rows have no era")
     found, codes = encode_eras(array)
     names = sort_eras(found)
     places = {era: place for place, era in enumerate(names)}
@@ -87,7 +87,7 @@ def era_codes(eras: Any) -> tuple[list[str], npt.NDArray[np.int32]]:
 
 
 def encode_eras(eras: pa.Array | pa.ChunkedArray) -> tuple[list[str], npt.NDArray[np.int32]]:
-    """Return the eras there are, as they come, and the place of each row's era in them.
+    """Return the distinct eras in order of appearance, and the place of each row's era among them.
 
     Parameters
     ----------
@@ -101,42 +101,42 @@ def encode_eras(eras: pa.Array | pa.ChunkedArray) -> tuple[list[str], npt.NDArra
 
 
 def shard_of_era(era: str, num_shards: int) -> int:
-    """Return the shard that holds an era: its number mod `num_shards`, 0 where it is no number."""
+    """Return the shard of an era: its number mod `num_shards`, or 0 if it has no number."""
     return (era_number(era) or 0) % num_shards
 
 
 def choose_eras(wanted: Wanted, known: Iterable[str]) -> list[str]:
-    """Return those of the known eras that are wanted.
+    """Return the selected eras among the known ones.
 
     Parameters
     ----------
     wanted : str, iterable of str or int, slice, function or None
         - None: all.
-        - A str: one era (``"0001"``, ``"X"``), the eras whose numbers are in a range, both ends
-          included (``"0001-0574"``, ``"0575-"``, ``"-0574"``), a slice (``"::4"``, ``"1::4"``), or
-          several of these with commas between. An era that is no number is in no range.
+        - A str: one era (``"0001"``, ``"X"``); a range of numbers with both ends (``"0001-0574"``,
+          ``"0575-"``, ``"-0574"``); a slice (``"::4"``, ``"1::4"``); or several of these, separated
+          by commas. A range has no eras without a number.
         - An iterable of names or numbers, such as a list, a column or a range.
-        - A slice of the known eras in the order of time, where those that are no number come
-          last: ``slice(1, None, 4)``.
-        - A function that is called once for each known era and says whether it is wanted.
+        - A slice of the known eras in order of time, with eras without a number last:
+          ``slice(1, None, 4)``.
+        - A function that takes an era and returns a bool. It is called once for each known era.
 
-        A name that is not there as it is spelled means its number: ``"era1"``, ``"1"`` and 1 are
-        ``"0001"``. Where several known eras have that number, it means all of them.
+        A name that is not among the known eras stands for its number: ``"era1"``, ``"1"`` and 1
+        stand for ``"0001"``. If several known eras have the number, all are selected.
     known : iterable of str
-        In any order.
+        Known eras, in any order.
 
     Returns
     -------
     list of str
-        In the order of time, spelled as in `known`.
+        Selected eras in order of time, spelled as in `known`.
 
     Raises
     ------
     EraError
-        An era is not there or is named twice, a part of the str cannot be read, or a part or the
-        whole chooses nothing.
+        An era is unknown or named twice, a part of the str cannot be read, or `wanted` or a part of
+        it selects no era.
     TypeError
-        `wanted` or an entry of it is none of the above, or the function returns no bool.
+        `wanted` or an entry of it has another type, or the function does not return a bool.
     """
     known = sort_eras(known)
     if wanted is None:
@@ -146,12 +146,12 @@ def choose_eras(wanted: Wanted, known: Iterable[str]) -> list[str]:
 
 
 def era_name(entry: Any) -> str | int:
-    """Return the name or number that an entry of a list or column of eras is.
+    """Return an entry of a list or column of eras as a name or a number.
 
     Raises
     ------
     TypeError
-        It is no str and no whole number, of Python, NumPy or pyarrow.
+        It is not a str or whole number of Python, NumPy or pyarrow.
     """
     entry = entry.as_py() if hasattr(entry, "as_py") else entry  # pyarrow's scalars
     if isinstance(entry, str):
@@ -162,13 +162,13 @@ def era_name(entry: Any) -> str | int:
 
 
 def spelled_eras(names: Sequence[Any], known: Iterable[str]) -> list[list[str]]:
-    """Return for each name, number or range of eras the known eras that it means, if any.
+    """Return the known eras of each name, number or range of eras.
 
     Parameters
     ----------
     names : sequence of str or int
-        Each as `choose_eras` takes it: ``"0001"``, ``"era1"``, 1, ``"0001-0574"`` or several with
-        commas between.
+        Choices of eras: ``"0001"``, ``"era1"``, 1, ``"0001-0574"``, or several separated by
+        commas. See `choose_eras`.
     known : iterable of str
 
     Raises
@@ -176,7 +176,7 @@ def spelled_eras(names: Sequence[Any], known: Iterable[str]) -> list[list[str]]:
     EraError
         Two names mean the same era.
     TypeError
-        A name is no str and no whole number.
+        A name is not a str or whole number.
     """
     known = sort_eras(known)
     spellings = _spellings(known)
@@ -194,7 +194,7 @@ def spelled_eras(names: Sequence[Any], known: Iterable[str]) -> list[list[str]]:
 
 
 def era_span(eras: Sequence[str]) -> str:
-    """Return how many eras there are and which are the first and the last, for a message."""
+    """Return the number of eras, the first and the last, for a message."""
     ends = f" ({eras[0]} to {eras[-1]})" if eras else ""
     return f"{len(eras):,} {'era' if len(eras) == 1 else 'eras'}{ends}"
 
@@ -286,7 +286,7 @@ def _meant(name: str | int, known: list[str], spellings: dict[str | int, list[st
 
 
 def _number(name: str | int) -> int:
-    """Return the number of a name, -1 where it has none, which is the number of no era."""
+    """Return the number of a name; -1, which no era has, if the name has none."""
     number = era_number(name) if isinstance(name, str) else name
     return -1 if number is None else number
 

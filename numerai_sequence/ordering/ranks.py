@@ -1,10 +1,8 @@
-"""Ranks: turn an epoch's order, a rank and a world size into that rank's own batches.
+"""Ranks: divide the batches of an epoch among the processes that train one model.
 
-Each of `world_size` processes that train one model together reads a share of the epoch's units,
-which are rows or eras. All ranks have as many batches, none of which is empty, and each unit is
-once in one of them. A rank's share is a block of the whole epoch's batches, one after the other, so
-that it reads their groups whole but for those at the block's two ends; and its part of what is left
-over when all have as many.
+The units of an epoch are rows or eras. All ranks have the same number of batches, none is empty,
+and each unit is in exactly one batch. A rank's share is a block of consecutive batches of the whole
+epoch, so it reads whole groups, except at the two ends of the block. The remainder is divided, too.
 """
 
 from __future__ import annotations
@@ -17,54 +15,54 @@ from .row_order import Rows, WholeOrder, placed
 
 
 def check_rank(rank: Any, world_size: Any) -> tuple[int, int]:
-    """Return the number of a process, from 0, and how many there are.
+    """Return the number of a process, from 0, and the number of processes.
 
     Raises
     ------
     ValueError
-        They are no whole numbers, or there is no such rank.
+        They are not whole numbers, or there is no such rank.
     """
     found = rank, world_size
     is_whole = all(isinstance(n, (int, np.integer)) and not isinstance(n, bool) for n in found)
     if not (is_whole and 0 <= rank < world_size):
         raise ValueError(
-            f"rank, world_size: found {rank!r} and {world_size!r}, expected whole numbers and "
-            "0 <= rank < world_size: ranks are numbered from 0"
+            f"rank, world_size: found {rank!r} and {world_size!r}, expected whole numbers with "
+            "0 <= rank < world_size; ranks are numbered from 0"
         )
     return int(rank), int(world_size)
 
 
 class Share:
-    """Which places of an epoch are a rank's.
+    """The share of a rank in the places of an epoch.
 
     Parameters
     ----------
     units : int
-        Of the epoch: rows, or eras.
+        Number of rows or eras in the epoch.
     batch_size : int
-        Units of a batch.
+        Units in a batch.
     rank, world_size : int
-        As `check_rank` returns them.
+        From `check_rank`.
     drop_remainder : bool
-        Leave out what is left over.
+        Whether to leave out the remainder.
     unit : str
-        What a unit is called, for errors.
+        Name of the units, for errors.
 
     Attributes
     ----------
     batch_size, world_size : int
     steps : int
-        The rank's batches; as many for every rank.
+        Number of batches of every rank.
     first, whole : int
-        The whole epoch's batch that is the rank's batch 0, and how many from there on are its.
+        Number of the rank's first full batch in the whole epoch, and number of its full batches.
     rest : tuple of int
-        Start and stop of the places that are the rank's besides, in its last batch: by themselves
-        if every rank has some; otherwise it is one unit at most, which goes with a whole batch.
+        Start and stop of the rank's places in the remainder. They are a batch if every rank has
+        some. Otherwise it is at most one unit, in the rank's last full batch.
 
     Raises
     ------
     ValueError
-        There are several ranks, and not a batch for each of them.
+        There are fewer batches than ranks.
     """
 
     def __init__(
@@ -96,7 +94,7 @@ class Share:
         self.rest = start + cuts[0], start + cuts[1]
 
     def size(self, batch: int) -> int:
-        """Return how many units one of the rank's batches has."""
+        """Return the number of units in a batch of the rank."""
         start, stop = self.rest
         rest = stop - start if batch == self.steps - 1 else 0
         return rest + (self.batch_size if batch < self.whole else 0)
@@ -108,9 +106,9 @@ class RankOrder:
     Parameters
     ----------
     order : WholeOrder
-        Of the whole epoch.
+        Order of the whole epoch.
     share : Share
-        Of its rows, or of its eras.
+        Share of the rank.
     """
 
     def __init__(self, order: WholeOrder, share: Share) -> None:
@@ -136,10 +134,10 @@ class RankOrder:
         return np.sort(np.concatenate([*parts, self._rest]))
 
     def group_with_positions(self, number: int) -> tuple[Rows, Rows]:
-        """Return the rank's rows of a group, ascending, and which of them is where.
+        """Return the rank's rows of a group, ascending, and the place of each.
 
-        A group of the whole epoch that is cut by the end of the rank's block has the rank's own
-        rows alone. What is left over joins the last one, or is one.
+        A group at an end of the rank's block has only the rank's own rows. The remainder joins the
+        last group, or is a group.
         """
         start = max(0, number * self.batches_per_group - self.group_offset)
         stop = min((number + 1) * self.batches_per_group - self.group_offset, self._share.steps)
@@ -158,8 +156,8 @@ class RankOrder:
         return placed(np.concatenate(parts))
 
     def places(self, batch: int) -> slice:
-        """Return which places of its group are the batch's."""
-        if self.batches_per_group == 1:  # as with eras, of which no two are of a size
+        """Return the places of a batch in its group."""
+        if self.batches_per_group == 1:  # such as for eras, whose sizes differ
             return slice(None)
         before = (batch + self.group_offset) % self.batches_per_group
         start = min(batch, before) * self._share.batch_size

@@ -1,12 +1,12 @@
-"""Order: turn row spans and a seed into one epoch's row order.
+"""Row order: turn row spans and a seed into the row order of one epoch.
 
 An epoch's order is a pure function of the spans, the seed, the epoch number, `run_rows`,
-`batch_size` and `group_rows`, so a batch is the same for any number of workers, in threads or
-processes, and in whatever order the batches are asked for.
+`batch_size` and `group_rows`. So a batch is the same for any number of workers, in threads or
+processes, and for any order in which batches are read.
 
-With `run_rows` above 1 the epoch is a shuffle of runs of neighbouring rows, cut into groups, and
-the rows of a group are shuffled once more: files are read in long runs, yet a batch takes few rows
-of each. A group is what a reader should fetch together.
+With `run_rows` above 1, the runs of neighbouring rows are shuffled and cut into groups, and the
+rows of each group are shuffled again. So files are read in long runs, but a batch has few rows of
+each. A reader fetches the rows of a group together.
 """
 
 from __future__ import annotations
@@ -20,25 +20,25 @@ import numpy.typing as npt
 Rows = npt.NDArray[np.int64]
 _Unsigned = npt.NDArray[np.uint64]
 
-# Up to so many, a permutation is kept as an array, of 32 MB at most; beyond, it is computed.
+# Longest permutation that is kept as an array, of 32 MB. Longer ones are computed.
 _ARRAY_LENGTH = 1 << 23
 _ROUNDS = 6
 
 
 class Order(Protocol):
-    """What a reader has to know of an epoch's order: its batches, and the groups they are in."""
+    """An epoch's order as a reader needs it: its batches, and their groups."""
 
     @property
     def batches_per_group(self) -> int: ...
 
     @property
     def group_offset(self) -> int:
-        """How many batches that are not of this order come before it in its first group."""
+        """Number of batches of other ranks in its first group, before its own batches."""
         ...
 
     @property
     def shuffles_groups(self) -> bool:
-        """Whether the rows of a batch are known only with those of its group."""
+        """Whether the rows of a batch depend on the shuffled rows of its group."""
         ...
 
     def size(self, batch: int) -> int:
@@ -50,16 +50,19 @@ class Order(Protocol):
         ...
 
     def group_with_positions(self, number: int) -> tuple[Rows, Rows]:
-        """Return the rows of a group, ascending, and which of them is where in the epoch."""
+        """Return the rows of a group, ascending, and for each place of the group its row's number.
+
+        See `RowOrder.group_with_positions`.
+        """
         ...
 
     def places(self, batch: int) -> slice:
-        """Return which places of its group are the batch's."""
+        """Return the places of a batch in its group."""
         ...
 
 
 class WholeOrder(Order, Protocol):
-    """The order of an epoch, of all ranks: `RankOrder` takes a rank's share of it."""
+    """The order of an epoch, of all ranks. `RankOrder` is a rank's share of it."""
 
     def rows(self, start: int, stop: int) -> Rows:
         """Return the rows of the units at the places `start` to `stop` of the epoch, ascending."""
@@ -67,14 +70,14 @@ class WholeOrder(Order, Protocol):
 
 
 class RowOrder:
-    """The rows of one epoch; see `epoch_order`.
+    """The row order of one epoch. See `epoch_order`.
 
     Attributes
     ----------
     count : int
-        Rows of the epoch.
+        Number of rows in the epoch.
     group_rows : int
-        Rows of a group, whole batches; the last one may be smaller.
+        Number of rows in a group, in whole batches. The last group may be smaller.
     """
 
     group_offset = 0
@@ -92,14 +95,14 @@ class RowOrder:
         self._seed, self._epoch = seed, epoch
         bounds = np.array(_joined(spans) if run_rows == 1 else spans, np.int64).reshape(-1, 2)
         lengths = bounds[:, 1] - bounds[:, 0]
-        # No run is longer than a span, and nobody shall make room for one.
+        # No run is longer than a span, and no memory is needed for one.
         self._run_rows = run_rows = min(run_rows, 1 + int(lengths.max(initial=1)))
         runs = lengths // run_rows
         self.count = int(lengths.sum())
         self._first_rows = bounds[:, 0]
         self._first_runs = np.cumsum(runs) - runs
         self._permutation = _permutation(int(runs.sum()), seed, epoch)
-        # What is left at the end of a span is no whole run. Each group gets its share of it.
+        # Rows at the end of a span may be too few for a run. Each group gets a share of them.
         self._left_over = ranges(bounds[:, 0] + runs * run_rows, bounds[:, 1])
         if seed is not None and len(self._left_over):
             np.random.default_rng([seed, epoch, 0]).shuffle(self._left_over)
@@ -118,7 +121,7 @@ class RowOrder:
         return self.group_rows // self._batch_size
 
     def size(self, batch: int) -> int:
-        """Return how many rows a batch has: as many as all, but for the last."""
+        """Return the number of rows in a batch."""
         return min(self._batch_size, self.count - batch * self._batch_size)
 
     def batch(self, number: int) -> Rows:
@@ -127,7 +130,7 @@ class RowOrder:
         return self.rows(start, start + self.size(number))
 
     def places(self, batch: int) -> slice:
-        """Return which places of its group are the batch's."""
+        """Return the places of a batch in its group."""
         start = batch % self.batches_per_group * self._batch_size
         return slice(start, start + self.size(batch))
 
@@ -142,14 +145,14 @@ class RowOrder:
         return rows[ranks]
 
     def group_with_positions(self, number: int) -> tuple[Rows, Rows]:
-        """Return the rows of a group as they should be read, and which of them is where.
+        """Return the rows of a group in the order of reading, and the order of the epoch.
 
         Returns
         -------
         rows : int64 array, shape (group_rows,)
-            Ascending.
+            Rows, ascending.
         ranks : int64 array, shape (group_rows,)
-            For each place of the group, in the order of the epoch, the number among `rows`.
+            For each place of the group, in the order of the epoch, the number of its row in `rows`.
         """
         start = number * self.group_rows
         stop = min(start + self.group_rows, self.count)
@@ -183,7 +186,7 @@ class RowOrder:
         return self._rows_of_runs(self._permutation(start, stop))
 
     def _rows_in_runs(self, start: int, stop: int) -> Rows:
-        """Return the rows at some places among the whole runs, in a few ascending pieces."""
+        """Return the rows at places `start` to `stop` of the full runs, in few ascending pieces."""
         first, last = start // self._run_rows, -(-stop // self._run_rows)
         starts = self._rows_of_runs(self._permutation(first, last))
         starts[1:-1].sort()  # not the first and the last: they may be cut
@@ -213,24 +216,24 @@ def epoch_order(
     Parameters
     ----------
     spans : sequence of (start, stop)
-        The rows taking part, as ranges of global row numbers that do not overlap. A run never
-        crosses a span's end.
+        Selected rows, as ranges of global row numbers that do not overlap. A run never crosses the
+        end of a span.
     seed : int or None
-        None leaves the spans in the order given.
+        Seed for shuffling. None for the given order of the spans.
     epoch : int
-        Each epoch has an order of its own.
+        Number of the epoch. Each has its own order.
     run_rows : int
-        1 is an exact uniform shuffle. A larger number shuffles runs of that many neighbouring
-        rows, and then the rows of each group.
+        Number of neighbouring rows that are shuffled as one run. 1 is an exact uniform shuffle.
+        With longer runs, the rows of each group are shuffled again.
     batch_size : int
-        Rows of a batch; the last one may be smaller.
+        Rows in a batch. The last batch may be smaller.
     group_rows : int
-        Rows that are fetched together: those of some batches.
+        Rows that are fetched together: those of one or more batches.
 
     Returns
     -------
     RowOrder
-        4 bytes a run up to 8 million runs, next to nothing beyond.
+        It takes 4 bytes a run up to 8 million runs, and almost no memory for more.
     """
     if seed is None:
         run_rows = 1
@@ -239,13 +242,13 @@ def epoch_order(
 
 
 def order_bytes(rows: int, run_rows: int) -> int:
-    """Return about how much memory the order of an epoch of so many rows takes."""
+    """Return about how many bytes the order of an epoch takes."""
     runs = rows // run_rows
     return 4 * runs if runs <= _ARRAY_LENGTH else 0
 
 
 def placed(rows: Rows) -> tuple[Rows, Rows]:
-    """Return rows ascending, and for each place in `rows` its number among them."""
+    """Return rows in ascending order, and the number of each given row among them."""
     order = np.argsort(rows)
     ranks = np.empty_like(order)
     ranks[order] = np.arange(len(order), dtype=np.int64)
@@ -299,10 +302,10 @@ class _Array:
 
 
 class _Feistel:
-    """A permutation of 0 to `length` that is computed where it is asked for.
+    """A permutation of 0 to `length` that is computed when it is needed.
 
-    A Feistel network (Luby and Rackoff 1988) permutes the numbers of as many bits; those that it
-    takes out of the range are put through it again (cycle walking; Black and Rogaway 2002).
+    A Feistel network (Luby and Rackoff 1988) permutes all numbers of that many bits. Numbers that
+    leave the range pass through it again (cycle walking; Black and Rogaway 2002).
     """
 
     def __init__(self, length: int, rng: np.random.Generator) -> None:

@@ -1,7 +1,7 @@
-"""Mixing: from the eras in each record batch to the run length that still mixes them well.
+"""Run length: choose the longest useful run of rows that still mixes the eras of a batch well.
 
-How well a batch is mixed is the entropy of the eras of its rows, as a share of what it is in an
-exact shuffle. Long runs are cheap to read; but the rows of a run come from one window of eras.
+Long runs are cheap to read, but the rows of a run come from one window of eras. The mixing of a
+batch is the entropy of the eras of its rows, as a share of the entropy in an exact shuffle.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ def choose_run_rows(
     batch_size: int,
     group_rows: int,
 ) -> int:
-    """Return the shortest run that reads well, or a shorter one where that would mix badly.
+    """Return the shortest run that reads fast, or a shorter one if that would mix badly.
 
     Parameters
     ----------
     windows : sequence of dict
-        The rows of each era in each record batch, whose rows are permuted.
+        Number of rows of each era, for each record batch. The rows of a record batch are mixed.
     row_bytes : int
-        Of an encoded row.
+        Bytes of an encoded row.
     batch_size, group_rows : int
-        Rows of a batch, and rows of the group that is shuffled before it is cut into batches.
+        Rows in a batch, and rows in the group that is shuffled and cut into batches.
 
     Returns
     -------
@@ -57,7 +57,7 @@ def era_mixing(
 ) -> float:
     """Return the entropy of a batch's eras, as a share of that of an exact shuffle.
 
-    A mean over batches that are drawn at random, the same every time.
+    It is the mean over batches that are drawn at random with a fixed seed.
     """
     names = {era: number for number, era in enumerate({e: 0 for w in windows for e in w})}
     eras = np.array([names[era] for window in windows for era in window], np.int64)

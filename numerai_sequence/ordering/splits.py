@@ -1,7 +1,7 @@
-"""Splits: turn eras into those to train on and those to validate on, purged.
+"""Splits: divide eras into training and validation eras, and purge the eras between them.
 
-What is purged is counted in era numbers, which are weeks, and not in places of a list, which may
-hold every fourth era only.
+A purge counts era numbers, which are weeks. It does not count places in the list of eras, because
+the list may hold only every fourth era.
 """
 
 from __future__ import annotations
@@ -28,48 +28,61 @@ from .target_horizon import days_ahead
 
 
 class Split(NamedTuple):
-    """The eras to train on and those to validate on, each in the order of time."""
+    """A split of eras into training eras and validation eras, each in order of time.
+
+    Attributes
+    ----------
+    train : list of str
+        Eras to train on.
+    validation : list of str
+        Eras to validate on.
+    """
 
     train: list[str]
     validation: list[str]
 
 
 def split_eras(eras: Iterable[str | int], *, validation: float | Wanted, purge: int) -> Split:
-    """Split eras into those to train on and those to validate on.
+    """Split eras into training and validation eras, with a purge between them.
 
-    A target looks 20 or 60 trading days ahead, which are 4 or 12 weeks and so as many eras: the
-    targets of neighbouring eras overlap. A model trained too near its validation has therefore
-    seen a part of the answers, so Numerai leaves out, or purges, 8 eras between the two for 20-day
-    targets and 16 for 60-day ones (https://docs.numer.ai/numerai-tournament/models; for purging
-    see Lopez de Prado 2018, Advances in Financial Machine Learning, chapter 7). So
-    ``target_cyrusd_20`` needs ``purge=8``, and ``target_ender_60`` needs ``purge=16``. ``target``
-    needs 16 unless `ShardSet.target_alias` shows that it equals a 20-day target.
+    Use ``purge=8`` for 20-day targets, such as ``target_cyrusd_20``, and ``purge=16`` for 60-day
+    targets, such as ``target_ender_60``. ``target`` needs 16, unless `ShardSet.target_alias` shows
+    that it equals a 20-day target.
+
+    A target looks 20 or 60 trading days ahead, which is 4 or 12 eras, so the targets of
+    neighbouring eras overlap. A model that was trained on eras near its validation eras has already
+    seen a part of the answers. The purge leaves these eras out. The numbers 8 and 16 are Numerai's
+    (https://docs.numer.ai/numerai-tournament/models). For purging, see Lopez de Prado 2018,
+    Advances in Financial Machine Learning, chapter 7.
 
     Parameters
     ----------
     eras : iterable of str or int
-        In any order. Each needs a number.
-    validation : int, float, or what `choose_eras` takes
-        An int is how many of the newest eras, a float between 0 and 1 which share of them, rounded
-        and at least one era; anything else chooses among `eras`. A str of one to three digits is
-        refused: write 20 for the newest 20 eras, and "0020" for that era.
+        Eras to split, in any order. Each needs a number.
+    validation : int, float, str, list, slice or function
+        Validation eras. An int is the number of the newest eras. A float between 0 and 1 is their
+        share of `eras`, rounded to at least one era. Anything else selects among `eras`, like
+        ``eras=`` of `NumeraiSequence`. A str of one to three digits is an error: use 20 for the
+        newest 20 eras, and "0020" for era 20.
     purge : int
-        An era whose number is at most so far from that of any validation era, before or after it,
-        is not trained on.
+        Number of weeks to leave out. An era is not a training era if its number differs from that
+        of any validation era, before or after it, by `purge` or less.
 
     Returns
     -------
     Split
+        Training and validation eras.
 
     Raises
     ------
     EraError
-        An era has no number, comes twice or is not there, or none is left to train on or to
-        validate on.
+        An era has no number, appears twice or is unknown; or no era is left for training or
+        validation.
     ValueError
-        The share is not between 0 and 1, `validation` is such as "20", or `purge` is negative.
+        The share is not between 0 and 1; `validation` is a str such as "20"; or `purge` is
+        negative.
     TypeError
-        `purge` is no whole number, or `validation` is none of the above.
+        `purge` is not a whole number, or `validation` has another type.
     """
     numbers = _numbers(eras)
     purge = whole_number("purge", purge, least=0)
@@ -78,9 +91,9 @@ def split_eras(eras: Iterable[str | int], *, validation: float | Wanted, purge: 
     train = [era for era, number in numbers.items() if _distance(number, weeks) > purge]
     if not train:
         raise EraError(
-            f"no era is left to train on: of {era_span(list(numbers))}, {len(validated):,} validate"
-            f" and the other {len(numbers) - len(validated):,} are within a purge of {purge} of "
-            "those; validate on fewer or purge less",
+            f"no era is left to train on: of {era_span(list(numbers))}, {len(validated):,} are for "
+            f"validation, and the other {len(numbers) - len(validated):,} are within the purge of "
+            f"{purge}; use fewer validation eras, or a smaller purge",
             eras=validated,
         )
     return Split(train, validated)
@@ -89,45 +102,43 @@ def split_eras(eras: Iterable[str | int], *, validation: float | Wanted, purge: 
 def walk_forward(
     eras: Iterable[str | int], *, window: int | None, step: int, purge: int
 ) -> list[Split]:
-    """Split eras into folds, each of which trains only on what comes before its validation.
+    """Split eras into the folds of a walk forward, which train only on eras before validation.
 
-    A target looks 20 or 60 trading days ahead, which are 4 or 12 eras, so the targets of
-    neighbouring eras overlap. A model trained right up to its validation has therefore seen a part
-    of the answers, so Numerai purges 8 eras for 20-day targets and 16 for 60-day ones (Lopez de
-    Prado 2018, Advances in Financial Machine Learning, chapter 7). ``target`` needs 16 unless
-    `ShardSet.target_alias` shows that it equals a 20-day target.
+    Use ``purge=8`` for 20-day targets and ``purge=16`` for 60-day targets. ``target`` needs 16,
+    unless `ShardSet.target_alias` shows that it equals a 20-day target. See `split_eras` for the
+    reason.
 
-    ``window=None, step=156`` is how Numerai makes its benchmark models
-    (https://docs.numer.ai/numerai-tournament/models). With ``purge=8``, for 20-day targets: train
-    on 1 to 148 and validate on 157 to 312, train on 1 to 304 and validate on 313 to 468, and so on.
+    Numerai makes its benchmark models with ``window=None, step=156``
+    (https://docs.numer.ai/numerai-tournament/models). With ``purge=8``, the first fold trains on
+    eras 1 to 148 and validates on 157 to 312, the second trains on 1 to 304 and validates on 313 to
+    468, and so on.
 
     Parameters
     ----------
     eras : iterable of str or int
-        In any order. Each needs a number.
+        Eras to split, in any order. Each needs a number.
     window : int or None
-        How many eras to train on; None for all that come before.
+        Number of training eras in each fold. None for all earlier eras.
     step : int
-        How many eras to validate on. The last fold may have fewer.
+        Number of validation eras in each fold. The last fold may have fewer.
     purge : int
-        An era whose number is at most so far below that of the first validation era is not trained
-        on.
+        Number of weeks to leave out before the first validation era of a fold.
 
     Returns
     -------
     list of Split
-        In the order of time. Each era is validated once, from the first one before which `window`
-        eras and the purge have room; with None, from the first one after a whole number of steps
-        that leaves any era to train on.
+        Folds in order of time. No era is validated twice. With a `window`, validation begins with
+        the first era that has `window` eras and the purge before it. With None, it begins after the
+        smallest number of whole steps that leaves at least one training era.
 
     Raises
     ------
     EraError
-        An era has no number or comes twice, or there are too few for one fold.
+        An era has no number or appears twice, or there are too few eras for one fold.
     ValueError
-        `window` or `step` is below 1, or `purge` below 0.
+        `window` or `step` is below 1, or `purge` is below 0.
     TypeError
-        One of them is no whole number.
+        One of them is not a whole number.
     """
     numbers = _numbers(eras)
     window = None if window is None else whole_number("window", window, least=1)
@@ -145,17 +156,18 @@ def walk_forward(
 
 
 def purge_of(targets: Iterable[str], *, alias: Sequence[str] = ()) -> int:
-    """Return how many eras Numerai purges for targets of these names.
+    """Return the number of eras that Numerai purges for targets.
 
-    8 where each is a 20-day target, and 16 otherwise: some are 60-day targets, or their names do
-    not tell (https://docs.numer.ai/numerai-tournament/models).
+    It is 8 if all are 20-day targets. It is 16 if any is a 60-day target, or if a name does not say
+    (https://docs.numer.ai/numerai-tournament/models).
 
     Parameters
     ----------
     targets : iterable of str
+        Names of the targets.
     alias : sequence of str
-        The targets that ``target`` equals, as `ShardSet.target_alias` has them. The name ``target``
-        alone tells nothing: Numerai has moved it from 20-day targets to a 60-day one.
+        Targets that ``target`` equals, from `ShardSet.target_alias`. The name ``target`` alone does
+        not say, because Numerai has moved it from 20-day targets to a 60-day target.
     """
     days = {days_ahead(name, alias=alias) for name in targets}
     return 8 if days == {20} else 16
@@ -168,23 +180,23 @@ def _numbers(eras: Iterable[str | int]) -> dict[str, int]:
     names = sort_eras(str(era_name(era)) for era in eras)
     if not names:
         raise EraError(
-            "eras: found none, expected some to train on and some to validate on", eras=[]
+            "eras: found none, expected eras to train on and eras to validate on", eras=[]
         )
     twice = [era for era, count in Counter(names).items() if count > 1]
     if twice:
-        raise EraError(f"eras: {twice[0]!r} comes twice; give each era once", eras=twice)
+        raise EraError(f"eras: {twice[0]!r} appears twice; give each era once", eras=twice)
     numbers = {era: number for era in names if (number := era_number(era)) is not None}
     if len(numbers) < len(names):
         others = [era for era in names if era not in numbers]
         raise EraError(
-            f"eras: {others[0]!r} is no number, and so has no place in time; leave it out",
+            f"eras: {others[0]!r} has no number, and so no place in time; leave it out",
             eras=others,
         )
     return numbers
 
 
 def is_ambiguous(text: str) -> bool:
-    """Say whether a text may be meant as a count of eras or as one: it has one to three digits."""
+    """Return whether a text of one to three digits may mean a number of eras, or one era."""
     return re.fullmatch(r"\s*\+?\d{1,3}\s*", text) is not None
 
 
@@ -211,13 +223,13 @@ def _validation(wanted: Any, eras: list[str]) -> list[str]:
 
 
 def _distance(number: int, ascending: list[int]) -> int:
-    """Return how far it is from a number to the nearest of some others."""
+    """Return the distance from a number to the nearest of some others."""
     place = bisect_left(ascending, number)
     return min(abs(number - other) for other in ascending[max(0, place - 1) : place + 1])
 
 
 def _first_start(stops: list[int], window: int | None, step: int) -> int | None:
-    """Return where the first fold's validation starts; `stops` are where its training would end."""
+    """Return the start of the first fold's validation, from the ends of training for each start."""
     starts = range(0, len(stops), step if window is None else 1)
     return next((start for start in starts if stops[start] >= (window or 1)), None)
 
@@ -231,8 +243,8 @@ def _no_fold(eras: Sequence[str], window: int | None, step: int, purge: int) -> 
     steps = "" if window is not None else f", the first two rounded up to steps of {step}"
     takes = 1 + (before if window is not None else -(-before // step) * step)
     return EraError(
-        f"not one fold: found {era_span(eras)}, expected at least {takes:,}, one a week: "
-        f"{window or 1} to train on, a purge of {purge}{steps}, and one to validate on; give more "
-        "eras or ask for fewer",
+        f"too few eras for one fold: found {era_span(eras)}, expected at least {takes:,} weekly "
+        f"eras: {window or 1} to train on, a purge of {purge}{steps}, and one to validate on; give "
+        "more eras, or a smaller window, step or purge",
         eras=list(eras),
     )

@@ -1,8 +1,8 @@
-"""Horizon: turn names of targets, and the targets that ``target`` equals, into days ahead.
+"""Target horizon: find how many trading days a target looks ahead.
 
 Numerai names most targets by their days: ``target_ender_60`` looks 60 trading days ahead. The name
-``target`` is an alias, and Numerai has moved it from 20-day targets to a 60-day one. Only the
-targets that it equals, value for value, tell how far it looks ahead.
+``target`` is an alias, which Numerai has moved from 20-day targets to a 60-day target. Only the
+targets with the same values show its horizon.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-#: The alias. The names of all targets begin with it.
+#: The name of the alias. The names of all targets begin with it.
 TARGET = "target"
 
 
@@ -23,12 +23,12 @@ class EqualTargets:
     Parameters
     ----------
     names : iterable of str
-        Columns to compare ``target`` with. Columns that are no targets are left out.
+        Columns to compare with ``target``. Columns that are not targets are left out.
 
     Attributes
     ----------
     names : tuple of str
-        Those that have not differed so far.
+        Columns that have not differed so far.
     """
 
     def __init__(self, names: Iterable[str]) -> None:
@@ -41,7 +41,7 @@ class EqualTargets:
         Parameters
         ----------
         columns : dict of str to float32 array, shape (rows,)
-            ``target`` and others. A name that has no column stays.
+            Columns ``target`` and others. A name without a column is not left out.
         """
         target = columns[TARGET]
         self._has_value = self._has_value or not np.isnan(target).all()
@@ -50,23 +50,24 @@ class EqualTargets:
                 self.leave_out(name)
 
     def leave_out(self, name: str) -> None:
-        """Compare with a name no more."""
+        """Leave out a name from further comparisons."""
         self.names = tuple(other for other in self.names if other != name)
 
     @property
     def found(self) -> tuple[str, ...]:
-        """The names that are equal; none where no row has a value, which shows nothing."""
+        """The equal columns; none if no row has a value."""
         return self.names if self._has_value else ()
 
 
 def days_ahead(name: str, *, alias: Sequence[str] = ()) -> int | None:
-    """Return how many trading days a target looks ahead: 20, 60, or None where nothing tells.
+    """Return the trading days that a target looks ahead: 20, 60, or None if they are unknown.
 
     Parameters
     ----------
     name : str
+        Name of the target.
     alias : sequence of str
-        The targets that ``target`` equals.
+        Targets that ``target`` equals.
     """
     names = alias if name == TARGET else (name,)
     days = {next((d for d in (20, 60) if one.endswith(f"_{d}")), None) for one in names}
@@ -74,19 +75,19 @@ def days_ahead(name: str, *, alias: Sequence[str] = ()) -> int | None:
 
 
 def describe_alias(alias: Sequence[str]) -> str:
-    """Say which targets ``target`` equals."""
+    """Return a phrase that says which targets ``target`` equals."""
     return f"{TARGET} equals {' and '.join(alias) or 'no other target of the set'}"
 
 
 def describe_horizon(targets: Sequence[str], *, alias: Sequence[str] = ()) -> str:
-    """Say how far targets look ahead: the one that looks farthest, as far as their names tell.
+    """Return a phrase with the target whose horizon is unknown or else the longest.
 
     Parameters
     ----------
     targets : sequence of str
-        At least one.
+        At least one target.
     alias : sequence of str
-        The targets that ``target`` equals.
+        Targets that ``target`` equals.
     """
 
     def rank(name: str) -> tuple[Any, ...]:

@@ -1,4 +1,4 @@
-"""Append shards: from a shard set and newer Parquet files to the set brought up to date."""
+"""Append shards: the public function that updates a shard set from newer Parquet files."""
 
 from __future__ import annotations
 
@@ -19,47 +19,48 @@ def append_shards(
     dry_run: bool = False,
     progress: bool = True,
 ) -> Refresh:
-    """Bring a shard set up to date with newer Parquet files, without writing it again.
+    """Update a shard set from newer Parquet files, without writing it again.
 
-    Rows of eras that the set lacks are added. Of rows that it has, targets that have come since are
-    filled in, and those that have changed corrected, as are data types. Features of these rows are
-    not read: Numerai does not change them. What is written are shard files of the new eras, and the
-    targets that differ of each record batch that has such a row. A set that was opened before stays
-    as it was then.
+    Rows of new eras are added. In existing rows, new target values are filled in, and changed
+    targets and data types are corrected. Features of existing rows are not read, because Numerai
+    does not change them. Only the shard files of new eras and the changed columns are written. A
+    set that is already open does not change.
 
     Parameters
     ----------
     shards : ShardSet or path
-        The set, all of it. It does not change; `open_shards` opens what is there afterwards.
+        The whole set, or its path. An open `ShardSet` does not change: open the updated set with
+        `open_shards`.
     sources : path or iterable of paths
-        Newer files, such as this week's validation.parquet. They have all rows of each of their
-        eras, once, and spell the eras as the set does. Eras of the set that are in none of them
-        stay as they are.
+        Newer files, such as this week's validation.parquet. They must have all rows of each of
+        their eras, once, and spell eras as the set does. Eras that are in none of them do not
+        change.
     missing_feature : {"error", "middle"}, optional
-        As of `write_shards`, for the rows that are added. None: as the set was written.
+        Treatment of missing features in added rows. None for the choice with which the set was
+        written. See `write_shards`.
     dry_run : bool
-        Write nothing, and only return what would be done.
+        Write nothing; only return the changes that would be made.
     progress : bool
         Show progress bars on stderr.
 
     Returns
     -------
     Refresh
-        What was done, or would be; printed, it is the plan.
+        The changes. Print it to see them.
 
     Raises
     ------
     SourceError
-        A source has features or targets that the set lacks, other rows of an era that the set has,
-        or no target or data type where the set has one; the set has to be written again, and the
-        message says why. A row is there twice, or an era is spelled in two ways. Or a source cannot
-        be read, or holds a value that cannot be kept.
+        A source does not fit the set: it has features or targets that the set lacks, other rows of
+        an existing era, or no target or data type where the set has one. Write the set again; the
+        message says why. Also if a row appears twice, an era is spelled in two ways, or a source
+        cannot be read or holds a value that cannot be stored.
     ManifestError, CorruptShardError
         There is no set, or it is damaged.
     OutputExistsError
         Another process writes to the folder.
     OutputError, OutOfMemoryError
-        As of `write_shards`. The set is as it was.
+        See `write_shards`. The set is unchanged.
     """
     if is_of(shards, ShardSet):
         folder = shards.folder

@@ -1,4 +1,4 @@
-"""Sync shards: from Parquet files and a folder to an open shard set that has their rows."""
+"""Sync shards: the public function that writes or updates a shard set, and opens it."""
 
 from __future__ import annotations
 
@@ -29,48 +29,49 @@ def sync_shards(
     progress: bool = True,
     executor: Executor | None = None,
 ) -> ShardSet:
-    """Write a shard set from Parquet files, or bring it up to date with them, and open it.
+    """Write a shard set from Parquet files, or update it from them, and open it.
 
-    The same call does either, whichever is due: `write_shards` where there is no set, and
-    `append_shards` where there is one. With `progress`, a line on stderr says what was done, such
-    as "created", "added 2 eras, filled 3 targets" or "is up to date". A call that was killed goes
-    on when it is made again.
+    It calls `write_shards` if there is no set, and `append_shards` if there is one. With
+    `progress`, a line on stderr says what was done, such as "created", "added 2 eras, filled 3
+    targets" or "is up to date". Make an interrupted call again to continue it.
 
     Parameters
     ----------
     sources : path or iterable of paths
-        As of `write_shards`. Files whose eras do not change, such as train.parquet, may be left out
-        once the set has their rows.
+        Numerai's Parquet files. See `write_shards`. Once the set has their rows, files whose eras
+        do not change, such as train.parquet, may be left out.
     out : path
-        The folder of the set.
+        Folder of the set. It is created if needed.
     num_shards, encoding, mix_eras, features, targets, seed
-        As of `write_shards`. A set that is there has the same.
+        Options of the set. See `write_shards`. They must equal the options of an existing set.
     missing_feature : {"error", "middle"}
-        As of `write_shards`, of the rows that are written or added.
+        Treatment of missing features in rows that are written or added. See `write_shards`.
     features_json : path, optional
-        As of `write_shards`.
+        Numerai's features.json. See `write_shards`.
     overwrite : bool
-        Write the set again, whatever is in `out`. The old set stays whole until the new one is.
+        Write the set again, even if it exists. The old set stays valid until the new one is
+        complete.
     progress : bool
-        Show progress bars, and what was done, on stderr.
+        Show progress bars and a line about the result on stderr.
     executor : concurrent.futures.Executor, optional
-        As of `write_shards`, where the set is written.
+        Executor for writing the set. See `write_shards`. Updates do not use it.
 
     Returns
     -------
     ShardSet
+        The set, open.
 
     Raises
     ------
     OutputExistsError
-        The set that is there has other options, which the message names; `out` holds something
-        else; or another process writes to it.
+        The existing set has other options, which the message names; `out` holds something else; or
+        another process writes to it.
     SourceError
-        As of `write_shards` and `append_shards`.
+        See `write_shards` and `append_shards`.
     FeatureError, OutputError, OutOfMemoryError, WorkerError, TypeError
-        As of `write_shards`.
+        See `write_shards`.
     ManifestError, CorruptShardError
-        The set that is there is damaged.
+        The existing set is damaged.
     """
     arguments = writer_arguments(
         sources,

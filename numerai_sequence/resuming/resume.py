@@ -69,7 +69,7 @@ class Resume(*_BASES):  # type: ignore[misc]
 
     @contextmanager
     def resumed(self, fit: Fit) -> Iterator[tuple[Position, int, Any]]:
-        """Make a call of ``fit`` start where training has stopped; see `epoch_callback.follow`."""
+        """Make a call of ``fit`` begin where training was interrupted; called by the package."""
         steps = fit.arguments.get("steps_per_epoch")
         if steps is not None:
             raise ValueError(

@@ -1,1 +1,1 @@
-"""Training: the command's networks, their runs, and what is made of them."""
+"""Training: train models as runs in folders, score them, and predict with them."""

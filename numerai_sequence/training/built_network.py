@@ -1,4 +1,4 @@
-"""Built network: check a model that a user has built, and name it by a digest."""
+"""Built network: check a user's model, and compute a digest of it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ..resuming.model_architecture import describe_compiled, describe_model
 
 
 def checked_network(model: Any, features: int) -> Any:
-    """Return a model that a user has built, with its weights."""
+    """Return a user's model, built if it was not yet."""
     if not hasattr(model, "fit") or getattr(model, "optimizer", None) is None:
         raise TypeError(
             f"build_model: found {type(model).__name__}, expected a compiled Keras model: call "

@@ -1,4 +1,4 @@
-"""Feed: decide how rows reach the device, and put what unpacks them before a network."""
+"""Device feed: choose how rows reach the device, and put an `Unpack` layer before a network."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from ..feeding.unpack import Unpack
 from ..format.encoding import PACKED
 from ..format.encodings import COMPACT
 
-# Of a device's free memory, what rows may take where nobody says: the rest is the network's.
+# Largest share of a device's free memory for rows. The network needs the rest.
 _SHARE = 0.8
 _FIRST = "train with dtype='float32' (--dtype float32)"
 
 
 @dataclass(frozen=True)
 class Feed:
-    """How rows shall reach the device; None: as is best.
+    """The user's choice of how rows reach the device. None for the best way.
 
     Attributes
     ----------
     packed : bool, optional
-        Whether the device unpacks them.
+        Whether the device unpacks the rows.
     resident : bool, optional
-        Whether they are kept in its memory.
+        Whether the rows are kept in its memory.
     """
 
     packed: bool | None = None
@@ -34,20 +34,21 @@ class Feed:
 
     @classmethod
     def of(cls, dtype: str | None, resident: bool | None) -> Feed:
-        """Return what `dtype` and `resident` ask for, as of `fit_runs`."""
+        """Return the choice of `dtype` and `resident`. See `fit_runs`."""
         return cls(None if dtype is None else dtype == PACKED, resident)
 
 
 class ChosenFeed(NamedTuple):
-    """How rows reach the device.
+    """The chosen way in which rows reach the device.
 
     Attributes
     ----------
     dtype : str
-        As of `NumeraiSequence`.
+        See `NumeraiSequence`.
     resident : bool
+        See `NumeraiSequence`.
     why : str
-        In one line.
+        The way and its reason, in one line.
     """
 
     dtype: str
@@ -61,31 +62,36 @@ class ChosenFeed(NamedTuple):
 
 
 def choose_feed(feed: Feed, dtype: str, rows: int, features: int) -> ChosenFeed:
-    """Decide how rows reach the device.
+    """Choose how rows reach the device.
 
-    With an accelerator, rows are resident where they fit into its memory beside the network, and
-    packed otherwise. A CPU is fed what `dtype` says.
+    With an accelerator, rows are resident if they fit into its memory beside the network, and
+    packed otherwise. On a CPU, they have the type `dtype`.
 
     Parameters
     ----------
     feed : Feed
     dtype : str
-        What the network takes. The device unpacks rows for one that takes float32.
+        Type that the network takes. The device unpacks rows only for float32.
     rows, features : int
-        Of all rows that are fed to the network.
+        Number of all rows for the network, and of their features.
 
     Raises
     ------
     ValueError
-        Packed or resident rows are asked for, and the network takes something else.
+        Packed or resident rows are asked for, but the network takes another type.
     """
     device = find_device(active_keras())
     is_asked = bool(feed.packed or feed.resident)
     reason = _why_not(dtype)
     if reason is not None and is_asked:
-        raise ValueError(f"dtype: found packed rows, but {reason}")
+        raise ValueError(
+            f"dtype, resident: found packed rows, but {reason}; leave 'packed' and resident out"
+        )
     if feed.packed is False and feed.resident:
-        raise ValueError("resident: found it with dtype='float32', expected dtype='packed'")
+        raise ValueError(
+            "resident: found True with another dtype, expected dtype='packed'; use that, or leave "
+            "resident out"
+        )
     if reason is not None or feed.packed is False or not (is_asked or device.is_accelerator):
         why = f"fed as {dtype} from the host: {_why_host(reason, feed, device)}"
         return ChosenFeed(dtype, False, why)
@@ -115,29 +121,31 @@ def _why_host(reason: str | None, feed: Feed, device: Device) -> str:
 
 
 def _free(device: Device) -> str:
-    return "no known room" if device.free_bytes is None else f"{gigabytes(device.free_bytes)} free"
+    if device.free_bytes is None:
+        return "unknown free memory"
+    return f"{gigabytes(device.free_bytes)} free"
 
 
 def behind_unpack(core: Any, *sequences: Any) -> Any:
-    """Return a network that takes packed rows, and is compiled as the one behind the layer is.
+    """Return a network that takes packed rows: an `Unpack` layer and a core, compiled as the core.
 
     Parameters
     ----------
     core : Keras model
-        Compiled; it takes float32.
+        Compiled model that takes float32.
     sequences : NumeraiSequence
-        That are fed to it; as of `Unpack.of`.
+        Sequences of the network. See `Unpack.of`.
 
     Raises
     ------
     NumeraiSequenceError
-        The class of the model trains in a way of its own, which would be lost.
+        The model's class is not one of Keras's: it may train in its own way, which would be lost.
     """
     keras = active_keras()
     if type(core).__module__.partition(".")[0] != "keras":
         raise NumeraiSequenceError(
-            f"build_model: found a {type(core).__name__}, whose training behind an Unpack layer "
-            f"might be another; {_FIRST}"
+            f"build_model: found a {type(core).__name__}, which may train differently behind an "
+            f"Unpack layer, expected one of Keras's own models; {_FIRST}"
         )
     layer = Unpack.of(*sequences)
     is_resident = sequences[0].resident
@@ -149,7 +157,7 @@ def behind_unpack(core: Any, *sequences: Any) -> Any:
 
 
 def _named(keras: Any, core: Any, outputs: Any) -> Any:
-    """Return several outputs by the names that they have in the core."""
+    """Return outputs, which have their names of the core if they are several."""
     if not isinstance(outputs, (list, tuple)):
         return outputs
     return [

@@ -1,4 +1,4 @@
-"""Fit runs: from a function that builds a model, and choices, to a folder of trained runs."""
+"""Fit runs: the public function that trains models and writes them as a folder of runs."""
 
 from __future__ import annotations
 
@@ -52,97 +52,105 @@ def fit_runs(
     progress: bool = True,
     executor: Executor | None = None,
 ) -> list[Path]:
-    """Train a model for each target and seed, into one folder, and score them by era.
+    """Train a model for each target and seed, write them into one folder, and score them by era.
 
     Each run is a folder with ``model.keras``, ``run.json``, and the scores as a table and a
     picture. `predict`, `export_predict` and the command take the folder of all runs as several
-    models. Finished runs are skipped, so an interrupted call continues when it is made again. Each
-    run depends on its own seed alone.
+    models. Finished runs are skipped: make an interrupted call again to continue it. Each run
+    depends only on its own seed.
 
-    A validated run stops when its score has not improved for `patience` epochs, and keeps the
-    weights of the best epoch. Several runs are also scored as one ensemble of ranks.
+    A validated run stops if its score has not improved for `patience` epochs, and keeps the weights
+    of the best epoch. Several runs are also scored as one ensemble of ranks.
 
     Parameters
     ----------
     build_model : function
-        Takes the number of features and returns a new, compiled Keras model. Keras's random seed is
-        set before each call.
+        Function of the number of features that returns a new, compiled Keras model. Keras's random
+        seed is set before each call.
     shards : ShardSet or path
+        Shard set, or its folder.
     out : path
-        The folder of the runs. A single run is in `out` itself; several are folders in it, named by
-        what differs, such as ``ender_60-seed-1`` (``main`` for ``target``) or ``seed-0-fold-02``.
+        Folder of the runs. A single run is in `out` itself. Several runs are folders in it, named
+        by the options that differ, such as ``ender_60-seed-1`` (``main`` for ``target``) or
+        ``seed-0-fold-02``.
     target : str, list of str, or mapping, optional
-        The target; a list makes one model for each. A mapping makes one model of several outputs,
-        which have the names of their targets; the first is scored. None for ``"target"``.
+        Target of the model. A list trains one model for each target. A mapping trains one model
+        with several outputs; each output must have the name of its target, and the first is scored.
+        None for ``"target"``.
     features : str or list of str, optional
-        A feature set, or features; None for all.
+        Name of a feature set, or list of features. None for all.
     seeds : int or list of int, optional
-        How many seeds, from 0, or which. None for 1.
+        Number of seeds, counted from 0, or a list of seeds. None for 1.
     eras : str, optional
-        As of `NumeraiSequence`; None for all that have a number.
+        Eras to use. None for all eras that have a number. See `NumeraiSequence`.
     validation : int, float or str, optional
-        How many of the newest eras, which share of them, or which eras. None for 0.2.
+        Validation eras: the number or the share of the newest eras, or a choice of eras such as
+        ``"0800-"``. None for 0.2.
     purge : int, optional
-        Eras between training and validation; None for 8 with 20-day targets, and 16 otherwise.
+        Number of eras to leave out between training and validation. None for 8 with 20-day targets,
+        and 16 otherwise.
     step, window : int, optional
-        Walk forward: validate on `step` eras at a time, and train on the `window` eras before them;
-        None for all before.
+        Options of a walk forward: it validates on `step` eras at a time, and trains on the `window`
+        eras before them. None for `window` trains on all eras before them.
     final : path, optional
-        A run that was validated, or a folder of several. Each is trained again, with what it was
-        asked, on all eras that have the target, for as many epochs as were best. Of the folds of a
-        walk forward it takes the median. Final runs are not scored.
+        A validated run, or a folder of several. Each is trained again with its options, on all eras
+        that have the target, for its best number of epochs. For the folds of a walk forward, this
+        is the median. Final runs are not scored.
     start : path, optional
-        A run, or a folder of several, whose weights the new runs start from, each from the one of
-        its name. Without `final`, other options are those of that run unless they are given.
+        A run whose weights the new runs start from, or a folder of several: each new run then
+        starts from the run with its name. Without `final`, options that are not given are those of
+        that run.
     epochs : int, optional
-        At most. None for 10; with `final`, for as many as were best.
+        Largest number of epochs. None for 10; with `final`, for the best number.
     patience : int, optional
-        Epochs without a better score; None for 3.
+        Number of epochs without a better score after which training stops. None for 3.
     monitor : str, optional
-        ``"val_corr_mean"``, which is the default, or another log of `EraScores`; higher is better.
+        Score to watch: a log of `EraScores` that is better if it is higher. None for
+        ``"val_corr_mean"``.
     batch_size, batch_by, missing_target : optional
-        As of `NumeraiSequence`; ``missing_target`` is "drop" if it is None.
+        See `NumeraiSequence`. None for `missing_target` is "drop".
     dtype : {"float32", "float16", "int8", "packed"}, optional
-        The type of the features that the network takes. "packed": the network takes float32, and
-        the device unpacks the rows. None: float32, packed where Keras has an accelerator. The
-        weights are the same bits.
+        Type of the features that the model takes. With "packed", it takes float32, and the device
+        unpacks the rows. None: "packed" if Keras has an accelerator, otherwise "float32". Both give
+        the same weights, bit for bit.
     resident : bool, optional
-        Whether packed rows are kept in the memory of the device. None: where they fit into an
-        accelerator's memory.
+        Whether to keep packed rows in the memory of the device. None: True if they fit into the
+        memory of an accelerator.
     callbacks : function, optional
-        Takes the folder of a run and returns more Keras callbacks, such as ``TensorBoard``.
+        Function of the folder of a run that returns more Keras callbacks, such as ``TensorBoard``.
     workers : int
-        Threads that read batches.
+        Number of threads that read batches.
     memory_budget : int or str
-        As of `NumeraiSequence`.
+        Memory for batches. See `NumeraiSequence`.
     overwrite : bool
         Replace other runs.
     progress : bool
         Show progress bars.
     executor : Executor, optional
-        Trains several runs at a time, such as `RayTasks`.
+        Executor that trains several runs at a time, such as `RayTasks`.
 
     Returns
     -------
     list of path
-        The folder of each run.
+        Folder of each run.
 
     Raises
     ------
     EraError, FeatureError
-        The set lacks what was asked for, or has too little of it; or a run to start from had other
-        features.
+        The set lacks an era, target or feature, or has too few eras; or the features of a run to
+        start from differ.
     OutputExistsError
         A folder holds another run.
     ValueError
-        With `final`, an option is given that the earlier run decides.
+        An option is given together with `final`, whose runs decide it; or an argument has a wrong
+        value.
     TypeError
-        `build_model` returns something else than a compiled model; or an argument is of another
-        type.
+        `build_model` does not return a compiled model; or an argument has a wrong type.
     NumeraiSequenceError
-        There is no run to follow, or it has another network; or numerai-tools is not installed.
+        `final` or `start` has no run, or a run of another network; or numerai-tools is not
+        installed.
     OutputError
-        The system does not let a folder be written.
+        The system refuses to write a folder.
     """
     if not callable(build_model):
         raise TypeError(f"build_model: found {short(build_model)}, expected a function")
@@ -163,7 +171,7 @@ def fit_runs(
     feed = Feed.of(dtype, resident)
     of_run = {name: value for name, value in of_run.items() if value is not None}
     if window is not None and step is None:
-        raise ValueError(f"window: found {window}, expected step= with it")
+        raise ValueError(f"window: found {window} without step=, expected both; add step=")
     for name, value in {**of_run, "epochs": epochs}.items():
         if name in _COUNTS and value is not None:
             whole_number(name, value, least=_COUNTS[name])
@@ -172,7 +180,7 @@ def fit_runs(
     changes |= {"workers": workers, "memory_budget": memory_budget}
     if final is not None and (of_run or seeds is not None):
         name = {"targets": "target"}.get(next(iter(of_run), "seeds"), next(iter(of_run), "seeds"))
-        raise ValueError(f"{name}: found one with final=, whose runs decide it; leave it out")
+        raise ValueError(f"{name}: found it with final=, whose runs decide it; leave it out")
     if final is not None or (start is not None and seeds is None and "targets" not in of_run):
         followed = _folder("final", final) if final is not None else _folder("start", start)
         variants = variants_in(followed, is_final=final is not None, **of_run, **changes)
@@ -193,7 +201,7 @@ def fit_runs(
 def _targets(target: Any) -> tuple[str, ...]:
     if isinstance(target, Mapping) and any(name != output for output, name in target.items()):
         raise ValueError(
-            f"target: found {short(target)}, expected outputs that have the names of their targets"
+            f"target: found {short(target)}, expected each output to have the name of its target"
         )
     names = (target,) if isinstance(target, str) else tuple(target)
     if not names or not all(isinstance(name, str) for name in names):

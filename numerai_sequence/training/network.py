@@ -9,7 +9,7 @@ from ..feeding.keras_compat import active_keras
 
 LOSSES = ("mse", "pearson", "rank")
 
-# Of a target, in 0..1: what there is to learn is small beside the noise, so begin with the mean.
+# Mean of a target. The signal is small beside the noise, so the network begins with the mean.
 _MEAN = 0.5
 
 
@@ -23,23 +23,24 @@ def build_network(
     loss: str,
     dtype: str,
 ) -> Any:
-    """Return a Keras model that predicts each target by an output of its name.
+    """Return a compiled Keras model with an output for each target.
 
     Parameters
     ----------
     features : int
+        Number of features.
     targets : sequence of str
-        One makes a model of one output.
+        Names of the targets, and of the outputs.
     layers : sequence of int
-        Units of the hidden layers.
+        Units of each hidden layer.
     dropout : float
-        The share of units that are left out in training, after each hidden layer.
+        Dropout rate after each hidden layer.
     learning_rate : float
-        Of Adam.
+        Learning rate of Adam.
     loss : {"mse", "pearson", "rank"}
-        The latter two are for batches of one era.
+        Loss of each output. "pearson" and "rank" need batches of one era.
     dtype : {"float32", "float16", "int8"}
-        Of x; the model scales it to -1..1.
+        Type of x, which the model scales to -1 to 1.
     """
     keras = active_keras()
     inputs = keras.Input((features,), name="features")

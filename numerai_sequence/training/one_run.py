@@ -1,4 +1,4 @@
-"""Fitting: from a planned run to its folder: a model, its scores, and what it was made from."""
+"""One run: fit a planned run, and write its folder with the model, the scores and run.json."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ MakeCallbacks = Callable[[Path], Iterable[Any]]
 
 @dataclass(frozen=True)
 class Fitter:
-    """Fits one network for each planned run.
+    """The trainer of planned runs.
 
     Attributes
     ----------
@@ -53,12 +53,13 @@ class Fitter:
     progress : bool
         Show progress bars.
     build : function, optional
-        Of a number of features: returns a compiled model. None for the network of the options.
+        Function of the number of features that returns a compiled model. None for the network of
+        the options.
     callbacks : function, optional
-        Of a run's folder: returns more callbacks for ``fit``.
+        Function of a run's folder that returns more callbacks for ``fit``.
     feed : Feed
-        How rows shall reach the device. It changes no bit of what is trained, and so it is no
-        option of the run.
+        Choice of how rows reach the device. It does not change the weights, so it is not an option
+        of the run.
     """
 
     shards: ShardSet
@@ -69,13 +70,13 @@ class Fitter:
     feed: Feed = field(default_factory=Feed)
 
     def run(self, planned: PlannedRun) -> pd.DataFrame | None:
-        """Fit, save and score a network, unless that has been done; return its scores."""
+        """Fit, score and save a network, unless the run is finished; return its scores."""
         planned = self._described(planned)
         asked = self._asked(planned)
         if (planned.folder / RUN).exists() and not self.overwrite:
             return _read(planned, asked)
         with explained(
-            planned.folder, left="the run is not finished, and is done again by the same command"
+            planned.folder, left="the run is not finished; run the same command again to repeat it"
         ):
             return self._run(planned, asked)
 
@@ -84,16 +85,16 @@ class Fitter:
         if self.build is None:
             if planned.options.network is not None:
                 raise NumeraiSequenceError(
-                    f"{planned.folder}: the run that it follows is of a network that fit_runs was "
-                    "given; call fit_runs with the same function"
+                    f"{planned.folder}: the earlier run has a network of build_model; call "
+                    "fit_runs with the same function"
                 )
             return planned
         model = self._make(planned.options, self._width(planned.options))
         options = replace(planned.options, network=network_digest(model))
         if planned.options.network not in (None, options.network):
             raise NumeraiSequenceError(
-                f"{planned.folder}: build_model makes another network than that of the run that it "
-                "follows; give the same function"
+                f"{planned.folder}: build_model returns another network than that of the earlier "
+                "run; use the same function"
             )
         return replace(planned, options=options)
 
@@ -119,7 +120,7 @@ class Fitter:
         training, scores, why = self._open(planned)
         validation = None if scores is None else scores.validation
         if planned.options.is_final:
-            click.echo(f"epochs {options.epochs}: as many as were best, or as asked for")
+            click.echo(f"epochs {options.epochs}: the best number of the earlier run, or as given")
         else:
             show_purge(planned.purge, planned.why)
         show_split(planned.split, training, validation, planned.purge)
@@ -205,7 +206,7 @@ class Fitter:
     def _fit(
         self, planned: PlannedRun, training: NumeraiSequence, scores: EraScores | None
     ) -> tuple[Any, Any, dict[str, list[float]]]:
-        """Return the network, the model that was fed, which may unpack rows for it, and logs."""
+        """Return the network, the model that was fitted (it may begin with `Unpack`), and logs."""
         options = planned.options
         model = self._make(options, len(training.features))
         if planned.start is not None:
@@ -224,7 +225,7 @@ class Fitter:
                 verbose="auto" if self.progress else 0,
                 callbacks=self._callbacks(planned, scores),
             )
-        except OSError:  # a disk that is full, and a part of a model on it
+        except OSError:  # the disk is full, and has only a part of the checkpoint
             checkpoint.unlink(missing_ok=True)
             raise
         epochs = len(history.epoch)
@@ -248,13 +249,14 @@ class Fitter:
 
 
 def _read(planned: PlannedRun, asked: dict[str, Any]) -> pd.DataFrame | None:
-    """Return the scores of a run that is there, if it is the one that is asked for."""
+    """Return the scores of a finished run, if it has the same set and options."""
     folder = planned.folder
     found = with_defaults(read_run(folder).asked, asked)
     if found != asked:
         raise OutputExistsError(
-            f"{folder}: a run of another set, or with other options, is there "
-            f"({find_differences(found, asked)}); choose another folder, or --overwrite",
+            f"{folder}: found a run of another set, or with other options "
+            f"({find_differences(found, asked)}); choose another folder, or overwrite it with "
+            "overwrite=True (--overwrite)",
             path=folder,
         )
     click.echo(f"{folder}: is already trained")

@@ -1,4 +1,4 @@
-"""Planned: from options and a shard set to the runs that are to be made, each in its own folder."""
+"""Planned runs: turn options and a shard set into the runs to train, each with its own folder."""
 
 from __future__ import annotations
 
@@ -24,24 +24,24 @@ from .run_options import TrainOptions, options_of
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """A run that is to be made.
+    """A run to train.
 
     Attributes
     ----------
     folder : path
     name : str
-        Of the model among others; empty for the only one.
+        Name of the model among several; empty for a single model.
     fold : int, optional
-        Of a walk forward.
+        Number of the fold of a walk forward.
     options : TrainOptions
     split : Split
-        A final run has no eras to validate on.
+        Training and validation eras. A final run has no validation eras.
     purge : int
-        Eras between the two.
+        Number of purged eras.
     why : str
-        Why so many.
+        Reason for the purge.
     start : path, optional
-        The file of the model whose weights it starts from.
+        File of the model whose weights it starts from.
     """
 
     folder: Path
@@ -58,7 +58,7 @@ Variant = tuple[str, TrainOptions]
 
 
 def variants_of(options: TrainOptions, seeds: Sequence[int], *, each_target: bool) -> list[Variant]:
-    """Return the options of each model, by its name: one a seed, and maybe one a target."""
+    """Return the name and the options of each model: one for each seed, and maybe each target."""
     targets = [(name,) for name in options.targets] if each_target else [options.targets]
     found = []
     for names, seed in product(targets, seeds):
@@ -69,21 +69,22 @@ def variants_of(options: TrainOptions, seeds: Sequence[int], *, each_target: boo
 
 
 def _model_name(target: str) -> str:
-    """Return a name that no column of the data has: `score` takes those for the data's own."""
+    """Return a name that is not a column of the data, because `score` ignores those."""
     return "main" if target == TARGET else target.removeprefix("target_")
 
 
 def variants_in(runs: Path, *, is_final: bool, **changes: Any) -> list[Variant]:
-    """Return the options that runs were made with, by their names, as those of other runs.
+    """Return the names and options of earlier runs, for new runs that follow them.
 
     Parameters
     ----------
     runs : path
-        The folder of a run, or of several. The folds of a walk forward are one model.
+        Folder of a run, or of several. The folds of a walk forward are one model.
     is_final : bool
-        The epochs are those that the runs chose; of several folds, their median.
+        Whether the new runs are final: they train for the best number of epochs of the earlier
+        runs, or its median over the folds.
     **changes
-        Options that are others.
+        Options that differ.
 
     Raises
     ------
@@ -115,28 +116,28 @@ def _without_fold(name: str) -> str:
 
 
 def _all_epochs(where: Path, run: Run) -> int:
-    """Return for how many epochs a network was trained, from its first weights to its best ones."""
+    """Return the number of epochs from a network's first weights to its best ones."""
     if options_of(run.asked["options"]).start is not None:
         raise NumeraiSequenceError(
-            f"{where}: started from the weights of another run, so that its epochs are not all; "
-            "say for how many epochs to train"
+            f"{where}: started from the weights of another run, so its number of epochs is "
+            "unknown; set epochs= (--epochs)"
         )
     if run.validation and not _scores(run):
         raise NumeraiSequenceError(
-            f"{where}: no epoch of a run has a score, so that none is the best; say for how many "
-            "epochs to train"
+            f"{where}: no epoch of a run has a score, so the best number of epochs is unknown; set "
+            "epochs= (--epochs)"
         )
     return best_epochs(run)
 
 
 def _scores(run: Run) -> list[tuple[float, int]]:
-    """Return the scores that a run was watched by, each with how many epochs it had then."""
+    """Return each score of a run's monitored log, with its number of epochs."""
     scores = run.history.get(options_of(run.asked["options"]).monitor, ())
     return [(score, epoch) for epoch, score in enumerate(scores, 1) if not math.isnan(score)]
 
 
 def best_epochs(run: Run) -> int:
-    """Return after how many epochs a run had its best score; of a final run, all."""
+    """Return the number of epochs to a run's best score; for a final run, of all epochs."""
     scores = _scores(run)
     if not scores:
         return len(next(iter(run.history.values()), ())) or 1
@@ -151,11 +152,11 @@ def plan_runs(
     Raises
     ------
     EraError, FeatureError
-        The set has not what is asked for, or too little of it.
+        The set lacks an era, target or feature, or has too few eras.
     NumeraiSequenceError
         There is no model to start a run from.
     OutputExistsError
-        The runs would replace those that they start from.
+        The new runs would replace the runs that they start from.
     """
     planned = [run for variant in variants for run in _plan_variant(shards, out, *variant)]
     planned.sort(key=lambda run: -1 if run.fold is None else run.fold)
@@ -163,7 +164,7 @@ def plan_runs(
         return planned
     if start.resolve() == out.resolve():
         raise OutputExistsError(
-            f"{out}: holds the run to start from; choose another folder", path=out
+            f"{out}: found the run to start from in it; choose another folder", path=out
         )
     return [_starting(run, start) for run in planned]
 
@@ -181,7 +182,7 @@ def _plan_variant(
 
 
 def _starting(run: PlannedRun, start: Path) -> PlannedRun:
-    """Return a run with the model that it starts from: the only one, or the one of its name."""
+    """Return a run with the model that it starts from: the only one, or the one with its name."""
     several = runs_in(start)
     if several and start / run.folder.name not in several:
         raise NumeraiSequenceError(
@@ -192,9 +193,9 @@ def _starting(run: PlannedRun, start: Path) -> PlannedRun:
     seen = set(run.split.validation) & set(() if earlier is None else earlier.train)
     if seen:
         warnings.warn(
-            f"{path}: was trained on {len(seen)} of the {len(run.split.validation)} eras that this "
-            "run is validated on: its scores look better than it is; start from a run that was "
-            "validated on them, or train a final run",
+            f"{path}: was trained on {len(seen)} of the {len(run.split.validation)} validation "
+            "eras of the new run, whose scores will be too good; start from a run that did not "
+            "train on them, or train a final run",
             stacklevel=4,
         )
     digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
@@ -212,7 +213,7 @@ def choose_purge(shards: ShardSet, options: TrainOptions) -> tuple[int, str]:
 
 
 def make_splits(shards: ShardSet, options: TrainOptions, purge: int) -> list[Split]:
-    """Return the eras to train on and to validate on: one split, or one for each fold."""
+    """Return the training and validation eras: one split, or one for each fold."""
     eras = choose_eras(options.eras, shards.eras)
     if options.eras is None:
         eras = [era for era in eras if era_number(era) is not None]

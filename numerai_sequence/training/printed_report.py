@@ -1,4 +1,4 @@
-"""Shown: what the training prints: the purge, the eras, what it cost, and the scores."""
+"""Printed report: the lines that training prints: the purge, the eras, the speed, the scores."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def show_purge(purge: int, why: str) -> None:
 def show_split(
     split: Split, training: NumeraiSequence, validation: NumeraiSequence | None, purge: int
 ) -> None:
-    """Print which rows are trained on, and which validated on; None for a final run."""
+    """Print the training rows and the validation rows; a final run has no validation."""
     asked = [("Training", training, split.train, "")]
     if validation is not None:
         between = f", {purge} eras purged between them"
@@ -52,19 +52,19 @@ def show_scores(table: pd.DataFrame) -> None:
 
 
 def describe_eras(eras: Sequence[str]) -> str:
-    """Return how many eras there are, the first and the last."""
+    """Return the number of eras, the first and the last."""
     return f"1 era, {eras[0]}" if len(eras) == 1 else f"{len(eras):,} eras, {eras[0]} to {eras[-1]}"
 
 
 def show_cost(rows: int, seconds: float) -> None:
-    """Print how fast it was, and what memory it took."""
+    """Print the speed of training, and the peak memory."""
     peak = _peak_rss_bytes()
     memory = "" if peak is None else f", peak memory {peak / 1e6:,.0f} MB"
     click.echo(f"Trained {rows:,} rows in {seconds:.1f} s: {rows / seconds:,.0f} rows/s{memory}")
 
 
 def _peak_rss_bytes() -> int | None:
-    """Return the most memory that this process has had resident; None where nobody knows."""
+    """Return the peak resident memory of this process; None if the system does not say."""
     try:
         import resource
     except ImportError:  # Windows

@@ -1,4 +1,4 @@
-"""Runs: the folder that training leaves: a model, and in run.json what it was made from."""
+"""Run folder: the folder that training writes, with a model and its description in run.json."""
 
 from __future__ import annotations
 
@@ -23,27 +23,28 @@ FORMAT = "numerai_sequence.run"
 
 @dataclass(frozen=True)
 class Run:
-    """What is known of a trained model.
+    """The description of a trained model, as it is in run.json.
 
     Attributes
     ----------
     asked : dict
-        The set and the options that it was made from: the same make the same run.
+        Shard set and options of the run. The same ones make the same run.
     features : tuple of str
-        The columns of x, in order.
+        Features that the model takes, in order.
     dtype : str
-        Of x.
+        Type of the features.
     output : str or None
-        The output that is a prediction; None where there is only one.
+        Name of the output that is the prediction. None if the model has one output.
     train, validation : tuple of str
-        Eras.
-    scores : dict
-        Summaries over the validation eras.
-    history : dict
-        The logs of each epoch.
-    versions : dict
+        Training eras and validation eras.
+    scores : dict of str to float
+        Summaries of the scores over the validation eras.
+    history : dict of str to list of float
+        Logs of ``fit``, a value for each epoch.
+    versions : dict of str to str
+        Versions of this package and of Keras, and Keras's backend.
     batch_by : {"rows", "era"}
-        What a batch was made of, in training.
+        Unit of the batches in training.
     """
 
     asked: dict[str, Any]
@@ -66,24 +67,26 @@ def write_run(run: Run, folder: Path) -> None:
 
 
 def read_run(folder: str | os.PathLike[str]) -> Run:
-    """Read what a run of ``numerai-sequence train`` was made from, and how it was scored.
+    """Read the options, eras and scores of a run of `fit_runs` or ``numerai-sequence train``.
 
-    ``predict``, ``export_predict`` and ``EraScores`` take it as ``like=``, so that the model is fed
-    as it was in training. The model itself is in the folder, as ``model.keras``.
+    Give the `Run` to `predict`, `export_predict` or `EraScores` as ``like=``: the model then gets
+    the same inputs as in training. The model itself is ``model.keras`` in the folder.
 
     Parameters
     ----------
     folder : path
-        Of the run; of several, such as the folds of a walk forward, that of one.
+        Folder of one run. In a folder of several runs, such as the folds of a walk forward, name
+        one of them.
 
     Returns
     -------
     Run
+        The description of the run.
 
     Raises
     ------
     ManifestError
-        It is missing, something else, or written by a later version of the package.
+        ``run.json`` is missing, damaged, or written by a later version of the package.
     """
     path = Path(folder) / RUN
     try:
@@ -105,7 +108,9 @@ def read_run(folder: str | os.PathLike[str]) -> Run:
         )
     except OSError as error:
         several = runs_in(Path(folder))
-        one = f"; it holds {len(several)} runs: name one, such as {several[0]}" if several else ""
+        one = (
+            f"; found {len(several)} runs in it: name one, such as {several[0]}" if several else ""
+        )
         raise ManifestError(
             f"{path}: {error.strerror}; expected a folder that 'numerai-sequence train' wrote{one}",
             path=path,
@@ -120,7 +125,7 @@ def read_run(folder: str | os.PathLike[str]) -> Run:
 
 
 def _check_known(path: Path, document: dict[str, Any]) -> None:
-    """Refuse what only a later version of the package knows: the model may want another x."""
+    """Refuse entries of a later version of the package, whose model may need other inputs."""
     for name in document:
         _check_one_of(path, "key", name, tuple(Run.__dataclass_fields__))
     _check_one_of(path, "dtype", document["dtype"], DTYPES)
@@ -139,7 +144,7 @@ def _check_one_of(path: Path, what: str, found: Any, known: tuple[str, ...]) -> 
 
 
 def find_run(model: Path) -> tuple[Path, Run | None]:
-    """Return the file of a model, and the run that it is of, if it is known.
+    """Return the file of a model, and its run if it has one.
 
     Parameters
     ----------
@@ -155,15 +160,15 @@ def find_run(model: Path) -> tuple[Path, Run | None]:
     run = read_run(folder) if model.is_dir() or (folder / RUN).exists() else None
     if not path.is_file():
         raise NumeraiSequenceError(
-            f"{path}: no such file; expected a model that Keras has saved, or the folder of a run"
+            f"{path}: no such file; expected a model that Keras saved, or the folder of a run"
         )
     return path, run
 
 
 def runs_in(folder: Path) -> list[Path]:
-    """Return the folders of the finished runs in a folder that is no run itself, by their names.
+    """Return the folders of the finished runs in a folder of several runs, in order of their names.
 
-    Numbers count as numbers: seed-2 comes before seed-10.
+    Numbers in names are compared as numbers: seed-2 comes before seed-10.
     """
     if (folder / RUN).exists() or (folder / MODEL).exists():
         return []
@@ -171,13 +176,13 @@ def runs_in(folder: Path) -> list[Path]:
 
 
 def unfinished_in(folder: Path) -> list[Path]:
-    """Return the folders in a folder in which a run was begun and not finished."""
+    """Return the folders of unfinished runs in a folder."""
     folders = {path.parent for name in (CHECKPOINT, MODEL) for path in folder.glob(f"*/{name}")}
     return sorted(filter(is_unfinished, folders), key=natural)
 
 
 def is_unfinished(folder: Path) -> bool:
-    """Say whether a run was begun in a folder and not finished."""
+    """Return whether a folder has an unfinished run."""
     begun = (folder / CHECKPOINT).exists() or (folder / MODEL).exists()
     return begun and not (folder / RUN).exists()
 

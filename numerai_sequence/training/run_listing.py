@@ -1,4 +1,4 @@
-"""Listing: from folders to the runs in them, newest first, and one picture of their scores."""
+"""Run listing: list the runs in folders, newest first, and draw their scores in one picture."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class ListedRun:
     ----------
     folder : path
     seconds : float
-        When it was finished, since 1970.
+        Time at which it was finished, in seconds since 1970.
     run : Run
     options : TrainOptions
     """
@@ -46,9 +46,10 @@ def list_runs(folders: Iterable[Path], *, by: str | None = None) -> list[ListedR
     Parameters
     ----------
     folders : iterable of path
-        Each a run, or a folder with runs in it or in its folders.
+        Folders of runs, or folders with runs up to three levels below.
     by : {"mean", "sharpe"}, optional
-        Order by this statistic of the correlation instead, the best first; those without are last.
+        Statistic of the correlation to sort by, the best first. Runs without it are last. None
+        sorts by time.
 
     Raises
     ------
@@ -77,7 +78,7 @@ def list_runs(folders: Iterable[Path], *, by: str | None = None) -> list[ListedR
 
 
 def unfinished_runs(folders: Iterable[Path]) -> list[Path]:
-    """Return the folders of runs that were begun and not finished."""
+    """Return the folders of unfinished runs."""
     paths = [path for one in folders for name in (CHECKPOINT, MODEL) for path in _files(one, name)]
     return sorted({path.parent for path in paths if is_unfinished(path.parent)})
 
@@ -88,7 +89,7 @@ def _files(folder: Path, name: str) -> Iterable[Path]:
 
 
 def describe_runs(runs: Iterable[ListedRun]) -> list[str]:
-    """Return a line a run: its scores, when it was made, on what, and its folder."""
+    """Return a header and a line for each run: its folder, scores, time and options."""
     rows: list[tuple[str, ...]] = [
         ("run", "mean", "Sharpe", "finished", "target", "features", "epochs", "validation", "seed")
     ]
@@ -121,12 +122,12 @@ def _row(listed: ListedRun) -> tuple[str, ...]:
 
 
 def draw_runs(runs: Iterable[ListedRun], path: str | os.PathLike[str]) -> None:
-    """Draw the scores of each era of several runs into one picture, a line a run.
+    """Draw the scores of several runs by era into one picture, with a line for each run.
 
     Raises
     ------
     NumeraiSequenceError
-        None of them was scored, or matplotlib is not installed.
+        No run has scores, or matplotlib is not installed.
     OutputError
         The file cannot be written.
     """
@@ -139,6 +140,8 @@ def draw_runs(runs: Iterable[ListedRun], path: str | os.PathLike[str]) -> None:
         if (listed.folder / SCORES).is_file()
     }
     if not tables:
-        raise NumeraiSequenceError("none of the runs was scored: final runs are not")
+        raise NumeraiSequenceError(
+            "found no run with scores, expected at least one; final runs are not scored"
+        )
     table = pandas.concat(tables, axis=1, names=["model", "score"]).sort_index()
     draw_scores(table, path, title="Validation")

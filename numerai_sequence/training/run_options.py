@@ -1,4 +1,4 @@
-"""Options: what one run is asked for, and in what two runs differ."""
+"""Run options: the options of one run, and how two runs differ."""
 
 from __future__ import annotations
 
@@ -11,33 +11,35 @@ from ..scoring.score_kinds import monitored_logs
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """What the user asked of a run; the same options and set make the same run.
+    """The options of a run. The same options and shard set make the same run.
 
     Attributes
     ----------
     features : str or tuple of str, optional
-        A feature set, or a list; None for all features.
+        Name of a feature set, or features. None for all.
     targets : tuple of str
-        The first one is scored; each is an output of the model.
+        Targets, one for each output of the model. The first is scored.
     eras : str, optional
-        As `choose_eras` takes it; None for all that have a number.
+        Eras to use. None for all eras that have a number. See `choose_eras`.
     validation : int, float or str
-        How many of the newest eras, which share of them, or which eras; ignored with `step`.
+        Number or share of the newest eras, or a choice of eras, to validate on. Ignored with
+        `step`.
     purge : int, optional
-        Eras; None for what the targets need, see `purge_of`.
+        Number of eras to purge. None for the number that the targets need. See `purge_of`.
     step, window : int, optional
-        Walk forward by `step` eras at a time, each time trained on `window` eras, or on all before.
+        Options of a walk forward. See `walk_forward`.
     missing_target : {"drop", "mask", "error"}
+        Treatment of rows without a target. See `NumeraiSequence`.
     batch_size : int, optional
-        Rows; eras, where batches are whole eras.
+        Number of rows in a batch, or of eras.
     batch_by : {"rows", "era"}, optional
-        None: as the loss wants it.
+        Unit of `batch_size`. None for the unit that the loss needs.
     network : str, optional
-        The digest of a network that the user builds; None for one of `layers`, `dropout`, `loss`.
+        Digest of a user's network. None for the network of `layers`, `dropout` and `loss`.
     is_final : bool
-        Trained on all eras that have the target, for `epochs`, and not scored.
+        Whether it trains on all eras that have the target, without scores.
     start : str, optional
-        The digest of the model whose weights it started from.
+        Digest of the model whose weights it starts from.
     """
 
     features: str | tuple[str, ...] | None = None
@@ -68,17 +70,17 @@ class TrainOptions:
 
     @property
     def batches(self) -> str:
-        """What a batch is made of."""
+        """Unit of the batches."""
         return self.batch_by or ("rows" if self.loss == "mse" else "era")
 
     def as_json(self) -> dict[str, Any]:
-        """Return the options as they are written into run.json."""
+        """Return the options in the form of run.json."""
         written: dict[str, Any] = json.loads(json.dumps(asdict(self)))
         return written
 
 
 def options_of(asked: dict[str, Any]) -> TrainOptions:
-    """Return the options that are written in run.json; those that it lacks have their defaults."""
+    """Return the options in run.json; options that it lacks have their defaults."""
     known = {name: asked[name] for name in asked if name in TrainOptions.__dataclass_fields__}
     found: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value for name, value in known.items()
@@ -87,23 +89,23 @@ def options_of(asked: dict[str, Any]) -> TrainOptions:
 
 
 def with_defaults(found: dict[str, Any], asked: dict[str, Any]) -> dict[str, Any]:
-    """Return what a run was asked, with what was not asked yet when it was made.
+    """Return the set and options of a run, with those that an older version did not write.
 
-    An option that it lacks has its default. A purge that it lacks shows in its eras.
+    A missing option has its default. A missing purge is already visible in the eras.
     """
     options = {**TrainOptions().as_json(), **found["options"]}
     return {"purge": asked["purge"], **found, "options": options}
 
 
 def find_differences(found: dict[str, Any], asked: dict[str, Any]) -> str:
-    """Return in what the run that is there differs from the one that is asked for."""
+    """Return how a finished run differs from the one that is asked for, for a message."""
     was, now = found["options"], asked["options"]
     names = [name for name in {**was, **now} if was.get(name) != now.get(name)]
     shown = [_difference(name, was.get(name), now.get(name)) for name in names if name != "purge"]
     if found["purge"] != asked["purge"]:
         shown.append(_difference("purge", found["purge"], asked["purge"]))
     if found["sources"] != asked["sources"]:
-        shown.append("another set, or one that was refreshed since")
+        shown.append("another shard set, or one that was updated since")
     elif not shown:
         shown.append("other eras")
     return "; ".join(shown)

@@ -1,4 +1,4 @@
-"""Serving: a saved model, and what its run knows of it, become predictions and an upload."""
+"""Run predictions: write the predictions of a saved model or run, or a function to upload."""
 
 from __future__ import annotations
 
@@ -41,38 +41,36 @@ def predict_file(
     neutralize: str | None = None,
     proportion: float = 1.0,
 ) -> int:
-    """Write the predictions of a model or an ensemble, and return how many.
-
-    Data are a shard set or a Parquet file.
+    """Write the predictions of a model or an ensemble, and return the number of rows.
 
     Parameters
     ----------
     model : path
-        The folder of a run, or of several; or the file of a model.
+        Folder of a run, or of several; or the file of a model.
     data : path
-        As of `predict`.
+        Shard set or Parquet file. See `predict`.
     out : path
-        As of `write_predictions`.
+        File of the predictions. See `write_predictions`.
     features : str, optional
-        The name of a feature set. None for those that the model was trained on, or for all, where
-        these are not known.
+        Name of a feature set. None for the features of the training; or for all, if these are not
+        known.
     eras : str, optional
-        Of a shard set; None for all.
+        Eras of a shard set. None for all.
     output : str, optional
-        Of a model of several; None for that of the run, or the only one.
+        Output of the model that is the prediction. None for the run's output, or the only one.
     batch_by : {"rows", "era"}, optional
-        As of `predict`.
+        Unit of the batches. See `predict`.
     by, weights : optional
-        As of `ensemble`, for the folder of several runs.
+        Options of an ensemble of several runs. See `ensemble`.
     neutralize : str, optional
-        The name of a feature set, or "all"; predictions are then ranked.
+        Name of a feature set to neutralize to, or "all". The predictions are then ranked.
     proportion : float
-        As of `neutralize`.
+        Share to neutralize. See `neutralize`.
 
     Raises
     ------
     NumeraiSequenceError
-        There is no such model, or it cannot be loaded; or there are several, and no `by`.
+        There is no such model, or it cannot be loaded; or there are several, without `by`.
     """
     _check_ensemble(model, by, is_needed=True)
     if features is not None and is_parquet(data):
@@ -115,24 +113,24 @@ def export_run(
     proportion: float = 1.0,
     features_json: str | None = None,
 ) -> str:
-    """Write the predict function of a run's model, or of several runs, and say how it runs.
+    """Write the predict function of one run or several, and return a line that describes it.
 
     Parameters
     ----------
     model : path
-        The folder of a run, or of several; or the file of a model.
+        Folder of a run, or of several; or the file of a model.
     out, output, batch_by, weights, proportion, features_json
-        As of `export_predict`.
+        See `export_predict`.
     by : optional
-        As its ``ensemble``.
+        The argument ``ensemble`` of `export_predict`.
     neutralize : str, optional
-        The name of a feature set; "all", without `features_json`, is what the models take.
+        Name of a feature set. "all", without `features_json`, is the features of the models.
     """
     _check_ensemble(model, by, is_needed=False)
     models = name_models(model)
     if any(one.like is None and input_noted(one.model).features is None for one in models):
         raise NumeraiSequenceError(
-            f"{model}: no run, so its features are not known; expected a folder that "
+            f"{model}: found no run, so its features are not known; give a folder that "
             "'numerai-sequence train' wrote, or call export_predict(model, path, features=...)"
         )
     members = members_to_export(models, output=output, batch_by=batch_by)
@@ -151,7 +149,7 @@ def export_run(
 
 
 def _describe(members: Sequence[Member], finish: Finish) -> str:
-    """Say what a function does with how many features."""
+    """Return a description of an exported function."""
     width, dtypes = len(union_of(members)), [str(member.known.dtype) for member in members]
     several = f"{len(members)} models of " if len(members) > 1 else ""
     said = f"{several}{width:,} features as {' and '.join(dict.fromkeys(dtypes))}"
@@ -173,5 +171,5 @@ def _check_ensemble(model: Path, by: str | None, *, is_needed: bool) -> None:
 
 
 def exported_for() -> str:
-    """Say which of Numerai's images run what `export_run` writes."""
+    """Return which of Numerai's images run the function that `export_run` writes."""
     return runs_where(active_keras())

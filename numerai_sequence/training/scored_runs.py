@@ -1,4 +1,4 @@
-"""Scored runs: from planned runs to trained ones, with one table of the scores of them all."""
+"""Scored runs: train planned runs, and write one table of all their scores."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ def train(
     progress: bool,
     executor: Executor | None = None,
 ) -> pd.DataFrame | None:
-    """Train the network of the options, or one for each fold; see `train_runs`.
+    """Train the network of the options, or one for each fold. See `train_runs`.
 
-    `overwrite`, `progress` and `executor` are as of `fit_runs`.
+    For `overwrite`, `progress` and `executor`, see `fit_runs`.
     """
     fitter = Fitter(shards, overwrite, progress)
     return train_runs(fitter, plan_runs(shards, out, [("", options)]), out, executor=executor)
@@ -51,7 +51,7 @@ def train(
 def train_runs(
     fitter: Fitter, planned: Sequence[PlannedRun], out: Path, *, executor: Executor | None = None
 ) -> pd.DataFrame | None:
-    """Make each planned run, unless that has been done, and show the scores of all.
+    """Train each planned run that is not finished, and print the scores of all.
 
     Parameters
     ----------
@@ -59,17 +59,17 @@ def train_runs(
     planned : sequence of PlannedRun
         From `plan_runs`.
     out : path
-        The folder of the run, or of them all.
+        Folder of the run, or of all runs.
     executor : Executor, optional
-        Trains the runs as tasks, many at a time.
+        Executor that trains several runs at a time.
 
     Returns
     -------
     pandas.DataFrame or None
-        The scores of each validation era; see `score_eras`. Of several models, as of `score`, with
+        Scores by validation era. See `score_eras`. For several models, the table of `score`, with
         their ensemble. None for final runs.
     """
-    load_scorer()  # rather miss it now than after the training
+    load_scorer()  # fail now rather than after the training
     tables = _run_all(fitter, planned, executor)
     if len(planned) == 1 or not tables:
         return tables.get(0)
@@ -85,7 +85,7 @@ def train_runs(
 def _run_all(
     fitter: Fitter, planned: Sequence[PlannedRun], executor: Executor | None
 ) -> dict[int, pd.DataFrame]:
-    """Return the scores of each run that is scored, by its number."""
+    """Return the scores of each scored run, by its number."""
     tables: dict[int, pd.DataFrame | None] = {}
     if executor is not None:
         if not planned[0].options.is_final:
@@ -109,7 +109,7 @@ def _run_all(
 def _join(
     fitter: Fitter, planned: Sequence[PlannedRun], tables: dict[int, pd.DataFrame]
 ) -> pd.DataFrame:
-    """Return the scores of all folds, of the only model or of several and their ensemble."""
+    """Return the scores of all folds: of a single model, or of several and their ensemble."""
     pandas = load_extra("pandas", "pandas", "scores")
     by_fold: dict[int | None, dict[str, int]] = {}
     for number, run in enumerate(planned):
@@ -136,9 +136,10 @@ def _score_ensemble(fitter: Fitter, models: dict[str, PlannedRun]) -> pd.DataFra
     validation = first.split.validation
     if any(run.split.validation != validation for run in models.values()):
         raise NumeraiSequenceError(
-            f"{first.folder}: the runs beside it are validated on other eras; train them apart"
+            f"{first.folder}: found runs beside it with other validation eras; write them into "
+            "another folder"
         )
-    # In the order of `predict` of the folder: sums of another order break ties in another way.
+    # In the order in which `predict` reads the folder, because the order of a sum changes ties.
     in_order = sorted(models.items(), key=lambda model: natural(model[1].folder))
     predictions = predict(
         {name: run.folder for name, run in in_order},

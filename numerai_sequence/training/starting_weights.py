@@ -1,4 +1,4 @@
-"""Starting weights: from the model of an earlier run to the weights of a new one."""
+"""Starting weights: copy the weights of an earlier model into a new one."""
 
 from __future__ import annotations
 
@@ -13,25 +13,27 @@ from .run_folder import find_run
 
 
 def start_from(model: Any, path: Path, training: NumeraiSequence) -> None:
-    """Give a model the weights of another one that was trained on the same features."""
+    """Copy the weights of an earlier model, trained on the same features, into a model."""
     earlier = load_model(path)
     run = find_run(path)[1]
     known = input_noted(earlier) if run is None else input_like(run)
     features, dtype = known.features, input_like(training).dtype
     if known.dtype not in (None, dtype):
         raise NumeraiSequenceError(
-            f"{path}: was trained on {known.dtype}, and this run is on {dtype}; use the same dtype"
+            f"{path}: found a model of {known.dtype}, expected {dtype}, as in this run; use the "
+            "same dtype"
         )
     if features is not None and features != training.features:
         raise FeatureError(
-            f"{path}: was trained on {len(features):,} features, and this run has "
-            f"{len(training.features):,}, or others; name the same features",
+            f"{path}: found a model of {len(features):,} features, expected the "
+            f"{len(training.features):,} features of this run, in the same order; use the same "
+            "features",
             names=(),
         )
     found, expected = ([tuple(w.shape) for w in one.weights] for one in (earlier, model))
     if found != expected:
         raise NumeraiSequenceError(
-            f"{path}: has weights of the shapes {found[:6]}, and this network {expected[:6]}; "
-            "build the same network"
+            f"{path}: found weights of shapes {found[:6]}, expected {expected[:6]}, as in this "
+            "network; build the same network"
         )
     model.set_weights(earlier.get_weights())

@@ -1,4 +1,4 @@
-"""Write shards: from Parquet files to a shard set that is written and open."""
+"""Write shards: the public function that writes Parquet files as a shard set and opens it."""
 
 from __future__ import annotations
 
@@ -30,91 +30,94 @@ def write_shards(
 ) -> ShardSet:
     """Write Parquet files as one shard set, and open it.
 
-    A set that was written from the same files with the same options is opened as it is; where only
-    the feature sets differ, those it tells of are brought up to date.
+    If `out` already holds the set of these files and options, it is only opened; its feature sets
+    are updated if they differ. Run an interrupted call again to continue it.
 
     Parameters
     ----------
     sources : path or iterable of paths
-        Parquet files as Numerai gives them out: v5's int8 features, v4.1's nullable Int8, v3's
-        float32; several become one set and need the same features and targets, in any order. A
+        Numerai's Parquet files. Features may be v5's int8, v4.1's nullable Int8 or v3's float32.
+        Several files become one set. They need the same features and targets, in any order. A
         folder, or a pattern such as ``data/*.parquet``, stands for its Parquet files in the order
-        of their names, where part-2 comes before part-10. The folders may be partitioned, as
+        of their names, with part-2 before part-10. Folders may be partitioned, such as
         ``era=0001/part-0.parquet``.
     out : path
-        The folder of the set.
+        Folder of the set. It is created if needed.
     num_shards : int
-        Era e goes to shard ``e mod num_shards``; eras that are no number to shard 0.
+        Number of shard files. Era e is in shard ``e mod num_shards``; eras without a number are in
+        shard 0.
     encoding : {"packed", "int8"}
-        Three features a byte, or one.
+        Encoding of the features: "packed" stores three features in a byte, "int8" one.
     mix_eras : int, optional
-        Neighbouring eras of a shard whose rows are mixed once for all, so that reading runs of rows
-        still shuffles well. None: as many as fit into 256 MB. 1 keeps each era together.
+        Number of neighbouring eras of a shard whose rows are mixed when the set is written. Mixed
+        rows shuffle well even if they are read in runs. None for as many eras as fit into 256 MB; 1
+        keeps each era together.
     features : str or iterable of str, optional
-        The columns to write, in this order, or the name of a feature set ("medium"); None for all
-        named ``feature...``.
+        Feature columns to write, in this order, or the name of a feature set ("medium"). None for
+        all columns whose names begin with ``feature``.
     targets : iterable of str, optional
-        The columns to write, in this order: any of numbers, such as weights of the rows; None for
-        all named ``target...``.
+        Target columns to write, in this order. They may be any columns of numbers, such as weights
+        of the rows. None for all columns whose names begin with ``target``.
     features_json : path, optional
-        Numerai's features.json, whose feature sets the set shall know. None: ``features.json``
-        beside the first source; where there is none, a set that is there keeps those it has.
+        Numerai's features.json, whose feature sets are stored in the set. None for the
+        ``features.json`` beside the first source. Without such a file, an existing set keeps its
+        feature sets.
     seed : int
-        Of the mixing.
+        Seed for mixing the rows.
     missing_feature : {"error", "middle"}
-        Refuse a feature value that is null or NaN, or write it as the middle: 2 of 0 to 4, as
-        Numerai does. The manifest counts these values.
+        Treatment of feature values that are null or NaN: "error" raises a `SourceError`, "middle"
+        writes them as 2, the middle of 0 to 4, as Numerai does. The manifest counts these values.
     overwrite : bool
-        Replace what is in `out`. The old set stays whole until the new one is.
+        Replace the set in `out`. The old set stays valid until the new one is complete.
     progress : bool
         Show progress bars on stderr.
     executor : concurrent.futures.Executor, optional
-        Reads the sources, and then writes the shard files, as tasks, many at a time, each with the
-        memory that one needs: `RayTasks` on many machines that share the folders, or a
-        ``ProcessPoolExecutor`` on this one. The set is the same, bit for bit.
+        Executor that reads the sources, and then writes the shard files, many at a time: `RayTasks`
+        on machines that share the folders, or a ``ProcessPoolExecutor`` on this one. Each task
+        needs as much memory as a call without an executor. The set is the same, bit for bit.
 
     Returns
     -------
     ShardSet
+        The set, open.
 
     Raises
     ------
     SourceError
-        A source cannot be read, lacks a column, or holds a value that cannot be kept, with the
-        file, the column and the row; it is damaged, or has changed meanwhile; a row is in two
-        sources, or twice in one; an era is spelled in two ways; or features.json is not what it
-        should be.
+        A source is damaged, cannot be read, lacks a column, has changed meanwhile, or holds a value
+        that cannot be stored; a row is in two sources, or twice in one; an era is spelled in two
+        ways; or features.json is not valid. The message names the file, the column and the row.
     FeatureError
-        A feature, feature set or target asked for is unknown.
+        A feature, feature set or target is unknown.
     OutputExistsError
         `out` holds something else, or another process writes to it.
     OutputError
-        The system does not let `out` be written: its disk is full, for example. What was there is
-        as it was.
+        The system refuses to write `out`, for example because the disk is full. An existing set is
+        unchanged.
     OutOfMemoryError
-        Memory has run out; the same call goes on from there. What was there is as it was.
+        Out of memory. Make the same call again to continue. An existing set is unchanged.
     WorkerError
-        Ray has lost a task too often. What was there is as it was.
+        Ray has lost a task too often. An existing set is unchanged.
     TypeError
-        An argument is of another type, such as a frame for a path, or a set, which has no order.
+        An argument has a wrong type, such as a frame in place of a path, or a set of names, which
+        has no order.
 
     Notes
     -----
-    Every row of the sources is written, once and as it is, or nothing is:
+    Either every row of the sources is written, once and unchanged, or nothing is written:
 
-    - Ids are in a string column ``id``, or in the one pandas index. They may be empty, but not
-      null. An id may come again in another era, but not in the same one: each row is known by its
-      era and id. (`predict` wants each id once.)
-    - Eras are strings, too, of any text, and also not null. Whole numbers are read as Numerai
-      spells them: 1 is ``"0001"``. An era that is a number has one spelling: ``"1"`` and
-      ``"0001"`` are never both there. An era may be in several sources, which then have different
-      rows of it.
-    - A data type may be null, or that column missing.
-    - A feature is exactly 0, 1, 2, 3 or 4 in integers, or 0, .25, .5, .75 or 1 in floats. In a
-      file that also has a feature of integers, or a float that is 2, 3 or 4, all floats are 0 to 4:
-      pandas makes floats of integers where some are missing.
-    - A target is rounded to float32, whose integers are exact up to 2**24; null becomes NaN. A
-      number that is infinite, in the source or as float32, is refused.
+    - Ids are in a string column ``id``, or in the only pandas index. They may be empty, but not
+      null. An id may appear in several eras, but only once in an era: the era and the id identify a
+      row. (`predict` needs each id once.)
+    - Eras are strings of any text, and not null. Whole numbers are read as Numerai writes them: 1
+      becomes ``"0001"``. Each era has one spelling: ``"1"`` and ``"0001"`` in the same set are an
+      error. An era may be in several sources, if they have different rows of it.
+    - The column ``data_type`` may have nulls, or be missing.
+    - A feature is 0, 1, 2, 3 or 4 as integer, or 0, .25, .5, .75 or 1 as float. In a file with any
+      integer feature, or any float that is 2, 3 or 4, all floats are 0 to 4, because pandas turns
+      integer columns with missing values into floats.
+    - A target is rounded to float32, which is exact for integers up to 2**24. Null becomes NaN. A
+      number that is infinite, in the source or as float32, is an error.
     """
     arguments = writer_arguments(
         sources,

@@ -413,5 +413,5 @@ def test_a_subclass_may_have_more_batches_than_it_reads(monkeypatch, folders, ru
     one_pass = sequence.one_pass()
     assert_same([one_pass[place] for place in range(len(one_pass))], expected)
     assert_same([sequence[number] for number in range(len(sequence))], expected)
-    with pytest.raises(IndexError, match=rf"but an epoch has {len(plain)}$"):
+    with pytest.raises(IndexError, match=rf"an epoch has {len(plain)} batches$"):
         sequence[len(sequence)]

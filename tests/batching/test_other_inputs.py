@@ -299,9 +299,9 @@ def test_predict_without_its_inputs_or_with_others_says_so(shards, models, sourc
         predict(model, shards, inputs={"benchmarks": models[:-1]}, progress=False)
     for other in (None, {"benchmarks": (models, ["v53", "v52"])}, {"more": models}):
         sequence = NumeraiSequence(shards, 700, inputs=other)
-        with pytest.raises(FeatureError, match=r"evaluate: found .*, as the model was trained"):
+        with pytest.raises(FeatureError, match=r"evaluate: found .*, as in training"):
             model.evaluate(sequence, verbose=0)
-    with pytest.raises(FeatureError, match="as the model was trained"):
+    with pytest.raises(FeatureError, match="as in training"):
         EraScores(NumeraiSequence(shards, shuffle=False)).score(model)
 
 

@@ -200,7 +200,7 @@ def test_row_without_benchmark_is_never_left_out_silently(shards, data, models):
     found_y = y_by_id(dropped)
     assert sorted(found_y.index) == sorted(some.index)
     assert_residual(found_y, expected(data, some))
-    with pytest.warns(UserWarning, match="have no weight"):
+    with pytest.warns(UserWarning, match="have weight 0"):
         masked = NumeraiSequence(shards, 3000, target=residual, missing_target="mask")
     assert masked[0][2].sum() == len(some)
     whole = NumeraiSequence(shards, target=residual, eras="0002-0018")

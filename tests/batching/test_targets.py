@@ -328,20 +328,28 @@ def test_targets_are_any_sequence_of_names(shards, make):
 
 
 WRONG_WEIGHTS = [
-    (pd.Series(np.ones(13)), ValueError, "a Series whose index is 0 to 12, expected one"),
-    (pd.Series(1.0, ["0001", "0001"]), ValueError, "'0001' is twice in the index"),
-    (pd.Series(1.0, ["n01", "n02"]), EraError, "found weights of 'n01', which is no era"),
+    (pd.Series(np.ones(13)), ValueError, "a Series with the index 0 to 12, expected an index"),
+    (pd.Series(1.0, ["0001", "0001"]), ValueError, "found era '0001' twice in the index"),
+    (pd.Series(1.0, ["n01", "n02"]), EraError, "found a weight of 'n01', which is not an era"),
     ({"0001": 1.0, 1: 2.0}, EraError, "sample_weight: '0001' and 1 both mean '0001'"),
     ({"-0007": 1.0, "0007-": 2.0}, EraError, "both mean '0007'"),
     ({1.0: 1.0}, TypeError, "sample_weight: found 1.0, expected names"),
-    ({"0001-": None}, ValueError, "None is no finite number"),
+    ({"0001-": None}, ValueError, "found None, expected a finite number"),
     ({"0001-": "1.0"}, TypeError, "sample_weight: found '1.0', expected a number"),
-    (pd.DataFrame({"weight": np.ones(2)}, ["0001", "0002"]), TypeError, "expected a column, a we"),
+    (
+        pd.DataFrame({"weight": np.ones(2)}, ["0001", "0002"]),
+        TypeError,
+        "expected the name of a column, a we",
+    ),
     ({"0001": 1.0}, EraError, "no weight for era '0002' and 11 more"),
     ("target_wait", FeatureError, "unknown sample_weight column 'target_wait'; did you mean"),
-    (dict.fromkeys(map("{:04d}".format, range(1, 14)), np.nan), ValueError, "no finite number"),
+    (
+        dict.fromkeys(map("{:04d}".format, range(1, 14)), np.nan),
+        ValueError,
+        "expected finite numbers",
+    ),
     (lambda eras, y: y[:-1], ValueError, r"found shape \(39,\), expected \(40,\)"),
-    (lambda eras, y: y * np.inf, ValueError, "no finite number"),
+    (lambda eras, y: y * np.inf, ValueError, "expected finite numbers"),
 ]
 
 

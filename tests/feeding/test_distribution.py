@@ -99,7 +99,7 @@ def test_mirrored_devices_see_each_row_once_and_learn_as_one(forked):
     assert_refused(found["odd"], "batch of 43 rows", *remedy)
     assert_refused(found["one"], "batch of 301 rows", *remedy)
     assert_refused(found["permuted"], "batch of 1 rows", *remedy)  # which may come first
-    assert_refused(found["resumed"], "batch of 1 rows", *remedy, "or, to go on where Resume")
+    assert_refused(found["resumed"], "batch of 1 rows", *remedy, "or, to resume at this batch")
 
 
 @is_tensorflow

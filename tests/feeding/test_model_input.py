@@ -150,9 +150,9 @@ def test_another_training_is_said_and_remembered(shards, backwards):
 
 def test_an_input_of_integers_takes_raw_features_only(shards, source):
     model = make_model(dtype="int8")
-    with pytest.raises(FeatureError, match=r"fit: found dtype='float32'.*Input is of int8"):
+    with pytest.raises(FeatureError, match=r"fit: found dtype='float32'.*Input is of type int8"):
         model.fit(NumeraiSequence(shards), verbose=0)
-    with pytest.raises(FeatureError, match="Input is of int8"):
+    with pytest.raises(FeatureError, match="Input is of type int8"):
         predict(model, shards, dtype="float32", progress=False)
     frame = predict(model, source, progress=False)
     expected = predict(model, source, dtype="int8", progress=False)
@@ -290,7 +290,9 @@ def test_batches_of_a_class_of_ones_own_are_said(shards, source, tmp_path):
 
 
 def test_scores_are_of_the_right_scale_and_width(shards):
-    with pytest.raises(FeatureError, match=r"validation: found dtype='float32'.*Input is of int8"):
+    with pytest.raises(
+        FeatureError, match=r"validation: found dtype='float32'.*Input is of type int8"
+    ):
         scored(make_model(dtype="int8"), NumeraiSequence(shards))
     with pytest.raises(FeatureError, match="validation: found 3 features, expected 14, which"):
         scored(make_model(), NumeraiSequence(shards, features=shards.features[:3]))
@@ -319,7 +321,7 @@ def test_a_walk_forward_is_told_to_name_one(tmp_path):
     for fold in ("fold-00", "fold-01"):
         (tmp_path / fold).mkdir()
         write_run(Run({}, ("a",), "int8", None, (), (), {}, {}, {}), tmp_path / fold)
-    with pytest.raises(ManifestError, match=r"it holds 2 runs: name one, such as .*fold-00$"):
+    with pytest.raises(ManifestError, match=r"found 2 runs in it: name one, such as .*fold-00$"):
         read_run(tmp_path)
 
 

@@ -28,7 +28,7 @@ def test_outputs_of_a_dict_go_by_its_keys_and_not_by_their_layers():
     x = keras.Input((3,))
     model = keras.Model(x, {"key": keras.layers.Dense(1, name="layer")(x)})
     assert find_form(model, ["key"]) is None
-    with pytest.raises(FeatureError, match="'layer', expected of this model: 'key'"):
+    with pytest.raises(FeatureError, match="'layer', expected the outputs of the model: 'key'"):
         find_form(model, ["layer"])
 
 
@@ -45,7 +45,7 @@ def test_unknown_output_is_named_with_those_that_there_are():
         ) as caught:
             find_form(model, ["late", "mian", "other"])
         assert caught.value.names == ["mian", "other"]
-    with pytest.raises(FeatureError, match=r"'late', expected of this model: 'main'$"):
+    with pytest.raises(FeatureError, match=r"'late', expected the outputs of the model: 'main'$"):
         find_form(model_of(ONE, names=["main"]), ["main", "late"])
 
 

@@ -199,14 +199,14 @@ def test_length_counts_the_last_batch_unless_it_is_dropped(folder, batch_size):
 
 def test_no_batch_is_beyond_the_dropped_remainder(folder):
     sequence = NumeraiSequence(folder, BATCH, drop_remainder=True)
-    with pytest.raises(IndexError, match="batch 20, but an epoch has 20"):
+    with pytest.raises(IndexError, match="found batch 20, expected -20 to 19: an epoch has 20"):
         sequence[20]
     assert_same(sequence[-1][0], sequence[19][0])
 
 
 @pytest.mark.parametrize("number", [21, 22, -22, 10**9])
 def test_batch_that_is_not_there_is_an_index_error(folder, number):
-    with pytest.raises(IndexError, match=rf"batch {number}, but an epoch has 21"):
+    with pytest.raises(IndexError, match=rf"found batch {number}, expected .* an epoch has 21"):
         NumeraiSequence(folder, BATCH)[number]
 
 
@@ -666,7 +666,7 @@ WRONG = [
     ({"target": []}, ValueError, "target: found none"),
     ({"target": ""}, ValueError, "target: found none"),
     ({"batchsize": 10}, TypeError, "batchsize"),
-    ({"sample_weight": 3}, TypeError, "sample_weight: found 3, expected a column"),
+    ({"sample_weight": 3}, TypeError, "sample_weight: found 3, expected the name of a column"),
     ({"sample_weight": "target", "target": None}, ValueError, "sample_weight: .*without a target"),
     ({"batch_size": 10, "class_weight": None}, TypeError, "class_weight"),
 ]

@@ -361,7 +361,7 @@ def test_rows_of_a_layer_are_not_exchanged(folder):
     )
     layer = Unpack.of(first)
     layer.hold(first)
-    with pytest.raises(NumeraiSequenceError, match="holds other rows already"):
+    with pytest.raises(NumeraiSequenceError, match="already holds other rows"):
         layer.hold(second)
 
 
@@ -496,7 +496,7 @@ def test_sequences_that_do_not_fit_a_model_are_refused(sets, folder, tmp_path):
     with pytest.raises(NumeraiSequenceError, match="not on the device"):
         held.fit(resident, validation_data=lacking, verbose=0)
     plain = compiled(keras.Sequential([keras.layers.Dense(1)]))
-    with pytest.warns(UserWarning, match="no Unpack layer in the model"):
+    with pytest.warns(UserWarning, match="without an Unpack layer in the model"):
         plain.fit(packed, verbose=0)
 
 

@@ -62,8 +62,18 @@ def test_one_name_is_that_of_the_only_output_with_a_loss():
 @pytest.mark.parametrize(
     ("y", "returned", "known", "message"),
     [
-        ({"mian": 1}, ["p", "q"], GIVEN, "'mian', expected of this model: 'decoded', 'main'; did"),
-        ({"mian": 1}, {"main": "q"}, None, "'mian', expected of this model: 'main'; did you mean"),
+        (
+            {"mian": 1},
+            ["p", "q"],
+            GIVEN,
+            "'mian', expected the outputs of the model: 'decoded', 'main'; did",
+        ),
+        (
+            {"mian": 1},
+            {"main": "q"},
+            None,
+            "'mian', expected the outputs of the model: 'main'; did you mean",
+        ),
         ({"main": 1}, ["p", "q", "r"], None, "returns 3 outputs without names; name all of them"),
         ({"main": 1, "decoded": 2}, "p", None, "expected one: the model returns a single array"),
         (
@@ -83,7 +93,7 @@ def test_a_loss_needs_a_target_and_an_output():
     with pytest.raises(FeatureError, match=r"'decoded', which has a loss; .*'decoded': None, 'ma"):
         check_losses([None, 2], ["p", "q"], told())
     check_losses([None, 2], ["p", "q"], told({"main": "mse"}))
-    with pytest.raises(FeatureError, match="loss: found a model's output 'decoder', expected"):
+    with pytest.raises(FeatureError, match="loss: found an output 'decoder', expected"):
         check_losses([1, 2], ["p", "q"], told({"decoder": "mse"}))
     with pytest.raises(FeatureError, match=r"one array y for a model of 2 outputs.*'decoded': ..."):
         spread(1, ["p", "q"], told())
@@ -160,7 +170,7 @@ def test_some_outputs_alone_may_have_a_loss(shards):
     sequence = NumeraiSequence(shards, ROWS, target=BOTH)
     _, history = fitted(form, sequence, loss={"main": "mse"})
     assert history["loss"] == [pytest.approx(MAIN, rel=1e-4)]
-    with pytest.raises(FeatureError, match="'decoder', expected of this model: "):
+    with pytest.raises(FeatureError, match="'decoder', expected the outputs of the model: "):
         fitted(form, sequence, loss={"decoder": "mse"})
 
 

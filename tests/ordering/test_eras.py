@@ -245,9 +245,9 @@ def test_era_that_is_not_there_is_named(wanted, missing):
         ("era0", KNOWN, "(0001 to X); near it are 0001 and 0003"),
         ("2", ["1"], "1 era (1 to 1); near it is 1"),
         (["live"], ["0001", "Live"], "; did you mean Live?"),
-        ("X", ["0001"], "or several with commas between"),
-        (["1-3"], ["0005"], "or several with commas between"),
-        ("8", ["X"], "or several with commas between"),
+        ("X", ["0001"], "or several separated by commas"),
+        (["1-3"], ["0005"], "or several separated by commas"),
+        ("8", ["X"], "or several separated by commas"),
         ("0001", [], "among 0 eras; expected one of them, or a str such as '0001', "),
     ],
 )
@@ -264,7 +264,7 @@ def test_part_that_cannot_be_read_is_shown_with_the_grammar(part):
         error = refused(EraError, wanted)
         assert str(error) == (
             f"eras: cannot read {part.strip()!r}; expected '0001', '0001-0574', '0575-', '-0574', "
-            "'::4' or '1::4', or several with commas between"
+            "'::4' or '1::4', or several separated by commas"
         )
         assert error.eras == [part.strip()]
 
@@ -352,5 +352,5 @@ def test_no_rows_have_no_eras():
 
 
 def test_a_row_without_an_era_is_refused():
-    with pytest.raises(EraError, match="1 of 2 rows have none"):
+    with pytest.raises(EraError, match="1 of 2 rows have no era"):
         era_codes(["0001", None])

@@ -192,7 +192,7 @@ def test_folds_are_what_brute_force_folds():
         first = next((at for at in starts if len(before(at)) >= (window or 1)), None)
         shuffled = rng.sample(eras, len(eras))
         if first is None:
-            with pytest.raises(EraError, match="not one fold"):
+            with pytest.raises(EraError, match="too few eras for one fold"):
                 walk_forward(shuffled, window=window, step=step, purge=purge)
             continue
         folds = walk_forward(shuffled, window=window, step=step, purge=purge)
@@ -217,9 +217,9 @@ def test_too_few_eras_for_one_fold_are_told_how_many_it_takes(window, step, purg
     options = {"window": window, "step": step, "purge": purge}
     assert len(walk_forward(weekly(1, takes), **options)) == 1
     eras = weekly(1, takes - 1)
-    with pytest.raises(EraError, match="not one fold") as caught:
+    with pytest.raises(EraError, match="too few eras for one fold") as caught:
         walk_forward(eras, **options)
-    assert f"expected at least {takes}, one a week: {window or 1} to train on, " in str(
+    assert f"expected at least {takes} weekly eras: {window or 1} to train on, " in str(
         caught.value
     )
     assert f"found {len(eras)} era" in str(caught.value)
@@ -230,8 +230,8 @@ def test_no_era_left_to_train_on_says_why():
     with pytest.raises(EraError) as caught:
         split_eras(weekly(1, 10), validation=3, purge=8)
     assert str(caught.value) == (
-        "no era is left to train on: of 10 eras (0001 to 0010), 3 validate and the other 7 are "
-        "within a purge of 8 of those; validate on fewer or purge less"
+        "no era is left to train on: of 10 eras (0001 to 0010), 3 are for validation, and the "
+        "other 7 are within the purge of 8; use fewer validation eras, or a smaller purge"
     )
     assert caught.value.eras == weekly(8, 10)
     for everything in (10, 0.99, None, ":"):
@@ -300,21 +300,21 @@ both = pytest.mark.parametrize("split", [split_by_2, walk_by_2])
 
 @both
 def test_era_without_a_number_is_refused(split):
-    with pytest.raises(EraError, match="'X' is no number, and so has no place in time") as caught:
+    with pytest.raises(EraError, match="'X' has no number, and so no place in time") as caught:
         split([*weekly(1, 9), "X"])
     assert caught.value.eras == ["X"]
 
 
 @both
 def test_era_that_comes_twice_is_refused(split):
-    with pytest.raises(EraError, match="'0002' comes twice; give each era once") as caught:
+    with pytest.raises(EraError, match="'0002' appears twice; give each era once") as caught:
         split([*weekly(1, 9), "0002", "0003"])
     assert caught.value.eras == ["0002", "0003"]
 
 
 @both
 def test_no_eras_are_refused(split):
-    with pytest.raises(EraError, match="eras: found none, expected some to train on"):
+    with pytest.raises(EraError, match="eras: found none, expected eras to train on"):
         split([])
 
 

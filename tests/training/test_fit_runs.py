@@ -288,7 +288,7 @@ def test_rows_of_live_data_take_no_part(tmp_path):
     with write_shards(sources, tmp_path / "set", progress=False) as shards:
         [split] = make_splits(shards, QUICK, 4)
         assert split.validation == ["0017", "0018", "0019", "0020"]
-        with pytest.raises(EraError, match="'X' is no number"):
+        with pytest.raises(EraError, match="'X' has no number"):
             make_splits(shards, replace(QUICK, eras="0001-,X"), 4)
 
 
@@ -361,7 +361,9 @@ def test_validation_sharpe_beats_that_of_an_untrained_network(tmp_path, seed):
 def test_a_full_disk_leaves_no_part_of_a_model(shards, tmp_path):
     with small_disk(tmp_path / "disk") as disk:
         leave_free(disk, 8192)
-        with pytest.raises(OutputError, match="the run is not finished, and is done") as caught:
+        with pytest.raises(
+            OutputError, match="the run is not finished; run the same command"
+        ) as caught:
             run(shards, disk / "run")
         assert caught.value.path == disk / "run"
         assert os.listdir(disk / "run") == []

@@ -166,9 +166,9 @@ def test_a_run_starts_from_the_weights_of_another(shards, runs, tmp_path):
         fit_runs(build, shards, tmp_path / "b", seeds=2, start=runs, **QUICK)
     with pytest.raises(NumeraiSequenceError, match="started from the weights of another run"):
         fit_runs(build, shards, tmp_path / "b", final=tmp_path / "a", progress=False)
-    with pytest.raises(NumeraiSequenceError, match="was trained on float32, and this run is on i"):
+    with pytest.raises(NumeraiSequenceError, match="found a model of float32, expected int8"):
         fit_runs(build, shards, tmp_path / "d", start=runs / SEED_0, dtype="int8", **QUICK)
-    with pytest.raises(OutputExistsError, match="holds the run to start from"):
+    with pytest.raises(OutputExistsError, match="found the run to start from in it"):
         fit_runs(build, shards, runs, start=runs, progress=False)
     with pytest.raises(NumeraiSequenceError, match="another network"):
         fit_runs(lambda f: build(f, units=3), shards, tmp_path / "c", final=runs, progress=False)
@@ -177,12 +177,12 @@ def test_a_run_starts_from_the_weights_of_another(shards, runs, tmp_path):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"final": "runs", "seeds": 2}, "seeds: found one with final="),
-        ({"final": "runs", "target": "target"}, "target: found one with final="),
+        ({"final": "runs", "seeds": 2}, "seeds: found it with final="),
+        ({"final": "runs", "target": "target"}, "target: found it with final="),
         ({"final": "nowhere"}, r"nowhere.run\.json: No such file"),
         ({"seeds": 0}, "seeds"),
-        ({"window": 8}, "window: found 8, expected step="),
-        ({"target": {"main": "target"}}, "outputs that have the names of their targets"),
+        ({"window": 8}, "window: found 8 without step="),
+        ({"target": {"main": "target"}}, "each output to have the name of its target"),
         ({"seeds": [1, 1]}, "each seed once"),
         ({"target": ["target", "target"]}, "each target once"),
         ({"target": []}, "a target or a list"),
@@ -227,7 +227,7 @@ def test_a_mapping_is_one_model_of_several_outputs(shards, tmp_path):
 
 def test_a_start_that_has_seen_the_validation_is_said(shards, runs, tmp_path):
     fit_runs(build, shards, tmp_path / "f", final=runs / SEED_0, progress=False)
-    with pytest.warns(UserWarning, match="was trained on 8 of the 20 eras that this run is val"):
+    with pytest.warns(UserWarning, match="was trained on 8 of the 20 validation eras of the new"):
         fit_runs(build, shards, tmp_path / "w", start=tmp_path / "f", epochs=1, progress=False)
 
 
@@ -357,7 +357,9 @@ def test_runs_are_listed_newest_first_and_drawn(shards, runs, walked, tmp_path):
 
 
 def test_a_folder_of_several_names_one(runs):
-    with pytest.raises(NumeraiSequenceError, match=r"it holds 4 runs: name one, such as .*cyrusd"):
+    with pytest.raises(
+        NumeraiSequenceError, match=r"found 4 runs in it: name one, such as .*cyrusd"
+    ):
         read_run(runs)
 
 
@@ -400,7 +402,7 @@ def test_networks_that_packed_rows_would_change_are_refused(shards, tmp_path):
     options = {"target": TARGETS[0], "epochs": 1, **QUICK}
     with pytest.raises(ValueError, match="found packed rows, but the network takes int8"):
         fit_runs(build, shards, tmp_path / "a", dtype="int8", resident=True, **options)
-    with pytest.raises(ValueError, match="found it with dtype='float32', expected dtype='packed'"):
+    with pytest.raises(ValueError, match="found True with another dtype, expected dtype='packed'"):
         fit_runs(build, shards, tmp_path / "a", dtype="float32", resident=True, **options)
 
     class Own(keras.Model):
@@ -416,7 +418,9 @@ def test_networks_that_packed_rows_would_change_are_refused(shards, tmp_path):
         model.compile("adam", "mse")
         return model
 
-    with pytest.raises(NumeraiSequenceError, match="found a Own, whose training behind an Unp"):
+    with pytest.raises(
+        NumeraiSequenceError, match="found a Own, which may train differently behind"
+    ):
         fit_runs(build_own, shards, tmp_path / "a", resident=True, **options)
 
 
