@@ -215,7 +215,7 @@ def test_an_unknown_feature_is_named_with_those_like_it(model, shards, source, k
         silent(model, data, features=[*FEATURES[:13], "feature_0133"])
     with pytest.raises(FeatureError, match="'feature_001' is named twice"):
         silent(model, data, features=["feature_001", *FEATURES[1:]])
-    kind, message = FeatureError, "no feature sets, so none is 'small'"
+    kind, message = FeatureError, "found no feature sets, expected one named 'small'"
     if data is source:
         kind, message = TypeError, "features: found 'small'"
     with pytest.raises(kind, match=message):

@@ -146,18 +146,18 @@ REFUSED = {
     "only data": (lambda m: m.assign(target=1.0, feature_a=1)[["target", "feature_a"]], "no model"),
     "no ids": (lambda m: m.reset_index(drop=True), "an index without a name of int64"),
     "whole numbers": (lambda m: m.set_index(pd.RangeIndex(len(m), name="id")), "'id' of int64"),
-    "an id twice": (lambda m: pd.concat([m, m[:1]]), "id 'n.*' is there 2 times"),
-    "all ids twice": (lambda m: pd.concat([m, m]), r"there 2 times \(2,000 such ids\)"),
+    "an id twice": (lambda m: pd.concat([m, m[:1]]), "found id 'n.*' 2 times"),
+    "all ids twice": (lambda m: pd.concat([m, m]), r" 2 times \(2,000 such ids\)"),
     "infinite": (lambda m: m.assign(numerai_meta_model=np.inf), "2,000 of 2,000 values are inf"),
-    "other ids of the same eras": (lambda m: m.set_index("m" + m.index), "has a value for none"),
+    "other ids of the same eras": (lambda m: m.set_index("m" + m.index), "no values for the"),
     "other ids of the same eras as floats": (
         lambda m: m.set_index("m" + m.index).assign(era=m["era"].astype(float).to_numpy()),
-        "has a value for none",
+        "no values for the",
     ),
-    "ids that look alike": (lambda m: m.set_index("n" + m.index.str[:0:-1]), "for none of"),
-    "other ids alone": (lambda m: m.set_index("m" + m.index).iloc[:, 2], "has a value for none"),
-    "a column twice": (lambda m: pd.concat([m, m], axis=1), "column 'era' is there twice"),
-    "rows of two frames": (lambda m: [m, m[:900].copy()], "from two of 2 sources"),
+    "ids that look alike": (lambda m: m.set_index("n" + m.index.str[:0:-1]), "no values for the"),
+    "other ids alone": (lambda m: m.set_index("m" + m.index).iloc[:, 2], "no values for the"),
+    "a column twice": (lambda m: pd.concat([m, m], axis=1), "found column 'era' twice"),
+    "rows of two frames": (lambda m: [m, m[:900].copy()], "values in two of the 2 sources"),
 }
 
 
@@ -176,7 +176,7 @@ def test_files_that_cannot_be_read_are_named(rows, tmp_path):
         (tmp_path / "damaged.parquet", "damaged.parquet: cannot be read"),
         (tmp_path / "folder.parquet", "folder.parquet: a folder"),
         (tmp_path / "none.csv", "none.csv: no such file"),
-        (tmp_path / "table.xls", "table.xls: expected a file that ends in"),
+        (tmp_path / "table.xls", "table.xls: expected a path that ends in"),
         (
             "s3://numerai/meta_model.parquet",
             "'s3://numerai/meta_model.parquet', .* download the file",

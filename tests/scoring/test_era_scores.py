@@ -154,9 +154,9 @@ def test_model_that_is_not_there_for_an_era_gives_no_score(shards, frame, valida
 
 def test_models_that_are_not_indexed_by_id_are_refused(frame, validation):
     meta = frame["target"].reset_index(drop=True)
-    with pytest.raises(ValueError, match=r"'target': has a value for none of [\d,]+ rows"):
+    with pytest.raises(ValueError, match=r"'target': no values for the [\d,]+ rows"):
         EraScores(validation, meta_model=meta)
-    with pytest.raises(ValueError, match="'target': has a value for none"):
+    with pytest.raises(ValueError, match="'target': no values for the"):
         EraScores(validation, benchmarks=frame[["target"]].reset_index(drop=True))
 
 
