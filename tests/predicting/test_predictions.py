@@ -277,7 +277,7 @@ def test_an_unknown_output_is_found_before_a_file_is_written(kernels, source, mo
         ValueError, match=r"found 'won', expected one of one, wide; did you mean one"
     ):
         silent(model_of(*kernels, names=["one", "wide"]), source, output="won")
-    with pytest.raises(TypeError, match=r"output: found 0, expected the name of one, as text: one"):
+    with pytest.raises(TypeError, match=r"output: found 0, expected the name of one output: one"):
         silent(model_of(*kernels, names=["one", "wide"]), source, output=0)
 
 

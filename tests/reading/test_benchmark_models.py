@@ -250,7 +250,7 @@ def test_two_of_a_fit_log_by_their_prefix(shards):
         assert history[f"{start}corr_mean"] == [pytest.approx(mean, abs=1e-12)]
     again = EraScores(all_scores[0].validation, prefix="recent")
     for _ in range(2):  # the first fit leaves nothing behind
-        with pytest.raises(ValueError, match="two EraScores log val_recent_corr_mean"):
+        with pytest.raises(ValueError, match="found two EraScores that log val_recent_corr_mean"):
             model.fit(training, callbacks=[*all_scores, again], verbose=0)
     model.fit(training, callbacks=[again], verbose=0)
     with pytest.raises(TypeError, match="prefix: found 3, expected a str"):
@@ -267,11 +267,15 @@ def test_two_of_a_fit_write_files_of_their_own(shards, tmp_path, monkeypatch):
     taken = [("csv", tmp_path / "a.csv"), ("png", "a.png"), ("csv", f"../{tmp_path.name}/a.png")]
     for option, path in taken:
         second = EraScores(validation, prefix="recent", **{option: path})
-        with pytest.raises(ValueError, match=rf"two EraScores write .*a\..* another {option}="):
+        with pytest.raises(
+            ValueError, match=rf"found two EraScores that write .*a\..* another {option}="
+        ):
             model.fit(training, callbacks=[first, second], verbose=0)
         assert not list(tmp_path.iterdir())
     second = EraScores(validation, prefix="recent", csv="b.csv")
     model.fit(training, callbacks=[first, second], verbose=0)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.csv", "a.png", "b.csv"]
-    with pytest.raises(ValueError, match="csv, png: found c for both, expected two files"):
+    with pytest.raises(
+        ValueError, match="csv, png: found c for both, expected two different files"
+    ):
         EraScores(validation, csv="c", png="c")
