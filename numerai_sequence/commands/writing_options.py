@@ -76,7 +76,11 @@ _OPTIONS = (
         help="Treatment of missing feature values: 'error' refuses the file, 'middle' writes 2, "
         "the middle of 0 to 4.",
     ),
-    click.option("--overwrite", is_flag=True, help="Replace an existing shard set in the folder."),
+    click.option(
+        "--overwrite",
+        is_flag=True,
+        help="Replace a set in the folder, or write beside other files.",
+    ),
     shared.ray,
     shared.quiet,
 )
