@@ -1,6 +1,7 @@
-"""Measure: one table of results, such as ``python benchmarks/measure.py write --rows 50000``.
+"""Measure: run one measure, for example ``python benchmarks/measure.py write --rows 50000``.
 
-Each module of `measures` has a command of its own: ``python benchmarks/measure.py NAME --help``.
+Each module of `measures` is a command with its own options. Show them with
+``python benchmarks/measure.py NAME --help``.
 """
 
 import importlib
@@ -12,12 +13,12 @@ import measures
 NAMES = sorted(module.name for module in pkgutil.iter_modules(measures.__path__))
 
 
-# Only the measure that is asked for is imported: some take TensorFlow's seconds.
+# Only the chosen measure is imported: some load TensorFlow, which takes seconds.
 @click.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
 @click.argument("name", type=click.Choice(NAMES))
 @click.argument("options", nargs=-1, type=click.UNPROCESSED)
 def main(name: str, options: tuple[str, ...]) -> None:
-    """Measure NAME, with OPTIONS of its own; see them with NAME --help."""
+    """Run the measure NAME with its OPTIONS. NAME --help shows them."""
     measure = importlib.import_module(f"measures.{name}")
     measure.main(options, prog_name=f"measure.py {name}")
 

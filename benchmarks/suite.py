@@ -1,6 +1,6 @@
-"""Suite: every benchmark in turn, and the tables of the project's pages from their results.
+"""Suite: run all benchmarks, and fill the tables of the project's pages with their results.
 
-Stops for nothing: a benchmark that fails is named at the end, and the others still run.
+If a benchmark fails, the others still run. The end of the output names the failed ones.
 """
 
 import shlex
@@ -14,7 +14,7 @@ from harness.process import BENCHMARKS, ROOT
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
-# Large enough that the rates mean something, and in minutes; sizes are in the --help of each.
+# Options of --small: large enough for meaningful rates, and done in minutes.
 # The faults are the campaigns of tests/campaigns.
 SMALL = {
     "peak_rss": "--rows 100000 --features 310",
@@ -40,23 +40,25 @@ FULL = {
 
 
 def program(name: str) -> list[Path | str]:
-    """Return the arguments of Python that start one of them."""
+    """Return the arguments of Python that start a benchmark."""
     return [ROOT / "tests/campaigns"] if name == "faults" else [BENCHMARKS / "measure.py", name]
 
 
 @click.command()
 @click.argument("names", nargs=-1, type=click.Choice(list(FULL)))
-@click.option("--work", type=FOLDER, required=True, help="Keeps prepared files; on a disk.")
-@click.option("--out", type=FOLDER, default=report.RESULTS, help="Where results go.")
-@click.option("--small", is_flag=True, help="Small sizes, one round, and results in the --work.")
+@click.option("--work", type=FOLDER, required=True, help="Folder for prepared files, on a disk.")
+@click.option("--out", type=FOLDER, default=report.RESULTS, help="Folder for the results.")
+@click.option(
+    "--small", is_flag=True, help="Use small sizes and one round, and write results to --work."
+)
 @click.option(
     "--page",
     "pages",
     type=FILE,
     multiple=True,
-    help="Its tables change; repeatable.  [default: every page with markers for tables]",
+    help="Page to fill with tables; repeatable.  [default: every page with markers for tables]",
 )
-@click.option("--tables-only", is_flag=True, help="Run nothing, only fill the pages.")
+@click.option("--tables-only", is_flag=True, help="Fill the pages, and run no benchmarks.")
 def main(
     names: tuple[str, ...],
     work: Path,
@@ -65,9 +67,9 @@ def main(
     pages: tuple[Path, ...],
     tables_only: bool,
 ) -> None:
-    """Run the benchmarks NAMES (all of them by default), then fill the tables of pages."""
+    """Run the benchmarks NAMES, all of them by default, and fill the tables of the pages."""
     pages = pages or tuple(report.marked_pages())
-    if small and not tables_only:  # such results shall not take the place of real ones
+    if small and not tables_only:  # small results must not replace real ones
         out, pages = work / "small", ()
     failed = []
     for name in () if tables_only else names or FULL:

@@ -1,8 +1,8 @@
-"""Cores: what threads and processes bring in writing and reading, and feeds bring in ``fit``.
+"""Cores: the speed of writing, reading and ``fit`` with more processes, threads and workers.
 
-Meant for a machine with many cores, and an accelerator where it has one: Keras runs on the backend
-that KERAS_BACKEND names, and takes the device that the backend takes. Everything is in one process,
-each rate the best of its epochs, the first of which only compiles.
+It is for a machine with many cores, with or without an accelerator. KERAS_BACKEND chooses Keras's
+backend, and the backend chooses the device. All is measured in one process. Each rate is the best
+of its epochs; the first epoch only compiles.
 """
 
 import gc
@@ -25,13 +25,13 @@ from numerai_sequence import NumeraiSequence, Unpack, open_shards, write_shards
 from numerai_sequence.synthetic import write_parquet
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
-# The last one is bound by what the device computes.
+# The last network is limited by the computing of the device.
 HIDDEN = {"F-32-1": (32,), "F-1024-512-1": (1024, 512), "F-4096-4096-1": (4096, 4096)}
 DTYPES = ("float32", "int8")
 
 
 def sources(work: Path, rows: int, features: int, files: int) -> list[Path]:
-    """Return synthetic files of consecutive eras, written by as many processes."""
+    """Return synthetic files of consecutive eras, each written by its own process."""
     paths = [work / f"part-{number:02}.parquet" for number in range(files)]
     shape = {"rows": rows // files, "features": features, "targets": 1}
     with ProcessPoolExecutor(files, get_context("spawn")) as pool:
@@ -43,13 +43,13 @@ def sources(work: Path, rows: int, features: int, files: int) -> list[Path]:
 
 
 def writing(paths: list[Path], work: Path, processes: tuple[int, ...]) -> Iterator[list[str]]:
-    """Yield a row for each number of processes: rows a second, and how many times one's."""
+    """Yield a row for each number of processes: rows a second, and the ratio to one process."""
     first = None
     for count in processes:
         pool = ProcessPoolExecutor(count, get_context("spawn")) if count > 1 else nullcontext()
         with pool as executor:
             if executor:
-                # Their start is not the writing's: each is there when it has one of these.
+                # Do not measure the start of processes: each has started when it gets a task.
                 list(executor.map(time.sleep, [1.0] * count))
             start = time.perf_counter()
             shards = write_shards(
@@ -92,8 +92,8 @@ def fitting(
 ) -> Iterator[list[str]]:
     """Yield a row for each network and feeding: rows a second through ``fit``, and ratios.
 
-    The first ratio is to int8 arrays in memory, the second to a batch of floats that is on the
-    device and is trained over and over: no feeding can be faster than that.
+    The first ratio is to int8 arrays in memory. The second is to one batch of floats on the device
+    that is trained again and again: no feeding can be faster.
     """
     for network in networks:
         base = limit = 0.0
@@ -170,7 +170,7 @@ def from_device(folder: Path, network: str, batch_size: int) -> tuple[Callable[.
 
 
 def loading(folder: Path) -> Iterator[list[str]]:
-    """Yield how long it takes to put the rows on the device, and what memory they take there."""
+    """Yield the time to put the rows on the device, and the memory that they take there."""
     sequence = NumeraiSequence(folder, dtype="packed", resident=True)
     for _ in range(2):  # the first time reads the files, and compiles
         gc.collect()
@@ -185,7 +185,7 @@ def loading(folder: Path) -> Iterator[list[str]]:
 
 
 def device_bytes() -> int | None:
-    """Return what is taken of the memory of an accelerator, None where nobody says."""
+    """Return the used memory of an accelerator in bytes, or None if unknown."""
     import keras
 
     backend = keras.backend.backend()
@@ -208,7 +208,7 @@ def build(network: str, features: int, dtype: str, first: Sequence[Any] = ()) ->
     import keras
 
     layers = keras.layers
-    # What Rescaling does, which needs TensorFlow on every backend.
+    # The same as Rescaling, which needs TensorFlow on every backend.
     scaling = [layers.Lambda(lambda x: keras.ops.cast(x, "float32") * 0.25)]
     scaling = [keras.Input((features,), dtype=dtype), *scaling] if dtype == "int8" else []
     hidden = [layers.Dense(units, "relu") for units in HIDDEN[network]]
@@ -237,7 +237,7 @@ def fastest_epoch(fit: Callable[..., Any], epochs: int) -> float:
 
 
 def device() -> str:
-    """Return what the backend computes on."""
+    """Return the name and version of the backend and its device."""
     import keras
 
     backend = keras.backend.backend()
@@ -256,13 +256,17 @@ def device() -> str:
 @click.command()
 @click.option("--rows", default=400_000, show_default=True)
 @click.option("--features", default=3555, show_default=True)
-@click.option("--files", default=8, show_default=True, help="That the rows come from.")
+@click.option(
+    "--files", default=8, show_default=True, help="Number of Parquet files to write from."
+)
 @click.option("--batch-size", "batch_sizes", multiple=True, default=(1000, 8000))
-@click.option("--epochs", default=4, show_default=True, help="Of each fit.")
+@click.option("--epochs", default=4, show_default=True, help="Number of epochs of each fit.")
 @click.option("--part", "parts", multiple=True, default=("write", "read", "load", "fit"))
-@click.option("--network", "networks", multiple=True, help="Of fit.  [default: all]")
-@click.option("--work", type=FOLDER, required=True, help="Keeps the files; on a disk.")
-@click.option("--out", type=FOLDER, default=report.RESULTS, help="Where results go.")
+@click.option(
+    "--network", "networks", multiple=True, help="Network to fit; repeatable.  [default: all]"
+)
+@click.option("--work", type=FOLDER, required=True, help="Folder for the files, on a disk.")
+@click.option("--out", type=FOLDER, default=report.RESULTS, help="Folder for the results.")
 def main(
     rows: int,
     features: int,
@@ -274,9 +278,9 @@ def main(
     work: Path,
     out: Path,
 ) -> None:
-    """Measure writing by processes, reading by threads, and fit by how it is fed."""
+    """Measure writing with processes, reading with threads, and fit with different feeds."""
     cores = len(os.sched_getaffinity(0))
-    threads = (1, 2, 4, 8, 16)  # more than there are processors, too: they should cost nothing
+    threads = (1, 2, 4, 8, 16)  # also more threads than cores: they should cost nothing
     counts = tuple(count for count in threads if count <= cores)
     text = [f"{cores} cores, {device()}, NumPy {np.__version__}, {rows:,} rows x {features:,}"]
     work.mkdir(parents=True, exist_ok=True)

@@ -1,9 +1,8 @@
-"""Modelling: what a choice of rows, weights, whole eras, scores and predictions cost.
+"""Modelling: the cost of choosing rows, weights, whole eras, scores and predictions.
 
-Each cell is a fresh process on files that are in the page cache. Batches are taken alone, one
-thread, and their rate is compared with that of the whole set in the same round. Scores and
-predictions are those of a small network (F-32-1) over the whole set, or over its Parquet of one row
-group.
+Each cell runs in a fresh process, on files in the page cache. Batches are taken in one thread,
+without a model, and their rate is compared with all rows in the same round. Scores and predictions
+use a small network (F-32-1) on the whole set, or on its Parquet file of one row group.
 """
 
 import shutil
@@ -22,7 +21,7 @@ from tqdm import tqdm
 FOLDER = click.Path(file_okay=False, path_type=Path)
 
 WHOLE = "all rows"
-#: What is asked of `NumeraiSequence`, by the name of the row; whether the set mixes eras.
+#: By the name of the row: whether the set mixes eras, and the options of `NumeraiSequence`.
 CHOICES: dict[str, tuple[bool, dict[str, Any]]] = {
     WHOLE: (True, {}),
     "a range of eras": (True, {"eras": "0031-0400"}),
@@ -36,7 +35,7 @@ SCORES = ("EraScores", "EraScores, exposure", "predict, shards", "predict, Parqu
 
 
 def choose(name: str, folder: Path, seconds: float, events: TextIO) -> None:
-    """Take batches of a choice of rows for some seconds (in a child)."""
+    """Take batches of some rows for some seconds (in a child process)."""
     from numerai_sequence import NumeraiSequence
 
     sequence = NumeraiSequence(folder, **CHOICES[name][1])
@@ -53,7 +52,7 @@ def choose(name: str, folder: Path, seconds: float, events: TextIO) -> None:
 
 
 def score(name: str, folder: Path, parquet: Path, model: Any) -> int:
-    """Score or predict all rows (in a child); return how many."""
+    """Score or predict all rows (in a child process); return their number."""
     from numerai_sequence import EraScores, NumeraiSequence, predict
 
     if name.startswith("predict"):
@@ -85,7 +84,7 @@ def measured(name: str, folder: Path, parquet: Path, features: int, seconds: flo
 
 
 def markdown(runs: dict[str, list[dict[str, Any]]]) -> str:
-    """Return the table; the ratio is to all rows in the same round, as a median."""
+    """Return the table. Ratios to all rows in the same round are medians."""
     rows = []
     for name, records in runs.items():
         rate = report.best_and_median(record["rows_per_second"] for record in records)
@@ -114,13 +113,13 @@ def markdown(runs: dict[str, list[dict[str, Any]]]) -> str:
 @click.option("--rows", default=400_000, show_default=True, help="Rows of the synthetic input.")
 @click.option("--features", default=3555, show_default=True, help="Its features.")
 @click.option("--rounds", default=3, show_default=True)
-@click.option("--seconds", default=5.0, show_default=True, help="Of batches in each cell.")
-@click.option("--work", type=FOLDER, help="Keep the input here for the next run.")
-@click.option("--out", type=FOLDER, default=report.RESULTS, help="Where results go.")
+@click.option("--seconds", default=5.0, show_default=True, help="Seconds of batches in each cell.")
+@click.option("--work", type=FOLDER, help="Folder that keeps the input for the next run.")
+@click.option("--out", type=FOLDER, default=report.RESULTS, help="Folder for the results.")
 def main(
     rows: int, features: int, rounds: int, seconds: float, work: Path | None, out: Path
 ) -> None:
-    """Measure what modelling costs besides reading all rows."""
+    """Measure the cost of modelling beside reading all rows."""
     runs: dict[str, list[dict[str, Any]]] = {name: [] for name in (*CHOICES, *SCORES)}
     with tempfile.TemporaryDirectory() as temporary:
         folder = work or Path(temporary)
@@ -143,7 +142,7 @@ def main(
 
 
 def prepared_set(parquet: Path, work: Path, *, mixed: bool) -> Path:
-    """Return a shard set of the Parquet, with its eras mixed or apart."""
+    """Return a shard set of the Parquet file, with windows of several eras or of one."""
     folder = work / f"modelling_{'mixed' if mixed else 'apart'}_{parquet.stem}"
 
     def write() -> None:

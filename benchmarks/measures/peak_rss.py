@@ -1,12 +1,12 @@
-"""Peak memory: from one Numerai Parquet to the memory and speed of each way to train on it.
+"""Peak memory: the memory and speed of each way to train on one Numerai Parquet file.
 
-Every contender trains the same model on the same rows in a process of its own, started with its
-files out of the page cache, while this process samples /proc. Preparing its files is not measured.
-Writes ``peak_rss.json``, ``peak_rss.md`` and ``peak_rss.png``. Needs Linux, and a ``--work`` folder
-on a disk: files in a tmpfs are memory.
+Each contender trains the same model on the same rows in its own process, with none of its files in
+the page cache at the start. Meanwhile this process samples /proc. The preparation of files is not
+measured. The measure writes ``peak_rss.json``, ``peak_rss.md`` and ``peak_rss.png``. It needs
+Linux, and a ``--work`` folder on a disk: files in a tmpfs take memory.
 
-What all contenders share counts for all: TensorFlow's libraries are in RssFile, and what its first
-training step builds is above the base. A memory limit covers the page cache too, except pages that
+Shared costs count for every contender: TensorFlow's libraries are in RssFile, and the memory of its
+first training step is above the base. A memory limit includes the page cache, except pages that
 another process read before, such as those libraries.
 """
 
@@ -39,7 +39,7 @@ COLUMNS = {
 
 
 def measured(name: str, source: Path, options: list[object], limit_bytes: int | None) -> Run:
-    """Train one contender in a fresh process, with its files out of the page cache."""
+    """Train one contender in a fresh process, with none of its files in the page cache."""
     drop_from_page_cache(source)
     return measure(name, child_command("fit", name, source, *options), limit_bytes=limit_bytes)
 
@@ -65,7 +65,7 @@ def summary(run: Run) -> dict[str, Any]:
 
 
 def markdown(summaries: list[dict[str, Any]]) -> str:
-    """Return the results as a Markdown table, a failed contender's outcome in its last column."""
+    """Return the results as a Markdown table. The last column has the outcome of failed runs."""
     rows = []
     for summary in summaries:
         cells = [cell(key, summary[key]) for key in COLUMNS.values()]
@@ -76,7 +76,7 @@ def markdown(summaries: list[dict[str, Any]]) -> str:
 
 
 def cell(key: str, value: float | None) -> str:
-    """Return one number as the table shows it: bytes as MB, seconds with a decimal."""
+    """Return the text of a number in the table: bytes as MB, seconds with one decimal."""
     if value is None:
         return "-"
     value = value / MB if key.endswith("_bytes") else value
@@ -84,7 +84,7 @@ def cell(key: str, value: float | None) -> str:
 
 
 def plot(runs: list[Run], path: Path) -> None:
-    """Draw memory over time, one panel a contender: anonymous and file pages, stacked."""
+    """Draw memory over time: anonymous and file pages, stacked, with a panel per contender."""
     figure = Figure(figsize=(4 * len(runs), 4), layout="tight")
     axes = figure.subplots(1, len(runs), sharey=True, squeeze=False)
     for run, axis in zip(runs, axes[0], strict=True):
@@ -130,15 +130,17 @@ def write_results(runs: list[Run], parameters: dict[str, Any], out: Path) -> Non
 
 
 @click.command()
-@click.option("--train", type=FILE, help="Numerai Parquet; default: a synthetic one.")
-@click.option("--rows", default=200_000, show_default=True, help="Rows of the synthetic one.")
+@click.option("--train", type=FILE, help="Numerai Parquet file.  [default: a synthetic one]")
+@click.option("--rows", default=200_000, show_default=True, help="Rows of the synthetic file.")
 @click.option("--features", default=1050, show_default=True, help="Its features.")
 @click.option("--batch-size", default=1000, show_default=True)
 @click.option("--epochs", default=1, show_default=True)
 @click.option("--contender", "names", multiple=True, type=NAMES, default=DEFAULT, show_default=True)
-@click.option("--memory-limit", callback=size_bytes, help="For each process with its page cache.")
-@click.option("--work", type=FOLDER, help="Keep prepared files here for the next run.")
-@click.option("--out", type=FOLDER, default=report.RESULTS, help="Where results go.")
+@click.option(
+    "--memory-limit", callback=size_bytes, help="Memory limit of each process, page cache included."
+)
+@click.option("--work", type=FOLDER, help="Folder that keeps prepared files for the next run.")
+@click.option("--out", type=FOLDER, default=report.RESULTS, help="Folder for the results.")
 def main(
     train: Path | None,
     rows: int,
@@ -150,7 +152,7 @@ def main(
     work: Path | None,
     out: Path,
 ) -> None:
-    """Measure the memory and speed of several ways to train a Keras model on one Parquet."""
+    """Measure the memory and speed of several ways to train a Keras model on one Parquet file."""
     if not Path("/proc/self/status").exists():
         raise click.ClickException("peak_rss reads /proc and runs on Linux only")
     with tempfile.TemporaryDirectory() as temporary:
@@ -173,6 +175,6 @@ def main(
         "sample_seconds": SAMPLE_SECONDS,
     }
     write_results(runs, parameters, out)
-    for run in runs:  # last: a wrong count shall not lose the other results
+    for run in runs:  # last: a wrong count must not lose the other results
         found = run.noted("fit end", "rows")
         assert run.outcome != "ok" or found == rows * epochs, f"{run.name}: {found} rows"

@@ -1,10 +1,10 @@
-"""Scale: what opening, the first batch, memory and rates cost, as a set grows to terabytes.
+"""Scale: the cost of opening, the first batch, memory and rates, for sets up to terabytes.
 
-The sets are sparse (`sparse_set`): they are mapped, ordered and paged in as any other, but their
-zeros take no room, and no time to read from the disk. Every measurement is a fresh process that has
-loaded TensorFlow and trained for one step before it opens the set. It then takes some hundred
+The sets are sparse files (`sparse_set`). They are mapped, ordered and paged in like other sets, but
+their zeros take no space on the disk and no time to read. Each measurement runs in a fresh process,
+which loads TensorFlow and trains one step before it opens the set. Then it takes some hundred
 batches: from the sequence itself (``loader``), as the last of 64 ranks (``rank of 64``), or through
-``model.fit`` with one worker or four. The slopes are what a terabyte more costs.
+``model.fit`` with one or four workers. The slopes are the cost of one more terabyte.
 """
 
 import subprocess
@@ -29,7 +29,7 @@ from matplotlib.figure import Figure
 from tqdm import tqdm
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
-# The options of `grow` in `harness.child` for each.
+# The options of `grow` in `harness.child` for each level.
 LEVELS: dict[str, list[Any]] = {
     "loader": ["loader"],
     "rank of 64": ["loader", "--world-size", 64],
@@ -76,7 +76,7 @@ def record(run: Run, folder: Path, gigabytes: float, features: int) -> dict[str,
 
 
 def anon_peak(run: Run) -> int | None:
-    """Return the largest RssAnon from the base on."""
+    """Return the largest RssAnon after the base."""
     base = run.noted("base", "seconds")
     seen = [*run.samples, *run.events.values()]
     found = [one["RssAnon"] for one in seen if base and one["seconds"] >= base]
@@ -84,7 +84,7 @@ def anon_peak(run: Run) -> int | None:
 
 
 def slopes(runs: dict[str, list[dict[str, Any]]]) -> str:
-    """Return a table of what a terabyte more costs, a row a level and number of features."""
+    """Return a table of the cost of one more terabyte, by level and number of features."""
     rows = []
     for level in LEVELS:
         for features in sorted({records[0]["features"] for records in runs.values()}):
@@ -106,7 +106,7 @@ def slopes(runs: dict[str, list[dict[str, Any]]]) -> str:
 
 
 def slope(terabytes: list[float], values: list[float | None]) -> float | None:
-    """Return how a value grows, by least squares."""
+    """Return the growth of a value per terabyte, by least squares."""
     known = [(x, y) for x, y in zip(terabytes, values, strict=True) if y is not None]
     return float(np.polyfit(*zip(*known, strict=True), 1)[0]) if len(known) > 1 else None
 
@@ -118,7 +118,7 @@ def best(records: list[dict[str, Any]], name: str) -> float | None:
 
 
 def markdown(runs: dict[str, list[dict[str, Any]]]) -> str:
-    """Return a table a level and number of features, a row a size; and one of the slopes."""
+    """Return tables by level and number of features, with a row for each size, and the slopes."""
     tables: dict[str, list[list[str]]] = {}
     for key, records in sorted(runs.items(), key=lambda item: place(item[1][0])):
         size, level = key.split(" | ")
@@ -134,12 +134,12 @@ def markdown(runs: dict[str, list[dict[str, Any]]]) -> str:
 
 
 def place(record: dict[str, Any]) -> tuple[int, int]:
-    """Return what records are sorted by: features, then rows."""
+    """Return the sort key of records: features, then rows."""
     return record["features"], record["rows"]
 
 
 def cell(name: str, value: float | None) -> str:
-    """Return one number as the table shows it: bytes as MB, seconds with two decimals."""
+    """Return the text of a number in the table: bytes as MB, seconds with two decimals."""
     if value is None:
         return "-"
     value = value / MB if name.endswith("_bytes") else value
@@ -194,7 +194,7 @@ def write_results(
     multiple=True,
     default=(1.0, 10.0, 100.0, 1000.0, 10000.0),
     show_default=True,
-    help="Sizes of the feature bytes.",
+    help="Size of the features in gigabytes; repeatable.",
 )
 @click.option(
     "--level", "levels", multiple=True, type=click.Choice(list(LEVELS)), default=list(LEVELS)
@@ -203,12 +203,14 @@ def write_results(
     "--features", "widths", multiple=True, default=(1050, 3555, 10_000), show_default=True
 )
 @click.option("--batch-size", default=1000, show_default=True)
-@click.option("--batches", default=300, show_default=True, help="Taken in each run.")
-@click.option("--rounds", default=3, show_default=True, help="Each runs every size once.")
+@click.option("--batches", default=300, show_default=True, help="Number of batches in each run.")
+@click.option(
+    "--rounds", default=3, show_default=True, help="Number of rounds; each runs every size once."
+)
 @click.option("--time-limit-seconds", default=600.0, show_default=True, help="A run's.")
-@click.option("--work", type=FOLDER, help="Keep the sparse sets here for the next run.")
-@click.option("--out", type=FOLDER, default=report.RESULTS, help="Where results go.")
-@click.option("--fresh", is_flag=True, help="Drop all earlier results.")
+@click.option("--work", type=FOLDER, help="Folder that keeps the sparse sets for the next run.")
+@click.option("--out", type=FOLDER, default=report.RESULTS, help="Folder for the results.")
+@click.option("--fresh", is_flag=True, help="Discard all earlier results.")
 def main(
     gigabytes: tuple[float, ...],
     levels: tuple[str, ...],

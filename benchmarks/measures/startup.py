@@ -1,8 +1,8 @@
-"""Startup: the seconds until the package and its command are there, and what an install takes.
+"""Startup: the seconds to import the package and start its command, and the size of an install.
 
-Each time is the least of some fresh processes. A package's size is that of the files that its
-installation lists, and an extra's that of all packages that it needs and the package itself does
-not, as far as they are installed here.
+Each time is the shortest of several fresh processes. The size of a package is the size of the files
+that its installation lists. The size of an extra is that of the packages that only it needs, if
+they are installed here.
 """
 
 import re
@@ -32,7 +32,7 @@ EXTRAS = ("train", "ray")
 
 
 def seconds(code: str, rounds: int) -> float:
-    """Return the least time that a fresh process takes for some code."""
+    """Return the shortest time of a fresh process for some code."""
     found = []
     for _ in range(rounds):
         start = time.perf_counter()
@@ -44,7 +44,7 @@ def seconds(code: str, rounds: int) -> float:
 
 
 def needed(name: str, extra: str = "") -> set[str]:
-    """Return the packages that one needs, itself among them."""
+    """Return the packages that a package needs, itself included."""
     found, left = {canonical(name)}, [(name, extra)]
     while left:
         package, wanted = left.pop()
@@ -77,11 +77,11 @@ def installed_bytes(name: str) -> int:
 
 
 @click.command()
-@click.option("--rounds", default=5, show_default=True, help="Processes for each time.")
+@click.option("--rounds", default=5, show_default=True, help="Number of processes for each time.")
 @click.option("--work", type=FOLDER, help="Not needed.")
-@click.option("--out", type=FOLDER, default=report.RESULTS, help="Where results go.")
+@click.option("--out", type=FOLDER, default=report.RESULTS, help="Folder for the results.")
 def main(rounds: int, work: Path | None, out: Path) -> None:
-    """Measure how long a start takes, and how large an install is."""
+    """Measure the time of a start, and the size of an install."""
     starts = {what: seconds(code, rounds) for what, code in STARTS.items()}
     base = needed(NAME)
     parts = {"numerai_sequence": {canonical(NAME)}, "what it needs": base - {canonical(NAME)}}

@@ -1,18 +1,18 @@
-"""Throughput: rows a second of every way to get random batches, as memory becomes short.
+"""Throughput: rows a second of every way to get random batches, with much and little memory.
 
-``loader`` takes batches from one thread, without a model (tf.data and the article have threads of
-their own); ``fit`` trains. Every measurement is a fresh process that counts rows for some seconds
-after a warm-up. The situations:
+``loader`` takes batches in one thread, without a model (tf.data and the article start their own
+threads). ``fit`` trains. Each measurement runs in a fresh process that counts rows for some seconds
+after a warm-up. The situations are:
 
-warm    the files are in the page cache; there is no limit
-cold    they are not; the first pass is counted, from its second batch on
-half    from cold, in a cgroup whose limit, page cache included, is half of ``size``
-eighth  the same with an eighth
+warm    The files are in the page cache, and there is no memory limit.
+cold    The files are not in the page cache. The first pass counts, from its second batch on.
+half    As cold, in a cgroup whose limit, page cache included, is half of ``size``.
+eighth  As half, with an eighth of ``size``.
 
-``size`` is the float32 size of the features for ``fit``, where the limit holds from the start of
-the process, TensorFlow included. For ``loader`` it is that of the contender's own files, and the
-limit holds from the moment when they are opened. Each run is in ``throughput.json``, under the key
-of its cell: a later call for other cells adds to it.
+For ``fit``, ``size`` is the float32 size of the features. The limit holds from the start of the
+process, TensorFlow included. For ``loader``, ``size`` is the size of the contender's own files. The
+limit holds from the moment when they are opened. ``throughput.json`` has all runs by the key of
+their cell, so later calls can add other cells.
 """
 
 import tempfile
@@ -49,12 +49,12 @@ from tqdm import tqdm
 
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 FOLDER = click.Path(file_okay=False, path_type=Path)
-LEAST_LIMIT_BYTES = 64_000_000  # a batch, its decoding and the row order need room of their own
+LEAST_LIMIT_BYTES = 64_000_000  # room for a batch, its decoding and the row order
 START_SECONDS = {"loader": 4, "fit": 12}  # of a process, to estimate the whole
 
 
 def limit_bytes(cell: Cell, source: Path, rows: int, features: int) -> int | None:
-    """Return the memory limit of a cell, None where there is none."""
+    """Return the memory limit of a cell in bytes, or None for no limit."""
     if cell.situation not in SHARES:
         return None
     own = sum(path.stat().st_size for path in files_of(source))
@@ -65,7 +65,7 @@ def limit_bytes(cell: Cell, source: Path, rows: int, features: int) -> int | Non
 def measured(
     cell: Cell, source: Path, rows: int, features: int, settings: dict[str, Any]
 ) -> dict[str, Any]:
-    """Run one cell once, and return what came of it."""
+    """Run one cell once, and return its result."""
     workers, processes = FEEDINGS[cell.feeding]
     options = {"features": features, "dtype": cell.dtype, "workers": workers}
     options |= {"batch-size": settings["batch_size"], "seconds": settings["seconds"]}
@@ -73,11 +73,11 @@ def measured(
     options["warmup-seconds"] = settings["warmup_seconds"]
     if cell.level == "fit":
         options |= {"keras": cell.keras, "model": cell.model}
-    if cell.situation == "cold":  # from the second pass on it would be warm
+    if cell.situation == "cold":  # the second pass would be warm
         options |= {"warmup-seconds": 0, "max-rows": max(1, rows - 2 * settings["batch_size"])}
     arguments = [word for name, value in options.items() for word in (f"--{name}", value)]
     arguments += ["--processes"] if processes else []
-    # Read anew when warm: what a limited process has left there is in single pages, and slower.
+    # If warm, read the files again: a limited process leaves single pages there, which are slower.
     drop_from_page_cache(source)
     if cell.situation == "warm":
         read_into_page_cache(source)
@@ -114,7 +114,7 @@ def record(run: Run, settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def tables(runs: dict[str, list[dict[str, Any]]]) -> str:
-    """Return a Markdown table a panel: best rows a second, and the median in brackets."""
+    """Return a Markdown table for each panel: best rows a second, with medians in brackets."""
     panels: dict[str, dict[str, dict[str, str]]] = {}
     for key, records in runs.items():
         panel, line, situation = key.split(" | ")
@@ -122,7 +122,7 @@ def tables(runs: dict[str, list[dict[str, Any]]]) -> str:
     text = []
     known = list(CONTENDERS)
     for panel, found in sorted(panels.items(), reverse=True):
-        # Parts of the suite may have come in any order.
+        # Cells may have been measured in any order.
         lines = dict(sorted(found.items(), key=lambda item: known.index(item[0].split(",")[0])))
         rows = [[line, *(cells.get(s, "") for s in SITUATIONS)] for line, cells in lines.items()]
         text.append(f"#### {panel}\n\n{report.table(['rows/s', *SITUATIONS], rows)}")
@@ -130,7 +130,7 @@ def tables(runs: dict[str, list[dict[str, Any]]]) -> str:
 
 
 def cell_text(records: list[dict[str, Any]]) -> str:
-    """Return best and median, or why there are none."""
+    """Return best and median, or the reason why there are none."""
     found = report.best_and_median(record["rows_per_second"] for record in records)
     outcomes = {record["outcome"] for record in records} - {"ok"}
     if found is None:
@@ -139,7 +139,7 @@ def cell_text(records: list[dict[str, Any]]) -> str:
 
 
 def plot(runs: dict[str, list[dict[str, Any]]], path: Path) -> None:
-    """Draw the best rows a second against the memory limit, a panel a table."""
+    """Draw the best rows a second against the memory limit, with a panel for each table."""
     shown = ["warm", "half", "eighth"]
     names = sorted({key.split(" | ")[0] for key in runs}, reverse=True)
     figure = Figure(figsize=(7 * len(names), 8), layout="tight")
@@ -192,8 +192,8 @@ def many(name: str, values: Any, default: Any = None) -> Any:
 
 
 @click.command()
-@click.option("--train", type=FILE, help="Numerai Parquet; default: a synthetic one.")
-@click.option("--rows", default=2_400_000, show_default=True, help="Rows of the synthetic one.")
+@click.option("--train", type=FILE, help="Numerai Parquet file.  [default: a synthetic one]")
+@click.option("--rows", default=2_400_000, show_default=True, help="Rows of the synthetic file.")
 @click.option("--features", default=1050, show_default=True, help="Its features.")
 @many("level", LEVELS)
 @many("contender", [name for name in CONTENDERS if name != "pandas"])
@@ -203,15 +203,26 @@ def many(name: str, values: Any, default: Any = None) -> Any:
 @many("keras", KERAS, ["keras"])
 @many("model", models.HIDDEN, ["F-32-1"])
 @click.option("--batch-size", default=1000, show_default=True)
-@click.option("--in-memory-rows", default=400_000, show_default=True, help="Of memory's fit.")
-@click.option("--rounds", default=3, show_default=True, help="Each runs every cell once.")
-@click.option("--seconds", default=10.0, show_default=True, help="Counted, in each run.")
-@click.option("--warmup-seconds", default=3.0, show_default=True, help="After the first batch.")
+@click.option(
+    "--in-memory-rows", default=400_000, show_default=True, help="Rows for fit on arrays in memory."
+)
+@click.option(
+    "--rounds", default=3, show_default=True, help="Number of rounds; each runs every cell once."
+)
+@click.option(
+    "--seconds", default=10.0, show_default=True, help="Seconds to count rows in each run."
+)
+@click.option(
+    "--warmup-seconds",
+    default=3.0,
+    show_default=True,
+    help="Seconds of warm-up after the first batch.",
+)
 @click.option("--time-limit-seconds", default=240.0, show_default=True, help="A run's.")
-@click.option("--work", type=FOLDER, help="Keep prepared files here for the next run.")
-@click.option("--out", type=FOLDER, default=report.RESULTS, help="Where results go.")
-@click.option("--fresh", is_flag=True, help="Drop all earlier results.")
-@click.option("--dry-run", is_flag=True, help="List the cells and the time they need.")
+@click.option("--work", type=FOLDER, help="Folder that keeps prepared files for the next run.")
+@click.option("--out", type=FOLDER, default=report.RESULTS, help="Folder for the results.")
+@click.option("--fresh", is_flag=True, help="Discard all earlier results.")
+@click.option("--dry-run", is_flag=True, help="Show the cells and their time, and run nothing.")
 def main(
     train: Path | None,
     rows: int,
@@ -230,11 +241,14 @@ def main(
     rounds: int,
     **settings: Any,
 ) -> None:
-    """Measure rows a second, warm, cold, and with half and an eighth of the memory."""
+    """Measure rows a second: warm, cold, and with half and an eighth of the memory."""
     if train:
         rows, features = pq.read_metadata(train).num_rows, len(feature_names(train))
     if not group_parent() and set(situation) & set(SHARES):
-        click.echo("note: no memory group can be made, so half and eighth are left out", err=True)
+        click.echo(
+            "note: this user cannot make memory groups (cgroups), so half and eighth are left out",
+            err=True,
+        )
         situation = tuple(name for name in situation if name not in SHARES)
     chosen = choose(
         levels=level,
@@ -267,7 +281,7 @@ def main(
         steps = [(number, cell) for number in range(rounds) for cell in cells]
         for number, cell in tqdm(steps, desc="runs"):
             run = measured(cell, sources[cell.contender], rows, features, settings)
-            # The first round takes the place of what an earlier call found for the cell.
+            # The first round replaces earlier results of the cell.
             runs[cell.key] = [run] if number == 0 else [*runs[cell.key], run]
             write_results(runs, parameters, out)
     plot(runs, out / "throughput.png")

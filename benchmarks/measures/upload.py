@@ -1,9 +1,9 @@
-"""Upload: what an exported ensemble takes where Numerai runs it, in 4 GB and on one core.
+"""Upload: the time and memory of an exported ensemble under Numerai's limits, 4 GB and one core.
 
-Ten networks (256-64, the last one 1024-512) of all features and their neutralization to all
-features are one pickle. Each Python given, such as those with the versions of Numerai's images,
-calls it on live data as Numerai does, in a process of its own: in a memory group of 4 GB, and bound
-to one core. Writes ``upload.json`` and ``upload.md``.
+The pickle holds ten networks of all features (256-64, the last one 1024-512), neutralized to all
+features. Each given Python, such as one with the versions of a Numerai image, calls it on live data
+as Numerai does. The process has a memory group of 4 GB, and is bound to one core. The measure
+writes ``upload.json`` and ``upload.md``.
 """
 
 import sys
@@ -27,7 +27,7 @@ COLUMNS = {
     "in all s": "all_seconds",
     "peak RSS (VmHWM) MB": "vm_hwm_bytes",
 }
-# Runs without this package, and with what the image has.
+# This code runs without this package, with the packages of the image.
 CALL = f"""
 import importlib.metadata, os, platform, sys
 sys.path.insert(0, {str(BENCHMARKS)!r})
@@ -50,7 +50,7 @@ note(events, "end", **versions)
 
 
 def write_live(path: Path, rows: int, features: int) -> None:
-    """Write live data of a version's shape: one era, digits at random."""
+    """Write live data: one era of random features."""
     names = [f"feature_{number:04d}" for number in range(features)]
     digits = np.random.default_rng(0).integers(0, 5, (rows, features)).astype(np.int8)
     ids = pd.Index([f"n{number:015x}" for number in range(rows)], name="id")
@@ -94,14 +94,14 @@ def summary(run: Run) -> dict[str, Any]:
 
 
 def cell(key: str, value: Any) -> str:
-    """Return one value as the table shows it."""
+    """Return the text of a value in the table."""
     if value is None or isinstance(value, str):
         return value or "-"
     return f"{value / MB:,.0f}" if key.endswith("_bytes") else f"{value:,.1f}"
 
 
 def markdown(summaries: list[dict[str, Any]]) -> str:
-    """Return the results as a Markdown table, with the outcome where it failed."""
+    """Return the results as a Markdown table, with the outcome of failed runs."""
     rows = []
     for one in summaries:
         cells = [cell(key, one[key]) for key in COLUMNS.values()]
@@ -110,16 +110,16 @@ def markdown(summaries: list[dict[str, Any]]) -> str:
 
 
 @click.command()
-@click.option("--python", "pythons", multiple=True, help="Of an image; repeatable.")
+@click.option("--python", "pythons", multiple=True, help="Python of an image; repeatable.")
 @click.option("--rows", default=6700, show_default=True, help="Live rows.")
 @click.option("--features", default=3555, show_default=True)
 @click.option("--models", default=10, show_default=True)
 @click.option("--work", type=FOLDER, help="Not needed.")
-@click.option("--out", type=FOLDER, default=report.RESULTS, help="Where results go.")
+@click.option("--out", type=FOLDER, default=report.RESULTS, help="Folder for the results.")
 def main(
     pythons: tuple[str, ...], rows: int, features: int, models: int, work: Path | None, out: Path
 ) -> None:
-    """Measure what an exported ensemble takes where it runs."""
+    """Measure the time and memory of an exported ensemble under Numerai's limits."""
     with tempfile.TemporaryDirectory(dir=work) as temporary:
         folder = Path(temporary)
         write_live(folder / "live.parquet", rows, features)

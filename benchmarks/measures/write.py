@@ -1,8 +1,8 @@
-"""Write: the rate and the memory of `write_shards`, against merely reading the same Parquet.
+"""Write: the speed and memory of `write_shards`, compared with reading the same Parquet file.
 
-The input is one row group, the hardest case for memory. The reference is pyarrow's threaded read of
-the same columns into memory. Every measurement is a fresh process, which finds the input in the
-page cache; each round reads and writes once in each encoding, and ratios are taken within a round.
+The input has one row group, the hardest case for memory. The reference is pyarrow's threaded read
+of the same columns into memory. Each measurement runs in a fresh process, with the input in the
+page cache. Each round reads once, and writes once in each encoding. Ratios are within a round.
 """
 
 import shutil
@@ -24,7 +24,7 @@ ENCODINGS = ("packed", "int8")
 
 
 def measured(what: str, parquet: Path, folder: Path) -> dict[str, Any]:
-    """Read, or write in an encoding, in a fresh process."""
+    """Read the input, or write it in an encoding, in a fresh process."""
     read_into_page_cache(parquet)
     target = folder / "written"
     command = child_command("write", parquet, target, "--encoding", what)
@@ -45,14 +45,14 @@ def measured(what: str, parquet: Path, folder: Path) -> dict[str, Any]:
 
 
 def ratios(runs: dict[str, list[dict[str, Any]]], what: str) -> list[float]:
-    """Return the rate in each round over that of the read in the same round."""
+    """Return the rate of each round, divided by the rate of the read in the same round."""
     pairs = zip(runs[what], runs[READ], strict=True)
     rates = [(one["rows_per_second"], read["rows_per_second"]) for one, read in pairs]
     return [rate / read for rate, read in rates if rate and read]
 
 
 def markdown(runs: dict[str, list[dict[str, Any]]]) -> str:
-    """Return the table; ratios as median and range."""
+    """Return the table, with the median and range of the ratios."""
     rows = []
     for what, records in runs.items():
         rate = report.best_and_median(record["rows_per_second"] for record in records)
@@ -75,16 +75,16 @@ def markdown(runs: dict[str, list[dict[str, Any]]]) -> str:
 
 
 @click.command()
-@click.option("--train", type=FILE, help="Numerai Parquet; default: a synthetic one.")
-@click.option("--rows", default=400_000, show_default=True, help="Rows of the synthetic one.")
+@click.option("--train", type=FILE, help="Numerai Parquet file.  [default: a synthetic one]")
+@click.option("--rows", default=400_000, show_default=True, help="Rows of the synthetic file.")
 @click.option("--features", default=3555, show_default=True, help="Its features.")
 @click.option("--rounds", default=3, show_default=True)
-@click.option("--work", type=FOLDER, help="Keep the input here for the next run.")
-@click.option("--out", type=FOLDER, default=report.RESULTS, help="Where results go.")
+@click.option("--work", type=FOLDER, help="Folder that keeps the input for the next run.")
+@click.option("--out", type=FOLDER, default=report.RESULTS, help="Folder for the results.")
 def main(
     train: Path | None, rows: int, features: int, rounds: int, work: Path | None, out: Path
 ) -> None:
-    """Measure how fast shards are written, and in how much memory."""
+    """Measure the speed and memory of writing a shard set."""
     runs: dict[str, list[dict[str, Any]]] = {what: [] for what in (READ, *ENCODINGS)}
     with tempfile.TemporaryDirectory() as temporary:
         folder = work or Path(temporary)

@@ -1,1 +1,1 @@
-"""Commands: the package from a shell, one module a subcommand."""
+"""Commands: the package from a shell, with one module for each subcommand."""

@@ -1,4 +1,4 @@
-"""Command demo: the whole way once, from a Parquet file to a trained model and its scores."""
+"""Command demo: write a Parquet file as a shard set, train on it, and show the scores."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _TARGET = "target_cyrusd_20"
 @click.option(
     "--train",
     metavar="FILE",
-    help="Parquet file of Numerai's to train on.  [default: a made-up file]",
+    help="Numerai Parquet file to train on.  [default: a made-up file]",
 )
 @click.option(
     "--rows",
@@ -44,7 +44,7 @@ _TARGET = "target_cyrusd_20"
     type=click.IntRange(min=1),
     default=2,
     show_default=True,
-    help="Number of epochs to train.",
+    help="Number of training epochs.",
 )
 @click.option(
     "--out",
@@ -65,7 +65,7 @@ def command(train: str | None, out: str | None, rows: int, features: int, epochs
     """
     with ExitStack() as stack:
         with explained(out or tempfile.gettempdir()):
-            # After an error its files may be open, and Windows would refuse.
+            # After an error its files may be open. Windows cannot delete open files.
             made = out or stack.enter_context(
                 tempfile.TemporaryDirectory(prefix="numerai-", ignore_cleanup_errors=True)
             )
@@ -74,28 +74,29 @@ def command(train: str | None, out: str | None, rows: int, features: int, epochs
         source = Path(train) if train else None
         _run_demo(source, folder, rows=rows, features=features, epochs=epochs)
     click.echo(
-        f"\nAll of it is in {out}" if out else "\nNothing is kept; --out DIR keeps all of it"
+        f"\nThe files are in {out}" if out else "\nThe files are deleted; --out DIR keeps them"
     )
 
 
 def _run_demo(source: Path | None, folder: Path, *, rows: int, features: int, epochs: int) -> None:
     """Shard a Parquet file, train a small network from the shards, and show its scores.
 
-    The network learns ``target_cyrusd_20``, or ``target`` where the file has no such column.
+    The network learns ``target_cyrusd_20``, or ``target`` if the file has no such column.
 
     Parameters
     ----------
     source : path or None
-        A Parquet file of Numerai's; None makes one of `rows` rows and `features` features.
+        A Numerai Parquet file; None makes one with `rows` rows and `features` features.
     folder : path
-        Where the made file, the shard set and the run go.
+        Folder for the made-up file, the shard set and the run.
     epochs : int
+        Number of training epochs.
     """
     from ..scoring.score_kinds import load_scorer
     from ..synthetic import write_parquet
     from ..training.scored_runs import train
 
-    load_scorer()  # rather miss it now than after the sharding
+    load_scorer()  # fail now if it is missing, and not after the sharding
     if source is None:
         source = folder / f"synthetic-{rows}x{features}.parquet"
         if not source.exists():

@@ -1,4 +1,4 @@
-"""Command export: from trained models to the function that Numerai's model upload takes."""
+"""Command export: write the predict function of trained models for Numerai's model upload."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ from .keras_command import KerasCommand
 def command(
     model: str, out: str, by: str | None, weights: str | None, proportion: float, **options: Any
 ) -> None:
-    """Write the function that Numerai's model upload takes.
+    """Write the predict function of a model for Numerai's model upload.
 
-    Reads RUN, the folder of one or several runs, or a file that Keras has saved of a model trained
-    on a NumeraiSequence. Several runs become an ensemble of ranks. Writes the predict function to
-    the file --out.
+    Reads RUN: the folder of one or several runs, or a file that Keras saved of a model trained on a
+    NumeraiSequence. Several runs become an ensemble of ranks. Writes the function to the file
+    --out.
 
     \b
     Example:

@@ -1,4 +1,4 @@
-"""Command info: from a shard set to what is in it."""
+"""Command info: show the content of a shard set."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .set_description import show_set
 @click.command()
 @click.argument("folder", metavar="DIR")
 def command(folder: str) -> None:
-    """Show what is in a shard set.
+    """Show the content of a shard set.
 
     Reads the set in the folder DIR, and prints its rows, features, targets, eras and files.
 

@@ -1,4 +1,4 @@
-"""Keras command: a click command that loads Keras, without the log lines of its start."""
+"""Keras command: a click command that loads Keras without its log lines."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ..system.log_lines import without_logs
 
 
 class KerasCommand(click.Command):
-    """A command that loads Keras; the user does not see what TensorFlow logs of its start."""
+    """A command that loads Keras, and hides the log lines of TensorFlow's start."""
 
     def invoke(self, ctx: click.Context) -> Any:
         with without_logs():

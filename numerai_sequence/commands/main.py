@@ -30,7 +30,7 @@ COMMANDS = {
 
 
 class _Commands(click.Group):
-    """Turns our errors, and no others, into one line on stderr and exit code 1."""
+    """A group of commands that shows errors of this package as one line, with exit code 1."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -42,7 +42,7 @@ class _Commands(click.Group):
 
 
 def _is_raised_here(error: ValueError) -> bool:
-    """Say whether an error is about a value that was given, raised by this package itself."""
+    """Return whether this package raised the error, about a value that the user gave."""
     *_, (frame, _) = traceback.walk_tb(error.__traceback__)
     ours = __name__.partition(".")[0]
     return str(frame.f_globals.get("__name__")).partition(".")[0] == ours

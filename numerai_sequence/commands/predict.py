@@ -1,4 +1,4 @@
-"""Command predict: from a trained model and rows to a file of predictions."""
+"""Command predict: write a file of predictions of a trained model."""
 
 from __future__ import annotations
 
@@ -59,9 +59,9 @@ def command(
 ) -> None:
     """Predict each row of a shard set or a Parquet file.
 
-    Reads MODEL, the folder of one or several runs, or a file that Keras has saved. Each knows the
-    features that its model was trained on. Reads the rows of DATA, such as live.parquet, and
-    writes the file --out, which you can upload with numerapi.
+    Reads MODEL: the folder of one or several runs, or a file that Keras saved. Both hold the names
+    of the training features. Reads the rows of DATA, such as live.parquet. Writes the file --out,
+    which you can upload with numerapi.
 
     \b
     Example:

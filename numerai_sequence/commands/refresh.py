@@ -1,4 +1,4 @@
-"""Command refresh: from newer Parquet files to a shard set that is up to date with them."""
+"""Command refresh: bring a shard set up to date with newer Parquet files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Command runs: from folders to a list of the runs in them, and a picture of their scores."""
+"""Command runs: list the runs in folders, and draw their scores."""
 
 from __future__ import annotations
 
@@ -20,7 +20,9 @@ from .shared_options import check_file
     help="Statistic of the correlation that orders the runs, best first.  [default: newest first]",
 )
 @click.option(
-    "--png", metavar="FILE", help="File for a picture of the cumulative scores, one line a run."
+    "--png",
+    metavar="FILE",
+    help="File for a picture of the cumulative scores, with one line for each run.",
 )
 def command(folders: tuple[str, ...], sort: str | None, png: str | None) -> None:
     """List runs with their scores, newest first.
@@ -40,7 +42,7 @@ def command(folders: tuple[str, ...], sort: str | None, png: str | None) -> None
     for line in describe_runs(listed):
         click.echo(line)
     for folder in unfinished_runs(paths):
-        click.echo(f"{folder}: not finished; the same command continues")
+        click.echo(f"{folder}: not finished; run the same command again to continue")
     if png is not None:
         draw_runs(listed, png)
-        click.echo(f"In {png}: the cumulative scores")
+        click.echo(f"Cumulative scores: {png}")

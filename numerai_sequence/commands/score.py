@@ -1,4 +1,4 @@
-"""Command score: from files of predictions to their scores by era."""
+"""Command score: show the scores of files of predictions by era."""
 
 from __future__ import annotations
 
@@ -49,7 +49,9 @@ from .keras_command import KerasCommand
 )
 @click.option("--csv", metavar="FILE", help="File for a table of the scores of each era.")
 @click.option(
-    "--png", metavar="FILE", help="File for a picture of the cumulative scores, one line a model."
+    "--png",
+    metavar="FILE",
+    help="File for a picture of the cumulative scores, with one line for each model.",
 )
 @shared.quiet
 def command(
@@ -64,8 +66,8 @@ def command(
 ) -> None:
     """Score files of predictions by era, side by side.
 
-    Reads PREDICTIONS, Parquet or CSV files such as 'predict' writes: ids, and a column of numbers
-    for each model. Reads the targets from DATA, a shard set or a Parquet file.
+    Reads PREDICTIONS: Parquet or CSV files with ids, and a column of numbers for each model, such
+    as 'predict' writes. Reads the targets from DATA, a shard set or a Parquet file.
 
     \b
     Example:

@@ -1,4 +1,4 @@
-"""Set description: from a shard set to lines that say what is in it."""
+"""Set description: lines of text about a shard set."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from ..reading.shard_set import ShardSet
 
 
 def show_set(folder: str) -> None:
-    """Print what is in the shard set of a folder."""
+    """Print the content of the shard set in a folder."""
     with open_shards(folder) as shards:
         click.echo(describe_set(shards))
 
 
 def describe_set(shards: ShardSet) -> str:
-    """Return a line for each of its properties."""
+    """Return a text with one line for each property of a shard set."""
     eras, files = shards.eras, shards.manifest.shards
     size = sum(file.bytes for file in files)
     paging = decide(size)

@@ -1,4 +1,4 @@
-"""Command shard: from Parquet files to a new shard set."""
+"""Command shard: write Parquet files as a new shard set."""
 
 from __future__ import annotations
 

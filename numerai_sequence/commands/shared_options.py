@@ -1,4 +1,4 @@
-"""Shared options: those that several commands have, and the checks of their values."""
+"""Shared options: the options that several commands have, and the checks of their values."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import click
 from ..ordering.batchings import PREDICT_BY
 from ..system.tasks import ray_at
 
-# As of `ensemble`, whose module needs pandas.
+# The same as in `ensemble`, whose module needs pandas.
 _ENSEMBLES = ("rank", "gaussian")
 _ALL = 1.0
 
@@ -56,39 +56,41 @@ proportion = click.option(
     type=click.FloatRange(0, 1),
     default=_ALL,
     show_default=True,
-    help="Share to remove of what the features explain; needs --neutralize.",
+    help="Share of the linear fit of the features to subtract; needs --neutralize.",
 )
 
 
 def tasks_at(address: str | None) -> AbstractContextManager[Executor | None]:
-    """Return the executor of ``--ray``, for a while."""
+    """Return a context with the executor of ``--ray``."""
     return nullcontext() if address is None else ray_at(address)
 
 
 def check_proportion(proportion: float, neutralize: str | None) -> None:
     """Raise a usage error for ``--proportion`` without ``--neutralize``."""
     if proportion != _ALL and neutralize is None:
-        raise click.UsageError("--proportion: expected --neutralize with it")
+        raise click.UsageError("--proportion: found it without --neutralize; add --neutralize")
 
 
 def read_weights(text: str | None, by: str | None) -> list[float] | None:
-    """Return the numbers of ``--weights``, which are given with ``--ensemble`` only."""
+    """Return the numbers of ``--weights``, which need ``--ensemble``."""
     if text is None:
         return None
     if by is None:
-        raise click.UsageError("--weights: expected --ensemble with it")
+        raise click.UsageError("--weights: found it without --ensemble; add --ensemble")
     try:
         return [float(number) for number in text.split(",")]
     except ValueError:
-        raise click.UsageError(f"--weights: found {text!r}, expected such as 1,0.5") from None
+        raise click.UsageError(
+            f"--weights: found {text!r}, expected numbers such as 1,0.5"
+        ) from None
 
 
 def check_file(out: str, *suffixes: str, option: str = "--out") -> None:
-    """Find what is wrong with the path of a file before the work, and not after it."""
+    """Check the path of a file before the work starts."""
     path = Path(out)
     if path.suffix not in suffixes:
         raise click.UsageError(
-            f"{option}: found {out!r}, expected a name with {' or '.join(suffixes)}"
+            f"{option}: found {out!r}, expected a file name that ends in {' or '.join(suffixes)}"
         )
     if not path.parent.is_dir():
-        raise click.UsageError(f"{option}: found {out!r}, expected a file in a folder that exists")
+        raise click.UsageError(f"{option}: found {out!r}, expected a file in an existing folder")

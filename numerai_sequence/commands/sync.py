@@ -1,4 +1,4 @@
-"""Command sync: from Parquet files to a shard set that is new, or up to date with them."""
+"""Command sync: create a shard set from Parquet files, or bring it up to date."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from .writing_options import read_writing, writing_options
 def command(out: str, ray_address: str | None, quiet: bool, dry_run: bool, **options: Any) -> None:
     """Create a shard set from Parquet files, or bring it up to date.
 
-    Reads each SOURCE, and writes the folder --out. The same command does both: it creates the set
-    if there is none. Otherwise it adds new eras, fills in new targets and corrects changed ones.
-    It says which. After an interruption, the same command continues.
+    Reads each SOURCE, and writes the folder --out. If there is no set, the command creates it.
+    Otherwise it adds new eras, fills in new targets and corrects changed ones. After an
+    interruption, run the same command again to continue.
 
     \b
     Example:

@@ -1,4 +1,4 @@
-"""Command train: from a shard set to trained networks and their scores."""
+"""Command train: train networks on a shard set, and score them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from .training_options import check_training, read_training, training_options
     help="Folder of the run.",
 )
 @training_options
-@click.option("--overwrite", is_flag=True, help="Replace the run that is in the folder.")
+@click.option("--overwrite", is_flag=True, help="Replace an existing run in the folder.")
 @shared.ray
 @shared.quiet
 @click.pass_context
@@ -46,11 +46,12 @@ def command(
 ) -> None:
     """Train a network on a shard set, and score it era by era.
 
-    Reads the folder SHARDS, and writes the folder --out: the model (model.keras), its scores
-    (scores.csv, scores.png) and what they were made from (run.json).
+    Reads the folder SHARDS. Writes the folder --out: the model (model.keras), its scores
+    (scores.csv, scores.png) and the options of the run (run.json).
 
-    Several models (--seeds, --each-target, --step) are folders in it, and are also scored as an
-    ensemble of ranks. Finished runs are skipped, so an interrupted command continues.
+    Several models (--seeds, --each-target, --step) get a folder each in --out, and are also scored
+    as an ensemble of ranks. Finished runs are skipped: run an interrupted command again to
+    continue.
 
     \b
     Example:
@@ -79,13 +80,12 @@ def command(
         planned = plan_runs(shards, path, variants, None if start is None else Path(start))
         if ray_address is not None and len(planned) == 1:
             raise click.UsageError(
-                "--ray: found one run, expected --step, --seeds or --each-target with it: it "
-                "trains many runs at a time"
+                "--ray: found only one run, expected several; add --step, --seeds or --each-target"
             )
         feed = Feed.of(dtype, resident)
         fitter = Fitter(shards, overwrite, progress=not quiet, feed=feed)
         train_runs(fitter, planned, path, executor=executor)
-    click.echo(f"In {out}: {', '.join(sorted(path.name for path in Path(out).iterdir()))}")
+    click.echo(f"Files in {out}: {', '.join(sorted(path.name for path in Path(out).iterdir()))}")
 
 
 def _is_given(context: click.Context, name: str) -> bool:

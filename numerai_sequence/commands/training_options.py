@@ -1,4 +1,4 @@
-"""Training options: from what a shell gives train to the options of a run."""
+"""Training options: the options of the command train, and the run options that they stand for."""
 
 from __future__ import annotations
 
@@ -49,15 +49,15 @@ _OPTIONS = (
     click.option(
         "--final",
         metavar="RUN",
-        help="Run, or folder of several, to train again on all eras that have the target. That run "
-        "decides the other options; you may give --eras and --epochs anew.",
+        help="Run, or folder of several runs, to train again on all eras that have the target. The "
+        "new run has the options of that run, except --eras and --epochs if you give them.",
     ),
     click.option(
         "--from",
         "start",
         metavar="RUN",
-        help="Run, or folder of several, whose weights the new run starts from. Options that you "
-        "leave out are also those of RUN, unless you give --target, --each-target, --seed or "
+        help="Run, or folder of several runs, whose weights the new run starts from. Options that "
+        "you leave out are also taken from RUN, unless you give --target, --each-target, --seed or "
         "--seeds.",
     ),
     click.option(
@@ -65,7 +65,7 @@ _OPTIONS = (
         metavar="ERAS",
         default=TrainOptions.eras,
         help="Eras to train and to validate on, such as 0001-0574, 0575- or ::4, or several of "
-        "these with commas between.  [default: all eras that have a number]",
+        "these, separated by commas.  [default: all eras that have a number]",
     ),
     click.option(
         "--validation",
@@ -208,7 +208,7 @@ _OPTIONS = (
     ),
 )
 
-# What may be given beside --final, whose run decides the rest.
+# The options that --final allows. Its run decides the others.
 _BESIDE_FINAL = {"epochs", "eras", "workers", "memory_budget", "verify", "resident"}
 
 
@@ -220,12 +220,12 @@ def training_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def read_training(options: dict[str, Any]) -> dict[str, Any]:
-    """Return the options of a run, of which some are text.
+    """Return the options of a run, parsed from the texts of the command.
 
     Raises
     ------
     click.UsageError
-        A text says nothing, or a target comes twice.
+        A text cannot be parsed, or a target is named twice.
     """
     _check_once("--target", options["targets"])
     dtype = options["dtype"]
@@ -233,7 +233,7 @@ def read_training(options: dict[str, Any]) -> dict[str, Any]:
         **options,
         "validation": _share_or_eras(options["validation"]),
         "layers": _whole_numbers("--layers", options["layers"]),
-        # The network of packed rows, and so the run, is that of float32.
+        # The network of packed rows, and so the run, is the same as for float32.
         "dtype": TrainOptions.dtype if dtype in (None, PACKED) else dtype,
     }
 
@@ -241,16 +241,18 @@ def read_training(options: dict[str, Any]) -> dict[str, Any]:
 def check_training(
     options: dict[str, Any], given: set[str], *, final: str | None, start: str | None
 ) -> None:
-    """Raise a usage error where options contradict each other."""
+    """Raise a usage error if options contradict each other."""
     if options["window"] is not None and options["step"] is None:
-        raise click.UsageError("--window: expected --step with it")
+        raise click.UsageError("--window: found it without --step; add --step")
     if final is None:
         return
     may = _BESIDE_FINAL | ({"learning_rate"} if start is not None else set())
     wrong = sorted(given & {*options, "seeds", "each_target"} - may)
     if wrong:
         name = {"targets": "target"}.get(wrong[0], wrong[0]).replace("_", "-")
-        raise click.UsageError(f"--{name}: found one with --final, whose run decides it")
+        raise click.UsageError(
+            f"--{name}: found it with --final, whose run decides it; leave it out"
+        )
 
 
 def _share_or_eras(text: str) -> float | str:
@@ -263,8 +265,8 @@ def _share_or_eras(text: str) -> float | str:
         raise click.UsageError(f"--validation: found {text}, expected a share between 0 and 1")
     if number is not None:
         raise click.UsageError(
-            f"--validation: found {text}, which may be a count or an era; expected {-number}: for "
-            f"the newest {number:,} eras, or {number:04d} for that era"
+            f"--validation: found {text}, which can be a count or an era; write {-number}: for the "
+            f"newest {number:,} eras, or {number:04d} for that era"
         )
     return text if share is None else share
 
@@ -272,7 +274,7 @@ def _share_or_eras(text: str) -> float | str:
 def _check_once(option: str, names: Sequence[str]) -> None:
     twice = [name for name in names if names.count(name) > 1]
     if twice:
-        raise click.UsageError(f"{option}: {twice[0]!r} comes twice; name each target once")
+        raise click.UsageError(f"{option}: found {twice[0]!r} twice; name each target once")
 
 
 def _whole_numbers(option: str, text: str) -> tuple[int, ...]:
@@ -281,5 +283,5 @@ def _whole_numbers(option: str, text: str) -> tuple[int, ...]:
     except ValueError:
         numbers = ()
     if not numbers or min(numbers) < 1:
-        raise click.UsageError(f"{option}: found {text!r}, expected such as 256,64")
+        raise click.UsageError(f"{option}: found {text!r}, expected numbers such as 256,64")
     return numbers

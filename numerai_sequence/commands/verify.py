@@ -1,4 +1,4 @@
-"""Command verify: from a shard set to whether its files are as they were written."""
+"""Command verify: compare the files of a shard set with their checksums."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from . import shared_options as shared
 def command(folder: str, quiet: bool) -> None:
     """Compare every byte of a shard set with its checksums.
 
-    Reads all files of the set in the folder DIR. An error names a file that has changed.
+    Reads all files of the set in the folder DIR. If a file has changed, the error names it.
 
     \b
     Example:
@@ -22,4 +22,4 @@ def command(folder: str, quiet: bool) -> None:
     """
     with open_shards(folder) as shards:
         shards.verify(progress=not quiet)
-        click.echo(f"{folder}: {len(shards)} shard files are as they were written")
+        click.echo(f"{folder}: {len(shards)} shard files match their checksums")

@@ -1,4 +1,4 @@
-"""Writing options: the arguments of `write_shards`, as those of shard and sync."""
+"""Writing options: the arguments of `write_shards`, as options of shard and sync."""
 
 from __future__ import annotations
 
@@ -76,7 +76,11 @@ _OPTIONS = (
         help="Treatment of missing feature values: 'error' refuses the file, 'middle' writes 2, "
         "the middle of 0 to 4.",
     ),
-    click.option("--overwrite", is_flag=True, help="Replace what is in the folder."),
+    click.option(
+        "--overwrite",
+        is_flag=True,
+        help="Replace a set in the folder, or write beside other files.",
+    ),
     shared.ray,
     shared.quiet,
 )
@@ -92,8 +96,8 @@ def writing_options(command: Callable[..., Any]) -> Callable[..., Any]:
 def read_writing(
     *, features: tuple[str, ...], feature_set: str | None, targets: tuple[str, ...], **options: Any
 ) -> dict[str, Any]:
-    """Return the arguments of `write` that these options ask for."""
+    """Return the arguments of `write` for these options."""
     if features and feature_set is not None:
-        raise click.UsageError("--feature and --features: choose one of them")
+        raise click.UsageError("--feature, --features: found both, expected one of them")
     chosen = feature_set if feature_set is not None else features or None
     return writer_arguments(features=chosen, targets=targets or None, **options)

@@ -1,1 +1,1 @@
-"""Format: what is on the disk, as bytes and as JSON, and nothing of how it gets there."""
+"""Format: the files of a shard set, as bytes and as JSON."""

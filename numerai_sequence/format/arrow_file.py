@@ -1,11 +1,11 @@
-"""Ipc: from the bytes of an Arrow file to where its values are, or to what is wrong with it.
+"""Arrow file: find the positions of the values in a shard file, and refuse any other structure.
 
-The end of the file says where the record batches are, and the header of each where its buffers are:
-both are flatbuffers, and the numbers below are those of Arrow's tables in them
-(https://github.com/apache/arrow/tree/main/format: File.fbs, Message.fbs, Schema.fbs). Arrow does
-whatever they say: it decompresses, turns values round, copies a text as often as it is pointed at,
-and hands what describes a type to whoever has registered it. Here they are read without belief, and
-only what our own writer writes gets by; then Arrow may have the file.
+The footer of the file has the positions of the record batches, and the header of each record batch
+has those of its buffers. Both are flatbuffers. The slot numbers below are those of Arrow's tables
+(https://github.com/apache/arrow/tree/main/format: File.fbs, Message.fbs, Schema.fbs). Arrow itself
+trusts a file: it decompresses, swaps bytes, copies a text as often as offsets point at it, and
+passes type metadata to registered extensions. So the functions here check every number first, and
+accept only the structure that our own writer makes. Only then is the file given to Arrow.
 """
 
 from __future__ import annotations
@@ -27,45 +27,45 @@ Read = Callable[[int, int], bytes]
 
 _MAGIC = b"ARROW1"
 _BLOCK = np.dtype([("offset", "<i8"), ("header", "<i4"), ("", "<i4"), ("body", "<i8")])
-_PAIR_BYTES = 16  # of a node (length, nulls) and of a buffer (offset, length): two int64
-# Of a flatbuffer, besides what it is there for: its tables, and gaps that align them.
+_PAIR_BYTES = 16  # a node (length, nulls) and a buffer (offset, length) are two int64 each
+# The largest overhead of a flatbuffer: its tables, and gaps that align them.
 _SLACK_BYTES = 1024
 _EXTENSION = b"ARROW:extension:metadata"
 _RECORD_BATCH = 3
-# The numbers that make a type, by what type it is: integers, floats, texts, lists of a fixed size.
+# The parameters of each type, by its number: integers, floats, texts, lists of a fixed size.
 _PARAMETERS = {2: ((0, "<i"), (1, "<B")), 3: ((0, "<h"),), 5: (), 16: ((0, "<i"),)}
 
 
 def find_values(
     read: Read, size: int, schema: pa.Schema, rows: Sequence[int]
 ) -> dict[str, Numbers]:
-    """Return where in a shard file the values are, after a look at all that leads to them.
+    """Return the positions of the values in a shard file, after checking its structure.
 
     Parameters
     ----------
     read : function
-        Returns the bytes of the file from a start to a stop.
+        Function that returns the bytes of the file from a start to a stop.
     size : int
         Bytes of the file.
     schema : pyarrow.Schema
-        That it has to have, of a shard file or of a patch.
+        Expected schema, of a shard file or of a patch.
     rows : sequence of int
-        That its record batches have to have.
+        Expected rows of each record batch.
 
     Returns
     -------
     dict of int64 arrays, each of shape (record batches,)
-        The places of the first value, by the names of the targets and of "features".
+        Position of the first value in the file, by target and for "features".
 
     Raises
     ------
     ValueError
-        The file has another structure, saying which.
+        The file has another structure. The message describes the difference.
     """
     try:
         return _find_values(read, size, schema, rows)
     except struct.error as error:
-        raise ValueError(f"something lies outside of it: {error}") from error
+        raise ValueError(f"an offset that points outside of the file: {error}") from error
 
 
 def _find_values(
@@ -75,7 +75,7 @@ def _find_values(
     # The footer repeats the schema, and has a block for each record batch.
     footer, stop = _footer(read, size, 2 * len(wanted) + len(rows) * _BLOCK.itemsize)
     if not _is_same_schema(footer.table(1), Table.root(wanted).table(2)):
-        raise ValueError("another schema than that of the manifest")
+        raise ValueError("a schema that differs from the manifest")
     if footer.count(2) or footer.count(4):
         raise ValueError("dictionaries or metadata in its footer")
     if footer.count(3) != len(rows):
@@ -97,65 +97,65 @@ def _find_values(
 
 
 def _footer(read: Read, size: int, most: int) -> tuple[Table, int]:
-    """Return the footer, and where in the file it starts."""
+    """Return the footer, and its position in the file."""
     begin, end = read(0, len(_MAGIC)), read(max(0, size - 10), size)
     if begin != _MAGIC or end[4:] != _MAGIC:
-        raise ValueError("no such file: it does not begin or end as one does")
+        raise ValueError("another kind of file: the first or last bytes differ")
     stop = size - len(end)
     start = stop - read_number(end, "<i", 0)
     if not len(_MAGIC) < start < stop or stop - start > most + _SLACK_BYTES:
-        raise ValueError("its footer lies outside of it, or is too long")
+        raise ValueError("a footer that lies outside of the file, or is too long")
     return Table.root(read(start, stop)), start
 
 
 def _check_blocks(blocks: npt.NDArray[Any], stop: int, header_bytes: int) -> None:
-    """See that messages lie in the file, one after the other, where their values are aligned."""
+    """Check that messages lie in the file one after the other, and are aligned."""
     offset, header, body = (blocks[name].astype(np.int64) for name in ("offset", "header", "body"))
     is_inside = (offset >= 8) & (header > 8) & (body >= 0) & (offset < stop) & (body < stop)
     if not is_inside.all() or ((offset | header) % 8).any() or (header > header_bytes).any():
-        raise ValueError("a record batch lies outside of it, or has too long a header")
+        raise ValueError("a record batch that lies outside of the file, or has too long a header")
     ends = offset + header + body
     if (ends > np.append(offset[1:], stop)).any():
         raise ValueError("record batches that overlap")
 
 
 def _header(read: Read, block: tuple[int, int, int, int]) -> Table:
-    """Return what a message says of its record batch."""
+    """Return the description of a record batch from its message."""
     offset, length, _, body = block
     data = read(offset, offset + length)
     begin, size = struct.unpack_from("<Ii", data)
     if (begin, size) != (0xFFFFFFFF, length - 8):
-        raise ValueError("its header has another length than the footer says")
+        raise ValueError("a header whose length differs from the footer")
     message = Table.root(data[8:])
     if message.number(1, "<B") != _RECORD_BATCH or message.number(3, "<q") != body:
-        raise ValueError("another message than the footer says")
+        raise ValueError("a message that differs from the footer")
     if message.count(4):
-        raise ValueError("metadata of its own")
+        raise ValueError("metadata in its header")
     return message.table(2)
 
 
 def _read_header(batch: Table, rows: int, columns: _Columns) -> tuple[Any, Any]:
     if batch.has(3):
-        raise ValueError("compressed; expected values as they are")
+        raise ValueError("compressed values, expected uncompressed ones")
     found = batch.number(0, "<q")
     if found != rows:
         raise ValueError(f"{found} rows, expected {rows}")
     if (batch.count(1), batch.count(2), batch.count(4)) != (columns.nodes, columns.buffers, 0):
-        raise ValueError("other columns than the schema has")
+        raise ValueError("columns that differ from the schema")
     nodes, buffers = (batch.array(slot, np.dtype("<i8"), _PAIR_BYTES) for slot in (1, 2))
     return nodes.reshape(-1, 2), buffers.reshape(-1, 2)
 
 
 class _Columns:
-    """Which nodes and buffers the columns of a file have, and how large these must be.
+    """The nodes and buffers of a file's columns, and their sizes.
 
-    A text has three buffers: which are null, offsets, letters. A target has two: which are null,
-    values. The features have three: which rows are null, which values are, values.
+    A text column has three buffers: null bits, offsets, letters. A target has two: null bits,
+    values. The features have three: null bits of rows, null bits of values, values.
     """
 
     def __init__(self, schema: pa.Schema) -> None:
         self.places: dict[str, int] = {}
-        # What each row takes, of each buffer, and what there is besides; the rows of each node.
+        # For each buffer, its bytes for one row and its other bytes. For each node, its values.
         row_bytes: list[int] = []
         more_bytes: list[int] = []
         node_rows: list[int] = []
@@ -163,7 +163,7 @@ class _Columns:
         for field in schema:
             if field.name == "data_type":
                 self._nullable = len(node_rows), len(row_bytes)
-            if field.name in META_COLUMNS:  # there is one offset more than texts
+            if field.name in META_COLUMNS:  # one offset more than texts
                 row_bytes += [0, 4, 0]
                 more_bytes += [0, 4, 0]
                 node_rows += [1]
@@ -185,7 +185,7 @@ class _Columns:
         )
 
     def check(self, rows: Numbers, nodes: Numbers, buffers: Numbers, bodies: Numbers) -> None:
-        """See that each buffer lies in its record batch, after the one before, and is long enough.
+        """Check that buffers lie in their record batch, in order, and are long enough.
 
         Parameters
         ----------
@@ -198,7 +198,7 @@ class _Columns:
             Lengths.
         """
         if (rows > bodies // self._row_bytes.max()).any():  # or a product below could overflow
-            raise ValueError("more rows than it has room for")
+            raise ValueError("more rows than fit into its record batches")
         lengths = rows[:, np.newaxis] * self._node_rows
         nulls = nodes[:, :, 1].copy()
         needed = rows[:, np.newaxis] * self._row_bytes + self._more_bytes
@@ -209,19 +209,19 @@ class _Columns:
             needed[:, validity] = np.where(nulls[:, node] > 0, (rows + 7) // 8, 0)
             nulls[:, node] = 0
         if (nodes[:, :, 0] != lengths).any() or nulls.any():
-            raise ValueError("a column of another length, or a null where none may be")
+            raise ValueError("a column of another length, or a null in a column without nulls")
         offset, length = buffers[:, :, 0], buffers[:, :, 1]
         is_inside = (offset >= 0) & (length >= needed) & (offset <= bodies[:, np.newaxis])
         if not (is_inside & (length <= bodies[:, np.newaxis] - offset)).all():
-            raise ValueError("a buffer that is too short, or leads out of its record batch")
+            raise ValueError("a buffer that is too short, or ends outside of its record batch")
         if (offset % 8).any() or (offset[:, 1:] < (offset + length)[:, :-1]).any():
             raise ValueError("buffers that overlap")
 
 
 def _is_same_schema(found: Table, expected: Table) -> bool:
-    """Compare two schemas, never reading more of the first than the second has.
+    """Compare two schemas. Never read more of the first than the second has.
 
-    0 is whether values are big-endian, 1 the fields, 2 the metadata.
+    Slot 0 is the byte order, 1 the fields, 2 the metadata.
     """
     return (
         found.number(0, "<h") == expected.number(0, "<h")
@@ -269,7 +269,7 @@ def _is_same_metadata(found: Table, expected: Table, slot: int) -> bool:
 
 
 def _is_same_tensor(one: bytes, other: bytes) -> bool:
-    """Compare what describes two tensors, but for empty lists: not every Arrow writes them."""
+    """Compare the metadata of two tensors, without empty lists: not every Arrow writes them."""
     if len(other) > 200:
         return False
     found, expected = json.loads(other), json.loads(one)

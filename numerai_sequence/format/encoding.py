@@ -1,4 +1,4 @@
-"""Encoding: what all encodings of feature values share. The table of them is in `encodings`."""
+"""Encoding: the base class of all encodings of feature values. Their table is in `encodings`."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ import numpy.typing as npt
 from ..system.buffers import scratch_array
 
 DTYPES = ("float32", "float16", "int8")
-#: Dtype of a batch that holds the rows as they are in the file, for a model that unpacks them.
+#: Dtype of a batch of rows as they are in the file. The model unpacks them.
 PACKED = "packed"
 LARGEST = 4
 SCALE = 0.25  # 0..4 to Numerai's own 0..1
-MIDDLE = 2  # of 0..4: what Numerai writes for a feature that is missing in an era
+MIDDLE = 2  # of 0..4: Numerai writes it for a feature that is missing in an era
 
 
 Bytes = npt.NDArray[np.uint8]
 
-# Decoded at a time: what one step writes is still in the cache when the next one reads it.
+# Values to decode at a time: the CPU cache still holds them for the next step.
 _BLOCK_VALUES = 1 << 19
 
 # NumPy's conversions to float16 are slow; a table of the five values is four times as fast.
@@ -30,21 +30,21 @@ _FLOAT16 = (np.arange(LARGEST + 1) * SCALE).astype(np.float16)
 
 
 def to_digits(values: npt.NDArray[Any], *, is_scaled: bool = True) -> tuple[Bytes, int | None]:
-    """Turn one column of feature values, as Numerai has written them, into digits.
+    """Turn one column of Numerai's feature values into digits.
 
     Parameters
     ----------
     values : array, shape (rows,)
         Integers 0..4, or floats in {0, .25, .5, .75, 1}.
     is_scaled : bool
-        False: floats are 0..4 too.
+        Whether floats are 0..1. If False, they are 0..4.
 
     Returns
     -------
     digits : uint8 array, shape (rows,)
-        0..4; a view of `values` where that is possible.
+        0..4; a view of `values` if possible.
     invalid : int or None
-        The first row whose value is none of these. The digits are of no use then.
+        First row with another value. The digits are then invalid.
     """
     if values.dtype == np.int8 or values.dtype == np.uint8:
         digits = values.view(np.uint8)
@@ -61,7 +61,7 @@ def to_digits(values: npt.NDArray[Any], *, is_scaled: bool = True) -> tuple[Byte
 
 @dataclass(frozen=True)
 class Block:
-    """Some neighbouring bytes of every row, and the features that they are made of.
+    """Some neighbouring bytes of every row, and the features that they hold.
 
     Attributes
     ----------
@@ -86,7 +86,7 @@ class Block:
 
 
 class Encoding(ABC):
-    """One way to write the features of a row as bytes: the base class of those in `ENCODINGS`.
+    """A way to write the features of a row as bytes: the base class of those in `ENCODINGS`.
 
     A byte holds the digits of one or more features: with ``powers = (1, 5, 25)`` and K bytes a row,
     byte j is ``f[j] + 5 * f[j + K] + 25 * f[j + 2 * K]``. An encoding of another form overrides
@@ -95,7 +95,7 @@ class Encoding(ABC):
     Attributes
     ----------
     name : str
-        As manifests and ``write_shards(encoding=)`` spell it.
+        Name in manifests and in ``write_shards(encoding=)``.
     value_dtype : {"uint8", "int8"}
         Type of the values of an encoded row in the Arrow files.
     powers : tuple of int
@@ -158,7 +158,7 @@ class Encoding(ABC):
         Returns
         -------
         uint8 array, shape (rows, row bytes)
-            `digits` itself where a byte is a digit.
+            `digits` itself if each byte holds one digit.
         """
         if len(self.powers) == 1:
             return digits
@@ -177,7 +177,7 @@ class Encoding(ABC):
         columns: npt.NDArray[np.int64] | None = None,
         dtype: str = "float32",
     ) -> Decoder:
-        """Return what decodes rows of `features` features; see `Decoder`."""
+        """Return a decoder for rows of `features` features. See `Decoder`."""
 
     @abstractmethod
     def unpack(self, ops: Any, x: Any, features: int, columns: npt.NDArray[np.int32] | None) -> Any:
@@ -201,7 +201,7 @@ class Encoding(ABC):
 
 
 class Decoder(ABC):
-    """Turns encoded rows into one batch: chosen features, in the dtype asked for.
+    """A converter from encoded rows to a batch of the chosen features and dtype.
 
     Each encoding has a subclass with the method `_fill`. Make one with `Encoding.decoder`.
 
@@ -213,7 +213,7 @@ class Decoder(ABC):
     columns : int array, shape (chosen,), optional
         Numbers of the features wanted, in the order wanted; None for all.
     dtype : {"float32", "float16", "int8", "packed"}
-        Floats are scaled to 0..1, int8 is 0..4. Packed rows are left as they are, with all
+        Type of the batch. Floats are 0..1, int8 is 0..4. "packed" rows stay encoded, with all
         features.
 
     Attributes
@@ -221,12 +221,12 @@ class Decoder(ABC):
     array_dtype : str
         The NumPy dtype of the batch.
     width : int
-        Its columns.
+        Number of columns of the batch.
     keeps_rows : bool
         Whether the batch is the encoded rows themselves.
     """
 
-    # Whether a value of a row is a digit: then it is copied, and cast on the way.
+    # Whether each value of a row is a digit. Then it is copied and cast in one step.
     holds_digits: ClassVar[bool] = False
 
     def __init__(
@@ -246,12 +246,12 @@ class Decoder(ABC):
         width = encoding.row_bytes(features)
         if dtype == PACKED:
             self.width = width
-        # Chosen features are decoded in their own order, and then put into the one asked for.
+        # Chosen features are decoded in file order, and then put into the requested order.
         self._places = None if columns is None or _ascends(columns) else _ranks(columns)
-        # Digits first: what else has to be done to them is then done in one long piece.
+        # Decode digits first: casting and scaling then run over one long array.
         is_computed = not self.holds_digits and dtype != "int8"
         self._has_digits = is_computed or dtype == "float16" or self._places is not None
-        # For each digit: which bytes of the row, and where their values go in the batch.
+        # For each digit: the bytes of the row, and the columns of their values in the batch.
         self._parts: list[tuple[Any, slice]] = []
         for digit in range(len(encoding.powers)):
             if columns is None:
@@ -276,7 +276,7 @@ class Decoder(ABC):
         encoded : uint8 array, shape (n, row bytes)
         batch : array of `dtype`, shape (rows, width)
         rows : int64 array, shape (rows,), optional
-            Which of the encoded rows; None for all of them.
+            Numbers of the encoded rows to decode; None for all.
         """
         if self.keeps_rows and rows is not None:
             encoded.take(rows, axis=0, out=batch.view(np.uint8), mode="clip")
@@ -316,7 +316,7 @@ class Decoder(ABC):
         Parameters
         ----------
         digits : array, shape (rows, chosen)
-            uint8; or the batch itself where a value of a row is a digit.
+            uint8; or the batch itself if each value of a row is a digit.
         encoded : uint8 array, shape (rows, row bytes)
         """
 
@@ -333,7 +333,7 @@ def _ranks(columns: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
 
 
 def take_columns(encoded: Bytes, chosen: Any) -> Bytes:
-    """Return some bytes of every row: a view of a slice of them, or a copy of chosen ones."""
+    """Return some bytes of every row: a view of a slice, or a copy of chosen ones."""
     if isinstance(chosen, slice):
         return encoded[:, chosen]
     out = scratch_array("columns", len(encoded), len(chosen))

@@ -1,7 +1,7 @@
-"""Feature sets: from Numerai's features.json, and the name of a set in it, to feature names.
+"""Feature sets: the feature names of each feature set in Numerai's features.json.
 
-The file is a JSON object whose ``feature_sets`` holds, by the name of each set, the names of its
-features. What else is in it (``targets``, in older ones statistics) is of no use here.
+The file is a JSON object. Its key ``feature_sets`` maps the name of each set to the names of its
+features. Its other keys (``targets``, in older files statistics) are not used.
 """
 
 from __future__ import annotations
@@ -25,35 +25,37 @@ _EXPECTED = '{"feature_sets": {"small": ["feature_...", ...], ...}}'
 def resolve_features(
     features: str | Sequence[str] | None, manifest: Manifest, where: str
 ) -> tuple[str, ...]:
-    """Return the names of the features that a user asks a shard set for.
+    """Return the names of the features that a user chose from a shard set.
 
     Parameters
     ----------
     features : str or sequence of str, optional
-        The name of a feature set; or features; or None for all that there are.
+        Name of a feature set, or a list of features; None for all features of the shard set.
     manifest : Manifest
-        Of the shard set.
+        Manifest of the shard set.
     where : str
-        The shard set, as an error shall call it.
+        Name of the shard set, for errors.
 
     Returns
     -------
     tuple of str
-        In the order of features.json, as they were asked for, or in the order of the shard set.
+        The features: a feature set in the order of features.json, a list in its own order, all
+        features in the order of the shard set.
 
     Raises
     ------
     FeatureError
-        A feature or a feature set is unknown, only in part there, or a feature is named twice.
+        A feature or a feature set is unknown, the shard set lacks some features of the feature set,
+        or a feature is named twice.
     TypeError
-        It is no list of names, or has no order, as a set.
+        `features` is not a list of names, or has no order, such as a Python set.
     """
     if features is None:
         return manifest.features
     if not isinstance(features, str):
         chosen = names_in_order("features", features)
         if not chosen:
-            raise FeatureError(f"{where}: no features asked for", names=())
+            raise FeatureError(f"{where}: features: found none, expected at least one", names=())
         check_known("feature", chosen, manifest.features, where)
         return chosen
     if features in manifest.partial_sets:
@@ -68,12 +70,12 @@ def resolve_features(
 def choose_set(
     name: str, sets: FeatureSets | None, features: Sequence[str], where: str
 ) -> tuple[str, ...]:
-    """Return the features of a set, to be written from a file that has these `features`.
+    """Return the features of a feature set that is to be written from a file with `features`.
 
     Raises
     ------
     FeatureError
-        There is no such set, or the file lacks some of its features.
+        The feature set is unknown, or the file lacks some of its features.
     """
     if sets is None or name not in sets:
         raise _unknown(name, sets or (), features, where)
@@ -85,7 +87,7 @@ def choose_set(
 
 
 def with_feature_sets(manifest: Manifest, sets: FeatureSets | None) -> Manifest:
-    """Return a manifest with these feature sets in place of its own; None: as it is."""
+    """Return a manifest with these feature sets in place of its own, or unchanged for None."""
     if sets is None:
         return manifest
     place_of = {name: place for place, name in enumerate(manifest.features)}
@@ -100,14 +102,14 @@ def with_feature_sets(manifest: Manifest, sets: FeatureSets | None) -> Manifest:
 
 
 def find_feature_sets(given: Path | None, *folders: Path) -> FeatureSets | None:
-    """Read the file given, or the features.json of the first of these folders that has one.
+    """Read the given file, or the features.json of the first folder that has one.
 
-    None: there is none.
+    Return None if there is no file.
 
     Raises
     ------
     SourceError
-        It cannot be read, or holds something else.
+        The file cannot be read, or is not a features.json.
     """
     if given is not None:
         return _read(given, "download Numerai's features.json again, or leave out features_json=")
@@ -150,8 +152,9 @@ def _unknown(
         what = f"{name!r} is a feature, not a feature set; expected a list: [{name!r}]"
     elif not sets:
         what = (
-            f"no feature sets, so none is {name!r}; expected those of Numerai's {FEATURES_JSON}: "
-            "download it beside the Parquet file, or name it with features_json=, and write again"
+            f"found no feature sets, expected one named {name!r}; download Numerai's "
+            f"{FEATURES_JSON} beside the Parquet file, or name it with features_json=, and write "
+            "the set again"
         )
     else:
         close = close_matches(name, list(sets)) or f"; there are {', '.join(sets)}"

@@ -1,8 +1,8 @@
-"""Flatbuffer: read what a table of a flatbuffer holds, whatever its bytes are.
+"""Flatbuffer: read the tables of a flatbuffer safely, even if its bytes are damaged.
 
-Only what Arrow's own tables have: numbers, texts, tables, and vectors of these or of plain structs
-(https://flatbuffers.dev/internals/). Nothing is read outside of the bytes given, and nothing is
-copied but what is asked for.
+It reads only the types in Arrow's own tables: numbers, texts, tables, and vectors of these or of
+plain structs (https://flatbuffers.dev/internals/). It never reads outside of the given bytes, and
+copies only the requested values.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ import numpy.typing as npt
 class Table:
     """A table of a flatbuffer.
 
-    It begins with the distance back to its vtable, which says how far from the table's begin the
-    value of each slot is. Vectors, texts and other tables are distances ahead.
+    It begins with the distance back to its vtable. The vtable has the offset of each slot's value
+    from the beginning of the table. Vectors, texts and other tables are stored as distances ahead.
 
     Parameters
     ----------
     data : bytes
-        The flatbuffer, and nothing else.
+        The flatbuffer, without other bytes.
     place : int
-        Where in it the table begins.
+        Position of the table in it.
 
     Raises
     ------
     ValueError, struct.error
-        From here and all methods: something leads out of the flatbuffer.
+        An offset points outside of the flatbuffer. All methods may raise these errors.
     """
 
     def __init__(self, data: bytes, place: int) -> None:
@@ -44,7 +44,7 @@ class Table:
         return cls(data, read_number(data, "<I", 0))
 
     def _find(self, slot: int) -> int | None:
-        """Return where a slot's value is; None where it has none."""
+        """Return the position of a slot's value, or None if it has none."""
         if slot >= self._slots:
             return None
         distance = read_number(self._data, "<H", self._vtable + 4 + 2 * slot)
@@ -63,18 +63,18 @@ class Table:
     def table(self, slot: int) -> Table:
         place = self._find(slot)
         if place is None:
-            raise ValueError("a part of it is not there")
+            raise ValueError("a table without one of its parts")
         return Table(self._data, self._follow(place))
 
     def _vector(self, slot: int, width: int) -> tuple[int, int]:
-        """Return where the first entry of a vector is, and how many there are."""
+        """Return the position of a vector's first entry, and the number of entries."""
         place = self._find(slot)
         if place is None:
             return 0, 0
         start = self._follow(place)
         count = read_number(self._data, "<I", start)
         if start + 4 + count * width > len(self._data):
-            raise ValueError("a list in it leads out of it")
+            raise ValueError("a list that ends outside of it")
         return start + 4, count
 
     def count(self, slot: int) -> int:
@@ -89,7 +89,7 @@ class Table:
         return self._data[start : start + count]
 
     def array(self, slot: int, kind: np.dtype[Any], width: int = 0) -> npt.NDArray[Any]:
-        """Return a vector's entries of `width` bytes, or of one of the kind, as an array."""
+        """Return the entries of a vector, each of `width` bytes or one value, as an array."""
         start, count = self._vector(slot, width or kind.itemsize)
         count = count * (width or kind.itemsize) // kind.itemsize
         return np.frombuffer(self._data, kind, count, start)
@@ -97,6 +97,6 @@ class Table:
 
 def read_number(data: bytes, kind: str, place: int) -> int:
     if place < 0:
-        raise ValueError("something lies before its begin")
+        raise ValueError("an offset that points before its beginning")
     value: int = struct.unpack_from(kind, data, place)[0]
     return value

@@ -1,8 +1,8 @@
-"""Versions: from a manifest to the error of one that a later version of the package has written.
+"""Format versions: refuse manifests that a later version of the package has written.
 
-The package may learn new write options. A set that was written before has their defaults. A format
-version, a write option or an encoding that is not known here may change what the files mean: the
-error says to upgrade. Any other key that is not known here may be ignored.
+Later versions may add write options; older sets have their defaults. An unknown format version,
+write option or encoding may change the meaning of the files, so it is an error that says to
+upgrade. Any other unknown key of a manifest is ignored.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ FORMAT = "numerai_sequence"
 
 
 def check_version(path: Path, document: Any) -> None:
-    """Check that a JSON document is a manifest of a format version that is known.
+    """Check that a JSON document is a manifest of a known format version.
 
     Raises
     ------
@@ -28,7 +28,7 @@ def check_version(path: Path, document: Any) -> None:
     if not isinstance(document, dict) or document.get("format") != FORMAT:
         found = document.get("format") if isinstance(document, dict) else None
         raise ManifestError(
-            f'{path}: not the manifest of a shard set; expected "format": "{FORMAT}"',
+            f'{path}: not the manifest of a shard set; expected the line "format": "{FORMAT}"',
             path=path,
             found=None if found is None else short(found),
             expected=FORMAT,
@@ -38,7 +38,7 @@ def check_version(path: Path, document: Any) -> None:
         remedy = "upgrade numerai_sequence" if _is_newer(found) else "write the set again"
         expected = f"{VERSIONS[0]} to {VERSIONS[-1]}"
         raise ManifestError(
-            f"{path}: format version {short(found)}, expected {expected}; {remedy}",
+            f"{path}: found format version {short(found)}, expected {expected}; {remedy}",
             path=path,
             found=short(found),
             expected=expected,
@@ -46,7 +46,7 @@ def check_version(path: Path, document: Any) -> None:
 
 
 def _is_newer(version: Any) -> bool:
-    """Say whether a version is above those that are known; a later one may spell it as it likes."""
+    """Return whether a version is later than the known ones. It may have any type."""
     try:
         return not isinstance(version, bool) and float(version) > VERSIONS[-1]
     except (TypeError, ValueError):

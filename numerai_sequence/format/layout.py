@@ -1,14 +1,13 @@
-"""Layout: the on-disk contract that the writer fulfils and the reader relies on.
+"""Layout: the files of a shard set, as the writer makes them and the reader expects them.
 
-A shard set is a folder: ``manifest.json``, written last, and the shard files that it names. A shard
-is an uncompressed Arrow IPC file with the columns ``id``, ``era``, ``data_type``, one float32
-column a target, and ``features``: a canonical ``arrow.fixed_shape_tensor``, so that the encoded
-features of one row are neighbouring bytes (`encodings` says what they mean). Rows are permuted
-within each record batch, which holds one window of eras.
+A shard set is a folder with ``manifest.json``, which is written last, and the shard files that it
+names. A shard file is an uncompressed Arrow IPC file with the columns ``id``, ``era``,
+``data_type``, one float32 column for each target, and ``features``. That last column is a canonical
+``arrow.fixed_shape_tensor``: the encoded features of one row are neighbouring bytes. See
+`encodings`. Each record batch holds the rows of one window of eras, in random order.
 
-A set that was refreshed has more shard files, of the eras that came later, and patches: Arrow files
-with the data types and targets of some record batches, as they are since. That is format version 2;
-a set that was never refreshed is of version 1.
+A refreshed set also has shard files of later eras, and patches: Arrow files with new data types and
+targets for some record batches. It has format version 2. A set without refreshes has version 1.
 """
 
 from __future__ import annotations
@@ -39,13 +38,13 @@ FEATURES = "features"
 _CHUNK_BYTES = 1 << 20
 
 
-#: Numerai has some 1,200 eras, and a file takes one at least.
+#: Numerai has about 1,200 eras, and each file needs at least one.
 MOST_SHARDS = 10_000
 
 
 @dataclass(frozen=True)
 class WriteOptions:
-    """What the user asked of the writer; the same options and sources make the same set."""
+    """The options of `write_shards`. The same options and sources make the same set."""
 
     num_shards: int = 16
     encoding: str = "packed"
@@ -74,14 +73,14 @@ class WriteOptions:
         self._set("missing_feature", str(self.missing_feature))
 
     def _set(self, name: str, value: int | str) -> None:
-        object.__setattr__(self, name, value)  # for others it is frozen
+        object.__setattr__(self, name, value)  # the dataclass is frozen
 
 
 @dataclass(frozen=True)
 class SourceFile:
-    """A Parquet file that rows came from; `checksum` is the SHA-256 of its bytes.
+    """A Parquet source of a shard set. `checksum` is the SHA-256 of its bytes.
 
-    `filled` counts the missing feature values of these rows, which were written as the middle.
+    `filled` is the number of missing feature values of its rows. They were written as the middle.
     """
 
     path: str
@@ -94,9 +93,9 @@ class SourceFile:
 
 @dataclass(frozen=True)
 class BatchInfo:
-    """One record batch: its rows, and how many of them each era and each data type has.
+    """One record batch: its number of rows, and the rows of each era and data type.
 
-    `missing` says how many rows have no value of a target; a target that all have is not in it.
+    `missing` has the number of rows without a value, by target. Complete targets are left out.
     """
 
     rows: int
@@ -118,7 +117,7 @@ class Shard:
 
 @dataclass(frozen=True)
 class PatchedBatch:
-    """A record batch of a shard file, by its number, and its rows."""
+    """A record batch of a shard file: the file, its number and its rows."""
 
     shard: str
     batch: int
@@ -127,10 +126,10 @@ class PatchedBatch:
 
 @dataclass(frozen=True)
 class Patch:
-    """A file of data types or targets, which replace those of record batches of the shard files.
+    """A file with data types or targets that replace those of some record batches.
 
-    It has these `columns`, and a record batch for each of the `places`, with its rows in the same
-    order.
+    The file has the columns `columns`, and one record batch for each of `places`, with the rows in
+    the same order.
     """
 
     file: str
@@ -148,23 +147,23 @@ class Patch:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What is in a shard set.
+    """The description of a shard set.
 
     Attributes
     ----------
     sources : tuple of SourceFile
-        Of those of a refresh, `rows` counts the rows that are in the set by them.
+        The Parquet sources. For a source of a refresh, `rows` counts only the rows that it added.
     feature_sets : dict of str to tuple of int
-        The sets of features.json whose features are all in `features`, as places in it.
+        Sets of features.json with all their features in `features`, as indices into it.
     partial_sets : dict of str to (int, int)
-        The others: how many of their features are in `features`, and how many they have.
+        The other sets: the number of their features in `features`, and of all their features.
     patches : tuple of Patch
-        A later one replaces what an earlier one has of the same place and column.
+        The patches, oldest first. A later patch replaces an earlier one of the same column.
     target_alias : tuple of str
-        The targets of the sources, be they in `targets` or not, that ``target`` equals in all rows.
-        It may be empty where nobody has looked.
+        Targets of the sources that equal ``target`` in all rows, also if they are not in `targets`.
+        It is empty if they were not compared.
     others : dict
-        Keys of the manifest that this version of the package does not know. They stay.
+        Keys of the manifest that this version of the package does not know. They are kept.
     """
 
     encoding: str
@@ -185,12 +184,12 @@ class Manifest:
 
     @property
     def files(self) -> tuple[Shard | Patch, ...]:
-        """What is in the folder besides the manifest."""
+        """The shard files and patches in the folder."""
         return (*self.shards, *self.patches)
 
     @property
     def era_rows(self) -> dict[str, int]:
-        """The rows of each era."""
+        """Number of rows of each era."""
         rows: Counter[str] = Counter()
         for shard in self.shards:
             for batch in shard.batches:
@@ -199,7 +198,7 @@ class Manifest:
 
     @property
     def version(self) -> int:
-        """The format version that it takes to tell of this."""
+        """The format version of this set."""
         is_refreshed = self.patches or len(self.shards) != self.options.num_shards
         return 2 if is_refreshed else 1
 
@@ -221,25 +220,25 @@ def shard_schema(encoding: str, features: tuple[str, ...], targets: tuple[str, .
 
 
 def is_shard_name(name: str) -> bool:
-    """Say whether a shard file may have this name: a plain one, that leads nowhere else."""
+    """Return whether a name is a plain file name that a shard file may have."""
     return re.fullmatch(r"[\w-][\w.-]*\.arrow", name) is not None
 
 
 def open_regular(path: Path) -> int:
-    """Open a file for reading, whatever it has in its place, and return its descriptor.
+    """Open a regular file for reading, and return its descriptor.
 
-    A symbolic link is followed: only who may write to the folder can have made it.
+    Symbolic links are followed: only users who may write to the folder can make one.
 
     Raises
     ------
     OSError
-        It is no regular file: a pipe would wait for a writer, and a device has no end.
+        The path is not a regular file. A pipe would wait for a writer, and a device has no end.
     """
     binary, at_once = (getattr(os, name, 0) for name in ("O_BINARY", "O_NONBLOCK"))
     descriptor = os.open(path, os.O_RDONLY | binary | at_once)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise OSError(errno.EINVAL, "no regular file", os.fspath(path))
+        raise OSError(errno.EINVAL, "not a regular file", os.fspath(path))
     return descriptor
 
 

@@ -1,11 +1,11 @@
-"""Manifest: what is in a shard set becomes the text of its manifest.json, and comes back or fails.
+"""Manifest: write the description of a shard set as manifest.json, and read and check it.
 
-The text is a JSON object with a line for each key. The last one, ``checksum``, is the SHA-256 of
-the others: an edit by accident shows. One on purpose does not, and so nothing in the text is
-believed that would matter: its size and its values have bounds, its numbers have to add up, no name
-leads out of the folder. That the files hold what it tells of is for opening, and for `verify`.
+The text is a JSON object with one line for each key. The last key, ``checksum``, is the SHA-256 of
+the others. It finds accidental changes, but not deliberate ones. So every value is checked too:
+sizes and values have bounds, numbers must add up, and names must stay inside of the folder. Opening
+a set and `verify` compare the files with the manifest.
 
-A later version of the package may write more: see `versions`.
+For manifests of later versions of the package see `format_versions`.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ from .layout import (
     open_regular,
 )
 
-# What JSON describes takes up to 40 times its bytes in memory. Of the shards of a set, what tells
-# of a record batch is a small part; the rest is names. A terabyte's manifest has 3 to 9 MB.
+# Parsed JSON takes up to 40 times its bytes in memory. The descriptions of record batches are small
+# beside the shard files; the rest is names. The manifest of a terabyte has 3 to 9 MB.
 _NAMES_BYTES = 1 << 20
 _SHARE_OF_SHARDS = 8
 _MOST_BYTES = 32 << 20
@@ -56,7 +56,7 @@ _KNOWN = {"format", "version", "checksum", *Manifest.__dataclass_fields__} - {"o
 
 
 def write_manifest(manifest: Manifest, path: Path) -> None:
-    """Write a manifest and see it onto the disk."""
+    """Write a manifest, and flush it to the disk."""
     document: dict[str, Any] = {
         "format": FORMAT,
         "version": manifest.version,
@@ -69,16 +69,16 @@ def write_manifest(manifest: Manifest, path: Path) -> None:
         del document["target_alias"]
     _leave_out_defaults(document)
     document["checksum"] = _checksum(document)
-    # A line a key: with one a number, the feature sets would fill thousands.
+    # One line for each key. With one for each number, feature sets would take thousands.
     lines = [f"{json.dumps(key)}: {json.dumps(value)}" for key, value in document.items()]
-    with open(path, "w", encoding="utf-8", newline="\n") as file:  # the same bytes everywhere
+    with open(path, "w", encoding="utf-8", newline="\n") as file:  # the same bytes on all systems
         file.write("{\n" + ",\n".join(lines) + "\n}\n")
         file.flush()
         os.fsync(file.fileno())
 
 
 def _leave_out_defaults(document: dict[str, Any]) -> None:
-    """Leave out what has come later, where it says nothing: the text is what it always was."""
+    """Leave out newer keys with default values, so that the text is as in older versions."""
     if document["options"]["missing_feature"] == WriteOptions.missing_feature:
         del document["options"]["missing_feature"]
     for source in document["sources"]:
@@ -92,15 +92,15 @@ def read_manifest(folder: Path) -> Manifest:
     Raises
     ------
     ManifestError
-        It is missing, damaged, written by a later version of the package, or too large to be that
-        of the shard files beside it.
+        The manifest is missing, damaged, written by a later version of the package, or too large
+        for its shard files.
     """
     path = folder / MANIFEST
     text = _read(path)
     try:
         document = json.loads(text.decode())
     except (ValueError, RecursionError) as error:
-        raise _damaged(path, f"no JSON ({error})") from error
+        raise _damaged(path, f"not JSON ({error})") from error
     try:
         check_version(path, document)
         _check_checksum(document)
@@ -112,7 +112,7 @@ def read_manifest(folder: Path) -> Manifest:
 
 def _read(path: Path) -> bytes:
     try:
-        with open(patiently(open_regular, path), "rb") as file:  # it may be replaced right now
+        with open(patiently(open_regular, path), "rb") as file:  # a writer may be replacing it
             found = os.fstat(file.fileno()).st_size
             most = _most_bytes(path.parent) if found > _NAMES_BYTES else _NAMES_BYTES
             text = file.read(most + 1)
@@ -125,9 +125,9 @@ def _read(path: Path) -> bytes:
         ) from error
     if len(text) > most:
         raise ManifestError(
-            f"{path}: {max(found, len(text)):,} bytes, expected at most {most:,}: 1 MiB and an "
-            "eighth of the shard files beside it, but no more than 32 MiB; write the set again "
-            "with overwrite=True",
+            f"{path}: found {max(found, len(text)):,} bytes, expected at most {most:,} (1 MiB plus "
+            "an eighth of the size of the shard files, up to 32 MiB); write the set again with "
+            "overwrite=True",
             path=path,
             found=found,
             expected=most,
@@ -136,20 +136,20 @@ def _read(path: Path) -> bytes:
 
 
 def _most_bytes(folder: Path) -> int:
-    """Return the size that the manifest of these shard files can have."""
+    """Return the largest size of a manifest for the shard files in a folder."""
     with os.scandir(folder) as entries:
         shards = sum(entry.stat().st_size for entry in entries if is_shard_name(entry.name))
     return min(_MOST_BYTES, _NAMES_BYTES + shards // _SHARE_OF_SHARDS)
 
 
 def _checksum(document: dict[str, Any]) -> str:
-    """Return the SHA-256 of what a manifest says, however its text is laid out."""
+    """Return the SHA-256 of the content of a manifest, independent of its spacing."""
     return digest({key: value for key, value in document.items() if key != "checksum"})
 
 
 def _check_checksum(document: dict[str, Any]) -> None:
     if _checksum(document) != as_text(document["checksum"]):
-        raise ValueError("what it says is not what its checksum was made from")
+        raise ValueError("its content does not match its checksum")
 
 
 def _damaged(path: Path, found: str) -> ManifestError:
@@ -187,7 +187,9 @@ def _parse(document: dict[str, Any]) -> Manifest:
     _check_sums(manifest)
     _check_places(manifest)
     if document["version"] != manifest.version:
-        raise ValueError(f"what it tells of is of format version {manifest.version}")
+        raise ValueError(
+            f"found version {document['version']}, but the content has version {manifest.version}"
+        )
     return manifest
 
 
@@ -203,16 +205,18 @@ def _check_names(manifest: Manifest) -> None:
     if len(set(files)) != len(files):
         raise ValueError("a shard file is named twice")
     if manifest.feature_sets.keys() & manifest.partial_sets.keys():
-        raise ValueError("a feature set is there as a whole and in part")
+        raise ValueError("a feature set is listed as complete and as partial")
     for name in ("encoding", "features", "targets"):
         if getattr(manifest.options, name) not in (None, getattr(manifest, name)):
-            raise ValueError(f"{name} are not those of the options")
+            raise ValueError(f"{name}: the set and its options differ")
 
 
 def _check_sums(manifest: Manifest) -> None:
     found, expected = len(manifest.shards), manifest.options.num_shards
     if found < expected:
-        raise ValueError(f"{found} shards, but the options tell of {short(expected)}")
+        raise ValueError(
+            f"found {found} shards, expected {short(expected)}, the num_shards of the options"
+        )
     found, expected = (
         sum(part.rows for part in parts) for parts in (manifest.shards, manifest.sources)
     )
@@ -229,19 +233,19 @@ def _check_places(manifest: Manifest) -> None:
     for patch in manifest.patches:
         unknown = set(patch.columns) - {"data_type", *manifest.targets}
         if unknown or not patch.columns:
-            raise ValueError(f"{short(patch.file)}: columns {short(patch.columns)}")
+            raise ValueError(f"{short(patch.file)}: unexpected columns {short(patch.columns)}")
         for place in patch.places:
             if rows.get((place.shard, place.batch)) != place.rows:
                 raise ValueError(
-                    f"{short(patch.file)}: no record batch {place.batch} of {place.rows} rows is "
-                    f"in {short(place.shard)}"
+                    f"{short(patch.file)}: {short(place.shard)} has no record batch {place.batch} "
+                    f"of {place.rows} rows"
                 )
 
 
 def _places(name: str, value: Any, features: int) -> tuple[int, ...]:
     places = tuple(as_count(place) for place in as_list(value))
     if max(places, default=0) >= features or len(set(places)) != len(places):
-        raise ValueError(f"feature set {short(name)}: expected places below {features}, none twice")
+        raise ValueError(f"feature set {short(name)}: expected indices below {features}, each once")
     return places
 
 
@@ -249,13 +253,14 @@ def _part(name: str, value: Any) -> tuple[int, int]:
     present, features = (as_count(count) for count in as_list(value))
     if present >= features:
         raise ValueError(
-            f"feature set {short(name)}: {present} of its {features} features is no part"
+            f"feature set {short(name)}: partial with {present} of {features} features, expected "
+            "fewer"
         )
     return present, features
 
 
 def _options(options: Any, encoding: str, shards: int) -> WriteOptions:
-    """Return the write options; one that is missing has its default, or what the set shows."""
+    """Return the write options. Missing ones get their default, or the value of the set."""
     values = {"encoding": encoding, **as_dict(options)}
     values.setdefault("num_shards", min(WriteOptions.num_shards, shards))
     for name in ("features", "targets"):
@@ -280,11 +285,11 @@ def _shard(shard: Any, targets: frozenset[str]) -> Shard:
     shard = as_dict(shard)
     file = as_text(shard["file"])
     if not is_shard_name(file):
-        raise ValueError(f"shard file {short(file)} is no plain file name")
+        raise ValueError(f"shard file {short(file)} is not a plain file name")
     batches = tuple(_batch(file, batch, targets) for batch in as_list(shard["batches"]))
     rows = as_count(shard["rows"])
     if rows != sum(batch.rows for batch in batches):
-        raise ValueError(f"{short(file)}: {rows} rows, but its batches hold another number")
+        raise ValueError(f"{short(file)}: {rows} rows, but its record batches have another sum")
     return Shard(file, as_count(shard["bytes"]), rows, as_text(shard["checksum"]), batches)
 
 
@@ -292,7 +297,7 @@ def _patch(patch: Any) -> Patch:
     patch = as_dict(patch)
     file = as_text(patch["file"])
     if not is_shard_name(file):
-        raise ValueError(f"patch {short(file)} is no plain file name")
+        raise ValueError(f"patch {short(file)} is not a plain file name")
     places = [as_dict(place) for place in as_list(patch["places"])]
     return Patch(
         file,
@@ -311,12 +316,14 @@ def _batch(file: str, batch: Any, targets: frozenset[str]) -> BatchInfo:
     rows, eras = as_count(batch["rows"]), as_counts(batch["eras"])
     data_types, missing = as_counts(batch["data_types"]), as_counts(batch["missing"])
     if not rows or rows != sum(eras.values()):
-        raise ValueError(f"{short(file)}: the rows of a batch are not those of its eras")
-    if sum(data_types.values()) > rows:  # fewer is right: a row may have no data type
-        raise ValueError(f"{short(file)}: a batch has more data types than its {rows} rows")
+        raise ValueError(
+            f"{short(file)}: the rows of a record batch differ from the sum of its eras"
+        )
+    if sum(data_types.values()) > rows:  # fewer is valid: a row may have no data type
+        raise ValueError(f"{short(file)}: a record batch has more data types than its {rows} rows")
     for target, count in missing.items():
         if target not in targets or count > rows:
             raise ValueError(
-                f"{short(file)}: {count} of a batch's {rows} rows are without {short(target)}"
+                f"{short(file)}: {count} of the {rows} rows of a record batch lack {short(target)}"
             )
     return BatchInfo(rows, eras, data_types, missing)

@@ -186,7 +186,7 @@ def make_members(
     ----------
     models : sequence of Named
     features, output
-        As for `predict`.
+        See `predict`.
     asked : ModelInput
         Without features.
     """

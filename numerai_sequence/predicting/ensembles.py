@@ -88,7 +88,7 @@ def ensemble(
 
 
 def read_weights(weights: Any, columns: list[Any]) -> list[float]:
-    """Return a weight for each column; `weights` is as for `ensemble`."""
+    """Return a weight for each column. For `weights` see `ensemble`."""
     if weights is None:
         return [1.0] * len(columns)
     if isinstance(weights, Mapping):
@@ -153,7 +153,7 @@ def eras_of(frame: pd.DataFrame, eras: Any) -> npt.NDArray[Any]:
     ----------
     frame : pandas.DataFrame
     eras : optional
-        As for `ensemble`.
+        See `ensemble`.
 
     Raises
     ------

@@ -86,40 +86,41 @@ def export_predict(
     model : Keras model, path, sequence, or mapping
         A model of Keras's own layers, as in Keras 3.10; Numerai has no others. Losses, metrics,
         initializers, regularizers and constraints do not matter. Also the path of a run's folder
-        or of a saved model, or several models, as for `numerai_sequence.predict`. If one of them
-        needs whole eras, all models are run on whole eras.
+        or of a saved model, or several models. See `numerai_sequence.predict`. If one of them needs
+        whole eras, all models are run on whole eras.
     path : path
         File to write, with the suffix ``.pkl``. An existing file is replaced.
     like : NumeraiSequence or Run, optional
-        The training sequence or the run, if the model does not remember its input; as for
+        The training sequence or the run, if the model does not remember its input. See
         `numerai_sequence.predict`.
     features : sequence of str, optional
         Features that the model was trained on, in the same order: ``sequence.features``. None for
         the features that the model remembers, or those of `like`. With several models, `features`
         and `dtype` are for the models that do not remember theirs.
     output : str, optional
-        Name of the output to use, if a model has several, as for `numerai_sequence.predict`. None
-        for the only one; an ensemble then uses all of them.
+        Name of the output to use, if a model has several. None for the only one; an ensemble then
+        uses all of them.
     dtype : {"float32", "float16", "int8"}, optional
-        Type of the features that the model receives, as for the `NumeraiSequence` of its training.
-        None for the type that the model remembers, or "float32".
+        Type of the features that the model receives, the same as in training. None for the type
+        that the model remembers, or "float32".
     batch_by : {"rows", "era"}, optional
         "era" runs the model on one whole era at a time. Live data are one era: 7,000 rows of 3,555
-        features take 100 MB as float32, and Numerai provides 4 GB. None as for
+        features take 100 MB as float32, and Numerai provides 4 GB. For None see
         `numerai_sequence.predict`.
     ranked : bool
-        Replace predictions by their ranks within the era, in (0, 1). If False, the predictions
-        themselves must be within 0 and 1. Neutralized ones lie around 0, and Numerai refuses them.
+        Whether to replace predictions by their ranks within the era, in (0, 1). If False, the
+        predictions themselves must be within 0 and 1. Neutralized predictions lie around 0, so
+        Numerai refuses them without ranks.
     ensemble : {"rank", "gaussian"}, optional
         Method that combines several models, like ``by=`` of `numerai_sequence.ensemble`. None for
         "rank" if there are several columns of predictions.
     weights : sequence or mapping of float, optional
-        One weight for each column that `numerai_sequence.predict` returns, in order or by name, as
-        for `numerai_sequence.ensemble`. None for equal weights.
+        One weight for each column that `numerai_sequence.predict` returns, in order or by name.
+        None for equal weights.
     neutralize : str, sequence of str, or bool, optional
-        Features to neutralize the prediction to, as for `numerai_sequence.neutralize`: a list, or
-        the name of a feature set. True for all features that the models take. The live data must
-        have these features; the models need not take them.
+        Features to neutralize the prediction to: a list, or the name of a feature set. True for all
+        features that the models take. The live data must have these features; the models need not
+        take them. See `numerai_sequence.neutralize`.
     proportion : float
         Proportion of the neutralization, such as 0.5.
     features_json : path, optional
@@ -173,7 +174,7 @@ def members_to_export(
     dtype: str | None = None,
     batch_by: str | None = None,
 ) -> list[Member]:
-    """Return the models with their inputs in the function; options as for `export_predict`.
+    """Return the models with their inputs in the function. For the options see `export_predict`.
 
     Raises
     ------
@@ -236,7 +237,7 @@ def batch_by_of(members: Sequence[Member]) -> str:
 
 
 def runs_where(keras: ModuleType) -> str:
-    """Return the Keras and the Numerai images that an exported model of this Keras needs."""
+    """Return a text that names the Keras and the Numerai images for a model of this Keras."""
     if is_keras_2(keras):
         return "for tf_keras: choose one of Numerai's images of Python 3.10 to 3.12, which have it"
     return "for Keras 3.10 or newer and Python 3.10 to 3.13: choose any of Numerai's images"
@@ -281,7 +282,7 @@ def _try(content: bytes) -> None:
 
 
 def _is_same(there: Mapping[str, Any], one: dict[str, Any]) -> bool:
-    """Say whether the function predicts the same values as a model by itself."""
+    """Return whether the function predicts the same values as a model by itself."""
     known = {**there["known"], "models": [one], "features": one["features"], "neutral": []}
     digits, expected = trial_digits(len(one["features"])), np.array(one["expected"])
     whole = pd.DataFrame(digits[:, ::-1], columns=one["features"][::-1])

@@ -31,7 +31,7 @@ class Named:
         Name of the model; None if it is the only one and has no name.
     model : Keras model
     like
-        As for `predict`.
+        Training sequence or run. See `predict`.
     """
 
     name: str | None
@@ -45,9 +45,9 @@ def name_models(model: Any, like: Any = None) -> list[Named]:
     Parameters
     ----------
     model : Keras model, path, sequence, or mapping
-        As for `predict`.
+        One model or several. See `predict`.
     like : optional
-        As for `predict`.
+        Training sequence or run. See `predict`.
 
     Raises
     ------

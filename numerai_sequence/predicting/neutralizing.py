@@ -36,13 +36,13 @@ def neutralize(
     proportion: float = 1.0,
     progress: bool = True,
 ) -> pd.DataFrame:
-    """Neutralize predictions to features: subtract, era by era, a linear fit of the features.
+    """Neutralize predictions to features, era by era, as numerai-tools' ``neutralize`` does.
 
-    Each column is fitted by least squares with an intercept, and `proportion` of the fit is
-    subtracted, as numerai-tools' ``neutralize`` does. The results lie around 0; `ensemble` ranks
-    them again. Memory holds the features of one era and their products with each other: 400 MB for
-    7,000 rows of 3,555 features. The features of a Parquet file are first written as a temporary
-    shard set, as by `predict`.
+    A linear model of the features, with an intercept, is fitted to each column by least squares,
+    and `proportion` of the fit is subtracted. The results lie around 0; `ensemble` ranks them
+    again. Memory holds the features of one era and their products with each other: 400 MB for 7,000
+    rows of 3,555 features. Features of a Parquet file are first written as a temporary shard set.
+    See `predict`.
 
     Parameters
     ----------
@@ -58,7 +58,7 @@ def neutralize(
     proportion : float
         Proportion of the fit to subtract, such as 0.5.
     progress : bool
-        Show progress bars on stderr.
+        Whether to show progress bars on stderr.
 
     Returns
     -------

@@ -73,7 +73,7 @@ def check_data(data: Any) -> Any:
 
 
 def is_parquet(data: Any) -> bool:
-    """Say whether data are a Parquet file."""
+    """Return whether data are a Parquet file."""
     if is_of(data, ShardSet) or not isinstance(data, (str, os.PathLike)):
         return False
     path = Path(data)
@@ -138,8 +138,8 @@ def written_for_now(
             options,
             overwrite=False,
             progress=progress,
-            says_filled=False,  # a warning says it of the file, once
-            mixes=False,  # so that batches are the same as those of an exported function
+            says_filled=False,  # one warning names the file instead
+            mixes=False,  # so that batches equal those of an exported function
             feature_set=by_name,
             features_json=None,
         )

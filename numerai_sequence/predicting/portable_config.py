@@ -51,7 +51,7 @@ def keras_of(model: Any) -> ModuleType:
     Raises
     ------
     TypeError
-        It is not a Keras model.
+        The model is not a Keras model.
     """
     for parent in type(model).__mro__:
         package = parent.__module__.split(".")[0]
@@ -72,7 +72,7 @@ def as_plain(model: Any) -> Any:
 
 
 def is_keras_2(keras: ModuleType) -> bool:
-    """Say whether a Keras is tf_keras, or the Keras of TensorFlow 2.15 and before."""
+    """Return whether a Keras is tf_keras, or the Keras of TensorFlow 2.15 and before."""
     return str(keras.__version__).startswith("2.")
 
 

@@ -69,8 +69,8 @@ def predict(
 ) -> pd.DataFrame:
     """Predict every row of a shard set or a Parquet file, in bounded memory.
 
-    A feature value that is null or NaN counts as the middle, as in the function that
-    `export_predict` writes. A warning gives the number of such values.
+    A missing feature value (null or NaN) counts as the middle, 2 of 0 to 4. A warning gives the
+    number of missing values.
 
     The features of a Parquet file are first written as a temporary shard set, in the folder of
     Python's `tempfile` (see ``TMPDIR``). The set takes a third of a byte for each feature and row,
@@ -86,8 +86,8 @@ def predict(
         A model of any Keras. It takes x of shape (batch, features), or the batches of the class of
         `like`. Also the path of a run's folder or of a file that Keras saved. For several models,
         give a list of these, a mapping from names to these, or a folder of runs, such as a walk
-        forward's. The data are then read once for all models; only sequences of your own class
-        read their batches themselves. If one model needs whole eras, all are run on whole eras.
+        forward's. The data are then read once for all models; only sequences of your own class read
+        them again. If one model needs whole eras, all are run on whole eras.
     data : ShardSet, path, or sequence of paths
         A shard set, in any form that `open_shards` takes, or one Parquet file such as
         ``live.parquet``. Targets are not needed.
@@ -101,19 +101,19 @@ def predict(
         the shard set. None for the features that the model remembers, or all features of the data.
         With several models, `features` and `dtype` are for the models that do not remember theirs.
     inputs : mapping, optional
-        Sources of the model's other inputs for these rows, by name, as for `NumeraiSequence`:
-        ``{"benchmarks": "live_benchmark_models.parquet"}``. The model takes the columns that it
-        was trained on. Several models share the sources.
+        Sources of the model's other inputs for these rows, by name, such as
+        ``{"benchmarks": "live_benchmark_models.parquet"}``. See `NumeraiSequence`. The model takes
+        the columns that it was trained on. Several models share the sources.
     eras, data_type : optional
-        Rows of a shard set to predict, as for `NumeraiSequence`; None for all.
+        Eras and data types of a shard set to predict. See `NumeraiSequence`. None for all.
     output : str, optional
         Name of the output to keep, if the model has several, or of one column of a wide output.
     dtype : {"float32", "float16", "int8"}, optional
-        Type of the features that the model receives, as for `NumeraiSequence`. None for the type
-        that the model remembers, or "float32".
+        Type of the features that the model receives. See `NumeraiSequence`. None for the type that
+        the model remembers, or "float32".
     ranked : bool
-        Replace predictions by their ranks within the era, (rank - 0.5) / rows, in (0, 1). Equal
-        predictions have equal ranks.
+        Whether to replace predictions by their ranks within the era, (rank - 0.5) / rows, in (0,
+        1). Equal predictions have equal ranks.
     batch_size : int, optional
         Rows of a batch; None for at most 32 MB of float32.
     batch_by : {"rows", "era"}, optional
@@ -122,11 +122,11 @@ def predict(
         None for the choice that the model remembers. If it remembers none, the model is tried on
         random rows: "era" is used if its predictions depend on the other rows of a batch.
     memory_budget : int or str
-        As for `NumeraiSequence`.
+        Memory for reading, in bytes, as a size such as "512MB", or "auto". See `NumeraiSequence`.
     with_era : bool
-        Add a first column, ``era``, which `ensemble` uses.
+        Whether to add a first column, ``era``, for `ensemble`.
     progress : bool
-        Show progress bars on stderr.
+        Whether to show progress bars on stderr.
 
     Returns
     -------

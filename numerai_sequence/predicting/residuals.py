@@ -46,7 +46,7 @@ def neutralized(
 
 
 def is_spent(left: npt.NDArray[Any], values: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
-    """Say for each column whether neutralization has left only rounding errors of it."""
+    """Return for each column whether neutralization has left only rounding errors of it."""
     spent: npt.NDArray[np.bool_] = np.ptp(left, axis=0) <= _ROUNDING * np.abs(values).max(axis=0)
     return spent
 
@@ -54,7 +54,7 @@ def is_spent(left: npt.NDArray[Any], values: npt.NDArray[Any]) -> npt.NDArray[np
 def why_nothing_is_left(
     left: npt.NDArray[Any], values: npt.NDArray[Any], names: Sequence[str], era: str, features: int
 ) -> str | None:
-    """Say which column of an era is explained fully, and why; None if there is none."""
+    """Return a message that names a column that the features explain fully, or None."""
     spent = np.flatnonzero(is_spent(left, values))
     if not len(spent):
         return None
@@ -130,7 +130,7 @@ def _products(digits: npt.NDArray[Any]) -> tuple[npt.NDArray[np.float64], Any]:
 
 
 def _repeats(correlations: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
-    """Say for each feature whether an earlier one is equal or opposite to it."""
+    """Return for each feature whether an earlier one is equal or opposite to it."""
     repeats = np.zeros(len(correlations), bool)
     for place, row in enumerate(correlations):
         if not repeats[place]:

@@ -73,7 +73,7 @@ def write_predictions(frame: pd.DataFrame, path: PathLike) -> Path:
     if features is None:
         with replaced(path) as temporary:
             _write_csv(bare, temporary)
-        with explained(described):  # of other predictions
+        with explained(described):  # an existing one describes other predictions
             described.unlink(missing_ok=True)
         return path
     # Both files are complete before one is moved.

@@ -22,7 +22,7 @@ _REMEDY = (
 
 @dataclass(frozen=True)
 class Finish:
-    """The steps from columns of predictions to the result; see `export_predict`.
+    """The steps from columns of predictions to the result. See `export_predict`.
 
     Attributes
     ----------
@@ -54,8 +54,8 @@ class Finish:
                 return None
             if is_one_model:
                 raise ValueError(
-                    f"model: {len(columns)} values a row, {', '.join(columns[:5])}; expected one; "
-                    "choose it with output=, or blend them with ensemble='rank'"
+                    f"model: found {len(columns)} values for each row, {', '.join(columns[:5])}, "
+                    "expected one; choose it with output=, or blend them with ensemble='rank'"
                 )
         return read_weights(self.weights, list(columns))
 
@@ -71,7 +71,7 @@ def read_finish(
     like: Any,
     features_json: Any,
 ) -> Finish:
-    """Return the steps to the result; the arguments are as for `export_predict`.
+    """Return the steps to the result. For the arguments see `export_predict`.
 
     Parameters
     ----------

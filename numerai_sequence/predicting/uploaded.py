@@ -245,7 +245,7 @@ def _as_floats(frame: pd.DataFrame, features: list[str]) -> npt.NDArray[np.float
 
 
 def _is_scaled(frame: pd.DataFrame, features: list[str]) -> bool:
-    """Say whether the values are 0..1, as in older data, and not 0..4.
+    """Return whether the values are 0..1, as in older data, and not 0..4.
 
     pandas turns a column of whole numbers with missing values into floats. So floats are 0..4 if
     another feature column holds whole numbers, or if a float is more than 1. All features of the

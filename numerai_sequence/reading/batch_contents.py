@@ -1,7 +1,7 @@
-"""Contents: what a record batch holds is what the manifest tells of it, or it is corrupt.
+"""Batch contents: compare the values in a record batch with their counts in the manifest.
 
-Opening has seen that the columns lie in the file. Here they are read: the texts have to be texts,
-and each era and data type, and what is missing, has to be there as often as it was counted.
+Opening a set checks only where its columns are. The checks here read the columns: texts must be
+valid, and the counts of eras, data types and missing targets must equal those in the manifest.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from .mapped_file import MappedFile
 from .open_file import corrupt
 from .paging import advise
 
-#: What the manifest counts the values of, by the column that has them.
+#: Columns whose values the manifest counts, and the names of the counts.
 COUNTED = {"era": "eras", "data_type": "data_types"}
 
 
 def check_columns(
     batches: Sequence[pa.RecordBatch], expected: Sequence[BatchInfo], file: MappedFile
 ) -> None:
-    """Check all columns of a shard file but the features, which may be anything.
+    """Check all columns of a shard file except the features, for which any byte is valid.
 
     Raises
     ------
@@ -56,14 +56,14 @@ def check_column(batch: pa.RecordBatch, name: str, expected: BatchInfo, path: Pa
 
 
 def check_values(values: pa.Array, name: str, expected: BatchInfo, path: Path) -> None:
-    """Check some neighbouring values of a record batch's column, as far as they can be.
+    """Check some neighbouring values of a column of a record batch, as far as possible.
 
     Raises
     ------
     CorruptShardError
     """
     if name not in META_COLUMNS:
-        return  # a target: any number may be one
+        return  # a target: any number is valid
     _check_texts(values, name, path)
     if name in COUNTED:
         known = getattr(expected, COUNTED[name])
@@ -75,9 +75,9 @@ def check_values(values: pa.Array, name: str, expected: BatchInfo, path: Path) -
 def encode_texts(
     batch: pa.RecordBatch, name: str, expected: BatchInfo, path: Path
 ) -> tuple[list[str], npt.NDArray[np.int32]]:
-    """Return the different eras or data types, and the place of each row's one among them.
+    """Return the distinct eras or data types, and for each row its index among them.
 
-    Where a row has none, its place is their number.
+    The index of a row without one is the number of distinct values.
 
     Raises
     ------
@@ -117,7 +117,7 @@ def read_targets(
     *,
     except_eras: Collection[str],
 ) -> dict[str, npt.NDArray[np.float32]]:
-    """Return targets of one record batch, for its rows of all eras but some.
+    """Return targets of one record batch, without the rows of some eras.
 
     Raises
     ------
@@ -135,9 +135,9 @@ def read_targets(
 
 def _check_texts(column: pa.Array, name: str, path: Path) -> None:
     try:
-        column.validate(full=True)  # an offset that leads astray would end the process
+        column.validate(full=True)  # a wrong offset would crash the process
     except pa.ArrowException as error:
-        raise corrupt(path, f"column {name!r}", short(str(error)), "a whole one") from error
+        raise corrupt(path, f"column {name!r}", short(str(error)), "an intact one") from error
 
 
 def _check_same(found: Any, expected: Any, what: str, path: Path) -> None:

@@ -1,7 +1,7 @@
-"""Values: copy the values of a column for some rows out of the record batches that have them.
+"""Column values: copy a column's values for some rows from the record batches that hold them.
 
-Nothing else of the column is read or checked, which may be long: of a batch's rows, a few are in
-each record batch of the set.
+Only these values are read and checked. The rows of one batch are spread over all record batches of
+the set, so reading whole columns would be slow.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ class Part(NamedTuple):
     file : MappedFile
         A shard file, or a patch.
     number : int
-        Of the record batch in the file.
+        Number of the record batch in the file.
     rows : int64 array, shape (n,)
         Numbers of rows in the record batch, ascending.
     expected : BatchInfo
-        What the manifest says of the record batch.
+        Description of the record batch in the manifest.
     """
 
     file: MappedFile
@@ -43,21 +43,21 @@ class Part(NamedTuple):
 
 
 def check_column_name(name: Any, known: Sequence[str], where: str) -> None:
-    """Raise where a set has no such column besides its features."""
+    """Raise an error unless the set has this column; features do not count."""
     if not isinstance(name, str):
-        raise TypeError(f"name: found {short(name)}, expected that of a column, such as 'id'")
+        raise TypeError(f"name: found {short(name)}, expected the name of a column, such as 'id'")
     if name not in known:
         expected = f"expected one of {', '.join(known)}{close_matches(name, known)}"
         raise FeatureError(f"{where}: unknown column {short(name)}, {expected}", names=[name])
 
 
 def copy_values(name: str, parts: Sequence[Part]) -> list[pa.Array]:
-    """Return the values of a column for the rows of some parts, as one array; none for no rows.
+    """Return a column's values for the rows of some parts as one array; no arrays for no rows.
 
     Raises
     ------
     CorruptShardError
-        A text is none, or an era or data type that the manifest does not know there.
+        A text is invalid, or the manifest lists no such era or data type for the record batch.
     """
     numbers: dict[MappedFile, list[int]] = {}
     for part in parts:

@@ -1,8 +1,8 @@
-"""Checking: from the files of a set that is in use to an error, once they are not as written.
+"""File checks: raise an error when the files of an open set change or are damaged.
 
-A `ChangeDetector` compares the size and time of change of an open file with what they were. It does
-not see bytes that were wrong before. A `Checker` does: it compares all bytes with the checksums of
-the manifest, a share with each batch that is read.
+A `ChangeDetector` compares the size and modification time of an open file with those at opening.
+It does not see earlier damage. A `Checker` does: it compares all bytes with the checksums in the
+manifest, a share with each batch.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from ..format.layout import Patch, Shard
 from ..system.buffers import scratch_array
 from .open_file import REMEDY, OpenFile, corrupt
 
-#: Read and hashed at a time.
+#: Bytes that are read and hashed at a time.
 PIECE_BYTES = 1 << 20
 _WATCH_SECONDS = 1
-_THROW_AWAY = "; the model has been trained on what the file holds: throw it away"
+_THROW_AWAY = "; the model was trained on damaged data: discard it"
 
 
 class ChangeDetector:
-    """Sees that a file is changed while it is in use. Any number of threads may check at once.
+    """A detector of files that change while a set is open. Several threads may use it at once.
 
-    One that is deleted, or has another put in its place, does not change: what is open stays.
+    A deleted or replaced file does not count as changed: the open file keeps its content.
 
     Parameters
     ----------
@@ -39,12 +39,17 @@ class ChangeDetector:
         self._due = time.monotonic() + _WATCH_SECONDS
 
     def check(self, *, now: bool = False) -> None:
-        """Look at all files, if a second has gone by since that was done, or `now`.
+        """Check all files, at most once a second.
+
+        Parameters
+        ----------
+        now : bool
+            Whether to check even if the last check was less than a second ago.
 
         Raises
         ------
         CorruptShardError
-            Naming the first file that has changed since it was opened.
+            A file has changed since it was opened. The error names the first such file.
         """
         seconds = time.monotonic()
         if now or seconds >= self._due:
@@ -54,14 +59,15 @@ class ChangeDetector:
 
 
 class FileCheck:
-    """Compares a file with its checksum, as many bytes at a time as it is told.
+    """The comparison of one file with its checksum, done in steps.
 
     Parameters
     ----------
     file : OpenFile
     described : Shard or Patch
+        Description of the file in the manifest.
     remedy : str
-        What an error tells to do.
+        Advice at the end of the error message.
     """
 
     def __init__(self, file: OpenFile, described: Shard | Patch, *, remedy: str = REMEDY) -> None:
@@ -69,13 +75,13 @@ class FileCheck:
         self._digest, self._done = hashlib.sha256(), 0
 
     def advance(self, most: int = PIECE_BYTES) -> int:
-        """Hash the next bytes, at most so many; return how many, which is 0 after the last one.
+        """Hash up to `most` further bytes. Return their number, which is 0 at the end of the file.
 
         Raises
         ------
         CorruptShardError
-            These were the last bytes, and the checksum is another; or they cannot be read. To call
-            this again raises the error again.
+            The checksum of the whole file differs, or the bytes cannot be read. Each further call
+            raises the error again.
         """
         count = min(most, PIECE_BYTES, self._described.bytes - self._done)
         piece = scratch_array("check", 1, PIECE_BYTES)[0, :count]
@@ -90,45 +96,50 @@ class FileCheck:
 
 
 class Checker:
-    """Compares the files of a set with their checksums while batches are read from them.
+    """The comparison of a set's files with their checksums, done while batches are read.
 
-    Once as many batches as an epoch has have taken a step, all bytes have been compared, and the
-    next steps cost nothing. Any number of threads may take them at once. A forked process begins
-    anew, unless the comparison was complete.
+    Each batch of the first epoch takes one step. After that epoch all bytes have been compared, and
+    further steps cost nothing. Several threads may take steps at once. A forked process starts
+    again from the beginning, unless the comparison was complete.
 
     Parameters
     ----------
     files : sequence of OpenFile
     described : sequence of Shard or Patch
-        What the manifest says of each of them.
+        Description of each file in the manifest.
     """
 
     def __init__(self, files: Sequence[OpenFile], described: Sequence[Shard | Patch]) -> None:
         self._files, self._described = files, described
         self._bytes = sum(one.bytes for one in described)
-        # Of each process its own: a fork may copy locks that are held, and half a hash.
+        # One per process: a fork may copy locks that are held and an unfinished hash.
         self._progress: dict[int, HashProgress] = {}
         self._is_done = False
 
     def step(self, batches: int) -> None:
-        """Hash the share of one of so many batches, or leave it to a thread that hashes already.
+        """Hash the share of one batch, or leave it to a thread that is already hashing.
+
+        Parameters
+        ----------
+        batches : int
+            Number of batches in an epoch.
 
         Raises
         ------
         CorruptShardError
-            Naming a file that is not as it was written. Each later step raises it again.
+            A file differs from its checksum. Each later step raises the error again.
         """
         if self._is_done:
             return
         progress = self._progress.get(os.getpid())
-        if progress is None:  # of threads that come at once, all get the same
+        if progress is None:  # threads that arrive at once all get the same
             new = HashProgress(self._files, self._described, self._bytes)
             progress = self._progress.setdefault(os.getpid(), new)
         self._is_done = progress.advance(-(-self._bytes // batches))
 
 
 class HashProgress:
-    """How far one process has hashed the files, in their order."""
+    """The progress of one process in hashing the files, in their order."""
 
     def __init__(
         self, files: Sequence[OpenFile], described: Sequence[Shard | Patch], bytes_: int
@@ -141,11 +152,11 @@ class HashProgress:
         self._counting, self._hashing = threading.Lock(), threading.Lock()
 
     def advance(self, share: int) -> bool:
-        """Hash so many bytes more; say whether all bytes of the files are hashed."""
+        """Hash `share` more bytes. Return whether all bytes of the files are hashed."""
         with self._counting:
             self._owed = owed = min(self._bytes, self._owed + share)
-        # What is owed while another thread hashes is done by who comes later; nobody comes later
-        # than who owes the last byte.
+        # While another thread hashes, leave this share to a later call. The call that completes
+        # the files has no later call, so it waits for its turn.
         if self._hashing.acquire(blocking=owed == self._bytes):
             try:
                 self._hash_until(owed)

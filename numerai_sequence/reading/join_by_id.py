@@ -1,6 +1,6 @@
-"""Joining: from files, frames or columns of other models to their values of rows, by id.
+"""Joining: look up the values of other models for some rows by id, in files, frames or columns.
 
-The order of the rows in a file or frame is no matter.
+The rows of a file or frame may have any order.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class RowsWithIds(Protocol):
 
 
 def several(given: Any) -> Any:
-    """Return several models as a list or a dict of one's own, and a table or path as it is."""
+    """Return a copy of several models as a list or dict; return a table or path unchanged."""
     if isinstance(given, Mapping):
         return dict(given)
     if isinstance(given, pa.RecordBatchReader):
@@ -50,7 +50,7 @@ def several(given: Any) -> Any:
     return [one.as_py() if hasattr(one, "as_py") else one for one in given]  # pyarrow's names
 
 
-# A model is in a column of the set, in one of a frame, or in one of several frames.
+# A model is a column of the set, a column of a frame, or the same column of several frames.
 Source = str | tuple[Frame, str]
 
 
@@ -67,15 +67,16 @@ def models_in(option: str, given: Any, shards: ShardSet | None) -> dict[str, lis
 
 
 def lean_table(option: str, given: Any, columns: Sequence[str] | None) -> Any:
-    """Return a table with the ids and some models of a frame, and whatever is no frame as it is.
+    """Return a table with only the ids and some models of a frame.
 
     Parameters
     ----------
     option : str
-        The name of the argument.
-    given : as of `models_in`
+        Name of the argument, for errors.
+    given : object
+        The value of the argument. See `models_in`. Anything but a frame is returned unchanged.
     columns : sequence of str, optional
-        Those that the frame lacks are left out; None for all models.
+        Models to keep. Names that the frame lacks are skipped. None keeps all models.
     """
     if not is_table(given):
         return given
@@ -89,12 +90,14 @@ def lean_table(option: str, given: Any, columns: Sequence[str] | None) -> Any:
 def _one_in(option: str, name: Any, given: Any, shards: ShardSet | None) -> list[Source]:
     found = _read(f"{option}[{name!r}]", given, shards)
     if len(found) != 1:
-        raise PredictionError(f"{option}[{name!r}]: found {listed(list(found))}; expected one")
+        raise PredictionError(
+            f"{option}[{name!r}]: found {listed(list(found))}, expected one model"
+        )
     return list(found.values())
 
 
 def _read(option: str, given: Any, shards: ShardSet | None) -> dict[str, Source]:
-    """Return the models of one argument by name, each a column of the set or of a frame."""
+    """Return the models of one argument by name. Each is a column of the set or of a frame."""
     if isinstance(given, str) and is_column(option, given, shards):
         return {given: given}
     if not isinstance(given, (str, os.PathLike)) and not is_table(given):
@@ -105,7 +108,7 @@ def _read(option: str, given: Any, shards: ShardSet | None) -> dict[str, Source]
 
 
 def is_column(option: str, name: str, shards: ShardSet | None) -> bool:
-    """Say whether a name is that of a column of the set, rather than the path of a file."""
+    """Return whether a name is a column of the set and not the path of a file."""
     known = () if shards is None else shards.targets
     is_path = name.lower().endswith(SUFFIXES)
     if name in known:
@@ -122,14 +125,14 @@ def is_column(option: str, name: str, shards: ShardSet | None) -> bool:
 
 
 def models_of(option: str, frame: Frame) -> list[str]:
-    """Return the columns of a frame that are models: numbers, and neither features nor targets.
+    """Return the models of a frame: columns of numbers except features and targets.
 
-    Targets are models where there are only these.
+    If all columns of numbers are targets, the targets are the models.
     """
     numbers = [n for n, kind in frame.types.items() if is_number(kind) and n not in _NO_MODELS]
     models = [name for name in numbers if not _is_of_data(name)]
     if not models and not any(name.startswith("feature") for name in numbers):
-        models = numbers  # who passes targets alone means them
+        models = numbers  # targets alone are meant as models
     if not models:
         raise PredictionError(
             f"{frame.where or option}: found no model among the columns "
@@ -143,19 +146,19 @@ def _is_of_data(name: str) -> bool:
 
 
 def listed(names: list[str]) -> str:
-    """Return a few of some names, as an error shows them."""
+    """Return a text for an error message: the first few names, and the number of the others."""
     more = f" and {len(names) - _MOST_SHOWN} more" if names[_MOST_SHOWN:] else ""
     return ", ".join(map(repr, names[:_MOST_SHOWN])) + more
 
 
 class Lookup:
-    """Rows of a shard set, whose places in frames are looked up by id.
+    """A lookup of the values of other models for the rows of a shard set, by id.
 
     Parameters
     ----------
     rows : NumeraiSequence or Selection
     dtype : dtype
-        Of the values; float64 keeps apart what float32 would round to the same.
+        Type of the values. float64 keeps values apart that float32 would round to one number.
     """
 
     def __init__(self, rows: RowsWithIds, dtype: Any = np.float32) -> None:
@@ -164,13 +167,14 @@ class Lookup:
         self._places: dict[int, npt.NDArray[np.int64]] = {}
 
     def fill(self, name: str, sources: list[Source]) -> Any:
-        """Return a model's values of the rows, from all its sources."""
+        """Return a model's values for the rows, from all its sources."""
         values: Any = None
         for source in sources:
             part = self._values(source)
             if values is not None and (~np.isnan(values) & ~np.isnan(part)).any():
                 raise PredictionError(
-                    f"{name!r}: rows have values from two of {len(sources)} sources"
+                    f"{name!r}: some rows have values in two of the {len(sources)} sources; "
+                    "expected each row in one source"
                 )
             values = part if values is None else np.where(np.isnan(values), part, values)
         assert values is not None
@@ -186,7 +190,7 @@ class Lookup:
         if np.isinf(numbers).any():
             raise PredictionError(
                 f"{_where(frame, name)}: {np.isinf(numbers).sum():,} of {len(numbers):,} values "
-                "are infinite; expected finite numbers, or NaN where there is none"
+                "are infinite; expected finite numbers, or NaN for a missing value"
             )
         if not len(numbers):
             return np.full(len(places), np.nan, self._dtype)
@@ -194,7 +198,7 @@ class Lookup:
         return np.where(places < 0, nothing, numbers[places])
 
     def places(self, frame: Frame, name: str) -> npt.NDArray[np.int64]:
-        """Return the row of a frame that has the id of each row, -1 where none has."""
+        """Return for each row the row of the frame with the same id; -1 if there is none."""
         if id(frame) not in self._places:
             self._places[id(frame)] = self._place(frame, name)
         return self._places[id(frame)]
@@ -214,7 +218,7 @@ class Lookup:
         return places
 
     def _check_apart(self, where: str, frame: Frame) -> None:
-        """Raise an error unless a frame, which has none of the ids, is of other eras."""
+        """Raise an error for a frame with none of the ids, unless it holds other eras."""
         if "era" in frame.types:
             theirs = set(map(_era_number, frame.column("era").unique().to_pylist()))
             ours = {era_number(era) for era in self._rows.eras}
@@ -222,7 +226,7 @@ class Lookup:
         elif not len(frame.ids):
             is_apart = True
         else:
-            # Ids do not say of which era they are. Those of another kind are taken for a mistake.
+            # Ids do not tell their era. Ids of another form are taken for a mistake.
             is_apart = _kind_of_id(frame.ids) == _kind_of_id(self._ids)
         if not is_apart:
             found = f"; found ids such as {_first(frame.ids)!r}"
@@ -230,7 +234,7 @@ class Lookup:
 
     def _no_value(self, where: str) -> str:
         example = f", such as {_first(self._ids)!r}" if len(self._ids) else ""
-        return f"{where}: has a value for none of {len(self._ids):,} rows{example}"
+        return f"{where}: no values for the {len(self._ids):,} rows{example}"
 
 
 _IDS = "expected a Series or frame that is indexed by id, or has a column 'id'"
@@ -254,7 +258,7 @@ def _check_once(where: str, ids: pa.ChunkedArray) -> None:
     twice = counts.filter(pc.greater(counts.field("counts"), 1))
     first = twice[0].as_py()
     raise PredictionError(
-        f"{where}: id {first['values']!r} is there {first['counts']} times ({len(twice):,} such "
+        f"{where}: found id {first['values']!r} {first['counts']} times ({len(twice):,} such "
         "ids); expected each id once"
     )
 
@@ -265,12 +269,12 @@ def _first(ids: pa.ChunkedArray) -> str | None:
 
 
 def _era_number(era: Any) -> int | None:
-    """Return the number of an era: text, a whole number, or one that pandas made a float."""
+    """Return the number of an era that is a text, an integer, or an integer stored as a float."""
     is_whole = isinstance(era, float) and era.is_integer()
     return era_number(str(int(era) if is_whole else era))
 
 
 def _kind_of_id(ids: pa.ChunkedArray) -> tuple[str, int]:
-    """Return what is alike in the ids of a tournament: Numerai's are an n and 15 digits in hex."""
+    """Return the form of the ids: first letter and length. Numerai's are "n" and 15 hex digits."""
     first = _first(ids) or ""
     return first[:1], len(first)

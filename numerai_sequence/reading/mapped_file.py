@@ -1,4 +1,4 @@
-"""MappedFile: one shard file in memory, found to be what the manifest says."""
+"""MappedFile: one shard file mapped into memory, after comparing it with the manifest."""
 
 from __future__ import annotations
 
@@ -23,35 +23,35 @@ Numbers = npt.NDArray[np.int64]
 
 
 class MappedFile(OpenFile):
-    """A shard file, or a patch, that is memory-mapped, and open for plain reads.
+    """A shard file or patch that is memory-mapped, and also open for plain reads.
 
-    Which bytes of the file are which values is kept as numbers: the Arrow objects of a terabyte's
-    record batches would take more memory than its batches do.
+    It keeps the positions of the values as numbers. Arrow objects for all record batches of a
+    terabyte would take more memory than the batches of an epoch.
 
     Parameters
     ----------
     path : path
     described : Shard or Patch
-        What the manifest says of the file.
+        Description of the file in the manifest.
     schema : pyarrow.Schema
 
     Attributes
     ----------
     map : mmap
     starts : dict of int64 arrays, each of shape (record batches,)
-        Where in the file the values of the features and of each target start.
+        Positions in the file where the values of the features and of each target start.
 
     Raises
     ------
     CorruptShardError
-        The file is missing, or its size or structure is not what the manifest says.
+        The file is missing, or its size or structure differs from the manifest.
     """
 
     def __init__(self, path: Path, described: Shard | Patch, schema: pa.Schema) -> None:
         super().__init__(path, described)
         try:
             self.map = mmap.mmap(self.descriptor, 0, access=mmap.ACCESS_READ)
-        except (OSError, ValueError) as error:  # ValueError: more than 32 bits can tell
+        except (OSError, ValueError) as error:  # ValueError: does not fit into 32 bits
             raise not_mapped(path, error) from error
         self._buffer = pa.py_buffer(self.map)
         self._bytes: Bytes = np.frombuffer(self.map, np.uint8)
@@ -64,39 +64,39 @@ class MappedFile(OpenFile):
             rows = [part.rows for part in parts]
             return find_values(self._copy, described.bytes, schema, rows)
         except ValueError as error:
-            raise corrupt(self.path, "Arrow file", str(error), "one as it was written") from error
+            raise corrupt(self.path, "Arrow file", str(error), "an intact one") from error
 
     def _copy(self, start: int, stop: int) -> bytes:
-        """Read bytes of the file, and not of its map, of which no page is needed yet."""
+        """Read bytes of the file without its map, so that no page is mapped yet."""
         copied = np.empty(max(0, stop - start), np.uint8)
         self.read_into(start, copied)
         return copied.tobytes()
 
     def batches(self, numbers: Iterable[int] | None = None) -> list[pa.RecordBatch]:
-        """Return the record batches, or those of some numbers, views of the file.
+        """Return all record batches, or those with the given numbers, as views of the file.
 
-        What is in them is not checked: see `contents`.
+        Their contents are not checked. See `batch_contents`.
 
         Raises
         ------
         CorruptShardError
-            Arrow sees a damage that opening has not.
+            Arrow finds damage that the checks at opening did not.
         """
-        # A reader is no thing for two threads at once.
+        # Two threads must not share a reader.
         try:
             reader = pa.ipc.open_file(self._buffer)
             wanted = range(reader.num_record_batches) if numbers is None else numbers
             return [reader.get_batch(number) for number in wanted]
         except (pa.ArrowException, OSError) as error:
-            raise corrupt(self.path, "Arrow file", short(str(error)), "a whole one") from error
+            raise corrupt(self.path, "Arrow file", short(str(error)), "an intact one") from error
 
     def check_whole(self) -> None:
-        """See that what was read out of the map was the file's.
+        """Check that no page of the map had to be replaced by zeros.
 
         Raises
         ------
         CorruptShardError
-            The file was cut off since it was opened, or its disk fails: there were zeros instead.
+            The file was cut off after it was opened, or its disk fails. Zeros were read instead.
         """
         if self._guard.lost:
             found = f"{os.fstat(self.descriptor).st_size}, and pages that cannot be read"

@@ -1,4 +1,4 @@
-"""Memory: say whether a shard set fits into what is available, and divide a budget of it."""
+"""Memory budget: decide whether a shard set fits into memory, and divide a memory budget."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ from ..checks import short
 
 MODES = ("resident", "streaming")
 
-# A set is resident when it takes no more than this of the memory available: what else the process
-# will need is not known yet.
+# A set is resident when its files take up to this share of the available memory. The process will
+# need the rest, by an amount not known yet.
 _RESIDENT_SHARE = 0.75
-#: Mapped pages at the same time, where nobody says how many.
+#: Bytes of pages that are mapped at the same time, by default.
 MAPPED_BYTES = 96 << 20
 _LEAST_MAPPED_BYTES = 16 << 20
 _LEAST_BUFFERS = 2
 _GROUP_BYTES = 32 << 20
 _BATCH_SHARE = 8
-# Of the memory available, the most that is taken where nobody says how much.
+# The largest share of the available memory that "auto" takes.
 _AUTO_SHARE = 0.5
 
 
 @dataclass(frozen=True)
 class Paging:
-    """How a set's pages are treated, and why.
+    """The paging mode of a set, and the reason for it.
 
     Attributes
     ----------
     mode : {"resident", "streaming"}
     reason : str
-        What it was decided from.
+        Reason for the decision, for the logs.
     """
 
     mode: str
@@ -47,14 +47,14 @@ class Paging:
 
 
 def decide(set_bytes: int, mode: str = "auto") -> Paging:
-    """Decide whether a set of so many bytes is resident or streaming; a mode given is taken."""
+    """Decide whether a set of this size is resident or streaming, unless `mode` says it."""
     if not isinstance(mode, str) or mode not in ("auto", *MODES):
         raise ValueError(f"paging: found {short(mode)}, expected 'auto' or one of {MODES}")
     if mode != "auto":
         return Paging(str(mode), "as asked for")
     available = available_memory()
     if available is None:
-        return Paging("resident", "how much memory is available is not known here")
+        return Paging("resident", "the available memory is unknown on this system")
     fits = set_bytes <= _RESIDENT_SHARE * available
     return Paging(
         "resident" if fits else "streaming",
@@ -64,16 +64,16 @@ def decide(set_bytes: int, mode: str = "auto") -> Paging:
 
 @dataclass(frozen=True)
 class Budget:
-    """How the memory that a sequence may keep is divided.
+    """The shares of a sequence's memory budget.
 
     Attributes
     ----------
     mapped : int
-        Bytes of mapped pages.
+        Bytes for mapped pages.
     buffers : int
-        Batches whose memory is kept for the next ones.
+        Number of batches whose memory is reused for later batches.
     holds_groups : bool
-        Whether there is room for groups of batches that are fetched together.
+        Whether groups of batches that are fetched together fit.
     """
 
     mapped: int
@@ -89,21 +89,21 @@ def divide_budget(
     Parameters
     ----------
     budget : int or str
-        Bytes, a size such as "512MB", or "auto": 96 MiB of mapped pages besides the rest, and less
-        where memory is short.
+        Number of bytes, a size such as "512MB", or "auto". "auto" adds 96 MiB of mapped pages to
+        the other shares, or less if memory is short.
     order_bytes : int
-        Of the row orders that are kept, of two epochs.
+        Bytes of the row orders of two epochs.
     group_bytes : int
-        Of the groups that are kept, encoded.
+        Bytes of the encoded groups of batches.
     batch_bytes : int
-        Of one batch.
+        Bytes of one batch.
     buffers : int
-        Batches that a consumer holds at a time.
+        Number of batches that the consumer holds at a time.
 
     Raises
     ------
     ValueError
-        The budget is no size, or too small.
+        The budget is not a size, or too small.
     """
     least = _LEAST_BUFFERS * batch_bytes
     needed = order_bytes + _LEAST_MAPPED_BYTES + least
@@ -123,15 +123,15 @@ def divide_budget(
         )
     holds_groups = left - least >= group_bytes
     left -= group_bytes if holds_groups else 0
-    # At most half of what is left goes to batches: those that are not kept are made anew.
+    # Batches get at most half of the remainder. Memory that is not kept is allocated again.
     kept = min(buffers, max(_LEAST_BUFFERS, left // 2 // batch_bytes))
     return Budget(_LEAST_MAPPED_BYTES + left - kept * batch_bytes, kept, holds_groups)
 
 
 def batch_share(budget: int | str, kept_bytes: int = 0) -> int:
-    """Return the bytes of a batch whose size is free, so that a budget has room for two of them.
+    """Return the largest size of a batch, in bytes, of which two fit into a budget.
 
-    `kept_bytes` is what is kept besides, such as the numbers of the rows.
+    `kept_bytes` is the size of other data in memory, such as the numbers of the rows.
     """
     if budget == "auto":
         return sys.maxsize
@@ -141,17 +141,17 @@ def batch_share(budget: int | str, kept_bytes: int = 0) -> int:
 
 
 def group_bytes(budget: int | str) -> int:
-    """Return how large a group may be whose size is free: some of them are kept."""
+    """Return the size of a group of batches in bytes. Several groups are in memory at a time."""
     return _GROUP_BYTES if budget == "auto" else min(2 * _GROUP_BYTES, parse_bytes(budget) // 8)
 
 
 def check_budget(budget: int | str) -> int | str:
-    """Return a memory budget: "auto", bytes, or a size that `parse_bytes` reads.
+    """Return a valid memory budget: "auto", a number of bytes, or a size for `parse_bytes`.
 
     Raises
     ------
     ValueError
-        It is none of these.
+        The budget is something else.
     """
     if isinstance(budget, str):
         if budget != "auto":
@@ -169,7 +169,7 @@ def parse_bytes(size: int | str) -> int:
     )
     if not match:
         raise ValueError(
-            f"memory_budget: found {short(size)}, expected 'auto', bytes, or a size such as '512MB'"
+            f"memory_budget: found {short(size)}, expected 'auto', bytes or a size such as '512MB'"
         )
     number, prefix, binary = match.groups()
     unit = (1024 if binary else 1000) ** " KMGT".index(prefix.upper() or " ")
@@ -177,10 +177,10 @@ def parse_bytes(size: int | str) -> int:
 
 
 def available_memory() -> int | None:
-    """Return the bytes that this process can still use, page cache of others included.
+    """Return the bytes of memory that this process can still use, or None if unknown.
 
-    The least of what the machine and each control group around the process leaves (Linux's cgroups,
-    versions 1 and 2). macOS says only how much memory there is. None where nobody says.
+    Page cache counts as available. On Linux, limits of control groups (cgroups, versions 1 and 2)
+    count too, and the smallest value holds. On macOS it is the installed memory.
     """
     if hasattr(ctypes, "windll"):
         return _windows_available(ctypes.windll.kernel32)
@@ -222,7 +222,7 @@ def _machine_available(meminfo: Path) -> Iterator[int]:
 
 
 def _groups_available(root: Path) -> Iterator[int]:
-    """Yield what is left in each control group that this process is in."""
+    """Yield the bytes left in each control group of this process."""
     try:
         lines = (root / "proc/self/cgroup").read_text("utf-8").splitlines()
     except OSError:
@@ -239,7 +239,7 @@ def _groups_available(root: Path) -> Iterator[int]:
             continue
         group = top / path.lstrip("/")
         # Within a container the path may be the host's, and the group's own files at the top.
-        # Not `Path.is_dir`, which raises where it may not look.
+        # Not `Path.is_dir`: it raises an error for folders without permission.
         for folder in [group, *group.parents] if os.path.isdir(group) else [top]:
             if not folder.is_relative_to(top):
                 break
@@ -248,18 +248,18 @@ def _groups_available(root: Path) -> Iterator[int]:
 
 def _group_available(folder: Path, limit: str, usage: str, prefix: str) -> Iterator[int]:
     try:
-        allowed = int((folder / limit).read_text("ascii"))  # "max" where there is none
+        allowed = int((folder / limit).read_text("ascii"))  # "max" if there is no limit
         used = int((folder / usage).read_text("ascii"))
         statistics = (folder / "memory.stat").read_text("ascii")
     except (OSError, ValueError):
         return
-    # Files' pages count as used, but go when they have to.
+    # Pages of files count as used, but the kernel frees them when it needs memory.
     files = re.findall(rf"^{prefix}(?:in)?active_file (\d+)$", statistics, re.MULTILINE)
     yield max(0, allowed - used + sum(map(int, files)))
 
 
 def _least_megabytes(size: int) -> str:
-    """Return a size that is enough: rounded up."""
+    """Return a size as text, rounded up so that it is enough."""
     return f"{-(-size // 1_000_000):,} MB"
 
 

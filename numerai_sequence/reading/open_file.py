@@ -1,4 +1,4 @@
-"""OpenFile: one shard file open for plain reads, and the errors of one that is not as it should."""
+"""OpenFile: one shard file that is open for plain reads, and the errors of a damaged file."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..format.encoding import Bytes
 from ..format.layout import Patch, Shard, open_regular
 
 REMEDY = "write the set again with overwrite=True, or copy the file again"
-# What the system refuses though the file may be as good as ever.
+# Errors of the system that do not mean a damaged file.
 _MAY_NOT_READ = "expected a file that this user may read"
 _TOO_MANY_FILES = "close sets that are no longer used, or raise the limit (ulimit -n)"
 _REMEDIES = {
@@ -23,19 +23,19 @@ _REMEDIES = {
     errno.ENFILE: _TOO_MANY_FILES,
     errno.ENOMEM: "there is too little memory, or address space",
 }
-# Read at a time: macOS refuses 2 GiB.
+# Bytes to read at a time: macOS refuses 2 GiB.
 _MOST_BYTES = 1 << 30
-_IN_USE = "open the set again, and write sets with write_shards, which changes no file in place"
+_IN_USE = "open the set again; write sets with write_shards, which never changes a file in place"
 
 
 class OpenFile:
-    """A file of a set that is open for plain reads. It is closed with the last reference to this.
+    """A file of a set, open for plain reads. It closes when the last reference to it is gone.
 
     Parameters
     ----------
     path : path
     described : Shard or Patch
-        What the manifest says of the file.
+        Description of the file in the manifest.
 
     Attributes
     ----------
@@ -44,9 +44,9 @@ class OpenFile:
     Raises
     ------
     CorruptShardError
-        The file is missing, or its size is not what the manifest says.
+        The file is missing, or its size differs from the manifest.
     NumeraiSequenceError
-        The system does not let it be opened.
+        The system refuses to open it.
     """
 
     def __init__(self, path: Path, described: Shard | Patch) -> None:
@@ -62,17 +62,17 @@ class OpenFile:
             raise corrupt(path, "bytes", found, described.bytes)
 
     def _read_status(self) -> tuple[int, int]:
-        """Return the size and the time of change, in nanoseconds, of the file that is open."""
+        """Return the size and the modification time, in nanoseconds, of the open file."""
         status = os.fstat(self.descriptor)
         return status.st_size, status.st_mtime_ns
 
     def check_unchanged(self) -> None:
-        """Compare the file with what it was when it was opened, by its size and time of change.
+        """Compare the size and modification time of the file with those at opening.
 
         Raises
         ------
         CorruptShardError
-            It has been changed since, or cannot be looked at any more.
+            The file has changed, or its size and time cannot be read any more.
         """
         try:
             found = self._read_status()
@@ -83,12 +83,12 @@ class OpenFile:
             raise corrupt(self.path, "changed while in use", is_now, was, _IN_USE)
 
     def read_into(self, start: int, out: Bytes) -> None:
-        """Read bytes of the file, from `start` on, as many as `out` has room for.
+        """Fill `out` with bytes of the file from position `start`.
 
         Raises
         ------
         CorruptShardError
-            The file ends too early, or cannot be read.
+            The file is too short, or cannot be read.
         """
         left = out.reshape(-1).data
         while left:
@@ -108,14 +108,14 @@ class OpenFile:
             read = os.pread(self.descriptor, len(out), start)
             out[: len(read)] = read
             return len(read)
-        # Windows, where nobody can put another file in the place of one that is open.
+        # Windows, where an open file cannot be replaced.
         with open(self.path, "rb", buffering=0) as file:
             file.seek(start)
             return file.readinto(out) or 0
 
 
 def _refused(path: Path, error: OSError, expected_bytes: int) -> NumeraiSequenceError:
-    """Return the error of a file that cannot be opened: of itself, or of the system."""
+    """Return the error for a file that cannot be opened: damaged, or refused by the system."""
     remedy = _REMEDIES.get(error.errno or 0)
     if remedy is None:
         return corrupt(path, "file", error.strerror, f"{expected_bytes} bytes")
@@ -123,11 +123,11 @@ def _refused(path: Path, error: OSError, expected_bytes: int) -> NumeraiSequence
 
 
 def not_mapped(path: Path, error: Exception) -> NumeraiSequenceError:
-    """Return the error of a file that cannot be mapped into memory."""
+    """Return the error for a file that cannot be mapped into memory."""
     code, reason = getattr(error, "errno", None), getattr(error, "strerror", None) or error
-    # FUSE and some network file systems say ENODEV, others whatever they like.
+    # FUSE and some network file systems return ENODEV, others return other codes.
     remedy = _REMEDIES.get(
-        code or 0, "not every file system does that; copy the set to a local disk"
+        code or 0, "some file systems cannot map files; copy the set to a local disk"
     )
     return NumeraiSequenceError(f"{path}: cannot be mapped into memory ({reason}); {remedy}")
 

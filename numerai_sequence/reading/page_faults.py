@@ -1,14 +1,14 @@
-"""Guard: a mapped page that cannot be read becomes zeros and a mark, not the end of the process.
+"""Guard: turn a failed page fault in a mapped file into an error instead of a crash.
 
-When a mapped file is cut off by somebody, or its disk fails, the next touch of a page that is gone
-is the signal SIGBUS, which ends a process. Here a handler puts pages of zeros in its place, from
-that page to the map's end, and notes that these are not the file's; who has copied something out of
-the map asks afterwards. Until then it costs nothing. A SIGBUS of another's goes to the handler that
-was there before.
+If a mapped file is truncated or its disk fails, the next access to a lost page raises the signal
+SIGBUS, which kills the process. The handler here maps zeros from that page to the end of the map,
+and marks the map as lost. Readers check the mark after they have copied data from the map. The
+guard costs nothing until a fault. Other causes of SIGBUS go to the handler that was installed
+before.
 
-Python cannot handle this signal by itself: its handlers run between bytecodes, and the instruction
-that was interrupted would be tried again for ever. So libc is called, whose structures these are
-on 64-bit Linux; elsewhere nothing is guarded.
+Python's own signal handlers cannot do this: they run between bytecodes, and the interrupted
+instruction would be retried forever. So this module calls libc, with the structures of 64-bit
+Linux. On other systems nothing is guarded.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _HANDLER = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p
 
 
 class _Action(ctypes.Structure):
-    """What glibc and musl call ``struct sigaction``."""
+    """The ``struct sigaction`` of glibc and musl."""
 
     _fields_ = [
         ("handler", ctypes.c_void_p),
@@ -43,18 +43,18 @@ class _Action(ctypes.Structure):
 
 
 class Guard:
-    """Guards a map for as long as it lives.
+    """A guard of one map, from its creation until the map is closed.
 
     Parameters
     ----------
     map_ : mmap
     address : int
-        Where it starts in memory.
+        Start of the map in memory.
 
     Attributes
     ----------
     lost : bool
-        Whether a page could not be read, and some of the map now holds zeros.
+        Whether a page could not be read and part of the map now holds zeros.
     """
 
     def __init__(self, map_: mmap.mmap, address: int) -> None:
@@ -66,22 +66,22 @@ class Guard:
             weakref.finalize(map_, _forget, self).atexit = False
 
     def replace(self, address: int) -> None:
-        """Put zeros in the place of what is mapped from an address on."""
+        """Map zeros from the page of an address to the end of the map."""
         page = address // mmap.PAGESIZE * mmap.PAGESIZE
         flags = _MAP_PRIVATE | _MAP_FIXED | _MAP_ANONYMOUS
         _INSTALLED[0].mmap(page, self.stop - page, mmap.PROT_READ, flags, -1, 0)
         self.lost = True
 
 
-# By where they start.
+# Guards by the start of their map.
 _GUARDS: dict[int, Guard] = {}
 _LOCK = ForkSafeLock()
-# libc, the handler before ours, and ours, which must not be collected.
+# libc, the previous handler, and our handler, which must not be garbage-collected.
 _INSTALLED: list[Any] = []
 
 
 def _forget(guard: Guard) -> None:
-    if _GUARDS.get(guard.start) is guard:  # and not one of a map that is there by now
+    if _GUARDS.get(guard.start) is guard:  # a newer map may have this address
         del _GUARDS[guard.start]
 
 
@@ -89,7 +89,7 @@ def _install() -> None:
     with _LOCK:
         if _INSTALLED:
             return
-        # Not on the signal stack that there may be: it is too small for Python.
+        # Not on the alternate signal stack, if there is one: it is too small for Python.
         flags = _SA_SIGINFO | _SA_NODEFER
         handler, before = _HANDLER(_on_bus_error), _Action()
         pointer = ctypes.cast(handler, ctypes.c_void_p).value

@@ -1,10 +1,10 @@
-"""Paging: tell the kernel which pages of a shard set are needed, and let them go in time.
+"""Paging: tell the kernel which pages of a shard set are needed, and unmap them in time.
 
-A set that fits is ``resident``: it is in the page cache once it was read. One that does not is
-``streaming``: the kernel shall read what it is told of, and nothing around it. It is told all pages
-that some batches need before the first is touched. Pages that are mapped count as the process's
-memory, though the kernel takes them back when it needs them; past their share of the budget they
-are let go, and stay in the page cache. Where the platform takes no advice, all works without.
+A set that fits into memory is ``resident``: after the first read it stays in the page cache. A
+larger set is ``streaming``: the kernel is asked for exactly the pages that the next batches need,
+before the first is touched, and reads nothing around them. Mapped pages count as memory of the
+process, although the kernel can reclaim them. Above their share of the budget they are unmapped;
+they stay in the page cache. Everything works without such advice on platforms that have none.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from ..system.locks import ForkSafeLock
 
 # One fault maps a folio: 64 kB on older kernels, up to 2 MB on those with large ones.
 _FOLIO_BYTES = 2 << 20
-# Read at a time while a resident set is being brought into the page cache.
+# Bytes to read at a time while a resident set is read into the page cache.
 _WARMING_BYTES = 64 << 20
 _READ_BYTES = 1 << 20
 
@@ -34,7 +34,7 @@ Ranges = npt.NDArray[np.int64]
 
 
 class File(Protocol):
-    """A file that is open, and mapped."""
+    """An open and mapped file."""
 
     @property
     def path(self) -> Path: ...
@@ -45,18 +45,18 @@ class File(Protocol):
 
 
 class Pager:
-    """Advises the kernel on the files of a set. Any number of threads may use it at once.
+    """A pager that advises the kernel on the files of a set. Several threads may use it at once.
 
     Parameters
     ----------
     files : sequence of File
     mode : {"resident", "streaming"}
     budget_bytes : int
-        Of mapped pages.
+        Largest size of the mapped pages.
     needed_bytes : int
-        Of the files, for one epoch.
+        Bytes of the files that one epoch reads.
     warms : bool
-        Read all of the set once, one piece after the other, instead of what is needed each time.
+        Whether to read the whole set once, piece by piece, instead of the pages of each batch.
     """
 
     def __init__(
@@ -69,19 +69,19 @@ class Pager:
         warms: bool = False,
     ) -> None:
         self.budget_bytes = budget_bytes
-        #: Room is made for pieces of at most about this size: each thread has one at a time.
+        #: Approximate size of the pieces that threads ask room for, each thread one at a time.
         self.piece_bytes = max(1, budget_bytes // 8)
         self._files = files
         self._warms = warms
         set_bytes = sum(len(file.map) for file in files)
-        #: Whether all of the set may be mapped at once.
+        #: Whether the whole set may be mapped at once.
         self.fits = set_bytes <= budget_bytes
         self._left_to_warm = deque(_pieces(files) if warms else ())
-        # What is needed of a resident set is in the page cache once as much was asked for.
+        # A resident set is in the page cache once this many bytes have been asked for.
         self._left_to_read = needed_bytes if mode == "resident" else math.inf
-        # What may have been mapped since the pages were last let go; never less than really was.
+        # Upper bound of the bytes that were mapped since the pages were last unmapped.
         self._mapped = 0
-        # Of it, what threads are at work on.
+        # Bytes of them that threads are reading now.
         self._in_use = 0
         self._others = _shared_bytes() or 0
         self._lock = ForkSafeLock()
@@ -91,23 +91,25 @@ class Pager:
             _advise_reads(file, advice, [(0, 0)])
 
     def warm(self) -> None:
-        """Read the next piece of the set into the page cache, until all of it was."""
+        """Read the next piece of the set into the page cache, if any is left."""
         if self._left_to_warm:
-            with suppress(IndexError, OSError):  # another thread was faster; or the map will tell
+            with suppress(
+                IndexError, OSError
+            ):  # another thread was faster; a read error shows in the map
                 _read(*self._left_to_warm.popleft())
 
     @property
     def reads_ahead(self) -> bool:
-        """Whether what will be needed may not be in the page cache."""
+        """Whether the next pages may be missing from the page cache."""
         return bool(self._left_to_warm) if self._warms else self._left_to_read > 0
 
     def read_ahead(self, ranges: Iterable[tuple[int, Ranges]]) -> None:
-        """Have the kernel read ranges of bytes, all at once, while this thread goes on.
+        """Ask the kernel to read ranges of bytes in the background, all at once.
 
         Parameters
         ----------
         ranges : iterable of (number of the file, int64 array of shape (ranges, 2))
-            Where each range starts and stops, ascending.
+            Start and stop of each range, ascending.
         """
         if not self.reads_ahead:
             return
@@ -119,7 +121,7 @@ class Pager:
 
     @contextmanager
     def room(self, bytes_: int) -> Iterator[None]:
-        """Let mapped pages go where so many bytes more, mapped meanwhile, might pass the budget."""
+        """Unmap pages first if `bytes_` more, to be mapped inside, could exceed the budget."""
         with self._lock:
             self._make_room(bytes_)
             self._in_use += bytes_
@@ -132,14 +134,14 @@ class Pager:
     def _make_room(self, bytes_: int) -> None:
         if self._mapped + bytes_ > self.budget_bytes:
             shared = _shared_bytes()
-            if shared is not None:  # what was asked for is more than what faults have mapped
+            if shared is not None:  # faults map less than was asked for
                 self._mapped = max(0, shared - self._others) + self._in_use
             if shared is None or self._mapped + bytes_ > self.budget_bytes:
                 self.let_go()
         self._mapped += bytes_
 
     def let_go(self) -> None:
-        """Let all mapped pages go from the process; they stay in the page cache."""
+        """Unmap all pages from the process. They stay in the page cache."""
         for file in self._files:
             advise(file.map, "MADV_DONTNEED")
         self._mapped = self._in_use
@@ -147,7 +149,7 @@ class Pager:
 
 
 def most_mapped(extent_bytes: int, rows: int, columns: int) -> int:
-    """Return the most that so many rows can have mapped, of columns that are files' extents."""
+    """Return the most bytes that reading these rows can map, in columns of a record batch."""
     return min(extent_bytes, 2 * rows * columns * _FOLIO_BYTES) + 2 * columns * _FOLIO_BYTES
 
 
@@ -158,10 +160,10 @@ def _pieces(files: Sequence[File]) -> Iterator[tuple[Path, int, int]]:
 
 
 def _read(path: Path, start: int, stop: int) -> None:
-    """Read a part of a file for the page cache's sake.
+    """Read a part of a file to bring it into the page cache.
 
-    A plain read, and no MADV_WILLNEED: it makes the kernel cache large folios where it can, and a
-    fault then maps up to 2 MB at once.
+    A plain read lets the kernel cache large folios, of which one fault maps up to 2 MB.
+    MADV_WILLNEED does not.
     """
     buffer = scratch_array("read", 1, _READ_BYTES)
     with open(path, "rb", buffering=0) as file:
@@ -174,7 +176,7 @@ def _read(path: Path, start: int, stop: int) -> None:
 
 
 def advise(map_: mmap.mmap, advice: str, *extent: int) -> None:
-    """Give the kernel a piece of advice on a map, or on an extent of it, if it takes any."""
+    """Give the kernel advice on a map or a part of it, on systems that support it."""
     option = getattr(mmap, advice, None)
     if option is not None and hasattr(map_, "madvise"):
         with suppress(OSError):  # Linux can be built without this call and the next one
@@ -182,10 +184,10 @@ def advise(map_: mmap.mmap, advice: str, *extent: int) -> None:
 
 
 def _advise_reads(file: File, advice: str, extents: Iterable[tuple[int, int]]) -> None:
-    """Give the kernel a piece of advice on reading some extents of a file.
+    """Give the kernel advice on reading parts of a file.
 
-    Each has a start and a length, which is 0 for all from the start on. Of the calls that do this,
-    posix_fadvise lets other threads run meanwhile.
+    Each part has a start and a length; length 0 means up to the end of the file. posix_fadvise is
+    preferred because other threads run during the call.
     """
     option = getattr(os, f"POSIX_FADV_{advice}", None)
     for start, length in extents:
@@ -198,7 +200,7 @@ def _advise_reads(file: File, advice: str, extents: Iterable[tuple[int, int]]) -
 
 
 def _shared_bytes() -> int | None:
-    """Return the bytes of mapped files in this process's memory; None where nobody says."""
+    """Return the bytes of mapped files in the memory of this process, or None if unknown."""
     with suppress(OSError, ValueError, IndexError):
         descriptor = os.open("/proc/self/statm", os.O_RDONLY)
         try:

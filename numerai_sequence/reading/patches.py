@@ -1,4 +1,4 @@
-"""Patches: the columns of a refresh that replace those of the shard files' record batches."""
+"""Patches: columns that a refresh wrote to replace columns of the shard files."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Patches:
     files : list of MappedFile
         The patches, in the order of the manifest.
     manifest : Manifest
-        Its shards are those that are open.
+        Description of the open shard files.
 
     Attributes
     ----------
@@ -31,11 +31,11 @@ class Patches:
 
     def __init__(self, files: list[MappedFile], manifest: Manifest) -> None:
         self.files = files
-        # By the number of the record batch and the column: the patch, and the record batch there.
+        # By record batch and column: the number of the patch, and of the record batch in it.
         self._newest = _find_newest(manifest)
 
     def targets(self, shard_files: int) -> list[tuple[str, int, int, int]]:
-        """Return the patched targets as `RowReader` takes them, after so many shard files."""
+        """Return the patched targets in the form of `RowReader`, with files after the shards."""
         return [
             (name, batch, shard_files + patch, number)
             for batch, columns in self._newest.items()
@@ -44,23 +44,23 @@ class Patches:
         ]
 
     def find(self, batch: int, name: str) -> tuple[MappedFile, int] | None:
-        """Return the patch that has a column of a record batch, and its record batch's number.
+        """Return the patch that replaces a column of a record batch, and its record batch's number.
 
-        Return None where the shard file's own column is the newest.
+        Return None if no patch replaces the column.
         """
         newest = self._newest.get(batch, {}).get(name)
         return None if newest is None else (self.files[newest[0]], newest[1])
 
     def apply(self, batch: pa.RecordBatch, number: int, path: Path) -> pa.RecordBatch:
-        """Return a record batch of a shard file, with the columns that patches have.
+        """Return a record batch of a shard file with its patched columns replaced.
 
         Parameters
         ----------
         batch : pyarrow.RecordBatch
         number : int
-            Of the record batch.
+            Number of the record batch.
         path : path
-            Of the shard file.
+            Path of the shard file.
 
         Raises
         ------
@@ -76,14 +76,14 @@ class Patches:
             columns[name] = opened[patch][place][name]
         try:
             return pa.RecordBatch.from_arrays(list(columns.values()), schema=batch.schema)
-        except pa.ArrowException as error:  # it looks at texts, and refuses an invalid one
-            raise corrupt(path, "Arrow file", short(str(error)), "a whole one") from error
+        except pa.ArrowException as error:  # Arrow checks texts
+            raise corrupt(path, "Arrow file", short(str(error)), "an intact one") from error
 
 
 def _find_newest(manifest: Manifest) -> dict[int, dict[str, tuple[int, int]]]:
-    """Return of each record batch the columns that were patched.
+    """Return the patched columns of each record batch.
 
-    Each has the number of the newest patch, and that of the record batch there.
+    Each column has the number of its newest patch, and the number of the record batch in it.
     """
     first, count = {}, 0
     for shard in manifest.shards:

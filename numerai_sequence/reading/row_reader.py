@@ -1,7 +1,7 @@
-"""Row reader: copy rows out of the files by their global numbers, and say where they are there.
+"""Row reader: copy rows from the files by global row number, and find their place in the files.
 
-Global row numbers count through the files in their order, and through each file's record batches.
-Runs of neighbouring rows are read. Single rows are taken out of the maps, at a page fault each.
+Global row numbers count the rows of all files, record batch by record batch. Runs of neighbouring
+rows are read from the file. Single rows are copied from the map, with one page fault each.
 """
 
 from __future__ import annotations
@@ -23,30 +23,30 @@ from .paging import Pager, most_mapped
 Numbers = npt.NDArray[np.int64]
 Values = npt.NDArray[np.float32]
 
-# What a call of the system costs is made up for by runs of this size; shorter ones are taken.
+# A read call pays off for runs of this many bytes; shorter runs are copied from the map.
 _READ_BYTES = 8 << 10
 _CAN_READ = hasattr(os, "preadv") or hasattr(os, "pread")
 
 
 class RowReader:
-    """Copies rows out of shard files. Any number of threads may use it at once.
+    """A reader that copies rows from shard files. Several threads may use it at once.
 
     Parameters
     ----------
     files : sequence of MappedFile
-        The shard files, and after them patches.
+        Shard files, followed by the patches.
     sizes : sequence of sequence of int
-        The rows of each record batch, shard file by shard file.
+        Number of rows of each record batch, by shard file.
     width : int
         Bytes of an encoded row.
     patched : sequence of (str, int, int, int)
-        The targets that are in patches. Each has a name, the number of the record batch, the number
-        of the patch in `files`, and the number of the record batch in that patch.
+        Targets in patches: name, number of the record batch, number of the patch in `files`, and
+        number of the record batch in the patch.
 
     Attributes
     ----------
     starts : int64 array, shape (record batches + 1,)
-        The first row of each record batch, and the number of rows.
+        First row of each record batch, followed by the number of rows.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class RowReader:
         self._files = files
         self._width = width
         self.starts = np.cumsum([0, *(rows for size in sizes for rows in size)], dtype=np.int64)
-        # Of each column and record batch: the number of its file, and where its values start in it.
+        # For each column and record batch: the number of its file, and the start of its values.
         file_of = np.repeat(np.arange(len(sizes)), [len(size) for size in sizes])
         shards = files[: len(sizes)]
         self._starts_of = {
@@ -82,7 +82,7 @@ class RowReader:
         values: Values | None = None,
         pager: Pager | None = None,
     ) -> tuple[Bytes, Values]:
-        """Copy rows out of the files.
+        """Copy rows from the files.
 
         Parameters
         ----------
@@ -90,11 +90,11 @@ class RowReader:
             Global row numbers, ascending.
         targets : sequence of str
         encoded : uint8 array, shape (n, row bytes), optional
-            For the encoded rows.
+            Array to fill with the encoded rows.
         values : float32 array, shape (len(targets), n), optional
-            For the targets.
+            Array to fill with the targets.
         pager : Pager, optional
-            Makes room for the pages that are mapped.
+            Pager that makes room for the mapped pages.
 
         Returns
         -------
@@ -104,9 +104,9 @@ class RowReader:
         Raises
         ------
         IndexError
-            There is no such row.
+            A row number is out of range.
         CorruptShardError
-            A file was cut off since it was opened, or its disk fails.
+            A file was cut off after it was opened, or its disk fails.
         """
         if encoded is None:
             encoded = np.empty((len(rows), self._width), np.uint8)
@@ -135,7 +135,7 @@ class RowReader:
         return encoded, values.T
 
     def _locate(self, batch: int, names: Sequence[str]) -> list[tuple[MappedFile, int]]:
-        """Return, for each column of a record batch, its file and where its values start there."""
+        """Return the file of each column of a record batch, and the start of its values in it."""
         found = []
         for name in names:
             file = self._files[self._file_of[name][batch]]
@@ -143,9 +143,9 @@ class RowReader:
         return found
 
     def _breaks(self, rows: Numbers) -> Numbers | None:
-        """Return where runs of neighbouring rows begin, except the first run.
+        """Return the starts of runs of neighbouring rows, except the first run.
 
-        Return None where reading such runs costs more than taking rows out of the map.
+        Return None if copying single rows from the map is faster than reading runs.
         """
         if not _CAN_READ:
             return None
@@ -162,19 +162,19 @@ class RowReader:
             file.read_into(start, out[first:last])
 
     def extents(self, rows: Numbers, targets: Sequence[str]) -> Iterator[tuple[int, Numbers]]:
-        """Yield where rows are in the files.
+        """Yield the places of rows in the files.
 
         Parameters
         ----------
         rows, targets
-            As of `gather`.
+            See `gather`.
 
         Yields
         ------
         number : int
-            The place of the file in `ShardSet.files`.
+            Number of the file in `ShardSet.files`.
         ranges : int64 array, shape (ranges, 2)
-            Bytes of the file, as start and stop. Ranges less than a page apart are joined.
+            Start and stop of each range of bytes. Ranges less than a page apart are joined.
         """
         for batch, start, stop in self.by_batch(rows):
             chosen = rows[start:stop] - self.starts[batch]
@@ -183,7 +183,7 @@ class RowReader:
                 yield int(self._file_of[name][batch]), _ranges(chosen, start_of, width)
 
     def by_batch(self, rows: Numbers) -> list[tuple[int, int, int]]:
-        """Return each record batch that holds some of the rows, and which of them.
+        """Return the record batches that hold some rows, and the rows in each.
 
         Returns
         -------
@@ -194,7 +194,7 @@ class RowReader:
             return []
         count = int(self.starts[-1])
         if rows[0] < 0 or rows[-1] >= count:
-            raise IndexError(f"rows {rows[0]} to {rows[-1]}, but there are {count:,}")
+            raise IndexError(f"rows: found {rows[0]} to {rows[-1]}, expected 0 to {count - 1}")
         first, last = (np.searchsorted(self.starts, rows[[0, -1]], side="right") - 1).tolist()
         cuts = np.searchsorted(rows, self.starts[first : last + 2])
         held, bounds = np.flatnonzero(np.diff(cuts)), cuts.tolist()
@@ -202,7 +202,7 @@ class RowReader:
 
 
 def _ranges(rows: Numbers, start: int, width: int) -> Numbers:
-    """Return bytes of the file as (start, stop); those less than a page apart are joined."""
+    """Return ranges of bytes as (start, stop); ranges less than a page apart are joined."""
     starts = start + rows * width
     stops = starts + width
     gaps = np.flatnonzero(starts[1:] - stops[:-1] >= mmap.PAGESIZE)
@@ -215,10 +215,10 @@ def _ranges(rows: Numbers, start: int, width: int) -> Numbers:
 def _take(
     columns: Sequence[tuple[npt.NDArray[Any], npt.NDArray[Any]]], rows: Numbers, pager: Pager | None
 ) -> None:
-    """Take rows of a record batch out of its mapped columns, each into an array."""
+    """Copy rows of a record batch from its mapped columns, each into an array."""
     if pager is None or pager.fits:
         for values, out in columns:
-            # Without mode="clip" NumPy takes into a buffer of its own first.
+            # Without mode="clip" NumPy copies into a buffer of its own first.
             values.take(rows, axis=0, out=out, mode="clip")
         return
     width = sum([values.strides[0] for values, _ in columns])

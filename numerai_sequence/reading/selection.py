@@ -1,8 +1,8 @@
-"""Selection: from eras, data types and missing targets to the rows of a shard set that take part.
+"""Selection: choose rows of a shard set by eras, data types and missing targets.
 
-They are numbered anew, from 0 and without gaps, in the order of the files: whoever orders or reads
-them sees a shard set that has no others. A record batch that takes part as a whole costs nothing;
-of the others each row that does costs 4 bytes.
+Selected rows are numbered from 0 without gaps, in the order of the files. Ordering and reading work
+as if the set had no other rows. A record batch that is selected as a whole costs no memory;
+otherwise each selected row costs 4 bytes.
 """
 
 from __future__ import annotations
@@ -30,41 +30,41 @@ from .shard_set import ShardSet
 Rows = npt.NDArray[np.int64]
 Values = npt.NDArray[np.float32]
 
-#: Among the columns of `Selection.gather`, as the last one: the place of a row's era among all eras
-#: of the set.
+#: Name of the last column of `Selection.gather`: the number of the row's era among all eras of the
+#: set.
 ERA = "era"
 
 
 class Selection:
-    """Rows of a shard set, numbered by their places among those that take part.
+    """Selected rows of a shard set, numbered from 0.
 
-    Any number of threads may use it at once. It pickles by what it was made from.
+    Several threads may use it at once. A pickled selection holds only its arguments.
 
     Parameters
     ----------
     shards : ShardSet
-    eras
-        Which eras, as `choose_eras` takes them; None for all.
+    eras : optional
+        Eras to select. See `choose_eras`. None selects all.
     data_types : str, iterable of str, or None
-        None for all.
+        Data types to select. None selects all.
     complete : sequence of str
-        Only rows that have each of these targets or added columns.
+        Targets or added columns. Rows without a value in one of them are left out.
     added : mapping of str to float32 array, shape (rows of the set,), optional
-        Columns that are not in the set, by names that it does not have; NaN where a row has no
-        value. `gather`, `missing` and `column` know them as they know targets.
+        Additional columns with names that the set does not use. NaN marks missing values. `gather`,
+        `missing` and `column` treat them as targets.
 
     Attributes
     ----------
     added : dict of str to float32 array, shape (rows of the set,)
     rows : int
     eras : tuple of str
-        Those with a row, in the order of time.
+        Eras with a selected row, oldest first.
     data_types : tuple of str or None
 
     Raises
     ------
     EraError
-        An era or a data type is unknown; or no row is left, though the set has some.
+        An era or a data type is unknown, or no row is selected.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class Selection:
         self._eras = None if eras is None else tuple(choose_eras(eras, self.all_eras))
         self.data_types = None if data_types is None else _check_data_types(data_types, shards)
         self._complete = tuple(complete)
-        # Of the eras and data types: those that are wanted, by what a record batch counts them as.
+        # Selected eras and data types, by the name of their counts in a record batch.
         wanted = {"eras": self._eras, "data_types": self.data_types}
         self._wanted = {
             what: frozenset(names) for what, names in wanted.items() if names is not None
@@ -92,16 +92,16 @@ class Selection:
         self.eras = self._find_eras()
 
     def _describe_nothing(self) -> str:
-        """Say which rows there are none of, and what to do."""
+        """Return the message for an empty selection."""
         asked = self._eras or self.all_eras  # of which there are some, as there are rows
         which = f"of era {asked[0]}" if len(asked) == 1 else f"of eras {asked[0]} to {asked[-1]}"
         if self.data_types is not None:
             which += f" and data type {', '.join(self.data_types)}"
         if not self._complete:
-            return f"no row is {which}; choose others"
+            return f"found no row {which}; choose other eras or another data type"
         return (
-            f"no row {which} has a value of {', '.join(self._complete)}; the newest eras get their "
-            "targets later: choose older ones"
+            f"found no row {which} with a value of {', '.join(self._complete)}; choose older eras: "
+            "the newest ones get their targets later"
         )
 
     def __reduce__(self) -> Any:
@@ -113,7 +113,7 @@ class Selection:
         Parameters
         ----------
         added : mapping of str to float32 array, shape (rows,)
-            In the order of the rows of this selection; rows besides these have no value.
+            Columns in the order of the rows of this selection. All other rows get NaN.
         """
         rows = self.rows_of_set(np.arange(self.rows, dtype=np.int64))
         spread = {name: np.full(self.shards.rows, np.nan, np.float32) for name in added}
@@ -122,11 +122,11 @@ class Selection:
         return Selection(self.shards, self._eras, self.data_types, added=spread)
 
     def whole_eras(self) -> Selection:
-        """Return a selection of the same eras and data types, with the rows left out of them."""
+        """Return a selection of the same eras and data types, with rows without targets."""
         return Selection(self.shards, self.eras, self.data_types, added=self.added)
 
     def _choose(self) -> Iterator[npt.NDArray[np.uint32] | None]:
-        """Yield the numbers of the chosen rows within each record batch; None for all of them."""
+        """Yield the numbers of the selected rows in each record batch; None for all rows."""
         spans = self.shards.spans()
         for number, meta, batch, path in self._record_batches(self._is_cut):
             if batch is None:
@@ -155,7 +155,7 @@ class Selection:
         self.is_whole = self.rows == self.shards.rows
         self._first_rows = np.array([start for start, _ in spans], np.int64)
         self._is_part = np.array([rows is not None for rows in chosen], bool)
-        # The numbers of the rows in record batches that are chosen in part, one after the other.
+        # Numbers of the selected rows in partly selected record batches, one after the other.
         parts = [np.empty(0, np.uint32) if rows is None else rows for rows in chosen]
         self._numbers = np.concatenate([np.empty(0, np.uint32), *parts])
         self._first_numbers = np.cumsum([0, *map(len, parts)], dtype=np.int64)[:-1]
@@ -163,7 +163,7 @@ class Selection:
     def _record_batches(
         self, is_needed: Callable[[int, BatchInfo], bool]
     ) -> Iterator[tuple[int, BatchInfo, pa.RecordBatch | None, Path]]:
-        """Yield of each record batch its number, what the manifest says, it if needed, its file."""
+        """Yield the number, description, content if needed, and path of each record batch."""
         number = 0
         paths = self.shards.paths
         for place, shard in enumerate(self.shards.manifest.shards):
@@ -179,14 +179,14 @@ class Selection:
         return all(not getattr(batch, what).keys().isdisjoint(names) for what, names in wanted)
 
     def _is_cut(self, number: int, batch: BatchInfo) -> bool:
-        """Say whether a record batch has rows of both kinds, as far as the manifest knows."""
+        """Return whether the manifest tells that a record batch is selected only in part."""
         if not self._takes_some(batch):
             return False
         wanted = self._wanted.items()
         has_others = any(not getattr(batch, what).keys() <= names for what, names in wanted)
-        # A data type is null where the source has none, and then it is counted nowhere.
+        # Rows without a data type are in no count of the manifest.
         has_null = self.data_types is not None and sum(batch.data_types.values()) < batch.rows
-        # Of added columns it knows nothing.
+        # The manifest does not know added columns.
         may_lack = (name in batch.missing or name in self.added for name in self._complete)
         return has_others or has_null or any(may_lack)
 
@@ -198,7 +198,7 @@ class Selection:
 
     @cached_property
     def era_codes(self) -> npt.NDArray[np.integer[Any]]:
-        """The place of each row's era in `all_eras`: an integer array, shape (rows,)."""
+        """Number of each row's era in `all_eras`: an integer array, shape (rows,)."""
         places = {era: place for place, era in enumerate(self.all_eras)}
         kind: Any = np.uint16 if len(places) < 1 << 16 else np.uint32
         codes: npt.NDArray[np.integer[Any]] = np.empty(self.rows, kind)
@@ -217,14 +217,14 @@ class Selection:
         return len(batch.eras) > 1 and bool(self._starts[number] < self._starts[number + 1])
 
     def _within(self, number: int) -> Any:
-        """Return which rows of a record batch are chosen, as an index."""
+        """Return the selected rows of a record batch as an index."""
         if not self._is_part[number]:
             return slice(None)
         first = self._first_numbers[number]
         return self._numbers[first : first + self._starts[number + 1] - self._starts[number]]
 
     def missing(self, target: str) -> dict[str, int]:
-        """Return how many rows of each era have no value of a target, where any have none."""
+        """Return the number of rows without a value of a target, for each era that has some."""
         counts = np.zeros(len(self.all_eras), np.int64)
         if target in self.added:
             absent = np.isnan(self._added(target))
@@ -238,7 +238,7 @@ class Selection:
         return {era: int(n) for era, n in zip(self.all_eras, counts, strict=True) if n}
 
     def digest(self) -> str:
-        """Return the SHA-256 of which rows of the set they are."""
+        """Return the SHA-256 of the numbers of the selected rows."""
         digest = hashlib.sha256()
         for numbers in (self._first_rows, self._starts, self._is_part, self._numbers):
             digest.update(numbers.tobytes())
@@ -246,13 +246,13 @@ class Selection:
 
     @property
     def set_bytes(self) -> int:
-        """The bytes of the files that are the rows'."""
+        """Approximate bytes of the files that the selected rows take."""
         total = sum(shard.bytes for shard in self.shards.manifest.shards)
         return total if self.is_whole else total * self.rows // self.shards.rows
 
     @property
     def memory_bytes(self) -> int:
-        """What is kept to find the rows."""
+        """Bytes of memory that the selection takes."""
         made = self.__dict__.get("era_codes"), self.__dict__.get("by_era", (None,))[0]
         made_bytes = sum(array.nbytes for array in made if array is not None)
         added_bytes = sum(values.nbytes for values in self.added.values())
@@ -260,7 +260,7 @@ class Selection:
 
     @cached_property
     def by_era(self) -> tuple[npt.NDArray[Any], Rows]:
-        """The rows era by era, in the order of time, and how many each has; as of `EraOrder`."""
+        """The rows era by era, oldest first, and the number of rows of each. See `EraOrder`."""
         counts = np.bincount(self.era_codes, minlength=len(self.all_eras))
         rows = np.argsort(self.era_codes, kind="stable")
         kind: Any = np.uint32 if len(rows) <= 1 << 32 else np.int64
@@ -268,7 +268,7 @@ class Selection:
 
     @property
     def windows(self) -> list[dict[str, int]]:
-        """How many rows of each chosen era are in each record batch."""
+        """Number of rows of each selected era, for each record batch."""
         batches = [batch.eras for shard in self.shards.manifest.shards for batch in shard.batches]
         if self._eras is None:
             return batches
@@ -281,7 +281,7 @@ class Selection:
         return list(pairwise(self._starts.tolist()))
 
     def rows_of_set(self, rows: Rows) -> Rows:
-        """Return the global numbers of rows, as of the shard set; ascending where they are."""
+        """Return the global numbers of selected rows in the shard set. Their order is kept."""
         if self.is_whole:
             return rows
         batch = np.searchsorted(self._starts, rows, side="right") - 1
@@ -300,9 +300,9 @@ class Selection:
         values: Values | None = None,
         pager: Pager | None = None,
     ) -> tuple[Bytes, Values]:
-        """Copy rows out of the files, as `RowReader.gather` does.
+        """Copy rows from the files. See `RowReader.gather`.
 
-        After targets may come added columns; the last column may be `ERA`.
+        Added columns may follow the targets in `columns`. The last column may be `ERA`.
         """
         if values is None:
             values = np.empty((len(columns), len(rows)), np.float32)
@@ -320,7 +320,7 @@ class Selection:
         return encoded, values.T
 
     def _targets(self, columns: Sequence[str]) -> list[str]:
-        """Return those of some columns that are in the files, which come first."""
+        """Return the columns that are in the files. They come first in `columns`."""
         return [name for name in columns if name != ERA and name not in self.added]
 
     def _added(self, name: str, rows: Rows | None = None) -> Values:
@@ -328,13 +328,13 @@ class Selection:
         return self.added[name][self.rows_of_set(rows)]
 
     def extents(self, rows: Rows, columns: Sequence[str]) -> Iterator[tuple[int, Rows]]:
-        """Yield where rows are in the files, as `RowReader.extents` does."""
+        """Yield the places of rows in the files. See `RowReader.extents`."""
         return self.shards.row_reader.extents(self.rows_of_set(rows), self._targets(columns))
 
     def column(self, name: str, rows: Rows | None = None) -> pa.ChunkedArray:
-        """Return ``id``, ``era``, ``data_type``, a target or an added column of the rows.
+        """Return ``id``, ``era``, ``data_type``, a target or an added column, in the rows' order.
 
-        In their order: of all of them, or of some, whose numbers are ascending.
+        `rows` are ascending numbers of some selected rows; None returns all of them.
         """
         if isinstance(name, str) and name in self.added:
             return pa.chunked_array([self._added(name, rows)])

@@ -1,4 +1,4 @@
-"""Set description: what a manifest says of the shard files that are open, as attributes."""
+"""Set description: the content of a manifest, as attributes of a shard set."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from ..ordering.eras import sort_eras
 
 
 class SetDescription:
-    """What is in a shard set, without a look into its files. `ShardSet` adds the files.
+    """The description of a shard set, read from its manifest. `ShardSet` adds the files.
 
     Attributes
     ----------
     folder : path
     manifest : Manifest
-        Its shards are those that are open.
+        Description of the open shard files.
     """
 
     folder: Path
@@ -61,7 +61,7 @@ class SetDescription:
 
     @property
     def fingerprint(self) -> str:
-        """The SHA-256 of what is in it: of its columns, and of its files' checksums, in order."""
+        """SHA-256 of the content: the column names and the checksums of the files, in order."""
         content = [self.encoding, self.features, self.targets]
         return digest([*content, [file.checksum for file in self.manifest.files]])
 
@@ -71,7 +71,7 @@ class SetDescription:
 
     @property
     def era_rows(self) -> dict[str, int]:
-        """The rows of each era, in the order of time."""
+        """Number of rows of each era, oldest era first."""
         counts = self._count("eras")
         return {era: counts[era] for era in sort_eras(counts)}
 

@@ -30,10 +30,10 @@ def open_shards(path: PathLike | Iterable[PathLike]) -> ShardSet:
     Parameters
     ----------
     path : path or iterable of paths
-        A folder; or some of its shard files, as a list in any order, or as a glob
-        ("shards/shard-0*.arrow") in the order of the set. Patches of a refresh that are among them
-        are no shard files, and left out: those of a set apply to each of its shard files that is
-        opened.
+        The folder of a shard set, a list of some of its shard files, or a glob such as
+        "shards/shard-0*.arrow". A list keeps its order; a glob gives the order of the set. Patch
+        files of a refresh are left out of a list or glob. The patches apply to every shard file
+        that is opened.
 
     Returns
     -------
@@ -42,11 +42,11 @@ def open_shards(path: PathLike | Iterable[PathLike]) -> ShardSet:
     Raises
     ------
     ManifestError
-        There is no manifest, it is damaged or of another version, or does not know a file.
+        The manifest is missing, damaged or of an unknown version, or does not list a file.
     CorruptShardError
         A shard file's size or schema is wrong.
     TypeError
-        `path` is something else, such as a frame.
+        `path` is not a path, such as a frame.
     """
     files = file_paths("shards", path, _SHARDS, ManifestError)
     if not isinstance(path, (str, os.PathLike)):
@@ -59,14 +59,14 @@ def open_shards(path: PathLike | Iterable[PathLike]) -> ShardSet:
 
 
 class _ParquetError(ManifestError, TypeError):
-    """A Parquet file was given for a shard set, which is as wrong as a frame."""
+    """A Parquet file was given in place of a shard set. It is a `TypeError` too, as for a frame."""
 
 
 def _check_no_parquet(path: Path) -> None:
     if _is_parquet(path) or _holds_parquet(path):
         what = "a folder of Parquet files" if path.is_dir() else "a Parquet file"
         raise _ParquetError(
-            f"{path}: {what}, expected a shard set; write one first with "
+            f"{path}: found {what}, expected a shard set; write one first with "
             f"write_shards({str(path)!r}, 'shards/'), which makes a folder with a {MANIFEST}",
             path=path,
         )
@@ -93,16 +93,16 @@ def _is_parquet(path: Path) -> bool:
 
 
 def _open_folder(folder: Path) -> ShardSet:
-    """Open the set that is there, or the one that replaces it in this moment."""
+    """Open the set in a folder, or the set that is replacing it at this moment."""
     manifest = read_manifest(folder)
     for _ in range(_TRIES):
         try:
             return ShardSet(folder, manifest)
         except NumeraiSequenceError as error:
-            # On Windows a file that is being deleted is there, but cannot be opened.
+            # On Windows a file that is being deleted is still listed, but cannot be opened.
             if not isinstance(error, CorruptShardError) and not is_in_use(error.__cause__):
                 raise
-            # A new set's files have new names, and the old ones go when its manifest is there.
+            # A new set's files have new names. Its manifest comes first, then the old files go.
             newer = read_manifest(folder)
             if newer == manifest:
                 raise
@@ -127,15 +127,15 @@ def _open_files(files: list[Path], *, is_glob: bool = False) -> ShardSet:
     shards = [file for file in files if file.name not in patches]
     if not shards:
         raise ManifestError(
-            f"{files[0]}: a patch, expected shard files; patches apply to each shard file that is "
-            f"opened: open some of these, or the folder {folder}",
+            f"{files[0]}: found a patch, expected shard files; open shard files or the folder "
+            f"{folder}: its patches apply to every shard file that is opened",
             path=files[0],
         )
     for file in shards:
         if file.name not in known:
             raise ManifestError(
-                f"{file}: not a shard of {folder / MANIFEST}; expected one of {len(known)} files "
-                f"such as {next(iter(known), None)}",
+                f"{file}: {folder / MANIFEST} does not list it; expected one of its {len(known)} "
+                f"files, such as {next(iter(known), None)}",
                 path=file,
             )
     names = [file.name for file in shards]

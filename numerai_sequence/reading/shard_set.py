@@ -1,4 +1,4 @@
-"""Shards: map a set's shard files into memory, and gather rows by their global number."""
+"""Shard set: map the shard files of a set into memory and gather rows by global number."""
 
 from __future__ import annotations
 
@@ -43,46 +43,52 @@ PathLike = str | os.PathLike[str]
 class ShardSet(SetDescription):
     """The shard files of a set, or some of them, memory-mapped.
 
-    ``shards[::4]`` is the set of every fourth shard, ``len(shards)`` the number of shard files.
-    A set can be used from several threads at once. It pickles by its path: the process that
-    unpickles it maps the files anew. `close` it, or use it in a ``with``; slices of it stay open.
+    Open one with `open_shards`. ``len(shards)`` is the number of shard files. ``shards[::4]`` is a
+    set of every fourth shard file. Several threads can use one set at once. A pickled set holds
+    only its path: the process that unpickles it maps the files again. Call `close`, or use the set
+    in a ``with`` statement. Slices of a closed set stay open.
 
     Parameters
     ----------
     folder : path
-        Where the manifest and the shard files are.
+        Folder with the manifest and the shard files.
     manifest : Manifest
-        Its shards are those that are opened.
+        Description of the shard files to open.
 
     Attributes
     ----------
     rows : int
+        Number of rows.
     features : tuple of str
         Feature names, in the order of the columns of a batch.
     targets : tuple of str
+        Target names.
     feature_sets : dict of str to tuple of str
-        The sets of Numerai's features.json, in its order, whose features are all there.
+        Feature sets of Numerai's features.json, in its order. Sets with a missing feature are left
+        out.
     missing : dict of str to int
-        The rows that have no value of a target (NaN); a target that all rows have is not in it.
+        Number of rows without a value (NaN), by target. Complete targets are left out.
     eras : list of str
-        In the order of time.
+        Eras, oldest first.
     data_types : list of str
+        Data types, such as "train" and "validation".
     target_alias : tuple of str
-        The targets that ``target`` equals in all rows, NaN for NaN. The manifest knows them, also
-        those that are not in the set; of a set that was written before it did, they are found by
-        reading targets. Numerai moves ``target``, and only these tell how far it looks ahead.
+        Targets that equal ``target`` in all rows, NaN included. They can be targets that are not in
+        the set. The manifest lists them; for older sets they are found by reading the targets.
+        Numerai changes ``target`` over time, and these names tell how many days it looks ahead.
     encoding : str
+        Encoding of the features, such as "packed".
     paths : list of path
-        The shard files.
+        Paths of the shard files.
     watch : ChangeDetector
-        To be checked with each batch that is read: it sees a file change.
+        Detector of files that change while the set is open. Check it with each batch.
     checker : Checker
-        To take a step of with each batch that is read, where all bytes are to be compared.
+        Comparison of all bytes with their checksums. Advance it by one step with each batch.
 
     Raises
     ------
     CorruptShardError
-        A shard file is missing, or its size or schema is not what the manifest says.
+        A shard file is missing, or its size or schema differs from the manifest.
     """
 
     def __init__(self, folder: Path, manifest: Manifest) -> None:
@@ -120,20 +126,20 @@ class ShardSet(SetDescription):
         except CorruptShardError as error:
             try:
                 newer = {file.file for file in read_manifest(folder).files}
-            except ManifestError:  # no set any more: what is gone is the shard file
+            except ManifestError:  # the whole set is gone: report the missing shard file
                 raise error from None
             if newer.issuperset(file.file for file in manifest.files):
                 raise
             raise CorruptShardError(
-                f"{folder}: the set was refreshed or written again after it was opened, and only "
-                "the process that opened it has the old one; open it again with open_shards",
+                f"{folder}: the set was refreshed or written again after it was opened; another "
+                "process cannot open the old version; open the set again with open_shards",
                 path=error.path,
                 found=error.found,
                 expected=error.expected,
             ) from error
 
     def close(self) -> None:
-        """Let go of the files; those that are still in use go with the last who uses them."""
+        """Close the files. A file still in use stays open until its last user is gone."""
         self._hold(replace(self.manifest, shards=(), patches=()), [], [])
         self._closed = True
 
@@ -171,20 +177,26 @@ class ShardSet(SetDescription):
         return self._target_alias
 
     def column(self, name: str, rows: npt.NDArray[np.int64] | None = None) -> pa.ChunkedArray:
-        """Return ``id``, ``era``, ``data_type`` or a target for all rows, without copying.
+        """Return a column without copying it, or a copy of its values for some rows.
 
         Parameters
         ----------
         name : str
+            Name of the column: "id", "era", "data_type" or a target.
         rows : int64 array, shape (n,), optional
-            Global row numbers, ascending: a copy of their values, for which no others are read.
+            Global row numbers, ascending. Only their values are read and copied. None returns the
+            whole column.
+
+        Returns
+        -------
+        pyarrow.ChunkedArray
 
         Raises
         ------
         FeatureError
-            There is no such column.
+            The set has no such column.
         CorruptShardError
-            It is not what the manifest tells of.
+            The content of the column differs from the manifest.
         """
         self._check_open()
         check_column_name(name, (*META_COLUMNS, *self.targets), str(self.folder))
@@ -200,7 +212,7 @@ class ShardSet(SetDescription):
         return pa.chunked_array(chunks, kind)
 
     def _find(self, name: str, rows: npt.NDArray[np.int64]) -> list[Part]:
-        """Return the record batches that have a column of some rows, and which rows in them."""
+        """Return the record batches with a column's values for some rows, and the rows in each."""
         firsts = np.cumsum([0, *(len(shard.batches) for shard in self.manifest.shards)])
         found = []
         for batch, start, stop in self._row_reader.by_batch(rows):
@@ -213,11 +225,12 @@ class ShardSet(SetDescription):
         return found
 
     def compare_targets(self, equal: EqualTargets, *, except_eras: Collection[str] = ()) -> None:
-        """Compare ``target`` with others in all rows but those of some eras.
+        """Compare ``target`` with other targets in all rows, except those of some eras.
 
         Raises
         ------
         CorruptShardError
+            The content of a target or of the eras differs from the manifest.
         """
         self._check_open()
         for place, shard in enumerate(self.manifest.shards):
@@ -231,14 +244,20 @@ class ShardSet(SetDescription):
             advise(self._files[place].map, "MADV_DONTNEED")
 
     def batches(self, place: int) -> list[pa.RecordBatch]:
-        """Return the record batches of the shard file of a place, without copying.
+        """Return the record batches of one shard file, without copying.
 
-        Their data types and targets are as they are since the last refresh. What is in them is not
-        checked: see `batch_contents`, and `check_whole` afterwards.
+        Data types and targets include the last refresh. The contents are not checked. Check them
+        with `batch_contents`, and call `check_whole` after reading.
+
+        Parameters
+        ----------
+        place : int
+            Number of the shard file in `paths`, from 0.
 
         Raises
         ------
         CorruptShardError
+            Arrow finds a damaged record batch.
         """
         self._check_open()
         batches = self._files[place].batches()
@@ -247,11 +266,17 @@ class ShardSet(SetDescription):
         return [self._patches.apply(one, first + i, path) for i, one in enumerate(batches)]
 
     def check_whole(self, place: int) -> None:
-        """See that what was read of the shard file of a place, and of patches, was the files'.
+        """Check that all bytes read from one shard file, and from the patches, were readable.
+
+        Parameters
+        ----------
+        place : int
+            Number of the shard file in `paths`, from 0.
 
         Raises
         ------
         CorruptShardError
+            A file was cut off after it was opened, or its disk fails.
         """
         for file in (self._files[place], *self._patches.files):
             file.check_whole()
@@ -263,31 +288,36 @@ class ShardSet(SetDescription):
 
     @property
     def row_reader(self) -> RowReader:
-        """Copies rows out of the files by their global numbers."""
+        """Reader that copies rows from the files by global row number."""
         self._check_open()
         return self._row_reader
 
     @property
     def files(self) -> list[MappedFile]:
-        """The shard files as they are mapped, and after them the patches."""
+        """The mapped shard files, followed by the patches."""
         self._check_open()
         return [*self._files, *self._patches.files]
 
     def verify(self, *, progress: bool = False) -> None:
-        """Read every byte of every shard file, and compare it with its checksum.
+        """Read all bytes of all files, and compare them with the manifest.
 
-        And see that it holds the eras, data types and missing targets that the manifest tells of.
+        Checksums, eras, data types and missing targets are compared.
+
+        Parameters
+        ----------
+        progress : bool
+            Whether to show a progress bar.
 
         Raises
         ------
         CorruptShardError
-            Naming the first file that is not as it was written.
+            A file differs from the manifest. The error names the first such file.
         """
         described = self.manifest.files
         total = sum(one.bytes for one in described)
         with progress_bar(total, "verifying", progress, unit="B") as bar:
             for one, file in zip(described, self.files, strict=True):
-                # What is at that path now, be it the file that is mapped or another.
+                # The file that has this path now. It may not be the file that is mapped.
                 check = FileCheck(OpenFile(file.path, one), one)
                 while count := check.advance():
                     bar.update(count)

@@ -1,4 +1,4 @@
-"""Frames: from a table of any kind, or the file of one, to its ids and its columns."""
+"""Tables: read the ids and columns of a table of any package, or of its file."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ from ..errors import PredictionError, SourceError
 
 SUFFIXES = (".parquet", ".csv")
 
-# Where pandas writes an index without a name to Parquet, and to CSV.
+# Names of the id column. The last two are pandas's for an index without a name, in Parquet and CSV.
 _ID_COLUMNS = ("id", "__index_level_0__", "")
 
 
 @dataclass(frozen=True)
 class Frame:
-    """A table whose rows have ids; a column is read when it is asked for.
+    """A table whose rows have ids. Columns are read on demand.
 
     Attributes
     ----------
     where : str
-        The path of a file; empty for a table in memory.
+        Path of the file; empty for a table in memory.
     id_name : str or None
-        The name of the column or index that `ids` are from.
-    ids : pyarrow array of large_string, or of another type where they are no text
-        Empty where the table has no ids.
+        Name of the column or index with the ids.
+    ids : pyarrow array of large_string, or of another type if the ids are not text
+        The ids; empty if the table has none.
     types : dict of str to pyarrow type
-        Of the columns by name, without that of the ids.
+        Types of the columns by name, without the ids.
     column : function of a name
-        Returns a column as a pyarrow array.
+        Function that returns a column as a pyarrow array.
     """
 
     where: str
@@ -53,7 +53,7 @@ class Frame:
         return bool(pa.types.is_large_string(self.ids.type))
 
     def numbers(self, name: str) -> npt.NDArray[np.floating[Any]]:
-        """Return a column of numbers: float32 or float64, NaN where a value is missing."""
+        """Return a column of numbers as float32 or float64, with NaN for missing values."""
         column = self.column(name)
         if not pa.types.is_floating(column.type):
             column = column.cast(pa.float64())
@@ -65,25 +65,26 @@ class Frame:
 
 
 def read_frame(option: str, given: Any, expected: str, *, unnamed: str) -> Frame:
-    """Return the frame that an argument is, or that the file is whose path it is.
+    """Return the frame of an argument that is a table or the path of a file.
 
     Parameters
     ----------
     option : str
-        The name of the argument.
+        Name of the argument, for errors.
     given : path, pandas.DataFrame, pandas.Series, polars.DataFrame, pyarrow.Table
-        Ids are its index, or the column ``id``. A path ends in ``.parquet`` or ``.csv``.
+        Table with ids in its index or in a column ``id``, or path of a ``.parquet`` or ``.csv``
+        file.
     expected : str
-        What else it may be, for the error.
+        Description of valid arguments, for errors.
     unnamed : str
-        The name of the column of a Series without a name.
+        Column name for a Series without a name.
 
     Raises
     ------
     SourceError
-        The file is not there, or cannot be read.
+        The file is missing, or cannot be read.
     TypeError
-        It is something else.
+        The argument is something else.
     """
     if isinstance(given, (str, os.PathLike)):
         return _read_file(option, given)
@@ -100,7 +101,7 @@ def read_frame(option: str, given: Any, expected: str, *, unnamed: str) -> Frame
 
 
 def is_table(given: Any) -> bool:
-    """Say whether an argument is a frame, a Series or a table, of whichever package."""
+    """Return whether an argument is a frame, Series or table of any package."""
     is_frame = hasattr(given, "iloc") and hasattr(given, "columns")
     is_arrow = hasattr(given, "__arrow_c_stream__") or isinstance(given, pa.RecordBatch)
     return is_frame or is_arrow or _is_series(given)
@@ -111,7 +112,7 @@ def _is_series(given: Any) -> bool:
 
 
 def is_number(kind: pa.DataType) -> bool:
-    """Say whether columns of a type hold numbers; truth values are none."""
+    """Return whether columns of a type hold numbers. Booleans do not count."""
     types = pa.types
     return bool(types.is_floating(kind) or types.is_integer(kind) or types.is_decimal(kind))
 
@@ -119,7 +120,7 @@ def is_number(kind: pa.DataType) -> bool:
 def _read_file(option: str, given: Any) -> Frame:
     path = file_path(option, given, "the path of a .parquet or .csv file", SourceError)
     if path.suffix.lower() not in SUFFIXES:
-        raise SourceError(f"{path}: expected a file that ends in .parquet or .csv", path=path)
+        raise SourceError(f"{path}: expected a path that ends in .parquet or .csv", path=path)
     if not path.is_file():
         found = "a folder" if path.is_dir() else "no such file"
         raise SourceError(f"{path}: {found}, expected a .parquet or .csv file", path=path)
@@ -142,7 +143,7 @@ def _read_parquet(path: Path) -> Frame:
         metadata = pq.read_metadata(path)
 
     def column(name: str) -> pa.ChunkedArray:
-        # A column at a time: the file of all benchmark models may be larger than memory.
+        # One column at a time: the file of all benchmark models may be larger than memory.
         with _explained(path), pq.ParquetFile(path, metadata=metadata) as file:
             return file.read(columns=[name]).column(name)
 
@@ -190,7 +191,7 @@ def _read_pandas(option: str, frame: Any) -> Frame:
 
 
 def _type_of(series: Any) -> pa.DataType:
-    # A frame may have thousands of features, which are not converted to know that they are numbers.
+    # Do not convert columns just to learn their type: a frame may have thousands of features.
     is_plain = isinstance(series.dtype, np.dtype) and series.dtype.kind in "fiu"
     return pa.from_numpy_dtype(series.dtype) if is_plain else _converted(series).type
 
@@ -203,7 +204,7 @@ def _converted(values: Any) -> Any:
 
 
 def _as_text(ids: Any) -> pa.ChunkedArray:
-    """Return ids as large_string, however their text is held; as they are where they are none."""
+    """Return ids of any text type as large_string, and other ids unchanged."""
     ids = ids if isinstance(ids, pa.ChunkedArray) else pa.chunked_array([ids])
     if pa.types.is_dictionary(ids.type):
         ids = ids.cast(ids.type.value_type)
@@ -215,4 +216,4 @@ def _as_text(ids: Any) -> pa.ChunkedArray:
 def _check_names(where: str, names: list[str]) -> None:
     if len(set(names)) != len(names):
         twice = next(name for name in names if names.count(name) > 1)
-        raise PredictionError(f"{where}: column {twice!r} is there twice; expected each once")
+        raise PredictionError(f"{where}: found column {twice!r} twice; expected each once")

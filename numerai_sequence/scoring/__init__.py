@@ -1,1 +1,1 @@
-"""Scoring: from a model and a sequence to losses, and to scores of eras."""
+"""Scoring: losses, and scores of predictions by era."""

@@ -1,7 +1,4 @@
-"""Benchmarks: from a file, a frame or columns of other models to their values of some rows.
-
-The meta model is one such model.
-"""
+"""Benchmark models: read the values of other models, such as the meta model, for some rows."""
 
 from __future__ import annotations
 
@@ -20,17 +17,18 @@ META_MODEL = "numerai_meta_model"
 
 
 def read_meta_model(given: Any, sequence: NumeraiSequence) -> Values | None:
-    """Return the meta model's values of the rows of a sequence, NaN where it has none.
+    """Return the meta model's values for the rows of a sequence. NaN marks missing values.
 
     Parameters
     ----------
-    given : as of `read_benchmarks`
-        It has the column ``numerai_meta_model``, or one column of numbers.
+    given : str, path, frame or Series
+        Source of the meta model. It has the column ``numerai_meta_model``, or only one column of
+        numbers. See `read_benchmarks`.
 
     Raises
     ------
     PredictionError
-        It has several models; and as of `read_benchmarks`.
+        The source has several models. For other errors see `read_benchmarks`.
     """
     if given is None:
         return None
@@ -39,7 +37,7 @@ def read_meta_model(given: Any, sequence: NumeraiSequence) -> Values | None:
         found = {META_MODEL: found[META_MODEL]}
     if len(found) != 1:
         raise PredictionError(
-            f"meta_model: found {listed(list(found)) or 'no model'}; expected one model: choose "
+            f"meta_model: found {listed(list(found)) or 'no model'}, expected one model; choose "
             "its column, such as frame['numerai_meta_model']"
         )
     values: Values = Lookup(sequence).fill("meta_model", next(iter(found.values())))
@@ -47,23 +45,22 @@ def read_meta_model(given: Any, sequence: NumeraiSequence) -> Values | None:
 
 
 def read_benchmarks(given: Any, sequence: NumeraiSequence) -> dict[str, Values]:
-    """Return the values of models by name, each a float32 array of shape (rows,).
+    """Return the values of other models by name, each a float32 array of shape (rows,).
 
     Parameters
     ----------
     given : str, path, frame, Series, or an iterable or mapping of these
-        The name of a column of the set; the path of a file; or a table with ids. Columns that are
-        no models are left out: text, features, and targets where there are models besides them.
+        Name of a column of the set, path of a file, or table with ids. Text columns and features
+        are left out. So are targets, unless there is no other column of numbers.
     sequence : NumeraiSequence
-        In the order of its rows come the values, NaN where a model has none.
+        Rows to look up, in this order. NaN marks missing values.
 
     Raises
     ------
     FeatureError, SourceError, TypeError
-        The column or the file is not there; or it is something else.
+        A column or file does not exist, or `given` is something else.
     PredictionError
-        An id is there twice, a value is infinite, there is no model, or ids are not those of the
-        set.
+        An id appears twice, a value is infinite, there is no model, or no id is in the set.
     """
     if given is None:
         return {}

@@ -1,4 +1,4 @@
-"""Callbacks: after each epoch of fit, score the model era by era, as Numerai does."""
+"""EraScores: a callback that scores the model by era after each epoch."""
 
 from __future__ import annotations
 
@@ -30,80 +30,81 @@ from .scores import logged_statistics, score_eras, write_table
 if TYPE_CHECKING:
     import pandas as pd
 
-# What a callback is depends on which Keras is installed; see keras_compat.
+# The base class of a callback depends on the installed Keras. See keras_compat.
 _BASES: Any = keras_compat.callback_bases()
 
 
 class EraScores(*_BASES):  # type: ignore[misc]
-    """Predicts the validation rows after each epoch, and logs Numerai's scores of their eras.
+    """A callback that scores the model by era after each epoch, with Numerai's own scores.
 
-    The logs are those that ``fit`` hands to all callbacks, so `EarlyStopping` and `ModelCheckpoint`
-    can monitor them where they come after this one in the list of callbacks, and ``fit`` returns
-    them in its history:
+    It predicts the validation rows, and adds statistics of the scores to the logs of ``fit``.
+    `EarlyStopping` and `ModelCheckpoint` can monitor them: put these callbacks after `EraScores` in
+    the list. The history that ``fit`` returns has the same values:
 
-    - ``val_corr_mean``, ``val_corr_std``, ``val_corr_sharpe`` and ``val_corr_max_drawdown`` of
-      `numerai_corr` over the eras,
-    - the same of ``val_mmc_...`` and ``val_bmc_<name>_...`` where there are other models,
-    - ``val_exposure_mean`` and ``val_exposure_max`` over the eras, of each era's largest
-      correlation with a single feature, with `exposure`,
-    - ``val_fnc_mean`` and its like of the feature-neutral correlation, with `neutral`.
+    - ``val_corr_mean``, ``val_corr_std``, ``val_corr_sharpe`` and ``val_corr_max_drawdown``:
+      statistics of `numerai_corr` over the eras.
+    - ``val_mmc_mean`` or ``val_bmc_<name>_mean`` and so on, with `meta_model` or `benchmarks`.
+    - ``val_exposure_mean`` and ``val_exposure_max``, with `exposure`: statistics of each era's
+      largest correlation with a single feature.
+    - ``val_fnc_mean`` and so on, with `neutral`: statistics of the feature-neutral correlation.
 
     Parameters
     ----------
     validation : NumeraiSequence
-        Its rows and features. They are read in the order of the files, in batches of 32 MB; where
-        it has ``batch_by="era"``, the model was trained so, or its predictions depend on which
-        other rows are in a batch, in batches of one whole era, with its rows without a target.
+        Sequence with the rows to score. They are predicted in the order of the files, in batches of
+        32 MB. Batches are whole eras, with all their rows, if `validation` has ``batch_by="era"``,
+        if the model was trained on whole eras, or if its predictions depend on the other rows of a
+        batch.
     like : NumeraiSequence or Run, optional
-        What the model was trained on. `validation` has to feed the same.
+        Training sequence or run of the model. `validation` must feed the same features.
     target : str, optional
-        The target column that predictions are compared with; that of `validation`, if it is one,
-        and for a `Residual` the target that it is of.
-        Rows without it are not scored.
+        Target column to score with. None for the target of `validation`; for a `Residual`, its
+        target. Rows without this target are not scored.
     output : str, optional
-        Which output of a model of several.
+        Name of the output to score, if the model has several.
     meta_model : str, path, pandas.Series, pandas.DataFrame, or table, optional
-        Numerai's meta model: a column of the shard set; or ``meta_model.parquet`` as it is, by its
-        path or as a frame of pandas, polars or pyarrow: ids are the index or the column ``id``, and
-        the model is ``numerai_meta_model`` or the one column of numbers. Rows that have none do not
-        count. In an era without any the score is NaN, which one warning says.
+        Numerai's meta model: the name of a column of the shard set, the path of
+        ``meta_model.parquet``, or a table of pandas, polars or pyarrow. A table has its ids in the
+        index or in the column ``id``. The model is the column ``numerai_meta_model``, or the only
+        column of numbers. Rows without a value are left out. An era without values gets the score
+        NaN, and a warning names such eras once.
     benchmarks : as `meta_model`, or a list or dict of such, optional
-        Other models, one for each column of numbers: ``validation_benchmark_models.parquet`` as it
-        is, or names of columns of the set. Columns that are no model are left out. Files of a list
-        may have the same models in other rows; a dict names a model itself.
+        Other models to compare with, such as ``validation_benchmark_models.parquet`` or names of
+        columns of the set. Each column of numbers is one model; features and targets are left out.
+        Files in a list may hold other rows of the same models. The keys of a dict name its models.
     exposure : bool
-        Score the exposure to features, too.
+        Whether to score the exposure to features too.
     neutral : str, list of str, or bool, optional
-        Features to take out of the predictions before they are scored once more, as ``fnc``: the
-        name of a feature set of the shard set, a list of its features, or True for all. They are
-        read for themselves, one era at a time.
+        Features for the feature-neutral correlation, ``fnc``: the name of a feature set of the
+        shard set, a list of its features, or True for all. The predictions are neutralized to them
+        and scored again. The features are read one era at a time.
     prefix : str
-        What comes after ``val_`` in the names of the logs, where one ``fit`` has two `EraScores`:
-        ``prefix="recent_"`` logs ``val_recent_corr_mean``. A ``_`` at its end may be left out.
+        Text after ``val_`` in the names of the logs. Use it to tell two `EraScores` of one ``fit``
+        apart: ``prefix="recent_"`` logs ``val_recent_corr_mean``. A ``_`` is added at the end if it
+        is missing.
     csv, png : path, optional
-        Where to write the table and the picture of the newest scores: each `EraScores` of a
-        ``fit`` its own files.
+        Files for the table and the picture of the newest scores. Two `EraScores` need different
+        files.
     progress : bool
-        Show a progress bar on stderr.
+        Whether to show a progress bar on stderr.
 
     Attributes
     ----------
     table : pandas.DataFrame or None
-        The newest scores, indexed by ``era``; see `scoring.score_eras`.
+        Newest scores, indexed by ``era``. See `score` of this class for the columns.
 
     Raises
     ------
     TypeError
-        `validation` is no sequence.
+        `validation` is not a sequence.
     FeatureError, ValueError
-        `target` has to be named, or a column is unknown; or the model was trained on other
-        features than `validation` has, or on another scale of them. Or another model has an id
-        twice, an infinite value, or other ids; or two of a ``fit`` have the same `prefix`, or
-        write the same file.
+        `target` is missing or unknown; the model was trained on other features than those of
+        `validation`, or on another scale; another model has an id twice, an infinite value, or no
+        id of the set; or two `EraScores` of one ``fit`` have the same `prefix` or file.
     SourceError
         A file of other models cannot be read.
     NumeraiSequenceError
-        numerai-tools is not installed; or, after an epoch, a prediction is NaN.
+        numerai-tools is not installed, or a prediction is NaN after an epoch.
     """
 
     def __init__(
@@ -123,7 +124,7 @@ class EraScores(*_BASES):  # type: ignore[misc]
         progress: bool = False,
     ) -> None:
         super().__init__()
-        load_scorer()  # rather miss it now than after an epoch
+        load_scorer()  # fail now if it is missing, and not after an epoch
         self.validation = _check_sequence(validation)
         joined(input_like(like), replace(input_like(validation), batch_by=None), "validation")
         self._compared: dict[str, Any] = {
@@ -142,29 +143,29 @@ class EraScores(*_BASES):  # type: ignore[misc]
         self._csv = None if csv is None else Path(csv)
         self._png = None if png is None else Path(png)
         if self._csv and self._png and self._csv.resolve() == self._png.resolve():
-            raise ValueError(f"csv, png: found {self._csv} for both, expected two files")
+            raise ValueError(f"csv, png: found {self._csv} for both, expected two different files")
         self.table: pd.DataFrame | None = None
 
     def _scored_rows(self, batch_by: str) -> ScoredRows:
         return ScoredRows(self.validation, batch_by=batch_by, **self._compared)
 
     def on_train_begin(self, logs: Any = None) -> None:
-        """See that the validation feeds the model what it is trained on.
+        """Check that the validation feeds the same features as the training.
 
-        And that no other of its kind logs by the same names, or writes the same file: callbacks of
-        one ``fit`` share `logs`.
+        Check too that no other `EraScores` uses the same names of logs or the same file. All
+        callbacks of one ``fit`` share `logs`.
         """
         self._check_input(self.model)
         if logs is not None:
             name = f"val_{self._prefix}{CORR.name}"
             if name in logs:
                 raise ValueError(
-                    f"callbacks: two EraScores log {name}_mean and the rest by the same names; "
-                    "give one of them a prefix=, such as prefix='recent_'"
+                    f"callbacks: found two EraScores that log {name}_mean, expected different "
+                    "names; give one of them a prefix=, such as prefix='recent_'"
                 )
             logs[name] = True
             self._claim_files(logs)
-        if self._exposure and not self._feeds_rows:  # rather now than after an epoch
+        if self._exposure and not self._feeds_rows:  # fail now, and not after an epoch
             one_pass = self._rows.sequence.in_floats().one_pass()
             x = features_of(x_of(one_pass[0]), self.validation)
             _rows_of_x(x, len(one_pass.rows(0)))
@@ -176,8 +177,8 @@ class EraScores(*_BASES):  # type: ignore[misc]
             name = f"val_file_{path.resolve()}"
             if name in logs:
                 raise ValueError(
-                    f"callbacks: two EraScores write {path}, expected a file for each; give this "
-                    f"one another {option}="
+                    f"callbacks: found two EraScores that write {path}, expected a file for each; "
+                    f"give one of them another {option}="
                 )
             logs[name] = True
 
@@ -197,8 +198,9 @@ class EraScores(*_BASES):  # type: ignore[misc]
         Returns
         -------
         pandas.DataFrame
-            Indexed by ``era``: ``corr``; ``mmc`` and ``bmc_<name>`` where there are other models;
-            ``exposure`` and ``fnc`` where they are asked for.
+            Scores, float64, indexed by ``era``. The column ``corr`` is always there. ``mmc``,
+            ``bmc_<name>``, ``exposure`` and ``fnc`` need `meta_model`, `benchmarks`, `exposure` and
+            `neutral`.
         """
         self._choose_batches(model)
         rows, exposures = self._rows, None
@@ -226,7 +228,7 @@ class EraScores(*_BASES):  # type: ignore[misc]
         return self.table
 
     def _check_input(self, model: Any) -> ModelInput:
-        """Return what is known of a model's input; the validation has to feed the same."""
+        """Return the known input of the model, and check that the validation feeds the same."""
         found = replace(input_like(self.validation), batch_by=None)
         known = joined(input_noted(model), found, "validation")
         if self._feeds_rows:
@@ -237,12 +239,12 @@ class EraScores(*_BASES):  # type: ignore[misc]
                 len(self.validation.features),
                 self.validation.inputs,
                 "validation",
-                remedy="make it of the features of the training",
+                remedy="make the validation sequence with the features of the training",
             )
         return known
 
     def _choose_batches(self, model: Any) -> None:
-        """Predict whole eras where a model was trained on them, or needs them."""
+        """Predict whole eras if the model was trained on them, or needs them."""
         known = self._check_input(model)
         if self._batch_by == "rows" and (
             known.batch_by == "era" or mixes_rows(core_of(model), self.validation.in_floats())
@@ -251,7 +253,7 @@ class EraScores(*_BASES):  # type: ignore[misc]
 
     @property
     def _feeds_rows(self) -> bool:
-        # A class with a `__getitem__` of its own may feed anything.
+        # A user's class with its own `__getitem__` may feed anything.
         return self.validation.made_by is None
 
     def _predict(self, model: Any, exposures: Exposure | None) -> npt.NDArray[np.float32]:
@@ -269,8 +271,8 @@ class EraScores(*_BASES):  # type: ignore[misc]
         )
         if len(names) != 1:
             raise ValueError(
-                f"model: {len(names)} values a row, {', '.join(names[:5])}; expected one; choose "
-                "it with output="
+                f"model: found {len(names)} values for each row, {', '.join(names[:5])}, expected "
+                "one; choose it with output="
             )
         return values[:, 0]
 
@@ -286,25 +288,25 @@ def _check_sequence(validation: Any) -> NumeraiSequence:
 
 
 def _rows_of_x(x: Any, rows: int) -> npt.NDArray[Any]:
-    """Return x with a row for each row: a class of one's own may feed an era as a batch of one."""
+    """Return x with one entry for each row. A user's class may feed an era as a batch of one."""
     shape = getattr(x, "shape", ())
     if shape[:1] != (rows,) and shape[:2] != (1, rows):
         raise ValueError(
             f"exposure: found x of {'shape ' + str(shape) if shape else 'a ' + type(x).__name__}, "
-            f"expected one array of {rows} rows; leave exposure out"
+            f"expected one array of {rows} rows; leave out exposure="
         )
     flat: npt.NDArray[Any] = x.reshape(rows, -1)
     return flat
 
 
 def read_prefix(prefix: Any) -> str:
-    """Return what the names of logs have behind ``val_``: nothing, or what ends in ``_``."""
+    """Return the text after ``val_`` in the names of logs: empty, or with ``_`` at its end."""
     if not isinstance(prefix, str):
         raise TypeError(f"prefix: found {short(prefix)}, expected a str such as 'recent_'")
     return f"{prefix}_" if prefix and not prefix.endswith("_") else str(prefix)
 
 
 def log_scores(table: pd.DataFrame, *, prefix: str = "") -> dict[str, float]:
-    """Return the logs of a table of scores, by name; see `EraScores`."""
+    """Return the logs of a table of scores, by name. See `EraScores`."""
     columns = (logged_statistics(name, table[name]) for name in table.columns)
     return {f"val_{prefix}{name}": value for logs in columns for name, value in logs.items()}

@@ -1,4 +1,4 @@
-"""Exposure: turn batches of features and predictions into each era's largest correlation."""
+"""Feature exposure: the largest correlation of the predictions of each era with one feature."""
 
 from __future__ import annotations
 
@@ -11,38 +11,39 @@ import numpy.typing as npt
 from ..format.encoding import SCALE
 from .scores import check_finite, one_a_row
 
-# Rows at a time: their float64 copy stays in the cache.
+# Rows to add at a time: their float64 copy stays in the CPU cache.
 _BLOCK_ROWS = 256
-# What is left of a variance when all values are the same is this small a share of the squares.
+# A variance below this share of the squares is rounding: all values are equal.
 _ROUNDING = 1e-11
 _MIDDLE = 0.5
 
 
 class Exposure:
-    """How much the predictions of each era are like a single feature.
+    """The largest correlation of the predictions of each era with one feature.
 
-    It keeps sums only, whatever the number of rows: ``eras * (24 * features + 32)`` bytes, 55 MB
-    for 650 eras of 3,555 features, and 256 rows of float64 while it adds.
+    It keeps only sums, so memory does not grow with the rows: ``eras * (24 * features + 32)``
+    bytes, or 55 MB for 650 eras of 3,555 features. Adding takes 256 rows of float64 more.
 
     Parameters
     ----------
     features : int
+        Number of features.
     eras : sequence of str
-        Which eras the codes of the rows stand for.
+        Names of the eras. The codes of the rows are indices into them.
 
     Notes
     -----
-    Not for several threads at a time.
+    Only one thread may use it at a time.
     """
 
     def __init__(self, features: int, eras: Sequence[str]) -> None:
         self.eras = list(eras)
-        # Of each era: the sums of x, of x * prediction and of x * x, by feature.
+        # For each era and feature: the sums of x, of x * prediction and of x * x.
         self._features = np.zeros((len(self.eras), 3, features))
-        # Of each era: rows, and the sums of the predictions and their squares.
+        # For each era: the number of rows, and the sums of the predictions and their squares.
         self._predictions = np.zeros((len(self.eras), 3))
-        # An era's first prediction is subtracted from all of them: predictions may lie far from 0,
-        # close to each other, and their squares would then hide what differs.
+        # Subtract an era's first prediction from the others. Predictions far from 0 but close to
+        # each other would lose their differences in the rounding of squares.
         self._origins = np.full(len(self.eras), np.nan)
 
     def add(
@@ -51,14 +52,14 @@ class Exposure:
         x: npt.NDArray[Any],
         predictions: npt.NDArray[Any],
     ) -> None:
-        """Add a batch, of rows of any eras.
+        """Add a batch with rows of any eras.
 
         Parameters
         ----------
         codes : int array, shape (batch,)
-            The place of each row's era in `eras`.
+            Index of each row's era in `eras`.
         x : array, shape (batch, features)
-            float32 or float16 in 0..1, or int8 in 0..4.
+            Features: float32 or float16 in 0..1, or int8 in 0..4.
         predictions : float array, shape (batch,)
 
         Raises
@@ -66,7 +67,7 @@ class Exposure:
         NumeraiSequenceError
             A prediction is NaN or infinite.
         ValueError
-            A shape is another, or a code stands for no era.
+            An array has another shape, or a code is out of range.
         """
         codes, x = np.asarray(codes, np.int64), np.asarray(x)
         features = self._features.shape[2]
@@ -88,13 +89,13 @@ class Exposure:
                 self._add_block(codes[block[0]], x[block], predictions[block])
 
     def max(self) -> dict[str, float]:
-        """Return each era's largest absolute Pearson correlation of predictions and a feature.
+        """Return the largest absolute Pearson correlation with one feature, for each era.
 
         Returns
         -------
         dict of str to float
-            In the order of `eras`. A feature that is the same in all rows of an era is left out;
-            NaN where all are, or the predictions are, or where no row was added.
+            Correlations in the order of `eras`. Constant features of an era are left out. NaN marks
+            eras without rows, or with constant predictions, or with only constant features.
         """
         return {era: self._max_of(place) for place, era in enumerate(self.eras)}
 

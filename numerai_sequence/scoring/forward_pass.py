@@ -1,4 +1,4 @@
-"""Forward: run a model over a sequence's batches, and put what it returns into one array."""
+"""Forward pass: run models over the batches of a sequence, and collect their predictions."""
 
 from __future__ import annotations
 
@@ -24,35 +24,35 @@ from .model_outputs import (
     run_batch,
 )
 
-# Of one batch of x as float32: less and more are slower (of 3,555 features, 1,000 and 4,700 rows).
+# Bytes of one batch of x as float32. For 3,555 features, 1,000 and 4,700 rows were slower.
 _BATCH_BYTES = 32 << 20
 
-# Is called for each batch with the numbers of its rows in the order of the files, x, and the
+# Called for each batch with the numbers of its rows in the order of the files, x, and the
 # predictions.
 Watch = Callable[[npt.NDArray[np.int64], npt.NDArray[Any], Floats], None]
 
 
 def most_rows(features: int, memory_budget: int | str = "auto", kept_bytes: int = 0) -> int:
-    """Return how many rows of so many features to predict at a time: 32 MB of float32 at most.
+    """Return the number of rows to predict at a time: at most 32 MB of float32.
 
-    And no more than a memory budget has room for, besides what is kept.
+    The rows also fit into the memory budget, beside `kept_bytes` of other data.
     """
     return max(1, min(_BATCH_BYTES, batch_share(memory_budget, kept_bytes)) // (4 * features))
 
 
 @dataclass(frozen=True)
 class Fed:
-    """One of the models that predict the same batches.
+    """A model that predicts the same batches as others.
 
     Attributes
     ----------
     model : Keras model
     output : str, optional
-        The name of one output, or of one column of a wide one; None for all.
+        Name of one output, or of one column of a wide output; None for all.
     takes : function, optional
-        From x of a batch to what this model takes; None for x itself.
+        Function from x of a batch to the input of this model; None for x itself.
     name : str, optional
-        What an error calls the model.
+        Name of the model in errors.
     """
 
     model: Any
@@ -70,7 +70,7 @@ def predict_rows(
     places: npt.NDArray[np.int32] | None = None,
     watch: Watch | None = None,
 ) -> tuple[tuple[str, ...], Floats]:
-    """Predict the rows of a sequence with one model; as of `predict_several`."""
+    """Predict the rows of a sequence with one model. See `predict_several`."""
     [found] = predict_several(
         [Fed(model, output)], sequence, progress=progress, places=places, watch=watch
     )
@@ -85,30 +85,30 @@ def predict_several(
     places: npt.NDArray[np.int32] | None = None,
     watch: Watch | None = None,
 ) -> list[tuple[tuple[str, ...], Floats]]:
-    """Predict the rows of a sequence with each of several models, one batch after the other.
+    """Predict the rows of a sequence with several models, batch by batch.
 
-    Memory holds one batch of x, what one model takes of it, its outputs, and what is returned. A
-    callback may do this while ``fit`` is at work, with its ``self.model``: asking for that puts
-    JAX's newest weights into the model.
+    Memory holds one batch of x, the input and outputs of one model, and the results. A callback may
+    call this during ``fit``. It must use its ``self.model``: with JAX, that access copies the
+    newest weights into the model.
 
     Parameters
     ----------
     models : sequence of Fed
     sequence : NumeraiSequence
-        With ``shuffle=False``; targets are not looked at.
+        Sequence with ``shuffle=False``. Targets are ignored.
     progress : bool
-        Show a progress bar on stderr.
+        Whether to show a progress bar on stderr.
     places : int32 array, shape (rows,), optional
-        Where the predictions of each row go, by its number in the order of the files; None for
-        that order, also where batches are whole eras.
+        Position of each row's predictions in the result, by the row's number in the order of the
+        files. None keeps the order of the files, also if batches are whole eras.
     watch : function, optional
-        Is called with each batch, and what the last model predicts; see `Watch`.
+        Function to call with each batch and the predictions of the last model. See `Watch`.
 
     Returns
     -------
-    list of (names, values), one a model
-        ``names`` are those of the columns, a tuple of str; ``values`` a float32 array of shape
-        (rows, columns).
+    list of (names, values), one for each model
+        ``names`` is a tuple of the column names. ``values`` is a float32 array of shape (rows,
+        columns).
 
     Raises
     ------
@@ -131,7 +131,7 @@ def predict_several(
 
 
 class _Kept:
-    """What one model has predicted so far."""
+    """The predictions of one model so far."""
 
     def __init__(self, fed: Fed, rows: int) -> None:
         self._fed, self._rows = fed, rows
@@ -153,27 +153,27 @@ class _Kept:
 def _predict_batch(
     model: Any, x: Any, rows: int, columns: Columns | None, output: str | None
 ) -> tuple[Columns, Floats]:
-    # The outputs go when this returns: an autoencoder's are as large as x.
+    # Outputs are freed on return: those of an autoencoder are as large as x.
     outputs = run_batch(model, x)
     columns = columns or name_columns(model, outputs, output, rows=rows)
     return columns, columns.take(outputs, rows)
 
 
 def x_of(batch: Any) -> Any:
-    """Return x of a batch: what Keras takes a list or tuple to begin with."""
+    """Return x of a batch: its first entry if the batch is a list or tuple."""
     return batch[0] if isinstance(batch, (list, tuple)) else batch
 
 
 def features_of(x: Any, sequence: NumeraiSequence) -> Any:
-    """Return the features of x of a batch, where x has other inputs, too."""
+    """Return the features of a batch's x, without its other inputs."""
     return x[FEATURES] if isinstance(x, dict) and sequence.inputs else x
 
 
 def mixes_rows(model: Any, sequence: NumeraiSequence) -> bool:
-    """Say whether a model's values of a row depend on the rest of its batch; see `models`."""
+    """Return whether the predictions for a row depend on the other rows of its batch."""
     if sequence.made_by is None:
         x = random_rows(len(sequence.features), sequence.dtype, sequence.inputs)
         return depends_on_batch(model, x)
-    # Only its class knows what the model takes.
+    # Only the user's class knows the input of the model.
     tried = sequence.in_order(TRIED_ROWS)
     return bool(len(tried)) and depends_on_batch(model, x_of(tried.one_pass()[0]))

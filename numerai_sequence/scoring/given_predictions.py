@@ -1,4 +1,4 @@
-"""Given: from predictions in frames, Series and files to a value of each model for each row."""
+"""Given predictions: read each model's predictions for some rows from frames, Series and files."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ EXPECTED = (
 
 
 def read_predictions(given: Any, sequence: NumeraiSequence) -> dict[str, Values]:
-    """Return each model's predictions of the rows of a sequence, NaN in the eras without any.
+    """Return each model's predictions for the rows of a sequence. NaN marks missing eras.
 
     Parameters
     ----------
     given : frame, Series, path, or a list or mapping of these
-        Each column of numbers is a model, but for features and targets. A mapping names the models
-        itself; a file of a list, of one column, is named by its file.
+        Predictions by id. Each column of numbers is a model, except features and targets. The keys
+        of a mapping name the models. In a list, a file with one model gives it the file's name.
     sequence : NumeraiSequence
 
     Raises
     ------
     SourceError, TypeError
-        A file cannot be read; or it is something else.
+        A file cannot be read, or `given` is something else.
     PredictionError
-        Two models have one name, an id is there twice, a value is infinite, or a model lacks some
-        rows of an era, or all.
+        Two models have the same name, an id appears twice, a value is infinite, or a model has
+        predictions for only some rows of an era, or for none of the eras.
     """
     found = list(_named(given, sequence))
     names = [name for name, _ in found]
@@ -74,13 +74,13 @@ def _named(given: Any, sequence: NumeraiSequence) -> Iterator[tuple[str, Source]
 
 
 def _under(label: str, models: dict[str, Source]) -> Iterator[tuple[str, Source]]:
-    """Yield a single model by its label alone, and several with their columns' names."""
+    """Yield models by name: the label for a single model, label and column for several."""
     for name, source in models.items():
         yield label if len(models) == 1 else f"{label}/{name}", source
 
 
 def _labels(parts: list[Any]) -> list[str]:
-    """Return a name for each entry of a list: that of the file, of the Series, or its number."""
+    """Return a name for each entry of a list: the name of its file or Series, or its number."""
     labels = [_label(part, number) for number, part in enumerate(parts)]
     paths = [Path(part) if isinstance(part, (str, os.PathLike)) else None for part in parts]
     return [
@@ -112,13 +112,13 @@ def _check_whole_eras(
     missing = np.bincount(codes[np.isnan(values)], minlength=len(eras))
     if missing.sum() == len(values):
         raise PredictionError(
-            f"{name!r}: has a prediction for none of {len(values):,} rows that are scored; "
-            "expected predictions of the same eras, by id"
+            f"{name!r}: found no prediction for the {len(values):,} rows to score, expected "
+            "predictions of the same eras, by id"
         )
     if len(partly := np.flatnonzero((missing > 0) & (missing < sizes))):
-        era, more = partly[0], f", and of {len(partly) - 1:,} more eras" if partly[1:].size else ""
+        era, more = partly[0], f" (and of {len(partly) - 1:,} more eras)" if partly[1:].size else ""
         raise PredictionError(
-            f"{name!r}: lacks {missing[era]:,} of {sizes[era]:,} rows of era {eras[era]}{more}; "
-            "expected a prediction for every row of an era, or for none; predict the rows again, "
-            "or choose other eras with eras="
+            f"{name!r}: found no prediction for {missing[era]:,} of {sizes[era]:,} rows of era "
+            f"{eras[era]}{more}, expected one for every row of an era, or for none; predict the "
+            "rows again, or choose other eras with eras="
         )

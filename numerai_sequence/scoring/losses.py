@@ -1,25 +1,24 @@
-"""Losses: turn the targets and predictions of one era into 1 - their correlation.
+"""Losses: 1 minus the correlation of targets and predictions in one era.
 
-A correlation belongs to a batch, not to its rows: feed these losses whole eras, one a batch. They
-are for models of Keras 3, on any of its backends. A model that was saved with one of them loads
-again once the loss's class has been imported, which tells Keras its name.
+Correlations are computed over a batch: make each batch one whole era. The losses work with Keras 3
+on all its backends. To load a model that was saved with one of them, import the class first. The
+import registers its name with Keras.
 
-Both treat their input alike:
+Both losses treat their input in the same way:
 
 - y_true and y_pred have shape (batch,), (batch, 1) or (batch, outputs), of any number type. The
-  loss is the mean over outputs, in float32, or float64 where that is Keras's ``floatx``.
-- ``sample_weight`` of shape (batch,), (batch, 1) or (batch, outputs) makes it a weighted
-  correlation. A row takes part where its weight is above 0, and Keras's mask, if y_pred carries
-  one, is true. The others add nothing to the loss or its gradient, whatever they hold: give weight
-  0 to missing targets. NaN in a row that takes part makes the loss NaN.
-- Where there is no correlation, since the predictions or the targets are all the same, or fewer
-  than two rows take part, the loss is 1. Its gradient is then 0, except at equal predictions of
-  differing targets: there it is the one of predictions that vary by 1, so that a model whose last
-  kernel is zeros begins to learn.
-- JAX and XLA compile anew for every number of rows. Where that takes long, fill eras up to a few
+  loss is the mean over outputs, in float32, or in float64 if that is Keras's ``floatx``.
+- ``sample_weight`` of shape (batch,), (batch, 1) or (batch, outputs) weights the correlation. Rows
+  with weight 0, or with a false value in the Keras mask of y_pred, do not count at all, even if
+  they hold NaN: give weight 0 to missing targets. NaN in any other row makes the loss NaN.
+- The loss is 1 if the correlation is undefined: all predictions or all targets are equal, or fewer
+  than two rows count. The gradient is then 0, with one exception. For equal predictions of
+  different targets it is the gradient of predictions that vary by 1, so that a model with zeros in
+  its last kernel starts to learn.
+- JAX and XLA compile again for each new number of rows. If that takes long, pad eras to a few
   sizes with rows of weight 0.
-- In distributed training each replica correlates its own part of the batch, and the loss is the
-  mean over replicas, as that of Keras's own losses.
+- In distributed training each replica computes the correlation of its own part of the batch. The
+  loss is the mean over replicas, as for Keras's own losses.
 """
 
 from __future__ import annotations
@@ -32,16 +31,17 @@ import keras
 from ..errors import NumeraiSequenceError
 from ..feeding.keras_compat import active_keras
 
-# Keras 2 has none; `_require_keras_3` says so.
+# Keras 2 has no ops; `_require_keras_3` raises the error.
 ops: Any = getattr(keras, "ops", None)
 
-# Values whose standard deviation is this part of the largest differ by the rounding of float32.
+# Values are constant if their standard deviation is below this share of the largest value: they
+# differ only by the rounding of float32.
 _CONSTANT = 1e-6
-# And so do values below this one from 0; the gradient of smaller ones would be infinite.
+# Values below this count as 0: their gradient would be infinite.
 _TINY = 1e-30
-# Predictions are ranked among this many: memory then grows with the batch, and not its square.
+# Predictions are ranked among this many anchors, so memory grows linearly with the batch.
 _ANCHORS = 256
-# Rows that fall between two anchors go to the upper one, however cumulative weights are rounded.
+# Rows between two anchors go to the upper one, whatever the rounding of cumulative weights.
 _ROUNDING = 1e-3
 
 Tensor = Any
@@ -54,7 +54,7 @@ class _CorrelationLoss(keras.losses.Loss):  # type: ignore[misc]
         super().__init__(name=name, dtype="float64" if is_double else "float32")
 
     def __call__(self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor = None) -> Tensor:
-        """Return the loss of a batch, a scalar; the module says what shapes it takes."""
+        """Return the loss of a batch, a scalar. See the module for the shapes."""
         mask = _mask(y_pred)
         y_pred = self._columns("y_pred", y_pred)
         y_true = self._columns("y_true", y_true)
@@ -65,8 +65,8 @@ class _CorrelationLoss(keras.losses.Loss):  # type: ignore[misc]
                 factor = self._columns(name, factor)
                 self._check_outputs(name, factor, y_pred, (1, y_pred.shape[1]))
                 weights = weights * factor
-        # Keras would weight what `call` returns, which has no rows. It has to convert, name, and
-        # average over outputs and replicas.
+        # Keras would apply weights to the result of `call`, which has no rows. It still converts,
+        # names, and averages over outputs and replicas.
         return super().__call__((y_true, weights), (y_pred,))
 
     def call(self, y_true: tuple[Tensor, Tensor], y_pred: tuple[Tensor]) -> Tensor:
@@ -89,8 +89,8 @@ class _CorrelationLoss(keras.losses.Loss):  # type: ignore[misc]
         tensor = ops.convert_to_tensor(values, dtype=self.dtype)
         if len(tensor.shape) not in (1, 2):
             raise ValueError(
-                f"{self.name}: {name} has shape {tuple(tensor.shape)}, expected (batch,) or "
-                "(batch, outputs); reshape it so that each row has its own place"
+                f"{self.name}: {name}: found shape {tuple(tensor.shape)}, expected (batch,) or "
+                "(batch, outputs); reshape it to one entry for each row"
             )
         return ops.expand_dims(tensor, -1) if len(tensor.shape) == 1 else tensor
 
@@ -100,21 +100,24 @@ class _CorrelationLoss(keras.losses.Loss):  # type: ignore[misc]
         # TensorFlow may learn the number of targets only when it runs, never that of outputs.
         if y_pred.shape[1] is None or tensor.shape[1] not in (*expected, None):
             raise ValueError(
-                f"{self.name}: {name} has {tensor.shape[1]} columns and y_pred {y_pred.shape[1]}, "
-                "expected as many; end the model with one output a target"
+                f"{self.name}: {name}: found {tensor.shape[1]} columns, expected "
+                f"{y_pred.shape[1]} as in y_pred; end the model with one output for each target"
             )
 
 
 @keras.saving.register_keras_serializable(package="numerai_sequence")
 class PearsonLoss(_CorrelationLoss):
-    """1 - Pearson's correlation of targets and predictions over the rows of a batch, 0 to 2.
+    """A loss of 1 minus Pearson's correlation of targets and predictions, from 0 to 2.
 
-    Shapes, weights and batches without a correlation are as the module says.
+    The correlation is computed over the rows of a batch, so make each batch one whole era:
+    ``NumeraiSequence(batch_by="era")``. Targets and predictions have shape (batch,), (batch, 1) or
+    (batch, outputs). ``sample_weight`` weights the rows; rows with weight 0 do not count, even if
+    their target is NaN. The loss is 1 if all predictions or all targets are equal.
 
     Parameters
     ----------
     name : str
-        Under which Keras shows it.
+        Name of the loss in Keras.
 
     Raises
     ------
@@ -131,23 +134,25 @@ class PearsonLoss(_CorrelationLoss):
 
 @keras.saving.register_keras_serializable(package="numerai_sequence")
 class RankCorrelationLoss(_CorrelationLoss):
-    """1 - Spearman's rank correlation of targets and predictions, made differentiable, 0 to 2.
+    """A loss of 1 minus a differentiable rank correlation (Spearman's), from 0 to 2.
 
-    Targets have their ordinary ranks, equal ones the average of theirs, without gradient. The rank
-    of a prediction is the sum of sigmoids that ApproxNDCG (Qin, Liu and Li, "A general
-    approximation framework for direct optimization of information retrieval measures", 2010) ranks
-    documents by, but over 256 quantiles of the predictions instead of all of them, in n log n time
-    and 256 n memory. The predictions are standardised first, so that their scale does not matter.
-    Weights count a row as that many rows. Shapes, weights and batches without a correlation are as
-    the module says.
+    Make each batch one whole era: ``NumeraiSequence(batch_by="era")``. See `PearsonLoss` for shapes
+    and for rows with weight 0. A weight of w counts as w equal rows.
+
+    Targets get their ordinary ranks, and equal targets the average of theirs. Predictions are
+    standardized, so their scale does not matter, and get soft ranks. A soft rank is a sum of
+    sigmoids, as in ApproxNDCG (Qin, Liu and Li, "A general approximation framework for direct
+    optimization of information retrieval measures", 2010). The sum runs over 256 quantiles of the
+    predictions, not over all of them. It takes n log n time and 256 n memory for n rows.
 
     Parameters
     ----------
     temperature : float
-        How softly predictions are ranked, in their standard deviations: values that differ by less
-        count as nearly tied. Lower is closer to Spearman, with gradients from fewer pairs of rows.
+        Softness of the ranks, in standard deviations of the predictions. Predictions that differ by
+        less count as nearly tied. A lower value is closer to Spearman's correlation, with gradients
+        from fewer pairs of rows.
     name : str
-        Under which Keras shows it.
+        Name of the loss in Keras.
 
     Raises
     ------
@@ -156,19 +161,20 @@ class RankCorrelationLoss(_CorrelationLoss):
 
     Notes
     -----
-    Measured against ``scipy.stats.spearmanr``, targets in five bins, correlations 0 to 0.9, normal,
-    uniform, t(3), two-humped and lognormal predictions. Of 2,300 to 7,200 rows the default is
-    within 0.0015 (0.0003 at correlations up to 0.5, but for the lognormal), temperature 1e-4 within
-    0.0002. Of 100 rows the default is within 0.03. Predictions with wild outliers (Cauchy's) can be
-    0.4 off: nearly all of them are close to each other beside the standard deviation. At the
-    default the gradient is that of all pairs (cosine 1.0000 at 5,000 rows; 0.98 at 0.003).
-    Networks trained with temperatures from 0.003 to 1 scored alike.
+    The loss was compared with ``scipy.stats.spearmanr`` for targets in five bins, correlations from
+    0 to 0.9, and normal, uniform, t(3), two-humped and lognormal predictions. For 2,300 to 7,200
+    rows the default temperature differs by at most 0.0015 (0.0003 for correlations up to 0.5,
+    except lognormal), and 1e-4 by at most 0.0002. For 100 rows the default differs by at most 0.03.
+    Predictions with extreme outliers (Cauchy) can differ by 0.4: beside the standard deviation,
+    nearly all of them are close to each other. The default gradient equals the gradient over all
+    pairs (cosine 1.0000 at 5,000 rows; 0.98 at temperature 0.003). Networks trained with
+    temperatures from 0.003 to 1 had similar scores.
     """
 
     def __init__(self, *, temperature: float = 0.03, name: str = "rank_correlation_loss") -> None:
         super().__init__(name)
         if not temperature > 0:
-            raise ValueError(f"{name}: temperature is {temperature}, expected more than 0")
+            raise ValueError(f"{name}: temperature: found {temperature}, expected more than 0")
         self.temperature = float(temperature)
 
     def get_config(self) -> dict[str, Any]:
@@ -189,13 +195,13 @@ def _require_keras_3(name: str) -> None:
     version = active_keras().__version__
     if int(version.split(".")[0]) < 3:
         raise NumeraiSequenceError(
-            f"{name}: tf.keras is Keras {version}, expected Keras 3; unset TF_USE_LEGACY_KERAS, "
-            "or pip install 'tensorflow>=2.16'"
+            f"{name}: found Keras {version} as tf.keras, expected Keras 3; unset "
+            "TF_USE_LEGACY_KERAS, or pip install 'tensorflow>=2.16'"
         )
 
 
 def _mask(tensor: Tensor) -> Tensor:
-    # Of tensors that take no attributes, as JAX's, Keras keeps the masks itself (since 3.6).
+    # For tensors without attributes, such as JAX's, Keras keeps the masks itself (since 3.6).
     try:
         masking = importlib.import_module("keras.src.backend.common.masking")
     except ImportError:
@@ -206,7 +212,7 @@ def _mask(tensor: Tensor) -> Tensor:
 def _taking_part(
     target: Tensor, prediction: Tensor, weight: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return targets, predictions and each row's share of the weight; rows without one are 0."""
+    """Return targets, predictions and each row's share of the weight. Rows without weight are 0."""
     takes_part = weight > 0
     # Not by multiplying: 0 x NaN is NaN.
     weight, target, prediction = (ops.where(takes_part, v, 0) for v in (weight, target, prediction))
@@ -219,7 +225,7 @@ def _pearson(x: Tensor, y: Tensor, share: Tensor) -> Tensor:
 
 
 def _standardize(values: Tensor, share: Tensor) -> Tensor:
-    """Give `values` mean 0 and, unless they are all the same, standard deviation 1."""
+    """Return `values` with mean 0 and, unless all are equal, standard deviation 1."""
     size = ops.stop_gradient(ops.max(ops.abs(values)))
     size = ops.where(size > _TINY, size, 1)
     values = values / size  # so that no square is infinite
@@ -232,7 +238,7 @@ def _standardize(values: Tensor, share: Tensor) -> Tensor:
 
 
 def _average_ranks(values: Tensor, share: Tensor) -> Tensor:
-    """Return the ranks 0..1 of ascending `values`; equal ones have the middle of their ranks."""
+    """Return the ranks 0..1 of ascending `values`. Equal values get the middle of their ranks."""
     is_new = ops.cast(values[1:] != values[:-1], "int32")
     group = ops.concatenate([ops.zeros((1,), "int32"), ops.cumsum(is_new)])
     tied = ops.segment_sum(share, group, num_segments=ops.shape(values)[0])
@@ -241,10 +247,10 @@ def _average_ranks(values: Tensor, share: Tensor) -> Tensor:
 
 
 def _soft_ranks(values: Tensor, share: Tensor, temperature: float) -> Tensor:
-    """Return ranks 0..1 in which a step from one value to the next is a sigmoid.
+    """Return soft ranks 0..1, as sums of sigmoids.
 
-    The values are ranked among anchors: the means of groups of neighbours of equal weight. Where
-    there are no more rows than anchors, each row is one.
+    Values are ranked among anchors: the means of groups of neighbouring values of equal weight. If
+    there are at most as many rows as anchors, each row is an anchor.
     """
     order = ops.argsort(values)
     ordered, part = (ops.take(v, order, axis=0) for v in (values, share))

@@ -1,7 +1,7 @@
-"""Models: ask a Keras model how wide its rows are, run it on a batch, and name what it returns.
+"""Model outputs: check the input of a Keras model, run it on a batch, and name its outputs.
 
-A model returns one array, a list of them, or a dict: its outputs. An output holds one value a row,
-or several. What is kept of a batch are columns: one a value, of all outputs or of the chosen one.
+A model returns one array, a list of arrays, or a dict: its outputs. An output has one value for
+each row, or several. Each value becomes a column, for all outputs or for the chosen one.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from ..format.encoding import LARGEST, SCALE
 from ..format.layout import FEATURES
 
 _PREDICTION = "prediction"
-# Rows that a model is tried on, by batch. Their values may differ by some units of float32's
-# precision, by a share of what there is between the smallest and the largest, and by noise.
+# Sizes of the trial batches. Predictions may differ by some units of float32's precision, by a
+# share of the range of values, and by noise.
 _TRIED = (1, 63, 192)
 TRIED_ROWS = sum(_TRIED)
-MAKER = "give the sequence that it was trained on, whose class makes what it takes, as like="
+MAKER = "give the training sequence, whose class makes the model's input, as like="
 _ROUNDING, _SHARE, _NOISE = 1e-6, 1e-4, 20
 
 Floats = npt.NDArray[np.float32]
@@ -36,22 +36,22 @@ Floats = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Columns:
-    """Which values of a model's outputs are kept.
+    """The values of a model's outputs that are kept.
 
     Attributes
     ----------
     names : tuple of str
-        One a column.
+        Names of the columns.
     parts : tuple of (key, slice)
-        For each output: its key in what the model returns, or None where that is the output; and
-        which values of a row are kept.
+        For each output, its key in the model's result, or None if the result is the output; and
+        the values of a row to keep.
     """
 
     names: tuple[str, ...]
     parts: tuple[tuple[Any, slice], ...]
 
     def take(self, outputs: Any, rows: int) -> Floats:
-        """Return the kept values of a batch of so many rows, float32, shape (rows, columns)."""
+        """Return the kept values of a batch, float32, shape (rows, columns)."""
         kept = []
         for key, places in self.parts:
             values = _rows_of(outputs if key is None else outputs[key], rows)
@@ -60,7 +60,7 @@ class Columns:
 
 
 def input_width(model: Any) -> int | None:
-    """Return how many features a model takes; None where it does not say, as before it is built."""
+    """Return the number of features that a model takes, or None if unknown, as before building."""
     try:
         shape = model.input_shape
     except (AttributeError, ValueError, RuntimeError):
@@ -72,27 +72,27 @@ def input_width(model: Any) -> int | None:
 
 
 def check_width(model: Any, features: int, where: str, remedy: str) -> None:
-    """Raise a `FeatureError` where a model takes another number of features."""
+    """Raise a `FeatureError` if a model takes another number of features."""
     width = input_width(model)
     if width is not None and width != features:
         raise FeatureError(
-            f"{where}: found {features:,} features, expected {width:,}, which the model takes; "
-            f"{remedy}"
+            f"{where}: found {features:,} features, expected {width:,}, the number that the model "
+            f"takes; {remedy}"
         )
 
 
 def check_flat(model: Any, remedy: str = MAKER) -> None:
-    """Raise a `FeatureError` where a model takes x of another form than (rows, features)."""
+    """Raise a `FeatureError` if a model takes x of another form than (rows, features)."""
     try:
         shape = model.input_shape
     except (AttributeError, ValueError, RuntimeError):
         return
     if isinstance(shape, (list, dict)) and len(shape) > 1:
-        raise FeatureError(f"model: takes {len(shape)} inputs, expected one array; {remedy}")
+        raise FeatureError(f"model: found {len(shape)} inputs, expected one array; {remedy}")
     if isinstance(shape, tuple) and len(shape) != 2:
         raise FeatureError(
-            f"model: takes x of shape {shape}, expected (rows, features); give the model an input "
-            f"of two dimensions, and reshape it in the model; or {remedy}"
+            f"model: found an input of shape {shape}, expected (rows, features); give the model an "
+            f"input of two dimensions, and reshape it in the model; or {remedy}"
         )
 
 
@@ -105,20 +105,20 @@ def check_takes(
     remedy: str,
     flat_remedy: str = MAKER,
 ) -> None:
-    """Raise a `FeatureError` where a model takes other features or inputs than it is to be fed.
+    """Raise a `FeatureError` if a model does not take these features and inputs.
 
     Parameters
     ----------
     features : int
-        How many.
+        Number of features.
     inputs : mapping of str to tuple of str
-        The columns of each input besides the features.
+        Columns of each input besides the features.
     where : str
-        What has these features, for errors.
+        Name of the data with these features, for errors.
     remedy : str
-        What to do where the model takes another number of features.
+        Remedy if the model takes another number of features.
     flat_remedy : str
-        What to do where it takes something else than features alone, and there are no inputs.
+        Remedy if there are no other inputs, but the model takes more than features.
     """
     if not inputs:
         check_width(model, features, where, remedy)
@@ -131,8 +131,8 @@ def check_takes(
     if set(taken) != set(widths):
         raise FeatureError(
             f"{where}: found inputs {', '.join(map(repr, widths))}, expected "
-            f"{', '.join(map(repr, taken))}, which the model takes; name its Inputs, and those of "
-            f"inputs=, alike: keras.Input(({features},), name={FEATURES!r})"
+            f"{', '.join(map(repr, taken))}, which the model takes; give its Inputs the names of "
+            f"inputs=, and the features keras.Input(({features},), name={FEATURES!r})"
         )
     for name, width in widths.items():
         if taken[name] not in (None, width):
@@ -143,7 +143,7 @@ def check_takes(
 
 
 def _widths_by_name(model: Any) -> dict[str, int | None] | None:
-    """Return how wide each input of a model is, by its name; None where it does not say."""
+    """Return the width of each input of a model by name, or None if unknown."""
     try:
         shapes, inputs = model.input_shape, model.inputs
     except (AttributeError, ValueError, RuntimeError):
@@ -151,35 +151,37 @@ def _widths_by_name(model: Any) -> dict[str, int | None] | None:
     if isinstance(shapes, dict):
         return {str(name): shape[-1] for name, shape in shapes.items()}
     if isinstance(shapes, list) and len(shapes) == len(inputs):
-        names = [one.name.partition(":")[0] for one in inputs]  # as "features:0" once was
+        names = [
+            one.name.partition(":")[0] for one in inputs
+        ]  # older versions name it "features:0"
         return {name: shape[-1] for name, shape in zip(names, shapes, strict=True)}
     return {} if isinstance(shapes, tuple) else None
 
 
 def check_made(model: Any, made_by: str, features: int, dtype: str, remedy: str) -> None:
-    """Raise a `FeatureError` where a model fails on rows that no class of the user's own made."""
+    """Raise a `FeatureError` if a model fails on rows that were not made by the user's class."""
     try:
         run_batch(model, np.zeros((_batch_rows(model) or 2, features), dtype))
     except Exception as error:
         raise FeatureError(
-            f"model: found that it fails on x of shape (rows, {features:,}), expected it to run; "
-            f"it was trained on batches that {made_by}.__getitem__ made: {remedy}"
+            f"model: it fails on x of shape (rows, {features:,}); it was trained on batches of "
+            f"{made_by}.__getitem__; {remedy}"
         ) from error
 
 
 def depends_on_batch(model: Any, x: Any) -> bool:
-    """Say whether a model's values of a row depend on which other rows are in its batch.
+    """Return whether a model's predictions for a row depend on the other rows of its batch.
 
-    It is tried on rows in one batch, and in three of other sizes. A model that fails on one of
-    these does depend. Of values that are random themselves, only what is far larger than their own
-    noise can be told.
+    The model predicts the same rows in one batch, and in three batches of other sizes. If it fails
+    on one of these, the result is True. If its predictions are random, only differences far above
+    their noise count.
 
     Parameters
     ----------
     model : Keras model
-    x : array, or a list or dict of them
-        From `random_rows`, or of a batch. Where an array has not as many rows as the others,
-        nothing can be told.
+    x : array, or a list or dict of arrays
+        Rows from `random_rows` or from a batch. If the arrays have different numbers of rows, the
+        result is False.
     """
     rows = rows_in(x)
     if not callable(model) or _batch_rows(model) is not None or rows is None or rows < 2:
@@ -193,14 +195,14 @@ def depends_on_batch(model: Any, x: Any) -> bool:
                 for first, last in itertools.pairwise(cuts.tolist())
             ]
             apart = np.concatenate(parts)
-        except Exception:  # such as one that takes the largest 100 of a batch
+        except Exception:  # for example a model that takes the largest 100 of a batch
             return True
     whole, again, apart = (values[: len(apart)] for values in (whole, again, apart))
     return bool((np.abs(apart - whole) > _tolerance(whole, again)).any())
 
 
 def random_rows(features: int, dtype: str, inputs: Inputs | None = None) -> Any:
-    """Return x to try a model on: an array of shape (256, features), with inputs a dict."""
+    """Return random x of shape (256, features), or a dict of such arrays if there are inputs."""
     rng = np.random.default_rng(0)
     digits = rng.integers(0, LARGEST + 1, (TRIED_ROWS, features), np.int8)
     x = digits if dtype == "int8" else (digits * SCALE).astype(dtype)
@@ -211,7 +213,7 @@ def random_rows(features: int, dtype: str, inputs: Inputs | None = None) -> Any:
 
 
 def rows_in(x: Any) -> int | None:
-    """Return how many rows each array of x has; None where they differ, or there is none."""
+    """Return the number of rows of each array of x, or None if it differs or there is no array."""
     found = {len(array) if np.ndim(array) else 0 for array in _arrays_of(x)}
     return next(iter(found)) if len(found) == 1 and found != {0} else None
 
@@ -234,7 +236,7 @@ def _part(x: Any, rows: slice) -> Any:
 
 
 def _tolerance(whole: Floats, again: Floats) -> Floats:
-    """Return by how much the values of each column may differ: by rounding, and by noise."""
+    """Return the allowed difference of the values of each column: rounding and noise."""
     whole = whole.astype(np.float64)
     rounding = _ROUNDING * np.abs(whole).max(axis=0)
     noise = np.abs(again - whole).max(axis=0)
@@ -244,7 +246,7 @@ def _tolerance(whole: Floats, again: Floats) -> Floats:
 
 @contextmanager
 def _unchanged(model: Any) -> Iterator[None]:
-    """Give a model's seeds and statistics their values again, which a call may change."""
+    """Restore a model's seeds and statistics afterwards: a call may change them."""
     variables = list(getattr(model, "non_trainable_variables", []))
     before = [_as_array(variable) for variable in variables]
     try:
@@ -256,7 +258,7 @@ def _unchanged(model: Any) -> Iterator[None]:
 
 
 def _batch_rows(model: Any) -> int | None:
-    """Return how many rows each batch of a model has to have; None where that is free."""
+    """Return the fixed number of rows in a batch of a model, or None if it is free."""
     try:
         shape = model.input_shape
     except (AttributeError, ValueError, RuntimeError):
@@ -265,7 +267,7 @@ def _batch_rows(model: Any) -> int | None:
 
 
 def _values(model: Any, x: Any, rows: int) -> Floats:
-    """Call a model by itself: a batch of another size would be compiled anew."""
+    """Call a model directly: `predict` would compile again for each batch size."""
     steps_alone = any("predict_step" in vars(kind) for kind in _own_classes(model))
     outputs = run_batch(model, x) if steps_alone else _as_arrays(model(x))
     arrays = [_rows_of(array, rows) for array in _flat(outputs)]
@@ -301,7 +303,7 @@ def _as_array(tensor: Any) -> npt.NDArray[Any]:
 
 def run_batch(model: Any, x: Any) -> Any:
     """Return a model's outputs for x, an array or what the model takes, as NumPy arrays."""
-    # Keras 2, where it was compiled to run several batches at a time, does not run a single one.
+    # Keras 2 cannot run a single batch with a model compiled to run several at a time.
     steps: Any = getattr(model, "steps_per_execution", None)
     if hasattr(steps, "numpy") and steps.numpy() > 1:
         return model.predict(x, batch_size=rows_in(x), verbose=0)
@@ -311,22 +313,22 @@ def run_batch(model: Any, x: Any) -> Any:
 def name_columns(
     model: Any, outputs: Any, output: str | None, *, rows: int | None = None
 ) -> Columns:
-    """Decide from a batch's outputs which columns are kept.
+    """Return the columns to keep of a model's outputs, from those of one batch.
 
     Parameters
     ----------
     outputs
-        What `run_batch` returned.
+        Result of `run_batch`.
     output : str or None
-        The name of one output, or of one column of an output of several values; None for all.
+        Name of one output, or of one column of an output with several values; None for all.
     rows : int, optional
-        Of the batch; None for as many as an output has.
+        Rows of the batch; None for the rows of the output.
 
     Raises
     ------
     ValueError
-        There is no such output, two columns have the same name, or an output has not a value for
-        each row.
+        There is no such output, two columns have the same name, or an output lacks values for some
+        rows.
     """
     named = _name_outputs(model, outputs)
     widths = {name: _rows_of(values, rows).shape[1] for name, (_, values) in named.items()}
@@ -342,7 +344,9 @@ def name_columns(
         names = [_PREDICTION]
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
-        raise ValueError(f"model: two columns of output would be {twice[0]!r}; name the outputs")
+        raise ValueError(
+            f"model: found two output columns named {twice[0]!r}; give the outputs different names"
+        )
     return Columns(tuple(names), tuple(parts))
 
 
@@ -372,7 +376,7 @@ def _find_column(wanted: str, columns: dict[str, list[str]]) -> tuple[str, int]:
             return name, found.index(wanted)
     if not isinstance(wanted, str):
         raise TypeError(
-            f"output: found {wanted!r}, expected the name of one, as text: {', '.join(columns)}"
+            f"output: found {wanted!r}, expected the name of one output: {', '.join(columns)}"
         )
     known = [*columns, *(column for found in columns.values() for column in found)]
     shown = ", ".join(columns)
@@ -387,15 +391,17 @@ def _rows_of(values: Any, rows: int | None = None) -> npt.NDArray[Any]:
     A model of whole eras may return them as a batch of one: (1, rows, values).
     """
     if isinstance(values, (list, tuple, dict)):
-        raise TypeError("model: found an output of several arrays, expected one array an output")
+        raise TypeError(
+            "model: found several arrays in one output, expected one array for each output"
+        )
     array = np.asarray(values)
     if not array.ndim:
-        raise ValueError("model: found a single number, expected one a row")
+        raise ValueError("model: found a single number, expected one for each row")
     if rows is None or array.shape[:1] == (rows,):
         return array.reshape(len(array), -1)
     if array.shape[:2] == (1, rows):
         return array.reshape(rows, -1)
     raise ValueError(
-        f"model: found {len(array)} rows of output for {rows} rows of x; expected an output of "
-        f"shape ({rows}, values) or (1, {rows}, values), found {array.shape}"
+        f"model: found an output of shape {array.shape} for {rows} rows of x, expected "
+        f"({rows}, values) or (1, {rows}, values)"
     )

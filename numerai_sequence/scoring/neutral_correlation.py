@@ -1,4 +1,4 @@
-"""Neutral: turn predictions and features, an era at a time, into feature-neutral correlations."""
+"""Neutral correlation: feature-neutral correlations, computed one era at a time."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ Floats = npt.NDArray[np.floating[Any]]
 
 
 def read_neutral(neutral: Any, shards: ShardSet) -> tuple[str, ...]:
-    """Return the features that ``neutral=`` names: those of a set, of a list, or, for True, all.
+    """Return the features of ``neutral=``: a feature set, a list, or all for True.
 
     Raises
     ------
     FeatureError
-        The shard set lacks one, or has no such feature set.
+        The shard set lacks a feature or the feature set.
     TypeError
-        It is something else.
+        `neutral` is something else.
     """
     if neutral is None or isinstance(neutral, (bool, np.bool_)):
         return shards.features if neutral else ()
@@ -53,21 +53,22 @@ def era_digits(
     doing: str,
     progress: bool = False,
 ) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.int8]]]:
-    """Yield features of a sequence's rows, one era at a time, in the order of time.
+    """Yield the features of a sequence's rows, one era at a time, oldest era first.
 
     Parameters
     ----------
     sequence : NumeraiSequence
     features : str or sequence of str, optional
-        A feature set, or features, of its shard set; None for all.
+        Name of a feature set of the shard set, or a list of features; None for all.
     doing : str
-        What the progress bar says.
+        Text of the progress bar.
 
     Yields
     ------
     rows : int64 array, shape (rows of the era,)
-        Their numbers in the order of ``sequence.column``.
+        Numbers of the era's rows, in the order of ``sequence.column``.
     digits : int8 array, shape (rows of the era, features), 0..4
+        Features of these rows.
     """
     plain = NumeraiSequence(
         sequence.shards,
@@ -94,7 +95,7 @@ def neutral_correlations(
     features: str | Sequence[str] | None,
     progress: bool = False,
 ) -> pd.DataFrame:
-    """Return each era's feature-neutral correlation, numerai-tools' ``feature_neutral_corr``.
+    """Return each era's feature-neutral correlation: numerai-tools' ``feature_neutral_corr``.
 
     Memory holds the features of one era, and their products with each other.
 
@@ -102,18 +103,19 @@ def neutral_correlations(
     ----------
     sequence : NumeraiSequence
     predictions : float array, shape (rows, columns)
-        In the order of ``sequence.column``; a column may be NaN in all rows of an era.
+        Predictions in the order of ``sequence.column``. A column may be NaN in all rows of an era.
     target : float array, shape (rows,)
-        Rows without a target (NaN) are left out.
+        Targets. Rows without a target (NaN) are left out.
     features : str or sequence of str, optional
-        What the predictions are neutralized by; None for all features of the set.
+        Features to neutralize to; None for all features of the set.
 
     Returns
     -------
     pandas.DataFrame
-        float64, indexed by ``era``, a column a column. NaN where an era has no row to score, where
-        the predictions or the targets are all the same, or where the features explain all of the
-        predictions, as they do in an era of no more rows than features; a warning says so.
+        Scores, float64, indexed by ``era``, with the columns of `predictions`. NaN marks eras
+        without rows to score, with constant predictions or targets, or whose predictions the
+        features explain fully. They always do if the era has no more rows than features. A warning
+        names such eras.
     """
     pandas = load_extra("pandas", "pandas", "scores")
     names, scores, spent = [], [], []
@@ -127,8 +129,8 @@ def neutral_correlations(
         spent += [names[-1]] if is_nothing else []
     if spent:
         warnings.warn(
-            f"neutral: {digits.shape[1]:,} features explain all of the predictions of "
-            f"{era_span(spent)}, and the score is NaN there; name fewer features",
+            f"neutral: {digits.shape[1]:,} features explain all predictions of {era_span(spent)}, "
+            "so the score is NaN there; use fewer features",
             stacklevel=3,
         )
     index = pandas.Index(names, name="era")
@@ -138,7 +140,7 @@ def neutral_correlations(
 def _score_era(
     predictions: Floats, target: Floats, digits: npt.NDArray[Any]
 ) -> tuple[npt.NDArray[np.float64], bool]:
-    """Return the scores of the columns, and whether of one nothing is left."""
+    """Return the scores of the columns, and whether one of them is explained fully."""
     scorer, pandas = load_scorer(), load_extra("pandas", "pandas", "scores")
     scores = np.full(predictions.shape[1], np.nan)
     if not len(target):

@@ -1,4 +1,4 @@
-"""Score kinds: the table of all scores. Logs, pictures, summaries and options of commands read it.
+"""Score kinds: the table of all scores, for logs, pictures, summaries and command options.
 
 To add a score of predictions and a target, write a function of one era and add a line to `SCORES`.
 """
@@ -19,7 +19,7 @@ Floats = npt.NDArray[np.floating[Any]]
 
 @dataclass(frozen=True)
 class Score:
-    """One kind of score, a number an era.
+    """A kind of score, with one number for each era.
 
     Attributes
     ----------
@@ -27,16 +27,16 @@ class Score:
         Column of a table of scores. A score with other models named by the user has a column
         ``<name>_<model>`` for each of them.
     help : str
-        A noun phrase that describes it, for ``--help``.
+        Noun phrase that describes it, for ``--help``.
     needs : {"", "meta_model", "benchmarks", "exposure", "neutral"}
-        Option that asks for the score; "" for scores that are always computed.
+        Option that adds the score; "" for scores that are always computed.
     of_era : callable, optional
-        Computes the score of an era from float64 arrays of shape (rows,): predictions, target, and
-        the other model where `needs` is one; none of them is constant or has NaN. None for a score
-        that reads features: its own module computes it.
+        Function of an era's predictions, target and, if `needs` names one, other model: float64
+        arrays of shape (rows,), not constant and without NaN. None for a score that reads features:
+        its own module computes it.
     is_summed : bool
-        Whether the sum over the eras means something. Only then the score has a Sharpe ratio and a
-        drawdown, and a line in the picture. The logs have its largest value otherwise.
+        Whether the sum over the eras has a meaning. If so, the score has a Sharpe ratio, a
+        drawdown, and a line in the picture. If not, the logs have its largest value.
     """
 
     name: str
@@ -47,14 +47,14 @@ class Score:
 
 
 def load_scorer() -> Any:
-    """Import numerai-tools' scoring, or say how to install it."""
+    """Import the scoring of numerai-tools. If it is missing, the error says how to install it."""
     load_extra("pandas", "pandas", "scores")
     return load_extra("numerai_tools.scoring", "numerai-tools", "scores")
 
 
 def _frames(*columns: Floats) -> Iterator[Any]:
-    # numerai-tools wants sorted indices, and no more than a fifth of the rows missing from one
-    # side: so it gets whole columns numbered from 0.
+    # numerai-tools needs sorted indices, and at most a fifth of the rows missing on one side. So it
+    # gets whole columns, numbered from 0.
     pandas = load_extra("pandas", "pandas", "scores")
     predictions, *others = columns
     yield pandas.DataFrame({"prediction": predictions})
@@ -104,25 +104,25 @@ SCORES: dict[str, Score] = {
 
 
 def score_of(column: Any) -> Score | None:
-    """Return the score that a column of a table is of; None for a column of another name."""
+    """Return the kind of score of a table's column, or None for another name."""
     parts = str(column).split("_")
     names = ("_".join(parts[:count]) for count in range(len(parts), 0, -1))
     return next((SCORES[name] for name in names if name in SCORES), None)
 
 
 def is_summed(column: Any) -> bool:
-    """Say whether the sum of a column over the eras means something; of unknown ones it does."""
+    """Return whether the sum of a column over the eras has a meaning; True for unknown columns."""
     score = score_of(column)
     return score is None or score.is_summed
 
 
 def names_of(needs: str) -> str:
-    """Return the scores that an option asks for, as ``--help`` lists them."""
+    """Return the scores that an option adds, as listed by ``--help``."""
     return " and ".join(score.name for score in SCORES.values() if score.needs == needs)
 
 
 def monitored_logs() -> list[str]:
-    """Return the logs by which the command may choose the best epoch, the default first."""
+    """Return the logs that the command can monitor to choose the best epoch, default first."""
     names = [name for name, score in SCORES.items() if not score.needs and score.is_summed]
     return [f"val_{name}_{statistic}" for name in names for statistic in ("mean", "sharpe")]
 
@@ -135,15 +135,15 @@ def score_era(
     Parameters
     ----------
     score : Score
-        One with a function of an era.
+        Score with a function `of_era`.
     predictions, target : float array, shape (rows,)
     model : float array, shape (rows,), optional
-        The other model; rows where it is NaN are left out.
+        Values of the other model. Rows with NaN are left out.
 
     Returns
     -------
     float
-        NaN where one of the arrays is empty or constant.
+        The score; NaN if one of the arrays is empty or constant.
     """
     assert score.of_era is not None
     columns = [predictions, target]
@@ -156,5 +156,5 @@ def score_era(
 
 
 def varies(values: Floats) -> bool:
-    """Say whether two values differ."""
+    """Return whether there are two different values."""
     return bool(len(values) and values.min() < values.max())

@@ -1,4 +1,4 @@
-"""Picture: draw a table of scores as the sum of each score from era to era, in a PNG file."""
+"""Score picture: a PNG file with the cumulative scores of a table, era by era."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
 _WIDTH_INCHES = 9.0
 _AXES_INCHES = 4.4
-_LINE_INCHES = 0.22  # of the legend
+_LINE_INCHES = 0.22  # height of a line of the legend
 _DOTS_PER_INCH = 150
 _MOST_TICKS = 9
 _MOST_MARKERS = 40  # more run into one another
-# Told apart by those who see colours differently, too (Okabe and Ito, 2008).
+# Colours for all kinds of colour vision (Okabe and Ito, 2008).
 _COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _STYLES = ("-", "--", ":")  # for more lines than colours
 _GREY = "#666666"
@@ -33,7 +33,8 @@ def draw_scores(
 ) -> None:
     """Draw the cumulative scores of `score_figure` into a PNG file, 1,350 pixels wide.
 
-    The file is written whole or not at all. pyplot, and what it has open, are left alone.
+    An existing file is replaced only when the new one is complete. Figures that are open in pyplot
+    do not change.
 
     Raises
     ------
@@ -51,11 +52,11 @@ def score_figure(table: pd.DataFrame, *, title: str | None = None) -> Figure:
     Parameters
     ----------
     table : pandas.DataFrame
-        As `score_eras` makes it, or `score` of several models: then there is a panel for each
-        score, with a line for each model. A column is drawn if its name, or its name up to a
-        ``_``, is a score whose sum has a meaning, as all of `SCORES` but ``exposure``. A line
-        leaves out eras whose score is NaN.
+        Scores from `score_eras`, or from `score` of several models. Several models have one panel
+        for each score, with one line for each model. Columns of scores whose sum has a meaning are
+        drawn: all of `SCORES` except ``exposure``. Eras with a NaN score are left out.
     title : str, optional
+        Title of the picture.
 
     Returns
     -------
@@ -73,7 +74,9 @@ def score_figure(table: pd.DataFrame, *, title: str | None = None) -> Figure:
     lines = max(map(len, panels.values()), default=0)
     if not lines:
         known = tuple(name for name, score in SCORES.items() if score.is_summed)
-        raise ValueError(f"table: found {list(table.columns)}, expected one of {known} at least")
+        raise ValueError(
+            f"table: found columns {list(table.columns)}, expected at least one of {known}"
+        )
     height = _AXES_INCHES * len(panels) + _LINE_INCHES * sum(map(len, panels.values()))
     figure: Figure = figures.Figure(figsize=(_WIDTH_INCHES, height), layout="constrained")
     parts = (
@@ -88,7 +91,7 @@ def score_figure(table: pd.DataFrame, *, title: str | None = None) -> Figure:
 
 
 def _panels(table: pd.DataFrame) -> dict[str, dict[str, pd.Series]]:
-    """Return the lines by name of each panel: one without a name, or one for each score."""
+    """Return the lines of each panel by name: one panel without a name, or one for each score."""
     panels: dict[str, dict[str, pd.Series]] = {}
     for column in table.columns:
         model, name = column if isinstance(column, tuple) else ("", column)
@@ -112,7 +115,7 @@ def _draw_panel(part: Any, name: str, lines: dict[str, pd.Series], eras: list[st
 
 
 def save_figure(figure: Figure, path: str | os.PathLike[str]) -> None:
-    """Write a figure as PNG, whole or not at all."""
+    """Write a figure as PNG. An existing file is replaced only when the new one is complete."""
     agg = load_extra("matplotlib.backends.backend_agg", "matplotlib", "pictures")
     agg.FigureCanvasAgg(figure)
     with replaced(path) as temporary:
@@ -129,7 +132,7 @@ def _draw_line(axes: Any, name: str, scores: pd.Series, place: int) -> None:
         markersize=4,
         color=_COLORS[place % len(_COLORS)],
         linestyle=_STYLES[place // len(_COLORS) % len(_STYLES)],
-        label=f"{name}: {_describe(scores)}".replace("$", r"\$"),  # a name is no formula
+        label=f"{name}: {_describe(scores)}".replace("$", r"\$"),  # a name is not a formula
     )
 
 
@@ -147,7 +150,7 @@ def _digits(number: float, digits: int) -> str:
 
 
 def _label_eras(axes: Any, eras: list[str]) -> None:
-    """Mark a few eras by their names, about as far from each other, with the first and the last."""
+    """Label a few eras at about equal distances, with the first and the last."""
     ticks = np.linspace(0, len(eras) - 1, min(len(eras), _MOST_TICKS)).round().astype(int)
     axes.set_xticks(ticks, [eras[tick] for tick in ticks])
     axes.set_xlabel("Era")

@@ -1,4 +1,4 @@
-"""Evaluation: turn predictions of any models and a shard set into a table of scores by era."""
+"""Score table: score predictions of any models by era, against a shard set or Parquet file."""
 
 from __future__ import annotations
 
@@ -47,51 +47,53 @@ def score(
     png: PathLike | None = None,
     progress: bool = True,
 ) -> pd.DataFrame:
-    """Score predictions era by era, with Numerai's own scores, in bounded memory.
+    """Score predictions by era with Numerai's own scores, in bounded memory.
 
-    Every row that is scored needs a prediction; an era that has none at all is left out. Features
-    are read only for `exposure` and `neutral`, one era at a time; those of a Parquet file are
-    written as a temporary shard set first, as `predict` does.
+    Give a prediction for every row of an era, or for none. Eras without predictions are left out.
+    Features are read only for `exposure` and `neutral`, one era at a time. Features of a Parquet
+    file are first written as a temporary shard set. See `predict`.
 
     Parameters
     ----------
     predictions : pandas.DataFrame, pandas.Series, path, or a list or dict of these
-        By id, the index or a column ``id``: what `predict` returns, or the path of a ``.parquet``
-        or ``.csv`` file. Each column of numbers is a model. A dict names the models itself; a list
-        names those of files with one column by the file.
+        Predictions by id, such as `predict` returns, or the path of a ``.parquet`` or ``.csv``
+        file. The ids are the index or a column ``id``. Each column of numbers is a model. The keys
+        of a dict name its models. In a list, a file with one column gives its model the file's
+        name.
     data : ShardSet, path, or sequence of paths
-        A shard set, as `open_shards` takes it, or one Parquet file with the targets.
+        A shard set, in any form that `open_shards` takes, or one Parquet file with the targets.
     target : str, optional
-        The target column to score with; None for ``target``, or for the only one. Rows without it
-        are not scored.
+        Target column to score with. None for ``target``, or for the only target. Rows without this
+        target are not scored.
     eras, data_type : optional
-        Which rows are scored, as of `NumeraiSequence`; None for all.
+        Eras and data types to score. See `NumeraiSequence`. None for all.
     meta_model, benchmarks : optional
-        As of `EraScores`.
+        Other models to compare with. See `EraScores`.
     exposure : bool
-        Score the largest correlation with a single feature, too.
+        Whether to score the largest correlation with a single feature too.
     neutral : str, list of str, or bool, optional
-        Features for the feature-neutral correlation: a feature set, a list, or True for all.
+        Features for the feature-neutral correlation: the name of a feature set, a list, or True for
+        all. None leaves this score out.
     csv, png : path, optional
-        Where to write the table and its picture.
+        Files for the table and for a picture of it.
     progress : bool
-        Show progress bars on stderr.
+        Whether to show progress bars on stderr.
 
     Returns
     -------
     pandas.DataFrame
-        float64, indexed by ``era``, in the order of time. Columns: ``corr``; ``mmc`` and
-        ``bmc_<name>`` where there are other models; ``exposure`` and ``fnc`` where they are asked
-        for. With several models the columns have two levels, ``model`` and ``score``. See
-        `summarize`.
+        Scores, float64, indexed by ``era``, oldest first. The column ``corr`` is always there.
+        ``mmc``, ``bmc_<name>``, ``exposure`` and ``fnc`` need `meta_model`, `benchmarks`,
+        `exposure` and `neutral`. With several models the columns have two levels, ``model`` and
+        ``score``. `summarize` gives statistics over the eras.
 
     Raises
     ------
     ValueError
-        A model has predictions of a part of an era, of no row, or an id twice; or two have one
-        name.
+        A model has predictions for only some rows of an era, or for no row, or has an id twice; or
+        two models have the same name.
     FeatureError, EraError
-        A target, feature, era or data type is unknown, or no row of those has a target.
+        A target, feature, era or data type is unknown, or no chosen row has a target.
     SourceError
         A file cannot be read.
     TypeError
@@ -99,7 +101,7 @@ def score(
     NumeraiSequenceError
         numerai-tools is not installed.
     """
-    load_scorer()  # rather miss it now than after reading
+    load_scorer()  # fail now if it is missing, and not after reading
     needed = None if exposure else _needed(neutral)
     with opened_data(data, features=needed, targets=None, progress=progress) as shards:
         validation = NumeraiSequence(
@@ -135,29 +137,29 @@ def score(
 
 
 def _needed(neutral: Any) -> Any:
-    """Return the features that a Parquet file is to be read for; None for all."""
+    """Return the features to read from a Parquet file; None for all."""
     if neutral is None or isinstance(neutral, (bool, np.bool_)):
         return None if neutral else ()
     return neutral if isinstance(neutral, str) else names_in_order("neutral", neutral)
 
 
 def _target_of(shards: ShardSet, target: str | None) -> str:
-    """Return the target to score with: the one that is named, ``target``, or the only one."""
+    """Return the target to score with: the given one, ``target``, or the only one."""
     if target is not None:
         return target
     if _TARGET in shards.targets:
         return _TARGET
     if len(shards.targets) != 1:
         raise FeatureError(
-            f"{shards.folder}: found the targets {', '.join(shards.targets) or 'none'}, expected "
-            "one to score with; choose it with target=",
+            f"{shards.folder}: found targets {', '.join(shards.targets) or 'none'}, expected one "
+            "to score with; choose it with target=",
             names=(),
         )
     return shards.targets[0]
 
 
 def _tables(rows: ScoredRows, models: dict[str, Values]) -> dict[str, pd.DataFrame]:
-    """Return the table of each model, of the eras that it has predictions of."""
+    """Return the table of each model, with the eras that it has predictions for."""
     return {name: _table(rows, values) for name, values in models.items()}
 
 
@@ -204,7 +206,7 @@ def _add_neutral(
 
 
 def _joined(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
-    """Return the one table, or those of several models side by side."""
+    """Return the only table, or the tables of several models side by side."""
     if len(tables) == 1:
         return next(iter(tables.values()))
     pandas = load_extra("pandas", "pandas", "scores")

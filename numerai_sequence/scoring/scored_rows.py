@@ -1,4 +1,4 @@
-"""Scored rows: from a validation sequence to its rows' eras, target and other models' values."""
+"""Scored rows: the eras, targets and other models' values of the rows to score."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ Values = npt.NDArray[np.float32]
 
 
 class ScoredRows:
-    """The rows that are scored, in the order of the files, and what they are compared with.
+    """The rows to score, in the order of the files, with their eras, target and other models.
 
     Parameters
     ----------
     validation : NumeraiSequence
     batch_by : {"rows", "era"}
-        How they are predicted: 32 MB at a time, or an era at a time.
+        Batches for predicting: 32 MB of rows, or one era.
     target : str
-        A target column.
+        Target column.
     meta_model, benchmarks
-        As of `benchmarks.read_benchmarks`.
+        Other models. See `read_benchmarks`.
 
     Attributes
     ----------
@@ -37,7 +37,7 @@ class ScoredRows:
     eras : pyarrow array of str
     target, meta_model : float32 array, shape (rows,), or None
     benchmarks : dict of str to float32 array
-        NaN where a row has none.
+        Values of other models by name. NaN marks missing values.
     """
 
     def __init__(
@@ -62,14 +62,14 @@ class ScoredRows:
         return column
 
     def without_values(self, scored: npt.NDArray[np.bool_] | None = None) -> str | None:
-        """Say which other models have no value in which eras, and what that means for the scores.
+        """Return a warning that names other models and the eras without their values.
 
-        None where each has one in each.
+        Return None if no such era exists.
 
         Parameters
         ----------
         scored : bool array, shape (rows,), optional
-            The rows that have a prediction; None for all.
+            Whether each row has a prediction; None if all have one.
         """
         names, codes = era_codes(self.eras if scored is None else self.eras.filter(scored))
         models = {f"benchmark {name!r}": values for name, values in self.benchmarks.items()}
@@ -85,7 +85,7 @@ class ScoredRows:
         found = [_lacks(models, eras, len(names)) for eras, models in lacking.items()]
         if not found:
             return None
-        return f"{'; '.join(found)}: their scores are NaN, and the means are of the other eras"
+        return f"{'; '.join(found)}: the scores there are NaN, and the means leave them out"
 
 
 def _lacks(models: list[str], eras: tuple[str, ...], all_eras: int) -> str:
@@ -104,12 +104,12 @@ def _ordered(validation: NumeraiSequence, batch_by: str) -> NumeraiSequence:
 
 
 def target_of(validation: NumeraiSequence, target: Any) -> str:
-    """Return the target column that predictions are compared with.
+    """Return the target column to score with.
 
     Raises
     ------
     ValueError
-        It is not given, and the sequence has not one target column.
+        `target` is None, and the sequence does not have exactly one target column.
     """
     name = target
     if name is None:
@@ -118,10 +118,10 @@ def target_of(validation: NumeraiSequence, target: Any) -> str:
         name = name.target if is_of(name, Residual) else name
     if not isinstance(name, str) or name not in validation.shards.targets:
         if isinstance(target, str):
-            return target  # and is refused as unknown
+            return target  # refused later as unknown
         raise ValueError(
-            f"EraScores: found target={name!r}, expected one column to score with, as in "
-            f"EraScores(..., target={validation.shards.targets[0]!r}); of a model with several "
-            "outputs choose one with output="
+            f"EraScores: found target={name!r}, expected one column to score with, such as "
+            f"EraScores(..., target={validation.shards.targets[0]!r}); if the model has several "
+            "outputs, choose one with output="
         )
     return name

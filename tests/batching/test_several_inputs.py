@@ -69,7 +69,9 @@ def test_what_takes_one_array_says_so(shards, tmp_path):
     model = make_model("dict")
     with pytest.raises(ValueError, match="exposure: found x of a dict, expected one array of"):
         model.fit(Parts(shards), verbose=0, callbacks=[EraScores(Parts(shards), exposure=True)])
-    with pytest.raises(FeatureError, match="takes 2 inputs, expected one array; give the sequence"):
+    with pytest.raises(
+        FeatureError, match="found 2 inputs, expected one array; give the training sequence"
+    ):
         predict(model, shards, progress=False)
     with pytest.raises(FeatureError, match="2 inputs, expected one array; the exported function"):
         export_predict(model, tmp_path / "p.pkl", like=Parts(shards))

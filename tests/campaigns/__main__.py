@@ -1,7 +1,7 @@
-"""Campaigns: cause kills, damage, failures and long runs, and count how many ended as promised.
+"""Campaigns: cause many kills, damages and failures, and count the tries that end as promised.
 
-Each campaign is a module beside this one: `COUNT` is its default number of tries, and `run` does
-them. The same seed tries the same things. The tests run a few tries of each campaign.
+Each campaign is a module beside this one. `COUNT` is its default number of tries, and `run` makes
+them. The same seed repeats the same tries. The tests run a few tries of each campaign.
 """
 
 import importlib
@@ -29,7 +29,7 @@ PACKAGES = ("numpy", "pyarrow", "tensorflow", "keras", "tf_keras")
 
 
 def markdown(results: dict[str, list[Result]]) -> str:
-    """Return the table: one line for each thing that was tried."""
+    """Return the table, with one line for each kind of try."""
     rows = [
         [
             result.what,
@@ -46,7 +46,7 @@ def markdown(results: dict[str, list[Result]]) -> str:
 
 
 def read_results(path: Path) -> dict[str, list[Result]]:
-    """Return what an earlier call has found, by campaign."""
+    """Return the results of an earlier call, by campaign."""
     earlier = report.read_json(path).get("results", {})
     return {name: [Result(**result) for result in found] for name, found in earlier.items()}
 
@@ -63,14 +63,16 @@ def write_results(out: Path, results: dict[str, list[Result]], seconds: dict[str
 
 @click.command()
 @click.argument("names", nargs=-1, type=click.Choice(NAMES))
-@click.option("--count", type=int, help="Tries of each campaign; default: its own number.")
+@click.option(
+    "--count", type=int, help="Number of tries of each campaign.  [default: its own number]"
+)
 @click.option("--seed", default=0, show_default=True, help="Seed for drawing the tries.")
-@click.option("--work", type=FOLDER, help="Folder for the files; default: a temporary one.")
+@click.option("--work", type=FOLDER, help="Folder for the files.  [default: a temporary one]")
 @click.option("--out", type=FOLDER, default=report.RESULTS, help="Folder for the results.")
 def main(
     names: tuple[str, ...], count: int | None, seed: int, work: Path | None, out: Path
 ) -> None:
-    """Run the campaigns NAMES, all of them by default; fail where one did not end as promised."""
+    """Run the campaigns NAMES, all of them by default. Exit with 1 if a try fails."""
     if work:
         work.mkdir(parents=True, exist_ok=True)
     results = read_results(out / "faults.json")

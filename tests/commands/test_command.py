@@ -123,7 +123,7 @@ def test_info_shows_feature_sets_and_missing_targets(tmp_path):
 def test_verify_accepts_a_whole_set_and_names_a_damaged_file(shards):
     result = run("verify", shards.folder)
     assert result.returncode == 0
-    assert "16 shard files are as they were written" in result.stdout
+    assert "16 shard files match their checksums" in result.stdout
     assert "verifying: 100%" in result.stderr
     data = bytearray(shards.paths[5].read_bytes())
     data[len(data) // 2] ^= 1
@@ -197,7 +197,7 @@ def test_demo_trains_and_shows_scores_and_cost(train, tmp_path, run_keras):
     assert re.search(r"rows/s, peak memory [\d,]+ MB", result.stdout)
     assert "purge 8: target_cyrusd_20 is a 20-day target" in result.stdout
     assert "8 eras purged" in result.stdout
-    assert f"All of it is in {tmp_path / 'kept'}" in result.stdout
+    assert f"The files are in {tmp_path / 'kept'}" in result.stdout
     assert (tmp_path / "kept" / "shards" / "manifest.json").exists()
     assert (tmp_path / "kept" / "run" / "model.keras").exists()
 
@@ -225,7 +225,7 @@ def test_train_says_what_it_did_and_leaves_a_run(set_and_run):
     assert "rows of 11 eras, 0001 to 0011" in result.stdout
     assert "rows of 5 eras, 0020 to 0024, 8 eras purged between them" in result.stdout
     assert re.search(r"mean -?\d\.\d+, std .* Sharpe .* max drawdown", result.stdout)
-    assert f"In {folder / 'run'}: model.keras, run.json" in result.stdout
+    assert f"Files in {folder / 'run'}: model.keras, run.json" in result.stdout
     files = sorted(path.name for path in (folder / "run").iterdir())
     assert files == ["model.keras", "run.json", "scores.csv", "scores.png"]
     written = json.loads((folder / "run" / "run.json").read_text())
@@ -325,17 +325,20 @@ def test_export_writes_a_function_that_gives_the_same_predictions(set_and_run, t
 WRONG_USE = [
     (["train", "SET", "--out", "r", "--validation", "1.5"], "expected a share between 0 and 1"),
     (["train", "SET", "--out", "r", "--memory-budget", "much"], "a size such as '512MB'"),
-    (["train", "SET", "--out", "r", "--layers", "32,x"], "expected such as 256,64"),
-    (["train", "SET", "--out", "r", "--layers", "0"], "expected such as 256,64"),
-    (["train", "SET", "--out", "r", "--window", "3"], "--window: expected --step"),
+    (["train", "SET", "--out", "r", "--layers", "32,x"], "expected numbers such as 256,64"),
+    (["train", "SET", "--out", "r", "--layers", "0"], "expected numbers such as 256,64"),
+    (["train", "SET", "--out", "r", "--window", "3"], "--window: found it without --step"),
     (["train", "SET", "--out", "r", "--monitor", "val_loss"], "val_corr_mean"),
     (["train", "SET", "--validation", "1"], "expected -1: for the newest 1 eras, or 0001 for"),
     (["train", "SET", "--validation", "0"], "found 0, expected a share between 0 and 1"),
     (["train", "SET", "--validation", "20"], "expected -20: for the newest 20 eras, or 0020"),
-    (["train", "SET", "--target", "target", "--target", "target"], "'target' comes twice"),
-    (["predict", "RUN", "SET", "--out", "p.xls"], "expected a name with .csv or .parquet"),
-    (["predict", "RUN", "SET", "--out", "nowhere/p.csv"], "in a folder that exists"),
-    (["export", "RUN", "--out", "p.pickle"], "expected a name with .pkl"),
+    (["train", "SET", "--target", "target", "--target", "target"], "found 'target' twice"),
+    (
+        ["predict", "RUN", "SET", "--out", "p.xls"],
+        "expected a file name that ends in .csv or .parquet",
+    ),
+    (["predict", "RUN", "SET", "--out", "nowhere/p.csv"], "in an existing folder"),
+    (["export", "RUN", "--out", "p.pickle"], "expected a file name that ends in .pkl"),
 ]
 
 

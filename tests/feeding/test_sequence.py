@@ -697,7 +697,7 @@ WRONG_NAMES = [
     ({"features": ["feature_001"] * 2}, ["feature_001"], "'feature_001' is named twice"),
     ({"features": []}, (), "no features"),
     ({"features": "feature_000"}, ["feature_000"], "is a feature, not a feature set"),
-    ({"features": "medium"}, ["medium"], "no feature sets, so none is 'medium'"),
+    ({"features": "medium"}, ["medium"], "found no feature sets, expected one named 'medium'"),
     ({"target": "targt"}, ["targt"], "unknown target 'targt'; did you mean target"),
     ({"target": ["target", "target_c"]}, ["target_c"], "'target_c'; did you mean .*target_b"),
     ({"target": ["target", "target"]}, ["target"], "'target' is named twice"),

@@ -146,7 +146,7 @@ def test_without_feature_sets_it_is_said_how_to_get_them(train, tmp_path):
         refusal(FeatureError, train, tmp_path / "out", features="small"),
     ):
         assert error.names == ["small"]
-        for part in ("no feature sets", "features_json=", "download it beside the Parquet"):
+        for part in ("no feature sets", "features_json=", "beside the Parquet file"):
             assert part in str(error)
 
 

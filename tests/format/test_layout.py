@@ -102,12 +102,12 @@ def link_to_zeros(path):
 
 
 @pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, bind, link_to_zeros])
-def test_what_is_no_regular_file_is_refused_at_once(tmp_path, monkeypatch, make):
+def test_what_is_not_a_regular_file_is_refused_at_once(tmp_path, monkeypatch, make):
     monkeypatch.chdir(tmp_path)  # the address of a socket has to be short
     path = type(tmp_path)("it")
     make(path)
     for function in (open_regular, file_checksum):
-        with pytest.raises(OSError, match=r"no regular file|No such device"):
+        with pytest.raises(OSError, match=r"not a regular file|No such device"):
             function(path)
 
 

@@ -272,7 +272,7 @@ def test_version_is_a_whole_number(tmp_path, version):
 def test_every_cut_of_the_file_is_damage(tmp_path):
     text = json.dumps(written(tmp_path))
     for length in range(len(text)):
-        assert "no JSON" in str(read_error(tmp_path, text[:length]))
+        assert "not JSON" in str(read_error(tmp_path, text[:length]))
 
 
 NO_JSON = [
@@ -284,7 +284,7 @@ NO_JSON = [
 
 @pytest.mark.parametrize("content", NO_JSON, ids=range(len(NO_JSON)))
 def test_no_json_is_damage(tmp_path, content):
-    assert "no JSON" in str(read_error(tmp_path, content))
+    assert "not JSON" in str(read_error(tmp_path, content))
 
 
 def test_damage_says_to_write_the_set_again(tmp_path):
@@ -374,24 +374,24 @@ def test_name_of_no_shard_file_is_damage(tmp_path, file):
         (("shards", 0, "batches", 1, "missing", "target"), 0, "'target': found 0, expected at lea"),
         (("shards", 0, "batches", 1, "eras", "0002"), 0, "'0002': found 0, expected at least 1"),
         (("shards", 0, "batches", 1, "data_types", "live"), 11, "more data types than its 10 rows"),
-        (("shards", 1, "batches"), [EMPTY], "not those of its eras"),
+        (("shards", 1, "batches"), [EMPTY], "differ from the sum of its eras"),
         (("shards", 0, "batches", 0, "rows"), 2**63, "9223372036854775808"),
         (("sources", 0, "rows"), 31, "the shards have 30 rows, the sources 31"),
-        (("options", "num_shards"), 3, "2 shards, but the options tell of 3"),
-        (("options", "encoding"), "packed", "encoding are not those of the options"),
-        (("options", "targets"), ["target"], "targets are not those of the options"),
+        (("options", "num_shards"), 3, "found 2 shards, expected 3"),
+        (("options", "encoding"), "packed", "encoding: the set and its options differ"),
+        (("options", "targets"), ["target"], "targets: the set and its options differ"),
         (("targets", 0), "id", "'id' has the name of another column"),
         (("targets", 0), "features", "'features' has the name of another column"),
         (("features", 0), "\ud800", "surrogates not allowed"),
         (("feature_sets",), {"\udfff": []}, "surrogates not allowed"),
         (("shards", 0, "batches", 1, "eras"), {"\ud800": 10}, "surrogates not allowed"),
-        (("shards", 0, "batches", 1, "missing", "target"), 11, "11 of a batch's 10 rows"),
+        (("shards", 0, "batches", 1, "missing", "target"), 11, "11 of the 10 rows"),
         (("shards", 0, "batches", 1, "missing", "target_c"), 1, "'target_c'"),
-        (("feature_sets", "small", 1), 3, "'small': expected places below 3"),
-        (("feature_sets", "small", 1), 2, "'small': expected places below 3, none twice"),
-        (("partial_sets", "rain", 0), 3, "'rain': 3 of its 3 features"),
+        (("feature_sets", "small", 1), 3, "'small': expected indices below 3"),
+        (("feature_sets", "small", 1), 2, "'small': expected indices below 3, each once"),
+        (("partial_sets", "rain", 0), 3, "'rain': partial with 3 of 3 features"),
         (("partial_sets", "rain"), [1, 3, 5], "too many values"),
-        (("partial_sets", "small"), [1, 2], "as a whole and in part"),
+        (("partial_sets", "small"), [1, 2], "as complete and as partial"),
     ],
 )
 def test_contradiction_is_damage(tmp_path, place, value, what):
@@ -470,5 +470,5 @@ def test_no_error_repeats_what_is_endless(tmp_path, value):
 
 def test_pipe_in_the_place_of_the_manifest_is_an_error(tmp_path):
     os.mkfifo(tmp_path / MANIFEST)
-    with pytest.raises(ManifestError, match="no regular file"):
+    with pytest.raises(ManifestError, match="not a regular file"):
         read_manifest(tmp_path)

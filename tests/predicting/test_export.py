@@ -211,7 +211,9 @@ def test_an_output_is_chosen(tmp_path, as_dict):
     rows = row_kernel(14)
     kernels = rows, np.concatenate([rows, -rows], axis=1)
     model = model_of(*kernels, names=["one", "two"], as_dict=as_dict)
-    with pytest.raises(ValueError, match="3 values a row, one, two_0, two_1; expected one"):
+    with pytest.raises(
+        ValueError, match="found 3 values for each row, one, two_0, two_1, expected one"
+    ):
         export(tmp_path, model)
     for output, factor in {"one": 1, "two_1": -1}.items():
         function = export(tmp_path, model, output=output, ranked=False)
@@ -297,7 +299,9 @@ def test_nan_is_never_returned(tmp_path):
 
 
 def test_bad_options_are_errors(old):
-    with pytest.raises(FeatureError, match="found 3 features, expected 14, which the model takes"):
+    with pytest.raises(
+        FeatureError, match="found 3 features, expected 14, the number that the model takes"
+    ):
         export(old, features=FEATURES[:3])
     with pytest.raises(FeatureError, match="'feature_001' is named twice"):
         export(old, features=["feature_001", *FEATURES[1:]])

@@ -215,7 +215,7 @@ def test_an_unknown_feature_is_named_with_those_like_it(model, shards, source, k
         silent(model, data, features=[*FEATURES[:13], "feature_0133"])
     with pytest.raises(FeatureError, match="'feature_001' is named twice"):
         silent(model, data, features=["feature_001", *FEATURES[1:]])
-    kind, message = FeatureError, "no feature sets, so none is 'small'"
+    kind, message = FeatureError, "found no feature sets, expected one named 'small'"
     if data is source:
         kind, message = TypeError, "features: found 'small'"
     with pytest.raises(kind, match=message):
@@ -277,7 +277,7 @@ def test_an_unknown_output_is_found_before_a_file_is_written(kernels, source, mo
         ValueError, match=r"found 'won', expected one of one, wide; did you mean one"
     ):
         silent(model_of(*kernels, names=["one", "wide"]), source, output="won")
-    with pytest.raises(TypeError, match=r"output: found 0, expected the name of one, as text: one"):
+    with pytest.raises(TypeError, match=r"output: found 0, expected the name of one output: one"):
         silent(model_of(*kernels, names=["one", "wide"]), source, output=0)
 
 

@@ -311,8 +311,8 @@ def test_the_command_exports_a_folder_of_runs(shards, folder, tmp_path):
     result = run("export", runs, "--out", out)
     assert result.output.splitlines()[0] == f"{out}: 2 models of 12 features as float32"
     refused = {
-        ("--weights", "1,3"): (2, "--weights: expected --ensemble with it"),
-        ("--proportion", 0.5): (2, "--proportion: expected --neutralize with it"),
+        ("--weights", "1,3"): (2, "--weights: found it without --ensemble"),
+        ("--proportion", 0.5): (2, "--proportion: found it without --neutralize"),
         ("--neutralize", "small"): (1, "the feature set 'small' is not known"),
         ("--ensemble", "rank", "--weights", "1"): (1, "weights: found 1, expected 2"),
     }

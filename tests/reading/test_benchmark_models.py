@@ -146,18 +146,18 @@ REFUSED = {
     "only data": (lambda m: m.assign(target=1.0, feature_a=1)[["target", "feature_a"]], "no model"),
     "no ids": (lambda m: m.reset_index(drop=True), "an index without a name of int64"),
     "whole numbers": (lambda m: m.set_index(pd.RangeIndex(len(m), name="id")), "'id' of int64"),
-    "an id twice": (lambda m: pd.concat([m, m[:1]]), "id 'n.*' is there 2 times"),
-    "all ids twice": (lambda m: pd.concat([m, m]), r"there 2 times \(2,000 such ids\)"),
+    "an id twice": (lambda m: pd.concat([m, m[:1]]), "found id 'n.*' 2 times"),
+    "all ids twice": (lambda m: pd.concat([m, m]), r" 2 times \(2,000 such ids\)"),
     "infinite": (lambda m: m.assign(numerai_meta_model=np.inf), "2,000 of 2,000 values are inf"),
-    "other ids of the same eras": (lambda m: m.set_index("m" + m.index), "has a value for none"),
+    "other ids of the same eras": (lambda m: m.set_index("m" + m.index), "no values for the"),
     "other ids of the same eras as floats": (
         lambda m: m.set_index("m" + m.index).assign(era=m["era"].astype(float).to_numpy()),
-        "has a value for none",
+        "no values for the",
     ),
-    "ids that look alike": (lambda m: m.set_index("n" + m.index.str[:0:-1]), "for none of"),
-    "other ids alone": (lambda m: m.set_index("m" + m.index).iloc[:, 2], "has a value for none"),
-    "a column twice": (lambda m: pd.concat([m, m], axis=1), "column 'era' is there twice"),
-    "rows of two frames": (lambda m: [m, m[:900].copy()], "from two of 2 sources"),
+    "ids that look alike": (lambda m: m.set_index("n" + m.index.str[:0:-1]), "no values for the"),
+    "other ids alone": (lambda m: m.set_index("m" + m.index).iloc[:, 2], "no values for the"),
+    "a column twice": (lambda m: pd.concat([m, m], axis=1), "found column 'era' twice"),
+    "rows of two frames": (lambda m: [m, m[:900].copy()], "values in two of the 2 sources"),
 }
 
 
@@ -176,7 +176,7 @@ def test_files_that_cannot_be_read_are_named(rows, tmp_path):
         (tmp_path / "damaged.parquet", "damaged.parquet: cannot be read"),
         (tmp_path / "folder.parquet", "folder.parquet: a folder"),
         (tmp_path / "none.csv", "none.csv: no such file"),
-        (tmp_path / "table.xls", "table.xls: expected a file that ends in"),
+        (tmp_path / "table.xls", "table.xls: expected a path that ends in"),
         (
             "s3://numerai/meta_model.parquet",
             "'s3://numerai/meta_model.parquet', .* download the file",
@@ -250,7 +250,7 @@ def test_two_of_a_fit_log_by_their_prefix(shards):
         assert history[f"{start}corr_mean"] == [pytest.approx(mean, abs=1e-12)]
     again = EraScores(all_scores[0].validation, prefix="recent")
     for _ in range(2):  # the first fit leaves nothing behind
-        with pytest.raises(ValueError, match="two EraScores log val_recent_corr_mean"):
+        with pytest.raises(ValueError, match="found two EraScores that log val_recent_corr_mean"):
             model.fit(training, callbacks=[*all_scores, again], verbose=0)
     model.fit(training, callbacks=[again], verbose=0)
     with pytest.raises(TypeError, match="prefix: found 3, expected a str"):
@@ -267,11 +267,15 @@ def test_two_of_a_fit_write_files_of_their_own(shards, tmp_path, monkeypatch):
     taken = [("csv", tmp_path / "a.csv"), ("png", "a.png"), ("csv", f"../{tmp_path.name}/a.png")]
     for option, path in taken:
         second = EraScores(validation, prefix="recent", **{option: path})
-        with pytest.raises(ValueError, match=rf"two EraScores write .*a\..* another {option}="):
+        with pytest.raises(
+            ValueError, match=rf"found two EraScores that write .*a\..* another {option}="
+        ):
             model.fit(training, callbacks=[first, second], verbose=0)
         assert not list(tmp_path.iterdir())
     second = EraScores(validation, prefix="recent", csv="b.csv")
     model.fit(training, callbacks=[first, second], verbose=0)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.csv", "a.png", "b.csv"]
-    with pytest.raises(ValueError, match="csv, png: found c for both, expected two files"):
+    with pytest.raises(
+        ValueError, match="csv, png: found c for both, expected two different files"
+    ):
         EraScores(validation, csv="c", png="c")

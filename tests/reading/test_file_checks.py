@@ -115,7 +115,7 @@ def test_flipped_bit_is_found_by_the_batch_that_completes_its_file(shards, shard
     assert error.expected == shards.manifest.shards[shard].checksum != error.found
     assert str(error).startswith(f"{path}: SHA-256: found {error.found}, expected {error.expected}")
     assert "overwrite=True" in str(error)
-    assert "the model has been trained on what the file holds: throw it away" in str(error)
+    assert "the model was trained on damaged data: discard it" in str(error)
 
 
 def test_batches_in_any_order_find_it_as_soon(shards):
@@ -317,7 +317,7 @@ def test_fit_fails_within_the_first_epoch(shards, workers, nothing_left):
     epochs, error = fit(sequence, epochs=3, **workers)
     assert (epochs.begun, epochs.ended) == (1, 0)
     assert f"{shards.paths[-1]}: SHA-256" in error
-    assert "throw it away" in error
+    assert "discard it" in error
 
 
 @each_workers

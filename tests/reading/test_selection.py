@@ -232,11 +232,11 @@ NOTHING = [
     ({"eras": "0040-"}, "chooses none"),
     (
         {"eras": ["0001", "0002"], "data_type": "validation"},
-        "no row is of eras 0001 to 0002 and data type validation; choose others",
+        "found no row of eras 0001 to 0002 and data type validation; choose other eras",
     ),
     (
         {"eras": ["0031"], "missing_target": "drop"},
-        "no row of era 0031 has a value of target; the newest eras get their targets later",
+        "found no row of era 0031 with a value of target; choose older eras",
     ),
 ]
 

@@ -418,7 +418,7 @@ def test_patches_alone_are_no_set(whole, folder):
     refresh(folder, as_of(whole, KNOWN + 3))
     patches = sorted(folder.glob("patch-*"))
     for files in (folder / "patch-*.arrow", patches, str(patches[0])):
-        with pytest.raises(ManifestError, match="a patch, expected shard files; ") as caught:
+        with pytest.raises(ManifestError, match="found a patch, expected shard files; ") as caught:
             open_shards(files)
         assert str(folder) in str(caught.value)
     with pytest.raises(ManifestError, match="named twice"):

@@ -154,9 +154,9 @@ def test_model_that_is_not_there_for_an_era_gives_no_score(shards, frame, valida
 
 def test_models_that_are_not_indexed_by_id_are_refused(frame, validation):
     meta = frame["target"].reset_index(drop=True)
-    with pytest.raises(ValueError, match=r"'target': has a value for none of [\d,]+ rows"):
+    with pytest.raises(ValueError, match=r"'target': no values for the [\d,]+ rows"):
         EraScores(validation, meta_model=meta)
-    with pytest.raises(ValueError, match="'target': has a value for none"):
+    with pytest.raises(ValueError, match="'target': no values for the"):
         EraScores(validation, benchmarks=frame[["target"]].reset_index(drop=True))
 
 
@@ -200,7 +200,7 @@ def test_one_of_several_outputs_and_targets_is_scored(shards, frame):
     model = make_model(shards, outputs=names)
     with pytest.raises(ValueError, match="expected one column to score with"):
         EraScores(validation)
-    with pytest.raises(ValueError, match=r"2 values a row.*choose it with output="):
+    with pytest.raises(ValueError, match=r"2 values for each row.*choose it with output="):
         EraScores(validation, target="target").score(model)
     scores = EraScores(validation, target="target_agnes_20", output="target_agnes_20")
     model.fit(training, callbacks=[scores], verbose=0)
@@ -275,7 +275,7 @@ def test_only_sequences_with_a_target_are_scored(shards):
         with pytest.raises(TypeError, match=r"validation: found \w+, expected a NumeraiSequence"):
             EraScores(other)
     for target in ("features", None, ["target"], {"main": "target"}):
-        with pytest.raises(ValueError, match=r"^EraScores: found target=.*, as in EraScores"):
+        with pytest.raises(ValueError, match=r"^EraScores: found target=.*, such as EraScores"):
             EraScores(NumeraiSequence(shards, target=target))
 
 

@@ -309,11 +309,11 @@ def test_a_column_is_as_good_as_a_vector(kind):
 @each_loss
 def test_outputs_without_targets_are_refused(kind):
     target, prediction = np.zeros((2, 10, 3), np.float32)
-    with pytest.raises(ValueError, match="y_true has 1 columns and y_pred 3"):
+    with pytest.raises(ValueError, match="y_true: found 1 columns, expected 3"):
         kind()(target[:, :1], prediction)
-    with pytest.raises(ValueError, match="sample_weight has 2 columns and y_pred 3"):
+    with pytest.raises(ValueError, match="sample_weight: found 2 columns, expected 3"):
         kind()(target, prediction, target[:, :2])
-    with pytest.raises(ValueError, match=r"y_true has shape \(10, 3, 1\)"):
+    with pytest.raises(ValueError, match=r"y_true: found shape \(10, 3, 1\)"):
         kind()(target[..., None], prediction)
 
 

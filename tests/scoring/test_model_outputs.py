@@ -58,7 +58,7 @@ def test_a_dict_of_outputs_is_sorted():
 def test_two_columns_of_one_name_are_an_error():
     wide = np.concatenate([ROWS, ROWS], axis=1)
     model = model_of(wide, ROWS, names=["dense", "dense_1"])
-    with pytest.raises(ValueError, match="two columns of output would be 'dense_1'"):
+    with pytest.raises(ValueError, match="found two output columns named 'dense_1'"):
         columns_of(model)
     # The output of that name, not the column.
     assert columns_of(model, "dense_1").parts == ((1, slice(None)),)
@@ -80,7 +80,7 @@ def test_columns_are_taken_as_float32():
 
 def test_an_output_without_the_rows_is_an_error():
     columns = name_columns(object(), np.zeros((3, 1)), None)
-    with pytest.raises(ValueError, match="1 rows of output for 3 rows"):
+    with pytest.raises(ValueError, match="for 3 rows of x, expected"):
         columns.take(np.zeros((1, 1)), 3)
     with pytest.raises(TypeError, match="several arrays"):
         name_columns(object(), {"a": [np.zeros((3, 1))]}, None)

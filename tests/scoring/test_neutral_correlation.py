@@ -241,7 +241,7 @@ def test_what_cannot_be_neutralized_is_refused(shards, data, frame):
         r"for id 'n.*' in column 'a'; expected a number": frame.assign(
             a=frame["a"].where(frame.index != first)
         ),
-        r"id '.*' is there 2 times": pd.concat([frame, frame[:1]]),
+        r"found id '.*' 2 times": pd.concat([frame, frame[:1]]),
         r"id 'xn.*' is not in the data": pd.concat([frame, frame[:1].rename("x{}".format)]),
         r"'a': 12 features explain all of its 13 predictions of era 0003": few,
         r"'b': all \d+ predictions of era 0001 are the same": frame.assign(b=0.5),

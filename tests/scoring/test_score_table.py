@@ -184,10 +184,12 @@ def test_what_cannot_be_scored_is_refused(shards, data, frame, tmp_path):
     one, eras = frame["one"], data["era"][frame.index]
     first = one.index[eras == "0005"][:3]
     broken = {
-        r"lacks 3 of \d+ rows of era 0005; expected": one.drop(first),
-        r"lacks 3 of \d+ rows of era 0005; .*": one.where(~one.index.isin(first)),
-        r"lacks 1 of .* of era 0001, and of 11 more eras": one.drop(one.index[~eras.duplicated()]),
-        r"id '.*' is there 2 times": pd.concat([one, one[:1]]),
+        r"no prediction for 3 of \d+ rows of era 0005, expected": one.drop(first),
+        r"no prediction for 3 of \d+ rows of era 0005, .*": one.where(~one.index.isin(first)),
+        r"no prediction for 1 of .* of era 0001 .and of 11 more eras": one.drop(
+            one.index[~eras.duplicated()]
+        ),
+        r"found id '.*' 2 times": pd.concat([one, one[:1]]),
         r"values are infinite": one.where(one.index != first[0], np.inf),
         r"a value for none of": one.reset_index(drop=True),
         r"found no model among": one.to_frame().astype(str),

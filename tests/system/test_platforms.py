@@ -155,7 +155,7 @@ def test_all_works_on_a_read_only_file_system_without_any_of_linux(given, tmp_pa
     found = in_child(use_all, str(given), str(tmp_path), before=as_read_only(given))
     with open_shards(given / "set") as shards:
         assert found["written"] == checksums(shards)
-    unknown = "how much memory is available is not known here"
+    unknown = "the available memory is unknown on this system"
     assert found["read"] == [[unknown, True], ["as asked for", True], ["as asked for", True]]
     assert np.isfinite(found["loss"]).all()
     assert found["ids"]
@@ -237,7 +237,7 @@ def test_short_and_interrupted_reads_change_no_byte(short, given, tmp_path):
     assert found[2]
     assert refused == (
         f"NumeraiSequenceError: {folder}/set/shard-00.arrow: cannot be mapped into memory (No such "
-        "device); not every file system does that; copy the set to a local disk"
+        "device); some file systems cannot map files; copy the set to a local disk"
     )
 
 

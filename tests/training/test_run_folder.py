@@ -318,7 +318,7 @@ def test_the_command_trains_as_its_options_say(shards, tmp_path):
     assert "--layers 6, expected 7" in said
     code, said = command("train", shards.folder, "--final", out, "--layers", "7")
     assert code == 2
-    assert "--layers: found one with --final, whose run decides it" in said
+    assert "--layers: found it with --final, whose run decides it" in said
     code, said = command("train", shards.folder, "--final", out, "--out", tmp_path / "n", "--quiet")
     assert code == 0, said
     week = ["--final", tmp_path / "n", "--from", tmp_path / "n", "--epochs", 1, "--quiet"]

@@ -17,8 +17,8 @@ from shard_sets import contents
 
 from numerai_sequence import OutputExistsError, SourceError, open_shards, write_shards
 from numerai_sequence.system.tasks import run_all
-from numerai_sequence.writing.folder_claim import claimed
 from numerai_sequence.writing import runners
+from numerai_sequence.writing.folder_claim import claimed
 from numerai_sequence.writing.journal import Journal
 
 SOURCES, SHARDS = 5, 3
