@@ -2,7 +2,7 @@
 
 Write the Parquet files as a shard set once, and feed batches of it to Keras::
 
-    from numerai_sequence import NumeraiSequence, write_shards
+    from . import NumeraiSequence, write_shards
 
     shards = write_shards("train.parquet", "shards/")
     train = NumeraiSequence(shards, batch_size=1000, workers=4)
@@ -33,7 +33,7 @@ _MODULES = {
     "OutputExistsError": "errors",
     "PearsonLoss": "scoring.losses",
     "RankCorrelationLoss": "scoring.losses",
-    "RayTasks": "system.tasks",
+    "RayTasks": "system.executor_tasks",
     "Refresh": "refreshing.refresh",
     "Residual": "batching.residual",
     "Resume": "resuming.resume",

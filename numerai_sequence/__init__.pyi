@@ -33,7 +33,7 @@ from .scoring.era_scores import EraScores
 from .scoring.losses import PearsonLoss, RankCorrelationLoss
 from .scoring.score_table import score
 from .scoring.scores import summarize
-from .system.tasks import RayTasks
+from .system.executor_tasks import RayTasks
 from .training.fit_runs import fit_runs
 from .training.run_folder import Run, read_run
 from .version import __version__

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from ..errors import NumeraiSequenceError
 from .prefetching import Prefetching
 from .read_plan import DECODING, Numbers
-from .row_numbers import NumberReader
+from .row_number_reader import NumberReader
 
 Rows = npt.NDArray[np.int64]
 

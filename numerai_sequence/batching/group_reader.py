@@ -22,7 +22,7 @@ from ..ordering.row_order import Order
 from ..reading.paging import Pager
 from ..reading.selection import Selection
 from ..system.buffers import Buffers, scratch_array
-from ..system.locks import ForkSafeLock
+from ..system.fork_safe_locks import ForkSafeLock
 
 # The same on all machines, because the order may shuffle the rows of a group.
 _GROUP_ROWS = 1 << 14

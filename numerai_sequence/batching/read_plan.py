@@ -10,18 +10,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..ordering.batchings import Batching
-from ..ordering.ranks import RankOrder, Share
+from ..ordering.batch_units import Batching
+from ..ordering.distributed_ranks import RankOrder, Share
 from ..ordering.row_order import Order, order_bytes
 from ..ordering.run_length import choose_run_rows
 from ..reading.memory_budget import MAPPED_BYTES, Budget, decide, divide_budget, group_bytes
 from ..reading.paging import Pager
 from ..reading.selection import ERA, Selection
 from ..system.buffers import Buffers
-from ..system.locks import ForkSafeTurns
+from ..system.fork_safe_locks import ForkSafeTurns
 from .group_reader import KEPT, GroupReader, Values, batches_per_group
 from .prefetching import Prefetching
-from .row_numbers import NumberReader
+from .row_number_reader import NumberReader
 
 Numbers = npt.NDArray[np.int32]
 

@@ -12,7 +12,7 @@ from ..ordering.target_horizon import TARGET
 from ..system.files import explained
 from ..training.run_options import TrainOptions
 from ..writing.write_shards import write_shards
-from .keras_command import KerasCommand
+from .quiet_command import KerasCommand
 
 _LAYERS = (32,)
 # A 20-day target: the purge of a 60-day one leaves little of a small file's eras to train on.

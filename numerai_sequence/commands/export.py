@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from . import shared_options as shared
-from .keras_command import KerasCommand
+from .quiet_command import KerasCommand
 
 
 @click.command(cls=KerasCommand)

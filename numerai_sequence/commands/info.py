@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from .set_description import show_set
+from .printed_set import show_set
 
 
 @click.command()

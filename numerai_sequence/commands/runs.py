@@ -8,7 +8,7 @@ import click
 
 from ..checks import file_paths
 from ..errors import NumeraiSequenceError
-from .keras_command import KerasCommand
+from .quiet_command import KerasCommand
 from .shared_options import check_file
 
 

@@ -8,7 +8,7 @@ import click
 
 from ..scoring.score_kinds import EXPOSURE, FNC, names_of
 from . import shared_options as shared
-from .keras_command import KerasCommand
+from .quiet_command import KerasCommand
 
 
 @click.command(cls=KerasCommand)

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from ..writing.writer import write
-from .set_description import show_set
+from .printed_set import show_set
 from .shared_options import tasks_at
 from .writing_options import read_writing, writing_options
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import click
 
-from ..ordering.batchings import PREDICT_BY
-from ..system.tasks import ray_at
+from ..ordering.batch_units import PREDICT_BY
+from ..system.executor_tasks import ray_at
 
 # The same as in `ensemble`, whose module needs pandas.
 _ENSEMBLES = ("rank", "gaussian")

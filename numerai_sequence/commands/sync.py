@@ -8,7 +8,7 @@ import click
 
 from ..refreshing.sync import sync
 from . import shared_options as shared
-from .set_description import show_set
+from .printed_set import show_set
 from .writing_options import read_writing, writing_options
 
 

@@ -11,7 +11,7 @@ from ..format.encoding import PACKED
 from ..reading.set_opener import open_shards
 from ..training.run_options import TrainOptions
 from . import shared_options as shared
-from .keras_command import KerasCommand
+from .quiet_command import KerasCommand
 from .training_options import check_training, read_training, training_options
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from ..errors import NumeraiSequenceError
 from ..format.encoding import Bytes
 from ..reading.memory_budget import available_memory
-from .unpacked_models import ROWS
+from .models_behind_unpack import ROWS
 
 
 class Device(NamedTuple):

@@ -12,11 +12,11 @@ from types import ModuleType
 from typing import Any
 
 from ..checks import is_of
-from .keras_adapters import call_of, on_its_own, shortened
-from .keras_changes import Changes
+from .data_adapters import call_of, on_its_own, shortened
+from .epoch_workers import run_pass
+from .keras_patches import Changes
 from .keras_private_names import version_of
 from .output_forms import arrange, without_lists
-from .pass_workers import run_pass
 from .targets_by_name import patch_containers_3
 
 # Batches that TensorFlow prefetches from our generator. By default it takes any number.

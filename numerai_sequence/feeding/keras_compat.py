@@ -68,10 +68,10 @@ from ..checks import is_of
 from ..errors import NumeraiSequenceError
 from .keras2 import patch_keras_2
 from .keras3 import patch_keras_3
-from .keras_changes import Changes
-from .keras_methods import give_options
+from .keras_patches import Changes
 from .keras_private_names import describe_missing, missing, version_of
 from .model_input import read_input, write_input
+from .patched_methods import give_options
 
 _INSTALLED = "_numerai_sequence_installed"
 

@@ -20,8 +20,8 @@ from ..checks import as_dict, as_names, as_text, is_of, short
 from ..errors import FeatureError, NumeraiSequenceError
 from ..format.encoding import PACKED
 from ..format.layout import FEATURES
-from ..ordering.batchings import BATCH_BY
-from .unpacked_models import NOTE, core_of, unpack_of
+from ..ordering.batch_units import BATCH_BY
+from .models_behind_unpack import NOTE, core_of, unpack_of
 
 _FILE = "numerai_sequence.json"
 

@@ -28,8 +28,8 @@ from ..batching.targets import (
 from ..format.encoding import PACKED, Decoder
 from ..format.encodings import ENCODINGS
 from ..format.layout import FEATURES
-from ..ordering.batchings import BATCH_BY
-from ..ordering.ranks import Share
+from ..ordering.batch_units import BATCH_BY
+from ..ordering.distributed_ranks import Share
 from ..reading.selection import Selection
 from ..reading.shard_set import ShardSet
 from .fit_call import is_fed

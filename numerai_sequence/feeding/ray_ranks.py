@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 
-from ..system.extras import load_extra
+from ..system.optional_packages import load_extra
 from .keras_compat import active_keras
 
 

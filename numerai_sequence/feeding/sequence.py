@@ -9,14 +9,14 @@ from ..batching.targets import POLICIES, SampleWeight, Target, read_target
 from ..checks import is_of, one_of, true_or_false, whole_number
 from ..format.encoding import DTYPES, PACKED
 from ..format.feature_sets import resolve_features
-from ..ordering.batchings import BATCH_BY
-from ..ordering.ranks import check_rank
+from ..ordering.batch_units import BATCH_BY
+from ..ordering.distributed_ranks import check_rank
 from ..reading.memory_budget import check_budget
 from ..reading.set_opener import open_shards
 from ..reading.shard_set import PathLike, ShardSet
 from . import keras_compat
+from .epoch_serving import ServedEpochs
 from .planned_sequence import check_packed
-from .served_epochs import ServedEpochs
 from .unpack import carry_unpack
 
 # What Keras accepts as a Sequence depends on which Keras is installed; see keras_compat.

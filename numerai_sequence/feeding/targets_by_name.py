@@ -13,7 +13,7 @@ from typing import Any
 
 from ..errors import FeatureError
 from .fit_call import FitCall
-from .keras_changes import Changes
+from .keras_patches import Changes
 from .y_for_outputs import (
     Told,
     are_pseudo,

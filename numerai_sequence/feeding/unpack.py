@@ -61,7 +61,7 @@ class Unpack(_keras.layers.Layer):  # type: ignore[misc]
         Bytes of an encoded row.
     """
 
-    # For `unpacked_models`, which also finds the layer of another import of this package.
+    # For `models_behind_unpack`, which also finds the layer of another import of this package.
     unpacks_rows = True
 
     def __init__(

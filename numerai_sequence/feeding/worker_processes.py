@@ -24,7 +24,7 @@ from typing import Any
 from weakref import WeakSet
 
 from ..errors import WorkerError
-from ..system.locks import ForkSafeLock
+from ..system.fork_safe_locks import ForkSafeLock
 from .socket_messages import pack, read, unpack, write
 
 _ENDING_SECONDS = 5.0

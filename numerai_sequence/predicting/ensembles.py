@@ -14,10 +14,10 @@ from ..checks import file_path, in_order, is_of, kind_of, one_of, short
 from ..errors import EraError, PredictionError
 from ..reading.set_opener import open_shards
 from ..reading.shard_set import PathLike, ShardSet
-from ..system.extras import load_extra
+from ..system.optional_packages import load_extra
 from ..writing.source_columns import Source
 from .blends import blend_in_eras
-from .opened_data import is_parquet
+from .data_argument import is_parquet
 from .predictions import read_meta
 
 if TYPE_CHECKING:

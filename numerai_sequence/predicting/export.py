@@ -22,15 +22,15 @@ from ..errors import NumeraiSequenceError, check_known, naming
 from ..feeding.model_input import ModelInput
 from ..reading.shard_set import PathLike
 from ..scoring.forward_pass import most_rows
-from ..system.extras import load_extra
 from ..system.files import replaced
-from .ensemble_members import Member, check_names, make_members, union_of
-from .fed_features import settle_input
+from ..system.optional_packages import load_extra
+from .batch_members import Member, check_names, make_members, union_of
+from .model_features import settle_input
 from .named_models import Named, name_models
-from .packed_pickle import Packed, Upload, pack_model, pickled, reason_of
 from .portable_config import is_keras_2
 from .rebuilt import trial_digits
-from .upload_finish import Finish, read_finish
+from .source_pickle import Packed, Upload, pack_model, pickled, reason_of
+from .upload_postprocessing import Finish, read_finish
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -13,9 +13,9 @@ from typing import Any
 from ..checks import file_path, in_order, kind_of, short
 from ..errors import NumeraiSequenceError
 from ..feeding.keras_compat import active_keras, carry_inputs
-from ..feeding.unpacked_models import core_of
+from ..feeding.models_behind_unpack import core_of
 from ..training.run_folder import MODEL, find_run, runs_in, unfinished_in
-from .fed_features import callers_level
+from .model_features import callers_level
 
 _MODEL = "a Keras model, the folder of a run, or the file of a model"
 _MAPPING = "give them other names, as a mapping of names to models"

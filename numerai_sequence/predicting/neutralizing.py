@@ -16,8 +16,8 @@ from ..reading.join_by_id import Lookup, models_of
 from ..reading.shard_set import PathLike, ShardSet
 from ..reading.tables import Frame, is_table, read_frame
 from ..scoring.neutral_correlation import era_digits
-from ..system.extras import load_extra
-from .opened_data import opened_data
+from ..system.optional_packages import load_extra
+from .data_argument import opened_data
 from .residuals import neutralized, why_nothing_is_left
 
 if TYPE_CHECKING:

@@ -23,11 +23,10 @@ from ..reading.set_opener import open_shards
 from ..reading.shard_set import PathLike, ShardSet
 from ..scoring.forward_pass import most_rows, predict_several
 from ..scoring.model_outputs import Floats
-from ..system.extras import load_extra
+from ..system.optional_packages import load_extra
 from ..writing.chosen_columns import choose_columns
 from ..writing.source_columns import Source
-from .blends import rank_in_eras
-from .ensemble_members import (
+from .batch_members import (
     Member,
     check_names,
     dtype_of,
@@ -36,9 +35,10 @@ from .ensemble_members import (
     make_members,
     union_of,
 )
+from .blends import rank_in_eras
+from .data_argument import check_data, is_parquet, warn_missing, written_for_now
+from .extra_inputs import Sources, given_inputs, with_inputs
 from .named_models import name_models
-from .opened_data import check_data, is_parquet, warn_missing, written_for_now
-from .supplied_inputs import Sources, given_inputs, with_inputs
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -15,8 +15,8 @@ from ..checks import file_path
 from ..errors import OutputError, PredictionError
 from ..reading.shard_set import PathLike
 from ..reading.tables import Frame, is_number, is_table, read_frame
-from ..system.extras import load_extra
 from ..system.files import explained, replaced
+from ..system.optional_packages import load_extra
 
 if TYPE_CHECKING:
     import pandas as pd

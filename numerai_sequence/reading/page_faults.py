@@ -21,7 +21,7 @@ import sys
 import weakref
 from typing import Any
 
-from ..system.locks import ForkSafeLock
+from ..system.fork_safe_locks import ForkSafeLock
 
 _CAN_GUARD = sys.platform == "linux" and platform.machine() in ("x86_64", "aarch64")
 

@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..system.buffers import scratch_array
-from ..system.locks import ForkSafeLock
+from ..system.fork_safe_locks import ForkSafeLock
 
 # One fault maps a folio: 64 kB on older kernels, up to 2 MB on those with large ones.
 _FOLIO_BYTES = 2 << 20

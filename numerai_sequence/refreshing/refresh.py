@@ -26,7 +26,7 @@ from ..system.progress import progress_bar
 from ..writing.journal import Journal
 from ..writing.newer_sources import check_newer
 from ..writing.output_folder import Output
-from ..writing.runners import SerialRunner, Work, fill_all, seal_all
+from ..writing.part_runners import SerialRunner, Work, fill_all, seal_all
 from ..writing.source_columns import Source, open_sources
 from ..writing.write_plan import OTHER_BYTES, Plan, make_plan, name_run
 from ..writing.writer import BLOCK_BYTES, say_filled, short_of_memory

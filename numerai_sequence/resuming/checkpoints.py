@@ -13,7 +13,7 @@ from ..batching.epoch import Position
 from ..errors import ResumeError
 from ..feeding.epoch_callback import Fit
 from ..feeding.fit_call import FitCall
-from ..feeding.unpacked_models import are_rows
+from ..feeding.models_behind_unpack import are_rows
 from .model_architecture import (
     describe_compiled,
     describe_model,
@@ -21,9 +21,9 @@ from .model_architecture import (
     live_learning_rate,
     set_learning_rate,
 )
-from .original_values import as_given, note_left
 from .run_identity import describe_weights, order_digest, run_identity, with_defaults
 from .training_state import WEIGHTS, State, check_same, read_state, write_state
+from .values_before_fit import as_given, note_left
 
 
 class Checkpoints:

@@ -15,7 +15,7 @@ import warnings
 from collections.abc import Mapping
 from typing import Any
 
-from ..feeding.unpacked_models import are_rows
+from ..feeding.models_behind_unpack import are_rows
 from .json_descriptions import config_of, described, is_function, is_own, type_name
 
 # Keys that do not affect learning, such as a class's module, and whether a layer is built.

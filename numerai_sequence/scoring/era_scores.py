@@ -14,8 +14,8 @@ import numpy.typing as npt
 from ..checks import is_of, short
 from ..feeding import keras_compat
 from ..feeding.model_input import ModelInput, check_scale, input_like, input_noted, joined
+from ..feeding.models_behind_unpack import core_of, takes_packed
 from ..feeding.sequence import NumeraiSequence
-from ..feeding.unpacked_models import core_of, takes_packed
 from ..reading.join_by_id import several
 from ..reading.shard_set import PathLike
 from .feature_exposure import Exposure

@@ -15,7 +15,7 @@ from ..format.feature_sets import resolve_features
 from ..ordering.eras import era_span
 from ..predicting.residuals import is_spent, neutralized
 from ..reading.shard_set import ShardSet
-from ..system.extras import load_extra
+from ..system.optional_packages import load_extra
 from ..system.progress import progress_bar
 from .forward_pass import x_of
 from .score_kinds import CORR, load_scorer, score_era

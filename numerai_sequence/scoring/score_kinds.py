@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..system.extras import load_extra
+from ..system.optional_packages import load_extra
 
 Floats = npt.NDArray[np.floating[Any]]
 

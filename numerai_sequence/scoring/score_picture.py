@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..system.extras import load_extra
 from ..system.files import replaced
+from ..system.optional_packages import load_extra
 from .score_kinds import SCORES, score_of
 from .scores import summarize_score
 

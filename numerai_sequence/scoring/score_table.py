@@ -13,9 +13,9 @@ from ..checks import names_in_order
 from ..errors import FeatureError
 from ..feeding.sequence import NumeraiSequence
 from ..ordering.eras import sort_eras
-from ..predicting.opened_data import opened_data
+from ..predicting.data_argument import opened_data
 from ..reading.shard_set import PathLike, ShardSet
-from ..system.extras import load_extra
+from ..system.optional_packages import load_extra
 from .feature_exposure import Exposure
 from .given_predictions import read_predictions
 from .neutral_correlation import era_digits, neutral_correlations, read_neutral

@@ -15,8 +15,8 @@ import numpy.typing as npt
 
 from ..errors import NumeraiSequenceError
 from ..ordering.eras import era_codes, sort_eras
-from ..system.extras import load_extra
 from ..system.files import replaced
+from ..system.optional_packages import load_extra
 from .score_kinds import SCORES, Floats, Score, is_summed, load_scorer, score_era, varies
 
 if TYPE_CHECKING:

@@ -20,10 +20,9 @@ from ..reading.shard_set import ShardSet
 from ..scoring.era_scores import EraScores, log_scores
 from ..scoring.score_picture import draw_scores
 from ..scoring.scores import write_table
-from ..system.extras import load_extra
 from ..system.files import explained
+from ..system.optional_packages import load_extra
 from ..version import __version__
-from .built_network import checked_network, network_digest
 from .device_feed import Feed, behind_unpack, choose_feed
 from .network import build_network
 from .planned_runs import PlannedRun
@@ -31,6 +30,7 @@ from .printed_report import show_cost, show_purge, show_scores, show_split
 from .run_folder import CHECKPOINT, RUN, Run, read_run, save_model, write_run
 from .run_options import TrainOptions, find_differences, with_defaults
 from .starting_weights import start_from
+from .user_network import checked_network, network_digest
 
 if TYPE_CHECKING:
     import pandas as pd

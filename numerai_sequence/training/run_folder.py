@@ -11,7 +11,7 @@ from typing import Any
 from ..checks import as_dict, as_names, as_text, reason, short
 from ..errors import ManifestError, NumeraiSequenceError
 from ..format.encoding import DTYPES
-from ..ordering.batchings import BATCH_BY
+from ..ordering.batch_units import BATCH_BY
 from ..system.files import replaced
 from ..writing.parquet_folders import natural
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from ..errors import NumeraiSequenceError
 from ..scoring.score_picture import draw_scores
-from ..system.extras import load_extra
+from ..system.optional_packages import load_extra
 from .one_run import SCORES
 from .planned_runs import best_epochs
 from .printed_report import describe_eras

@@ -10,15 +10,15 @@ import numpy as np
 from ..errors import FeatureError, NumeraiSequenceError
 from ..feeding.keras_compat import active_keras
 from ..feeding.model_input import input_noted
-from ..predicting.ensemble_members import Member, union_of
+from ..predicting.batch_members import Member, union_of
+from ..predicting.data_argument import is_parquet
 from ..predicting.ensembles import ensemble
 from ..predicting.export import batch_by_of, export_members, members_to_export, runs_where
 from ..predicting.named_models import name_models
 from ..predicting.neutralizing import neutralize as take_out
-from ..predicting.opened_data import is_parquet
 from ..predicting.predictions import predict
 from ..predicting.submission import write_predictions
-from ..predicting.upload_finish import Finish, read_finish
+from ..predicting.upload_postprocessing import Finish, read_finish
 from .run_folder import runs_in
 
 # Of live data, about.

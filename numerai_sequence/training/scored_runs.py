@@ -16,9 +16,9 @@ from ..predicting.predictions import predict
 from ..reading.shard_set import ShardSet
 from ..scoring.score_kinds import load_scorer
 from ..scoring.score_table import score
-from ..system.extras import load_extra
+from ..system.executor_tasks import run_all
+from ..system.optional_packages import load_extra
 from ..system.progress import progress_bar
-from ..system.tasks import run_all
 from ..writing.parquet_folders import natural
 from .one_run import Fitter, write_scores
 from .planned_runs import PlannedRun, plan_runs

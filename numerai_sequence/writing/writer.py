@@ -32,8 +32,8 @@ from .chosen_columns import choose_columns
 from .journal import Journal
 from .newer_sources import count_eras
 from .output_folder import Output
+from .part_runners import ParallelRunner, Runner, SerialRunner, Work, fill_all, seal_all
 from .row_ids import check_eras
-from .runners import ParallelRunner, Runner, SerialRunner, Work, fill_all, seal_all
 from .source_columns import Source, open_sources
 from .target_alias import compare_sources
 from .write_plan import make_plan, name_run

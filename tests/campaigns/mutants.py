@@ -18,7 +18,7 @@ from typing import Any
 from tqdm import tqdm
 
 from campaigns.mutations import KINDS, write_mutant
-from campaigns.mutations.bases import make_bases
+from campaigns.mutations.base_sets import make_bases
 from campaigns.result import Result
 
 COUNT = 10_000

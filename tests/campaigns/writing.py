@@ -4,8 +4,8 @@ from pathlib import Path
 
 from campaigns.children.forked_child import fork_server
 from campaigns.result import Result
-from campaigns.writer import crowded, killed, limited, misled
-from campaigns.writer.fixture import WriterFixture
+from campaigns.writing_troubles import crowded, killed, limited, misled
+from campaigns.writing_troubles.fixture import WriterFixture
 
 COUNT = 200
 MODULES = ("campaigns.children.writer_tasks",)

@@ -9,7 +9,7 @@ import pytest
 from networks import keras
 
 import numerai_sequence as old
-from numerai_sequence.feeding.keras_changes import Changes
+from numerai_sequence.feeding.keras_patches import Changes
 
 NAME = old.__name__
 

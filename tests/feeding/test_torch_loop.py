@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 import pytest
-from pages import example
+from documentation_pages import example
 
 from numerai_sequence import NumeraiSequence
 

@@ -12,7 +12,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from squares import Squares
+from worker_batches import Squares
 
 from numerai_sequence import WorkerError
 from numerai_sequence.feeding.worker_processes import Workers, catchable

@@ -1,6 +1,6 @@
 """Compatibility: sets that were written long ago still hold what was written.
 
-The sets in ``old_sets`` are never written anew. Each was made once, by the version of the format
+The sets in ``stored_sets`` are never written anew. Each was made once, by the version of the format
 that it is named after, with `make` or `make_refreshed` below. To add one, make it, commit it, and
 give it a line in `SHA256`. The set of `FUTURE` was made with `make_future`, and nobody can read it.
 """
@@ -33,7 +33,7 @@ from numerai_sequence import (
 )
 from numerai_sequence.format.encodings import ENCODINGS
 
-FIXTURES = Path(__file__).parent / "old_sets"
+FIXTURES = Path(__file__).parent / "stored_sets"
 # What `LC_ALL=C sha256sum * | sha256sum` prints in the folder of each set.
 SHA256 = {
     "future-option": "385ae905d143018aebe47a1c9163752961b5270f2b628af02380657925710bf5",

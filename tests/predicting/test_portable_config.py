@@ -16,8 +16,8 @@ from exported_kinds import FEATURES, KINDS, inputs, live_frame, predicted, train
 from networks import keras
 
 from numerai_sequence import NumeraiSequenceError, export_predict
-from numerai_sequence.predicting.packed_pickle import TEXTS
 from numerai_sequence.predicting.portable_config import portable_config
+from numerai_sequence.predicting.source_pickle import TEXTS
 
 L = keras.layers
 ops = getattr(keras, "ops", None)

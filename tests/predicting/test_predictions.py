@@ -24,7 +24,7 @@ from numerai_sequence import (
     SourceError,
     write_shards,
 )
-from numerai_sequence.predicting import opened_data as data_module
+from numerai_sequence.predicting import data_argument as data_module
 from numerai_sequence.predicting.export import export_predict
 from numerai_sequence.predicting.predictions import predict
 from numerai_sequence.scoring import forward_pass as forward_module

@@ -7,8 +7,8 @@ import subprocess
 import sys
 
 import pytest
+from documentation_pages import ROOT, example
 from networks import keras
-from pages import ROOT, example
 
 from numerai_sequence.synthetic import write_version
 

@@ -23,15 +23,15 @@ ENCODINGS = [
 # its stage; "" is the package's own. A folder whose `__init__` is a table is a module, too.
 STAGES = [
     ("", """version errors"""),
-    ("system", """extras"""),
+    ("system", """optional_packages"""),
     ("", """checks"""),
-    ("system", """buffers locks progress files tasks log_lines"""),
+    ("system", """buffers fork_safe_locks progress files executor_tasks tensorflow_log"""),
     ("format", """encoding"""),
     ("format/encodings", " ".join(ENCODINGS)),
     ("format", """encodings"""),
     (
         "ordering",
-        """target_horizon eras splits row_order era_order ranks batchings
+        """target_horizon eras splits row_order era_order distributed_ranks batch_units
         run_length""",
     ),
     ("format", """layout format_versions manifest feature_sets flatbuffer arrow_file"""),
@@ -41,7 +41,7 @@ STAGES = [
         path_partitions feature_scale feature_digits tournaments source_columns
         missing_features target_alias chosen_columns row_ids shuffle_windows write_plan
         scratch_filler record_batches newer_sources set_difference output_folder
-        runners writer write_arguments""",
+        part_runners writer write_arguments""",
     ),
     (
         "reading",
@@ -56,15 +56,15 @@ STAGES = [
     ),
     (
         "batching",
-        """prefetching group_reader row_numbers read_plan epoch residual targets inputs
+        """prefetching group_reader row_number_reader read_plan epoch residual targets inputs
         chosen_rows""",
     ),
     (
         "feeding",
-        """socket_messages worker_processes interrupts output_forms y_for_outputs keras_changes
-        unpacked_models model_input fit_call targets_by_name read_ahead pass_workers
+        """socket_messages worker_processes interrupts output_forms y_for_outputs keras_patches
+        models_behind_unpack model_input fit_call targets_by_name read_ahead epoch_workers
         epoch_callback distribution sequence_arguments planned_sequence sequence_copies
-        served_epochs keras_private_names keras_adapters keras3 keras2 keras_methods
+        epoch_serving keras_private_names data_adapters keras3 keras2 patched_methods
         keras_compat device unpack sequence""",
     ),
     ("predicting", """blends residuals rebuilt uploaded"""),
@@ -76,14 +76,14 @@ STAGES = [
     (
         "resuming",
         """json_differences training_state json_descriptions model_architecture run_identity
-        original_values checkpoints resume""",
+        values_before_fit checkpoints resume""",
     ),
     ("feeding", """ray_ranks"""),
     ("training", """run_folder"""),
     (
         "predicting",
-        """submission fed_features named_models ensemble_members supplied_inputs opened_data
-        predictions ensembles neutralizing upload_finish portable_config packed_pickle
+        """submission model_features named_models batch_members extra_inputs data_argument
+        predictions ensembles neutralizing upload_postprocessing portable_config source_pickle
         export""",
     ),
     ("scoring", """given_predictions score_table"""),
@@ -91,12 +91,12 @@ STAGES = [
     (
         "training",
         """network run_options planned_runs printed_report device_feed starting_weights
-        built_network one_run scored_runs fit_runs run_listing run_predictions""",
+        user_network one_run scored_runs fit_runs run_listing run_predictions""",
     ),
     ("", """__init__"""),
     (
         "commands",
-        """keras_command set_description shared_options writing_options training_options
+        """quiet_command printed_set shared_options writing_options training_options
         shard sync refresh info verify train runs predict score export demo main""",
     ),
     ("", """__main__"""),

@@ -13,7 +13,7 @@ import click
 import matplotlib
 import numerapi_stand_in
 import pytest
-from pages import BLOCKS, PAGES, ROOT, anchors, blocks, links, prose, text_of
+from documentation_pages import BLOCKS, PAGES, ROOT, anchors, blocks, links, prose, text_of
 
 import numerai_sequence
 from numerai_sequence.commands.main import main

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numerapi_stand_in
 import pytest
-from pages import example
+from documentation_pages import example
 
 
 @pytest.fixture

@@ -23,8 +23,8 @@ from shard_sets import write_set
 
 from numerai_sequence import CorruptShardError, NumeraiSequence, open_shards
 from numerai_sequence.commands.main import main
+from numerai_sequence.feeding.epoch_workers import run_pass
 from numerai_sequence.feeding.fit_call import FitCall
-from numerai_sequence.feeding.pass_workers import run_pass
 from numerai_sequence.reading.file_checks import ChangeDetector, Checker, FileCheck
 
 ROWS, BATCH, BATCHES, SHARDS = 1037, 50, 21, 5

@@ -497,7 +497,7 @@ def use_processes_as_on_windows():
     import windows_rules
 
     windows_rules.take_on()
-    from squares import Squares
+    from worker_batches import Squares
 
     from numerai_sequence import WorkerError
     from numerai_sequence.feeding.worker_processes import Workers

@@ -77,8 +77,8 @@ def test_a_machine_without_the_package_is_an_error_that_says_so(cluster, tmp_pat
 DRIVER = """
 import sys
 from numerai_sequence import WorkerError, write_shards
-from numerai_sequence.system.tasks import ray_at
-from numerai_sequence.writing import runners
+from numerai_sequence.system.executor_tasks import ray_at
+from numerai_sequence.writing import part_runners
 from pathlib import Path
 from ray_calls import stay
 

@@ -9,8 +9,8 @@ import threading
 from concurrent.futures import CancelledError, wait
 
 import pytest
+from documentation_pages import example
 from numerai_tables import write_source
-from pages import example
 from ray_calls import (
     claimed_for_a_while,
     elsewhere,
@@ -37,10 +37,10 @@ from numerai_sequence import (
     write_shards,
 )
 from numerai_sequence.synthetic import write_parquet
-from numerai_sequence.system.tasks import ray_at
+from numerai_sequence.system.executor_tasks import ray_at
 from numerai_sequence.training.run_options import TrainOptions
 from numerai_sequence.training.scored_runs import train
-from numerai_sequence.writing import runners
+from numerai_sequence.writing import part_runners
 
 
 @pytest.fixture(scope="module")
@@ -123,7 +123,9 @@ def test_a_worker_that_is_killed_while_it_writes_loses_nothing(
 ):
     whole = contents(write(sources, tmp_path / "whole"))
     for name in ("_fill", "_seal"):
-        monkeypatch.setattr(runners, name, killed_once(getattr(runners, name), tmp_path / name))
+        monkeypatch.setattr(
+            part_runners, name, killed_once(getattr(part_runners, name), tmp_path / name)
+        )
         out = write(sources, tmp_path / f"out{name}", executor=RayTasks())
         assert (tmp_path / name).exists()
         assert contents(out) == whole
@@ -136,7 +138,9 @@ def test_a_node_that_is_killed_while_it_writes_loses_nothing(
     cluster, sources, tmp_path, monkeypatch, name
 ):
     whole = contents(write(sources, tmp_path / "whole"))
-    monkeypatch.setattr(runners, name, stays_once(getattr(runners, name), tmp_path / "held"))
+    monkeypatch.setattr(
+        part_runners, name, stays_once(getattr(part_runners, name), tmp_path / "held")
+    )
     killer = threading.Thread(
         target=lambda: kill_node(cluster, wait_for(tmp_path / "held")), daemon=True
     )
@@ -153,8 +157,8 @@ def test_a_source_that_a_lost_machine_is_still_at_is_waited_for(
     cluster, sources, tmp_path, monkeypatch
 ):
     whole = contents(write(sources, tmp_path / "whole"))
-    held = claimed_for_a_while(runners._fill, tmp_path / "held")
-    monkeypatch.setattr(runners, "_fill", held)
+    held = claimed_for_a_while(part_runners._fill, tmp_path / "held")
+    monkeypatch.setattr(part_runners, "_fill", held)
     assert contents(write(sources, tmp_path / "out", executor=RayTasks())) == whole
     assert (tmp_path / "held").exists()
 
@@ -163,7 +167,7 @@ def test_a_source_that_a_lost_machine_is_still_at_is_waited_for(
 def test_a_folder_that_another_machine_lacks_is_an_error_that_says_so(
     cluster, sources, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(runners, "_fill", elsewhere(runners._fill, tmp_path / "local"))
+    monkeypatch.setattr(part_runners, "_fill", elsewhere(part_runners._fill, tmp_path / "local"))
     with pytest.raises(WorkerError, match=r"local/.writing: not found on the machine .* at the"):
         write(sources, tmp_path / "out", executor=RayTasks())
     assert not (tmp_path / "local").exists()

@@ -171,7 +171,7 @@ def test_a_run_that_was_killed_finds_it_when_it_goes_on(tmp_path, monkeypatch):
     source = save(tmp_path / "t.parquet", target_x_60=VALUES)
     whole = contents(write(tmp_path / "whole", source))
     with monkeypatch.context() as patched:
-        patched.setattr("numerai_sequence.writing.runners.seal", interrupt)
+        patched.setattr("numerai_sequence.writing.part_runners.seal", interrupt)
         with pytest.raises(KeyboardInterrupt):
             write(tmp_path / "set", source)
     assert [path.name for path in (tmp_path / "set").iterdir()] == [".writing"]

@@ -18,7 +18,7 @@ from typing import Any
 import pyarrow as pa
 from tqdm import tqdm
 
-from campaigns.writer import known_sets
+from campaigns.writing_troubles import known_sets
 from numerai_sequence import NumeraiSequenceError, open_shards, write_shards
 
 pa.chunked_array([[1]]).to_numpy()  # imports pandas, which no child should have to

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import numpy as np
 
-from campaigns.mutations import arrows, bits, manifests, objects
-from campaigns.mutations.bases import Base
-from campaigns.mutations.draft import Draft
+from campaigns.mutations import arrow_files, bits, manifests, wrong_files
+from campaigns.mutations.base_sets import Base
+from campaigns.mutations.changed_copy import Draft
 
 KINDS = {
     "bits of values flipped": bits.flip_values,
@@ -16,7 +16,7 @@ KINDS = {
     "bits of the manifest flipped": bits.flip_manifest,
     "words of a footer replaced": bits.set_footer_words,
     "words of a record batch's header replaced": bits.set_header_words,
-    "buffers and nodes of a header exchanged": arrows.repeat_buffers,
+    "buffers and nodes of a header exchanged": arrow_files.repeat_buffers,
     "a shard cut short": bits.cut,
     "a shard lengthened": bits.lengthen,
     "a manifest cut short": bits.cut_manifest,
@@ -34,22 +34,22 @@ KINDS = {
     "another format or version": manifests.set_version,
     "a manifest that is none": manifests.set_text,
     "a manifest of megabytes": manifests.set_size,
-    "a column of another type": arrows.set_type,
-    "nulls, or a column like the right one": arrows.set_nulls,
-    "a tensor of a strange type": arrows.set_extension,
-    "features of another width": arrows.set_width,
-    "other columns": arrows.set_columns,
-    "other metadata": arrows.set_metadata,
-    "metadata where there is none": arrows.add_metadata,
-    "compressed, with wrong lengths": arrows.compress,
-    "compressed, 100 MB of one text": arrows.expand,
-    "offsets of texts that lead astray": arrows.set_offsets,
-    "other eras, data types or targets, all sums right": arrows.set_counted,
-    "other record batches": arrows.set_batches,
-    "other blocks in the footer": arrows.set_blocks,
-    "the other endianness": arrows.swap_endianness,
-    "no file, but a pipe, device, folder or link": objects.replace,
-    "a link to the file": objects.link,
+    "a column of another type": arrow_files.set_type,
+    "nulls, or a column like the right one": arrow_files.set_nulls,
+    "a tensor of a strange type": arrow_files.set_extension,
+    "features of another width": arrow_files.set_width,
+    "other columns": arrow_files.set_columns,
+    "other metadata": arrow_files.set_metadata,
+    "metadata where there is none": arrow_files.add_metadata,
+    "compressed, with wrong lengths": arrow_files.compress,
+    "compressed, 100 MB of one text": arrow_files.expand,
+    "offsets of texts that lead astray": arrow_files.set_offsets,
+    "other eras, data types or targets, all sums right": arrow_files.set_counted,
+    "other record batches": arrow_files.set_batches,
+    "other blocks in the footer": arrow_files.set_blocks,
+    "the other endianness": arrow_files.swap_endianness,
+    "no file, but a pipe, device, folder or link": wrong_files.replace,
+    "a link to the file": wrong_files.link,
 }
 
 

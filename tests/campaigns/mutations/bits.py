@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import numpy as np
 import pyarrow as pa
 
-from campaigns.mutations.draft import Draft, manifest_text, sign
+from campaigns.mutations.changed_copy import Draft, manifest_text, sign
 
 MAGIC = b"ARROW1"
 #: What overflows, points nowhere, or looks like nothing.

@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from campaigns.mutations.draft import Draft, manifest_text, nested, sign
+from campaigns.mutations.changed_copy import Draft, manifest_text, nested, sign
 
 NUMBERS = (0, 1, -1, 2**31, 2**63 - 1, 2**63, 2**64, 10**400, 1.5, 1e308, float("nan"))
 NAMES = (

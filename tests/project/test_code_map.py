@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 
-from pages import ROOT, text_of
+from documentation_pages import ROOT, text_of
 
 import numerai_sequence.commands.main as command
 from numerai_sequence.format.encodings import ENCODINGS
-from numerai_sequence.ordering.batchings import BATCH_BY
+from numerai_sequence.ordering.batch_units import BATCH_BY
 from numerai_sequence.scoring.score_kinds import SCORES
 
 PAGE = text_of(ROOT / "CONTRIBUTING.md")

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from campaigns.mutations.bits import footer, headers, messages
-from campaigns.mutations.draft import Draft
+from campaigns.mutations.changed_copy import Draft
 
 BOMB_BYTES = 100 << 20
 EXTENSION = {b"ARROW:extension:name": b"arrow.fixed_shape_tensor"}

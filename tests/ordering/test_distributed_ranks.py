@@ -12,8 +12,8 @@ from page_cache import cached, drop, is_linux
 from shard_sets import write_set
 
 from numerai_sequence import NumeraiSequence
+from numerai_sequence.ordering.distributed_ranks import RankOrder, Share, check_rank
 from numerai_sequence.ordering.era_order import EraOrder
-from numerai_sequence.ordering.ranks import RankOrder, Share, check_rank
 from numerai_sequence.ordering.row_order import epoch_order
 from numerai_sequence.reading.selection import Selection
 

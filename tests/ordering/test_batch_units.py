@@ -7,8 +7,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from numerai_sequence.ordering.batchings import BATCH_BY, PREDICT_BY
-from numerai_sequence.ordering.ranks import RankOrder, Share
+from numerai_sequence.ordering.batch_units import BATCH_BY, PREDICT_BY
+from numerai_sequence.ordering.distributed_ranks import RankOrder, Share
 
 SIZES = np.array([3, 5, 2])
 SELECTED = SimpleNamespace(

@@ -11,7 +11,7 @@ from ..checks import short
 from ..errors import FeatureError, naming
 from ..reading.join_by_id import several
 from ..reading.shard_set import ShardSet
-from .ensemble_members import Member
+from .batch_members import Member
 
 # For each input, by its name: its source, and its columns, or None for all.
 Sources = dict[str, tuple[Any, tuple[str, ...] | None]]

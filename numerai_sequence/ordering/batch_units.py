@@ -9,8 +9,8 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from .distributed_ranks import Share
 from .era_order import EraOrder
-from .ranks import Share
 from .row_order import Rows, WholeOrder, epoch_order
 
 #: Units of the batches of `predict`: some rows, or one whole era.

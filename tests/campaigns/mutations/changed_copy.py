@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from campaigns.mutations.bases import MANIFEST, Base
+from campaigns.mutations.base_sets import MANIFEST, Base
 
 #: What whoever changed the set has made fit again: a disk mends nothing, an attacker the sizes of
 #: files in the manifest, or their checksums too, and the manifest's own one.

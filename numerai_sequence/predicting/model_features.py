@@ -18,7 +18,7 @@ from ..feeding.model_input import (
     joined,
 )
 from ..format.encoding import DTYPES
-from ..ordering.batchings import PREDICT_BY
+from ..ordering.batch_units import PREDICT_BY
 from ..scoring.forward_pass import mixes_rows
 from ..scoring.model_outputs import (
     MAKER,

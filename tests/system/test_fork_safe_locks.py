@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from numerai_sequence.system.locks import ForkSafeLock, ForkSafeTurns
+from numerai_sequence.system.fork_safe_locks import ForkSafeLock, ForkSafeTurns
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from functools import partial
 from campaigns.children import forked_child, writer_tasks
 from campaigns.outcome_counter import OutcomeCounter
 from campaigns.result import Result
-from campaigns.writer.fixture import STATES, WriterFixture
+from campaigns.writing_troubles.fixture import STATES, WriterFixture
 
 
 def kill_at_random(fixture: WriterFixture) -> Result:

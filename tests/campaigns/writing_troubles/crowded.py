@@ -6,8 +6,8 @@ from typing import Any
 from campaigns.children import forked_child, writer_tasks
 from campaigns.outcome_counter import OutcomeCounter
 from campaigns.result import Result
-from campaigns.writer import known_sets
-from campaigns.writer.fixture import WriterFixture
+from campaigns.writing_troubles import known_sets
+from campaigns.writing_troubles.fixture import WriterFixture
 
 
 def write_twice(fixture: WriterFixture) -> Result:

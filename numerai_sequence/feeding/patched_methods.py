@@ -15,7 +15,7 @@ from .distribution import check_distribution
 from .epoch_callback import follow
 from .fit_call import FitCall, forget
 from .interrupts import raise_pending_interrupt
-from .keras_changes import Changes
+from .keras_patches import Changes
 from .keras_private_names import enclosed
 from .model_input import check_inputs, input_noted, note_input
 from .output_forms import Form, find_form

@@ -10,9 +10,9 @@ from tqdm import tqdm
 from campaigns.children import forked_child, writer_tasks
 from campaigns.outcome_counter import OutcomeCounter
 from campaigns.result import Result
-from campaigns.writer import known_sets
-from campaigns.writer.fixture import WriterFixture
-from campaigns.writer.small_disk import SmallDisk, small_disk
+from campaigns.writing_troubles import known_sets
+from campaigns.writing_troubles.fixture import WriterFixture
+from campaigns.writing_troubles.small_disk import SmallDisk, small_disk
 
 FULL = {errno.ENOSPC: "free now", errno.EFBIG: "ulimit"}
 PAGE = 4096

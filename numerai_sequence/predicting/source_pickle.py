@@ -18,7 +18,7 @@ from ..errors import NumeraiSequenceError, naming
 from ..scoring.model_outputs import name_columns, run_batch
 from ..system.files import explained
 from . import blends, rebuilt, residuals, uploaded
-from .ensemble_members import Member
+from .batch_members import Member
 from .portable_config import as_plain, keras_of, portable_config
 
 # The modules whose text is pickled. Each uses only the ones before it.

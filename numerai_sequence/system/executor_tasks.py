@@ -20,7 +20,7 @@ from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
 from ..errors import NumeraiSequenceError, WorkerError
-from .extras import load_extra
+from .optional_packages import load_extra
 
 T = TypeVar("T")
 

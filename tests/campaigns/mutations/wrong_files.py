@@ -4,8 +4,8 @@ import os
 import socket
 from pathlib import Path
 
-from campaigns.mutations.bases import MANIFEST
-from campaigns.mutations.draft import Draft
+from campaigns.mutations.base_sets import MANIFEST
+from campaigns.mutations.changed_copy import Draft
 
 
 def make_fifo(path: Path) -> None:

@@ -17,9 +17,9 @@ from typing import Any, Protocol
 
 from ..errors import WorkerError
 from ..format.layout import Shard, SourceFile, WriteOptions
+from ..system.executor_tasks import RayTasks, run_all
 from ..system.files import replaced
 from ..system.progress import progress_bar
-from ..system.tasks import RayTasks, run_all
 from .journal import Journal
 from .record_batches import Mixer, seal
 from .scratch import Scratch

@@ -8,8 +8,8 @@ from pathlib import Path
 from campaigns.children import forked_child, writer_tasks
 from campaigns.outcome_counter import OutcomeCounter
 from campaigns.result import Result
-from campaigns.writer import known_sets
-from campaigns.writer.fixture import WriterFixture
+from campaigns.writing_troubles import known_sets
+from campaigns.writing_troubles.fixture import WriterFixture
 
 FLIPS = ("bits flipped", "bits flipped under checksums")
 BEFORE = ("cut off", *FLIPS)

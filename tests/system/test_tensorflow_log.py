@@ -25,7 +25,7 @@ SHOWN = [
 def run(code, **environment):
     code = f"""
 import os, sys
-from numerai_sequence.system.log_lines import without_logs
+from numerai_sequence.system.tensorflow_log import without_logs
 lines = {LOGS + SHOWN}
 with without_logs():
     print("from Python", file=sys.stderr)

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from ..system.log_lines import without_logs
+from ..system.tensorflow_log import without_logs
 
 
 class KerasCommand(click.Command):

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from campaigns.children import forked_child, writer_tasks
-from campaigns.writer import known_sets
-from campaigns.writer.known_sets import NOTHING, BrokenPromise
+from campaigns.writing_troubles import known_sets
+from campaigns.writing_troubles.known_sets import NOTHING, BrokenPromise
 
 STATES = ("nothing", "old", "begun", "half done", "torn")
 

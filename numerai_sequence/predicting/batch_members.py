@@ -22,7 +22,7 @@ from ..scoring.forward_pass import Fed
 from ..scoring.model_outputs import name_columns, run_batch
 from ..writing.chosen_columns import choose_columns
 from ..writing.source_columns import Source
-from .fed_features import known_input, settle_input
+from .model_features import known_input, settle_input
 from .named_models import Named
 
 _REMEDY = "name the features that it was trained on: features=sequence.features"

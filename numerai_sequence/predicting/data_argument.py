@@ -21,7 +21,7 @@ from ..writing.chosen_columns import choose_columns
 from ..writing.missing_features import find_missing
 from ..writing.source_columns import Source
 from ..writing.writer import write
-from .fed_features import callers_level
+from .model_features import callers_level
 
 _MAGIC = b"PAR1"
 _DATA = (

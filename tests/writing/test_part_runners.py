@@ -16,8 +16,8 @@ from numerai_tables import numerai_table, write_source
 from shard_sets import contents
 
 from numerai_sequence import OutputExistsError, SourceError, open_shards, write_shards
-from numerai_sequence.system.tasks import run_all
-from numerai_sequence.writing import runners
+from numerai_sequence.system.executor_tasks import run_all
+from numerai_sequence.writing import part_runners
 from numerai_sequence.writing.folder_claim import claimed
 from numerai_sequence.writing.journal import Journal
 
@@ -166,7 +166,7 @@ def kill_self(*arguments):
 def test_a_process_that_is_killed_leaves_what_was_there(sources, tmp_path, monkeypatch):
     out = write(sources[:2], tmp_path / "out")
     before = contents(out)
-    monkeypatch.setattr(runners, "_seal", kill_self)
+    monkeypatch.setattr(part_runners, "_seal", kill_self)
     with (
         ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool,
         pytest.raises(BrokenProcessPool),
