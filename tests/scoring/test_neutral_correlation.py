@@ -238,7 +238,7 @@ def test_what_cannot_be_neutralized_is_refused(shards, data, frame):
     first = frame.index[0]
     few = frame[(data["era"][frame.index] == "0003").to_numpy()][:13]
     broken = {
-        r"of 'n.*' in column 'a'; expected a number": frame.assign(
+        r"for id 'n.*' in column 'a'; expected a number": frame.assign(
             a=frame["a"].where(frame.index != first)
         ),
         r"found id '.*' 2 times": pd.concat([frame, frame[:1]]),

@@ -191,7 +191,7 @@ def test_what_cannot_be_scored_is_refused(shards, data, frame, tmp_path):
         ),
         r"found id '.*' 2 times": pd.concat([one, one[:1]]),
         r"values are infinite": one.where(one.index != first[0], np.inf),
-        r"a value for none of": one.reset_index(drop=True),
+        r"no values for the": one.reset_index(drop=True),
         r"found no model among": one.to_frame().astype(str),
     }
     for message, given in broken.items():
