@@ -265,8 +265,8 @@ def _share_or_eras(text: str) -> float | str:
         raise click.UsageError(f"--validation: found {text}, expected a share between 0 and 1")
     if number is not None:
         raise click.UsageError(
-            f"--validation: found {text}, which can be a count or an era; write {-number}: for the "
-            f"newest {number:,} eras, or {number:04d} for that era"
+            f"--validation: found {text}, which can be a count or an era; expected {-number}: for "
+            f"the newest {number:,} eras, or {number:04d} for that era"
         )
     return text if share is None else share
 

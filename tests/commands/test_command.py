@@ -107,7 +107,7 @@ def test_features_are_given_in_one_way(source, tmp_path):
     result = run("shard", source, "--out", tmp_path / "set", *options)
     assert result.returncode == 2
     assert "Usage: " in result.stderr
-    assert "--feature and --features: choose one" in result.stderr
+    assert "--feature, --features: found both" in result.stderr
     assert not (tmp_path / "set").exists()
 
 

@@ -695,7 +695,7 @@ WRONG_NAMES = [
     ({"features": ["feature_001", "zzz", "yyy"]}, ["yyy", "zzz"], "feature 'yyy' and 1 more"),
     ({"features": ["target"]}, ["target"], "unknown feature 'target'"),
     ({"features": ["feature_001"] * 2}, ["feature_001"], "'feature_001' is named twice"),
-    ({"features": []}, (), "no features"),
+    ({"features": []}, (), "features: found none"),
     ({"features": "feature_000"}, ["feature_000"], "is a feature, not a feature set"),
     ({"features": "medium"}, ["medium"], "found no feature sets, expected one named 'medium'"),
     ({"target": "targt"}, ["targt"], "unknown target 'targt'; did you mean target"),

@@ -293,7 +293,7 @@ def test_nested_names_and_names_that_are_none_are_refused(folder):
     ):
         with pytest.raises(ValueError, match="target: found none"):
             NumeraiSequence(folder, 20, target=empty)
-        with pytest.raises(FeatureError, match="no features"):
+        with pytest.raises(FeatureError, match="features: found none"):
             NumeraiSequence(folder, 20, features=empty)
 
 

@@ -169,7 +169,9 @@ def test_a_picture_that_cannot_be_written_says_so(tmp_path):
 
 
 def test_a_table_without_scores_is_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"found \['exposure'\], expected one of .*'corr'"):
+    with pytest.raises(
+        ValueError, match=r"found columns \['exposure'\], expected at least one of .*'corr'"
+    ):
         draw_scores(table_of(5, exposure=0.1), tmp_path / "scores.png")
     assert not list(tmp_path.iterdir())
 

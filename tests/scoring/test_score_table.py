@@ -191,13 +191,13 @@ def test_what_cannot_be_scored_is_refused(shards, data, frame, tmp_path):
         ),
         r"found id '.*' 2 times": pd.concat([one, one[:1]]),
         r"values are infinite": one.where(one.index != first[0], np.inf),
-        r"a value for none of": one.reset_index(drop=True),
+        r"no values for the": one.reset_index(drop=True),
         r"found no model among": one.to_frame().astype(str),
     }
     for message, given in broken.items():
         with pytest.raises(ValueError, match=message):
             score(given, shards, progress=False)
-    with pytest.raises(ValueError, match="a prediction for none of"):
+    with pytest.raises(ValueError, match="found no prediction for the"):
         score(one[eras == "0001"], shards, eras="0002-", progress=False)
     with pytest.raises(TypeError, match=r"predictions: found 3, expected a frame"):
         score(3, shards, progress=False)

@@ -151,7 +151,7 @@ def test_predictions_that_are_no_numbers_are_refused(rows, value):
     rows.loc[wrong, "prediction"] = value
     rows.loc[wrong, "target"] = np.nan
     first = "0010" if "0010" in set(rows["era"][wrong]) else "X"
-    with pytest.raises(NumeraiSequenceError, match=f"5 of 747 .* in era {first}; expected"):
+    with pytest.raises(NumeraiSequenceError, match=f"5 of 747 .* in era {first}, expected"):
         score(rows)
 
 
