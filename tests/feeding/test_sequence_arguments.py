@@ -201,7 +201,9 @@ def test_a_word_is_one_of_those_that_are_known(folder, name, value):
     ],
 )
 def test_an_epoch_of_which_all_would_be_dropped_is_refused(folder, options, message):
-    with pytest.raises(ValueError, match=f"drop_remainder: found {message}.*make batch_size small"):
+    with pytest.raises(
+        ValueError, match=f"drop_remainder: found {message}.*use a smaller batch_si"
+    ):
         NumeraiSequence(folder, drop_remainder=True, **options)
     assert len(NumeraiSequence(folder, **options)) == 1
 
