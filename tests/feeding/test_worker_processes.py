@@ -173,6 +173,6 @@ def test_what_fit_can_raise():
     assert catchable(error) is error
     made = catchable(KeyboardInterrupt("b"), 5)
     assert isinstance(made, WorkerError)
-    assert str(made).startswith("worker process 5: KeyboardInterrupt('b') was raised")
+    assert str(made).startswith("worker process 5: found KeyboardInterrupt('b') raised")
     assert made.pid == 5
     assert pickle.loads(pickle.dumps(made)).pid == 5
