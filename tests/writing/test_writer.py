@@ -567,7 +567,7 @@ def peak():
 small, large, out, encoding = sys.argv[1:]
 write_shards(small, out + "0", encoding=encoding, progress=False)  # all modules are loaded
 before = peak()
-writer.BLOCK_BYTES = windows._WINDOW_BYTES = 2 << 20
+writer.BLOCK_BYTES = shuffle_windows._WINDOW_BYTES = 2 << 20
 assert write_shards(large, out, encoding=encoding, progress=False).rows == 60_000
 print(peak() - before)
 """

@@ -93,7 +93,7 @@ def read(shards: ShardSet, watch: Watch) -> dict[str, Any]:
     go_through(NumeraiSequence(shards, 64, target=target, features=features, dtype="int8", **part))
     watch.unpickles = True
     with pickle.loads(pickle.dumps(shards)) as again:
-        found["again"] = again.gather(np.arange(again.rows), [])[0]
+        found["again"] = again.row_reader.gather(np.arange(again.rows), [])[0]
     go_through(pickle.loads(pickle.dumps(in_order)))
     watch.unpickles = False
     return found

@@ -14,7 +14,7 @@ from campaigns.writing_troubles import known_sets
 from campaigns.writing_troubles.fixture import WriterFixture
 from campaigns.writing_troubles.small_disk import SmallDisk, small_disk
 
-FULL = {errno.ENOSPC: "free now", errno.EFBIG: "ulimit"}
+FULL = {errno.ENOSPC: "are free", errno.EFBIG: "ulimit"}
 PAGE = 4096
 
 
