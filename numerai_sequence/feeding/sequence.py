@@ -29,8 +29,9 @@ class NumeraiSequence(ServedEpochs, *_BASES):  # type: ignore[misc]
     """A Keras sequence of batches from a shard set, for ``fit``, ``evaluate`` and ``predict``.
 
     ``sequence[i]`` is batch i of the present epoch, and ``len(sequence)`` is the number of batches
-    in an epoch. Each selected row is used once per epoch. Batches may be read in any order, from any
-    thread. If several processes train one model, each process reads different batches. See `rank`.
+    in an epoch. Each selected row is used once per epoch. Batches may be read in any order, from
+    any thread. If several processes train one model, each process reads different batches. See
+    `rank`.
 
     The arguments are also attributes. Only `sample_weight`, `epoch`, `workers`,
     `use_multiprocessing` and `max_queue_size` can be set. To change another argument, make a new

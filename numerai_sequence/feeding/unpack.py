@@ -30,8 +30,9 @@ class Unpack(_keras.layers.Layer):  # type: ignore[misc]
     """A Keras layer that turns packed rows into features 0 to 1, as the first layer of a model.
 
     Its input is x of a sequence with ``dtype="packed"``, uint8 (batch, row bytes). Its output is
-    floats (batch, features), with the same values as ``dtype="float32"``. Put the layer before a
-    model whose input is floats. Save, export and predict with only this model::
+    floats (batch, features), with the same values as ``dtype="float32"``. The float type is the
+    compute type of the layer. Put the layer before a model whose input is floats, such as ``core``
+    here. Save, export and predict with ``core``::
 
         train = NumeraiSequence(shards, dtype="packed")
         model = keras.Sequential([Unpack.of(train), core])

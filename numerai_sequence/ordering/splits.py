@@ -49,11 +49,11 @@ def split_eras(eras: Iterable[str | int], *, validation: float | Wanted, purge: 
     targets, such as ``target_ender_60``. ``target`` needs 16, unless `ShardSet.target_alias` shows
     that it equals a 20-day target.
 
-    A target looks 20 or 60 trading days ahead, which is 4 or 12 eras. So the targets of neighbouring
-    eras overlap. If a model is trained on eras near its validation eras, its validation scores are
-    better than its scores on new eras. The purge leaves these eras out. Numerai recommends 8 and 16
-    (https://docs.numer.ai/numerai-tournament/models). For purging, see Lopez de Prado 2018,
-    Advances in Financial Machine Learning, chapter 7.
+    A target looks 20 or 60 trading days ahead, which is 4 or 12 eras. So the targets of
+    neighbouring eras overlap. If a model is trained on eras near its validation eras, its
+    validation scores are better than its scores on new eras. The purge leaves these eras out.
+    Numerai uses 8 and 16 (https://docs.numer.ai/numerai-tournament/models). For purging, see Lopez
+    de Prado 2018, Advances in Financial Machine Learning, chapter 7.
 
     Parameters
     ----------
@@ -128,8 +128,8 @@ def walk_forward(
     list of Split
         Folds in order of time. Each era is a validation era of at most one fold. With a `window`,
         the first validation era is the earliest era with `window` training eras and the purge
-        before it. With ``window=None``, the first fold skips whole steps of eras, as few as leave at
-        least one training era.
+        before it. With ``window=None``, the first validation era comes after a whole number of
+        steps. This number is the smallest one that leaves at least one training era.
 
     Raises
     ------

@@ -43,10 +43,10 @@ PathLike = str | os.PathLike[str]
 class ShardSet(SetDescription):
     """The shard files of a set, or some of them, memory-mapped.
 
-    Open a set with `open_shards`. ``len(shards)`` is the number of shard files. ``shards[::4]`` is a
-    set of every fourth shard file. Several threads can use one set at once. A pickled set holds
-    only its path and its manifest. The process that unpickles the set maps the files again. To close
-    a set, call `close`, or use the set in a ``with`` statement.
+    Open a set with `open_shards`. ``len(shards)`` is the number of shard files. ``shards[::4]`` is
+    a set of every fourth shard file. Several threads can use one set at once. A pickled set holds
+    only its path and its manifest. The process that unpickles the set maps the files again. To
+    close a set, call `close`, or use the set in a ``with`` statement.
 
     Parameters
     ----------
@@ -233,7 +233,7 @@ class ShardSet(SetDescription):
         Parameters
         ----------
         equal : EqualTargets
-            Names that may equal ``target``. It drops the names that differ.
+            Names to compare with ``target``. Names that differ are removed from it.
         except_eras : collection of str
             Eras whose rows are not compared.
 

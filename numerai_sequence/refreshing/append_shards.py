@@ -29,7 +29,7 @@ def append_shards(
     Parameters
     ----------
     shards : ShardSet or path
-        The whole set, or its path. An open `ShardSet` does not change: open the updated set with
+        The whole set, or its path. An open `ShardSet` does not change. Open the updated set with
         `open_shards`.
     sources : path or iterable of paths
         Newer files, such as this week's validation.parquet. They must have all rows of each era in
@@ -51,10 +51,10 @@ def append_shards(
     Raises
     ------
     SourceError
-        A source has features or targets that the set lacks. An existing era has other rows in the
-        source. A row of the set has a target or data type, and the source has none for it. In these
-        cases, write the set again. A row appears twice. An era has two spellings. A source cannot
-        be read. A value cannot be stored.
+        A row appears twice. An era has two spellings. A source cannot be read. A value cannot be
+        stored. In three other cases, write the set again: a source has features or targets that the
+        set lacks; an existing era has other rows in a source; a row has a target or a data type in
+        the set, but not in a source.
     ManifestError, CorruptShardError
         There is no set, or it is damaged.
     OutputExistsError

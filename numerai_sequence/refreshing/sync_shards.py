@@ -31,8 +31,8 @@ def sync_shards(
 ) -> ShardSet:
     """Write a shard set from Parquet files, or update it from them, and open it.
 
-    If `out` has no set, `sync_shards` calls `write_shards`. Otherwise it calls `append_shards`. With
-    `progress`, a line on stderr shows the result, such as "created", "added 2 eras, filled 3
+    If `out` has no set, `sync_shards` calls `write_shards`. Otherwise it calls `append_shards`.
+    With `progress`, a line on stderr shows the result, such as "created", "added 2 eras, filled 3
     targets" or "is up to date". To continue an interrupted call, make it again.
 
     Parameters

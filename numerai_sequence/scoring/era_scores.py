@@ -53,8 +53,8 @@ class EraScores(*_BASES):  # type: ignore[misc]
     validation : NumeraiSequence
         Sequence with the rows to score. By default, the rows are predicted in the order of the
         files, in batches of 32 MB. In three cases, each batch has whole eras with all their rows:
-        `validation` has ``batch_by="era"``; the model was trained on whole eras; or a prediction
-        depends on the other rows of its batch.
+        (1) `validation` has ``batch_by="era"``; (2) the model was trained on whole eras; (3) a
+        prediction depends on the other rows of its batch.
     like : NumeraiSequence or Run, optional
         Training sequence or run of the model. `validation` must have the same features.
     target : str, optional
@@ -68,7 +68,7 @@ class EraScores(*_BASES):  # type: ignore[misc]
         index or in the column ``id``. The predictions are in the column ``numerai_meta_model``, or
         in the only column of numbers. Rows without a value are left out. An era without values gets
         the score NaN, and one warning names all such eras.
-    benchmarks : same types as `meta_model`, or a list or dict of these, optional
+    benchmarks : same types as meta_model, or a list or dict of these, optional
         Other models to compare with, such as ``validation_benchmark_models.parquet`` or names of
         columns of the set. Each column of numbers is one model. Features and targets are ignored.
         Files in a list may have different rows of the same models. The keys of a dict are the names

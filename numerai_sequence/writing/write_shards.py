@@ -115,9 +115,9 @@ def write_shards(
       becomes ``"0001"``. Each era has one spelling, so ``"1"`` and ``"0001"`` in the same set raise
       an error. Several sources may have different rows of the same era.
     - The column ``data_type`` may have nulls, or be missing.
-    - A feature is 0, 1, 2, 3 or 4 as integer, or 0, .25, .5, .75 or 1 as float. pandas turns integer
-      columns with missing values into floats from 0 to 4. So in a file with an integer feature, or
-      with a float of 2, 3 or 4, all float features are read as 0 to 4.
+    - An integer feature is 0, 1, 2, 3 or 4. A float feature is 0, .25, .5, .75 or 1.
+    - pandas turns integer columns with missing values into floats from 0 to 4. So in a file with an
+      integer feature, or with a float of 2, 3 or 4, all float features are read as 0 to 4.
     - A target is rounded to float32, which is exact for integers up to 2**24. Null becomes NaN. An
       infinite number raises an error, also if it is infinite only as float32.
     """
