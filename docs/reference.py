@@ -31,6 +31,7 @@ GROUPS = {
     "Errors": "NumeraiSequenceError SourceError FeatureError EraError ManifestError"
     " CorruptShardError OutputError OutputExistsError OutOfMemoryError ResumeError WorkerError",
 }
+KERASES = ("keras", "tf_keras")
 NAMES = [name for names in GROUPS.values() for name in names.split()]
 INTRODUCTION = """# Reference
 
@@ -40,11 +41,13 @@ writes this page. The [guide](guide.md) shows how the names are used together.
 
 
 def members(owner: type) -> Iterator[tuple[str, Any]]:
-    """The public methods and properties that a class defines and describes itself."""
+    """The public methods and properties that a class describes itself, without Keras's hooks."""
+    of_keras = [each for each in owner.__mro__ if each.__module__.partition(".")[0] in KERASES]
     for name, value in vars(owner).items():
         described = inspect.unwrap(getattr(value, "__func__", value))
         is_member = isinstance(value, (property, classmethod, staticmethod)) or callable(value)
-        if not name.startswith("_") and is_member and inspect.getdoc(described):
+        is_hook = any(hasattr(each, name) for each in of_keras)
+        if not name.startswith("_") and is_member and described.__doc__ and not is_hook:
             yield name, value
 
 

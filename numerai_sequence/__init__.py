@@ -2,7 +2,7 @@
 
 Write the Parquet files as a shard set once, and feed batches of it to Keras::
 
-    from . import NumeraiSequence, write_shards
+    from numerai_sequence import NumeraiSequence, write_shards
 
     shards = write_shards("train.parquet", "shards/")
     train = NumeraiSequence(shards, batch_size=1000, workers=4)

@@ -22,24 +22,27 @@ Floats = npt.NDArray[np.floating[Any]]
 class Residual:
     """A target minus the part that a benchmark model explains, era by era.
 
-    Use it in ``target=`` of `NumeraiSequence` in place of a target's name. In each era, a straight
-    line is fitted to the target over the benchmark's predictions, by least squares. Then
-    ``y = target - proportion * slope * (prediction - the era's mean prediction)``, so y keeps the
-    mean of the target in the era. ``neutralize`` of numerai-tools and ``residual_to_benchmark`` of
-    Numerai's example scripts do the same, but also subtract `proportion` of that mean.
+    Use a `Residual` in ``target=`` of `NumeraiSequence` in place of a target's name. In each era, a
+    line ``target = intercept + slope * prediction`` is fitted by least squares. Then
+    ``y = target - proportion * slope * (prediction - the era's mean prediction)``. So the era's
+    mean of y equals its mean of the target. ``neutralize`` of numerai-tools and
+    ``residual_to_benchmark`` of Numerai's example scripts do the same, but also subtract
+    `proportion` of this mean.
 
-    The line is fitted to the rows that have both values, among the sequence's `eras` and
-    `data_type`. If the benchmark is constant in an era, y is the target.
+    The line is fitted to the selected rows that have a target and a prediction. If the benchmark is
+    constant in an era, y is the target.
 
     Parameters
     ----------
     target : str
         A target column of the set.
     benchmark : str, path, frame, Series, or a list of these
-        Predictions by id, such as ``"validation_benchmark_models.parquet"``; a list of such files
-        for different eras; or the name of a column of the set. See `EraScores`.
+        Predictions of the benchmark models, by id: a file such as
+        ``"validation_benchmark_models.parquet"``, a list of such files for different eras, or the
+        name of a column of the set. See `EraScores`.
     model : str, optional
-        Column of the model, such as ``"v53_lgbm_ender60"``. Needed if `benchmark` has several.
+        Column of the model, such as ``"v53_lgbm_ender60"``. It is needed if `benchmark` has several
+        models.
     proportion : float
         Share of the explained part to subtract, 0 to 1.
 

@@ -29,104 +29,101 @@ class NumeraiSequence(ServedEpochs, *_BASES):  # type: ignore[misc]
     """A Keras sequence of batches from a shard set, for ``fit``, ``evaluate`` and ``predict``.
 
     ``sequence[i]`` is batch i of the present epoch, and ``len(sequence)`` is the number of batches
-    in an epoch. Each selected row appears once an epoch. Batches may be read in any order, from any
-    thread. If several processes train one model, each reads its own batches. See `rank`.
+    in an epoch. Each selected row is used once per epoch. Batches may be read in any order, from
+    any thread. If several processes train one model, each process reads different batches. See
+    `rank`.
 
     The arguments are also attributes. Only `sample_weight`, `epoch`, `workers`,
-    `use_multiprocessing` and `max_queue_size` can be set. To change another one, make a new
-    sequence.
+    `use_multiprocessing` and `max_queue_size` can be set. To change another argument, make a new
+    sequence. The page on performance explains `run_rows`, `dtype`, `memory_budget`, `paging` and
+    `workers`. The page on distributed training explains `rank` and `world_size`.
 
     Parameters
     ----------
     shards : ShardSet, path, or sequence of paths
         An open shard set, its folder, a glob, or a list of shard files.
     batch_size : int, optional
-        Number of rows in a batch; with ``batch_by="era"``, number of eras. None for 1000 rows or 1
-        era. The last batch of an epoch may be smaller.
+        Number of rows in a batch, or with ``batch_by="era"``, number of eras. None means 1000 rows
+        or 1 era. The last batch of an epoch may be smaller.
     target : str, Residual, sequence of these, mapping, or None
-        Target columns of y. With one name, y has shape (batch,). With a list, array or Index, it
-        has shape (batch, targets). With a mapping from names of the model's outputs, y is a dict of
-        such arrays. ``"features"``, alone or in a mapping, stands for x, for an autoencoder. A
-        `Residual` may replace any name. None for batches without y.
+        Target columns of y. With one name, y has shape (batch,). With a list, array or Index, y has
+        shape (batch, targets). With a mapping from names of the model's outputs, y is a dict of
+        such arrays. For an autoencoder, use ``"features"``: y then equals the features of x. A
+        mapping may have ``"features"`` for one output and targets for other outputs. A `Residual`
+        may replace any target. None means batches without y.
     features : str or sequence of str, optional
         Features of x: the name of a feature set, such as ``"medium"``, or a list, in this order.
-        None for all features, in the order of the set.
+        None means all features, in the order of the set.
     inputs : mapping, optional
         Sources of the model's other inputs, by input name, such as
         ``{"benchmarks": "validation_benchmark_models.parquet"}``. A source is the path of a Parquet
-        or CSV file, a frame or Series with ids, or names of columns of the set. A list combines
+        or CSV file, a DataFrame or Series with ids, or names of columns of the set. A list combines
         sources that have different rows. ``(source, ["v53_lgbm_ender60"])`` selects columns of a
-        source. x is then a dict of ``"features"`` and of these inputs, as float32. Each row needs a
-        value in every column. An input takes 4 bytes of memory for each column and row of the set.
+        source. x is then a dict with ``"features"`` and these inputs, which are float32. Each
+        selected row needs a value in every column. An input needs 4 bytes of memory for each column
+        and row of the set.
     eras : str, list, slice or function, optional
-        Eras to select. None for all. A str is an era, a range such as ``"0001-0574"`` or
+        Eras to select. None means all. A str is an era, a range such as ``"0001-0574"`` or
         ``"0575-"``, a slice such as ``"::4"``, or several of these separated by commas. A list
         holds names or numbers of eras. A slice selects from the eras in order of time. A function
-        takes an era and returns whether to select it.
+        has an era as argument and returns whether to select this era.
     data_type : str or list of str, optional
-        Data types to select, such as ``"train"``. None for all.
+        Data types to select, such as ``"train"``. None means all.
     missing_target : {"error", "drop", "mask"}
         Treatment of selected rows without a target. "error" raises an `EraError`. "drop" leaves the
-        row out. "mask" sets y to 0.5 and the sample weight to 0, only in outputs whose target is
-        missing. A `Residual` is also missing if its benchmark has no value in the row; "drop" and
-        "mask" then warn.
+        row out. "mask" sets y to 0.5 and the sample weight to 0, only for outputs whose target is
+        missing. A row without a benchmark value has no `Residual`. It is treated in the same way,
+        and "drop" and "mask" then warn.
     sample_weight : str, mapping, pandas.Series, function, or None
         Weights of rows. A str is the name of a target column. A mapping or Series has a weight for
-        each era or range of eras, such as ``{"0001-0500": 0.5, "0501-": 1}``. A function takes the
-        array of the rows' eras, and y, both read-only, and returns an array of shape (batch,). You
-        may change it after any epoch; the next pass uses it.
+        each era or range of eras, such as ``{"0001-0500": 0.5, "0501-": 1}``. A function has two
+        arguments, the array of the rows' eras and y, both read-only. It returns an array of shape
+        (batch,). You may set `sample_weight` after any epoch; the next epoch uses the new value.
     batch_by : {"rows", "era"}
         Unit of `batch_size`: rows, or whole eras.
     shuffle : bool
-        Whether to shuffle the rows, or the eras, in every epoch. With False, batches are in the
-        order of the files, or of time. ``fit(shuffle=True)``, Keras's default, still shuffles the
-        batches.
+        Whether to shuffle the rows, or the eras, in every epoch. With False, rows are in the order
+        of the files, and whole eras are in the order of time. Then also call
+        ``fit(shuffle=False)``, because ``fit`` shuffles the batches by default.
     seed : int
         Seed for shuffling. Each epoch has its own order.
     run_rows : int, optional
-        Number of neighbouring rows that are shuffled as one run. 1 is an exact uniform shuffle.
-        Longer runs are cheaper to read; the rows of each group of batches are then shuffled again.
-        None for 1 if the selected rows take at most 96 MiB. Otherwise, runs are long enough to read
-        fast, and short enough to mix the eras of a batch nearly as an exact shuffle does.
+        Number of neighbouring rows that are shuffled as one run. 1 is an exact shuffle. Longer runs
+        are faster to read. None chooses the number from the selected rows and the batch size.
     dtype : {"float32", "float16", "int8", "packed"}
-        Type of x. "float32" and "float16" are 0 to 1 in steps of 0.25. "int8" is the raw 0 to 4,
-        for a model that scales them itself. "packed" is the encoded rows of the files, as uint8,
-        for a model whose first layer is `Unpack`.
+        Type of x. "float32" and "float16" are 0 to 1 in steps of 0.25. "int8" is 0 to 4, for a
+        model that scales the features. "packed" is the encoded rows of the files, as uint8, for a
+        model whose first layer is `Unpack`.
     resident : bool
-        Whether to keep the packed rows in the memory of the device. x then holds row numbers, int32
-        (batch,), for the model's `Unpack` layer. It needs ``dtype="packed"``.
+        Whether to keep the packed rows in the memory of the accelerator. x then holds row numbers,
+        int32 (batch,), for the model's `Unpack` layer. It needs ``dtype="packed"``.
     drop_remainder : bool
-        Whether to leave out a smaller last batch. With several ranks, it leaves out the rows or
-        eras that remain after all ranks have the same number of full batches. At least one batch
-        must remain.
+        Whether to leave out the rows or eras that do not fill a whole batch on every rank. At least
+        one whole batch must be left.
     rank, world_size : int
-        Number of this process, from 0, and number of processes that train one model. The epoch is
-        divided among them. Each has the same number of batches of `batch_size`. The remainder is
-        one smaller batch for each rank. If it has fewer rows (or eras) than there are ranks, some
-        last batches have one more instead. All ranks need the same `seed`, `run_rows`, and choice
-        of rows and batches.
+        Number of this process, from 0, and number of processes that train one model. The batches of
+        an epoch are divided among the ranks, and all ranks have the same number of batches. The
+        remaining rows or eras make one smaller batch for each rank. If fewer rows (or eras) than
+        ranks remain, the last batches of some ranks have one more instead. All ranks need the same
+        `seed`, `run_rows`, `batch_size` and selected rows.
     memory_budget : int or str
-        Memory that the sequence may keep, in bytes, or as a size such as "512MB": mapped pages, row
-        orders, rows of the next batches, and reused buffers of batches. "auto" for 96 MiB of mapped
-        pages, and as much as the other parts need.
+        Memory that the sequence may keep, in bytes, or as a size such as "512MB". "auto" means
+        96 MiB of mapped pages, and as much as the row order and the next batches need.
     paging : {"auto", "resident", "streaming"}
         How the set is read: into the page cache once ("resident"), or batch by batch ("streaming").
-        "auto" decides from the size of the set and the free memory of the machine and its control
-        groups.
+        "auto" chooses from the size of the set and the available memory.
     verify : bool
-        Whether to compare the shard files with their checksums. Each batch compares a part, until
-        all bytes are compared after one epoch. Sequences that share a `ShardSet` compare it once;
-        each rank compares its own files. A damaged file raises an error as soon as its last byte is
-        compared.
+        Whether to compare the shard files with their checksums. Each batch compares a part, and one
+        epoch compares all bytes. Sequences that share a `ShardSet` share the check. Each rank
+        compares all bytes. A damaged file raises an error when its last byte is compared.
     workers : int
-        Largest number of workers that prepare batches. More than one thread is used only if
-        training waits for batches. With 0, each batch is made when Keras needs it. ``fit`` also
-        takes `workers`, `use_multiprocessing` and `max_queue_size`, which then take precedence.
+        Largest number of workers that prepare batches. ``fit`` also accepts `workers`,
+        `use_multiprocessing` and `max_queue_size`. If ``fit`` has them, its values are used.
     use_multiprocessing : bool
-        Whether workers are processes. Threads share the memory maps. Each process maps the files
-        again, and each batch is copied through a pipe.
+        Whether workers are processes. Each process maps the files again, and each batch is copied
+        through a socket.
     max_queue_size : int
-        Largest number of prepared batches that wait.
+        Largest number of prepared batches that wait for training.
 
     Attributes
     ----------
@@ -145,23 +142,25 @@ class NumeraiSequence(ServedEpochs, *_BASES):  # type: ignore[misc]
     paging_reason : str
         Why this paging was chosen.
     epoch : int
-        Number of the epoch of ``sequence[i]``, from 0. ``fit`` counts it up. A second ``fit``
-        continues to count where the first one ended, unless its `initial_epoch` is above 0. Every
-        validation uses the order of epoch 0.
+        Number of the epoch of ``sequence[i]``, from 0. ``fit`` adds 1 after each epoch. A second
+        ``fit`` continues this count, unless its `initial_epoch` is above 0. Every validation uses
+        the order of epoch 0.
 
     Raises
     ------
     FeatureError
         A feature, a feature set or a target is unknown.
     EraError
-        An era or data type is unknown; no row is selected; or a target, a weight or a value of an
+        An era or data type is unknown. No row is selected. A target, a weight or a value of an
         input is missing.
     CorruptShardError
-        A shard file is damaged; or, from a batch, it has changed while it was read.
+        A shard file is damaged, or changes while a batch is read.
     ValueError
-        There is no such rank, or fewer batches than ranks; or another argument has a wrong value.
+        An argument has a wrong value. `rank` is not below `world_size`. There are fewer batches
+        than ranks.
     TypeError
-        An argument has a wrong type. A set of features or targets has no order: use a list.
+        An argument has a wrong type. Features and targets must be in a list, because a Python set
+        has no order.
     """
 
     def __init__(
@@ -232,8 +231,8 @@ class NumeraiSequence(ServedEpochs, *_BASES):  # type: ignore[misc]
         Returns
         -------
         x : array of type `dtype`, shape (batch, features)
-            Features. Packed rows are uint8, shape (batch, row bytes). For resident rows, their
-            numbers on the device, int32, shape (batch,).
+            Features. Packed rows are uint8, shape (batch, row bytes). With ``resident=True``, row
+            numbers, int32, shape (batch,).
             With `inputs`, a dict: this array as ``"features"``, and float32 arrays of shape
             (batch, columns).
         y : float32 array, shape (batch,) or (batch, targets), or a dict of them

@@ -30,8 +30,9 @@ class Unpack(_keras.layers.Layer):  # type: ignore[misc]
     """A Keras layer that turns packed rows into features 0 to 1, as the first layer of a model.
 
     Its input is x of a sequence with ``dtype="packed"``, uint8 (batch, row bytes). Its output is
-    floats (batch, features), equal to ``dtype="float32"``, in the layer's own float type. Put it
-    before a model that takes floats. Save, predict with and export that model alone::
+    floats (batch, features), with the same values as ``dtype="float32"``. The float type is the
+    compute type of the layer. Put the layer before a model whose input is floats, such as ``core``
+    here. Save, export and predict with ``core``::
 
         train = NumeraiSequence(shards, dtype="packed")
         model = keras.Sequential([Unpack.of(train), core])
@@ -39,10 +40,10 @@ class Unpack(_keras.layers.Layer):  # type: ignore[misc]
         model.fit(train, workers=4)
         core.save("model.keras")
 
-    For sequences with ``resident=True``, it keeps the rows in the memory of the device, and its
-    input is row numbers, int32 (batch,). The rows are not weights, and are not saved.
+    For sequences with ``resident=True``, the layer keeps the rows in the memory of the accelerator,
+    and its input is row numbers, int32 (batch,). The rows are not weights, and are not saved.
 
-    It needs Keras 3. Make it with `Unpack.of`.
+    The layer needs Keras 3. Make it with `Unpack.of`.
 
     Parameters
     ----------
@@ -51,7 +52,7 @@ class Unpack(_keras.layers.Layer):  # type: ignore[misc]
     features : int
         Number of features in a row.
     columns : sequence of int, optional
-        Numbers of the features to return, in this order. None for all.
+        Numbers of the features to return, in this order. None means all.
     resident : bool
         Whether the input is row numbers instead of rows.
 
@@ -91,9 +92,9 @@ class Unpack(_keras.layers.Layer):  # type: ignore[misc]
         Parameters
         ----------
         sequence, others : NumeraiSequence
-            Sequences with ``dtype="packed"`` and the same features, such as those for training and
-            validation. With ``resident=True``, their rows are copied to the device, each row once.
-            Rows that an earlier layer has put there are used again.
+            Sequences with ``dtype="packed"`` and the same features, such as the training and the
+            validation sequence. With ``resident=True``, their rows are copied to the accelerator,
+            each row once. Rows that an earlier layer has copied are used again.
         name : str, optional
             Name of the layer.
 
@@ -102,9 +103,9 @@ class Unpack(_keras.layers.Layer):  # type: ignore[misc]
         FeatureError
             The sequences differ in their features or in the encoding of their rows.
         ValueError
-            A sequence has another `dtype`; or only some are resident.
+            A sequence has another `dtype`, or only some sequences are resident.
         NumeraiSequenceError
-            The rows do not fit into the memory of the device, or Keras is older than 3.
+            The rows do not fit into the memory of the accelerator, or Keras is older than 3.
         """
         layout, is_resident = _layout_of(sequence), bool(sequence.resident)
         options: dict[str, Any] = {} if name is None else {"name": name}
@@ -116,9 +117,14 @@ class Unpack(_keras.layers.Layer):  # type: ignore[misc]
         return layer
 
     def hold(self, *sequences: Any) -> None:
-        """Copy the rows of sequences to the device; `Unpack.of` already does it.
+        """Copy the rows of sequences to the accelerator.
 
-        Call it for a loaded model, whose file has no rows.
+        Call it after you load or clone a model. `Unpack.of` already copies the rows.
+
+        Parameters
+        ----------
+        *sequences : NumeraiSequence
+            Sequences with ``resident=True``.
         """
         for sequence in sequences:
             self.check(sequence, is_held=False)
@@ -132,13 +138,13 @@ class Unpack(_keras.layers.Layer):  # type: ignore[misc]
         self._rows = rows
 
     def check(self, sequence: Any, *, is_held: bool = True) -> None:
-        """Raise an error if the layer does not fit the batches of a sequence.
+        """Raise an error if the layer cannot read the batches of a sequence.
 
         Parameters
         ----------
         sequence : NumeraiSequence
         is_held : bool
-            Whether the rows of a resident sequence must be on the device.
+            Whether the rows of a resident sequence must be on the accelerator.
         """
         layout = _layout_of(sequence)
         if bool(sequence.resident) is not self.resident:

@@ -49,24 +49,24 @@ def split_eras(eras: Iterable[str | int], *, validation: float | Wanted, purge: 
     targets, such as ``target_ender_60``. ``target`` needs 16, unless `ShardSet.target_alias` shows
     that it equals a 20-day target.
 
-    A target looks 20 or 60 trading days ahead, which is 4 or 12 eras, so the targets of
-    neighbouring eras overlap. A model that was trained on eras near its validation eras has already
-    seen a part of the answers. The purge leaves these eras out. The numbers 8 and 16 are Numerai's
-    (https://docs.numer.ai/numerai-tournament/models). For purging, see Lopez de Prado 2018,
-    Advances in Financial Machine Learning, chapter 7.
+    A target looks 20 or 60 trading days ahead, which is 4 or 12 eras. So the targets of
+    neighbouring eras overlap. If a model is trained on eras near its validation eras, its
+    validation scores are better than its scores on new eras. The purge leaves these eras out.
+    Numerai uses 8 and 16 (https://docs.numer.ai/numerai-tournament/models). For purging, see Lopez
+    de Prado 2018, Advances in Financial Machine Learning, chapter 7.
 
     Parameters
     ----------
     eras : iterable of str or int
         Eras to split, in any order. Each needs a number.
     validation : int, float, str, list, slice or function
-        Validation eras. An int is the number of the newest eras. A float between 0 and 1 is their
-        share of `eras`, rounded to at least one era. Anything else selects among `eras`, like
-        ``eras=`` of `NumeraiSequence`. A str of one to three digits is an error: use 20 for the
-        newest 20 eras, and "0020" for era 20.
+        Validation eras. An int n selects the newest n eras. A float between 0 and 1 selects this
+        share of the eras, the newest ones, and at least one era. A str, list, slice or function
+        selects among `eras`, like ``eras=`` of `NumeraiSequence`. A str of one to three digits
+        raises an error: use 20 for the newest 20 eras, and "0020" for era 20.
     purge : int
-        Number of weeks to leave out. An era is not a training era if its number differs from that
-        of any validation era, before or after it, by `purge` or less.
+        Number of eras (weeks) to leave out on each side of the validation eras. An era is left out
+        of training if its number is within `purge` of the number of a validation era.
 
     Returns
     -------
@@ -76,11 +76,10 @@ def split_eras(eras: Iterable[str | int], *, validation: float | Wanted, purge: 
     Raises
     ------
     EraError
-        An era has no number, appears twice or is unknown; or no era is left for training or
+        An era has no number, appears twice or is unknown. No era is left for training or
         validation.
     ValueError
-        The share is not between 0 and 1; `validation` is a str such as "20"; or `purge` is
-        negative.
+        The share is not between 0 and 1. `validation` is a str such as "20". `purge` is negative.
     TypeError
         `purge` is not a whole number, or `validation` has another type.
     """
@@ -118,18 +117,19 @@ def walk_forward(
     eras : iterable of str or int
         Eras to split, in any order. Each needs a number.
     window : int or None
-        Number of training eras in each fold. None for all earlier eras.
+        Number of training eras in each fold. None means all eras before the purge.
     step : int
         Number of validation eras in each fold. The last fold may have fewer.
     purge : int
-        Number of weeks to leave out before the first validation era of a fold.
+        Number of eras (weeks) to leave out between the training and validation eras of a fold.
 
     Returns
     -------
     list of Split
-        Folds in order of time. No era is validated twice. With a `window`, validation begins with
-        the first era that has `window` eras and the purge before it. With None, it begins after the
-        smallest number of whole steps that leaves at least one training era.
+        Folds in order of time. Each era is a validation era of at most one fold. With a `window`,
+        the first validation era is the earliest era with `window` training eras and the purge
+        before it. With ``window=None``, the first validation era comes after a whole number of
+        steps. This number is the smallest one that leaves at least one training era.
 
     Raises
     ------
@@ -138,7 +138,7 @@ def walk_forward(
     ValueError
         `window` or `step` is below 1, or `purge` is below 0.
     TypeError
-        One of them is not a whole number.
+        `window`, `step` or `purge` is not a whole number.
     """
     numbers = _numbers(eras)
     window = None if window is None else whole_number("window", window, least=1)

@@ -31,9 +31,9 @@ def open_shards(path: PathLike | Iterable[PathLike]) -> ShardSet:
     ----------
     path : path or iterable of paths
         The folder of a shard set, a list of some of its shard files, or a glob such as
-        "shards/shard-0*.arrow". A list keeps its order; a glob gives the order of the set. Patch
-        files of a refresh are left out of a list or glob. The patches apply to every shard file
-        that is opened.
+        "shards/shard-0*.arrow". A list keeps its order. The files of a glob are in the order of the
+        set. Patch files in a list or glob are ignored: the patches always apply to every opened
+        shard file.
 
     Returns
     -------
@@ -46,7 +46,7 @@ def open_shards(path: PathLike | Iterable[PathLike]) -> ShardSet:
     CorruptShardError
         A shard file's size or schema is wrong.
     TypeError
-        `path` is not a path, such as a frame.
+        `path` is not a path, but for example a DataFrame.
     """
     files = file_paths("shards", path, _SHARDS, ManifestError)
     if not isinstance(path, (str, os.PathLike)):

@@ -43,10 +43,10 @@ PathLike = str | os.PathLike[str]
 class ShardSet(SetDescription):
     """The shard files of a set, or some of them, memory-mapped.
 
-    Open one with `open_shards`. ``len(shards)`` is the number of shard files. ``shards[::4]`` is a
-    set of every fourth shard file. Several threads can use one set at once. A pickled set holds
-    only its path: the process that unpickles it maps the files again. Call `close`, or use the set
-    in a ``with`` statement. Slices of a closed set stay open.
+    Open a set with `open_shards`. ``len(shards)`` is the number of shard files. ``shards[::4]`` is
+    a set of every fourth shard file. Several threads can use one set at once. A pickled set holds
+    only its path and its manifest. The process that unpickles the set maps the files again. To
+    close a set, call `close`, or use the set in a ``with`` statement.
 
     Parameters
     ----------
@@ -73,17 +73,17 @@ class ShardSet(SetDescription):
     data_types : list of str
         Data types, such as "train" and "validation".
     target_alias : tuple of str
-        Targets that equal ``target`` in all rows, NaN included. They can be targets that are not in
-        the set. The manifest lists them; for older sets they are found by reading the targets.
-        Numerai changes ``target`` over time, and these names tell how many days it looks ahead.
+        Targets that equal ``target`` in all rows, NaN included. Some of them may not be in the set.
+        Numerai changes ``target`` over time, and these names show how many days it looks ahead. For
+        a set of an older version, the attribute reads the targets to find the names.
     encoding : str
         Encoding of the features, such as "packed".
     paths : list of path
         Paths of the shard files.
     watch : ChangeDetector
-        Detector of files that change while the set is open. Check it with each batch.
+        Detector of files that change while the set is open. For internal use.
     checker : Checker
-        Comparison of all bytes with their checksums. Advance it by one step with each batch.
+        Comparison of all bytes with their checksums. For internal use.
 
     Raises
     ------
@@ -139,7 +139,10 @@ class ShardSet(SetDescription):
             ) from error
 
     def close(self) -> None:
-        """Close the files. A file still in use stays open until its last user is gone."""
+        """Close the files.
+
+        Slices of the set stay open. A file that is still in use is closed after its last use.
+        """
         self._hold(replace(self.manifest, shards=(), patches=()), [], [])
         self._closed = True
 
@@ -184,8 +187,8 @@ class ShardSet(SetDescription):
         name : str
             Name of the column: "id", "era", "data_type" or a target.
         rows : int64 array, shape (n,), optional
-            Global row numbers, ascending. Only their values are read and copied. None returns the
-            whole column.
+            Global row numbers, ascending. The values of these rows are read and copied. None means
+            the whole column.
 
         Returns
         -------
@@ -225,7 +228,14 @@ class ShardSet(SetDescription):
         return found
 
     def compare_targets(self, equal: EqualTargets, *, except_eras: Collection[str] = ()) -> None:
-        """Compare ``target`` with other targets in all rows, except those of some eras.
+        """Compare ``target`` with other targets in all rows. For internal use.
+
+        Parameters
+        ----------
+        equal : EqualTargets
+            Names to compare with ``target``. Names that differ are removed from it.
+        except_eras : collection of str
+            Eras whose rows are not compared.
 
         Raises
         ------
@@ -243,15 +253,15 @@ class ShardSet(SetDescription):
             self.check_whole(place)
             advise(self._files[place].map, "MADV_DONTNEED")
 
-    def batches(self, place: int) -> list[pa.RecordBatch]:
+    def batches(self, index: int) -> list[pa.RecordBatch]:
         """Return the record batches of one shard file, without copying.
 
-        Data types and targets include the last refresh. The contents are not checked. Check them
-        with `batch_contents`, and call `check_whole` after reading.
+        Data types and targets include the last refresh. The values are not compared with the
+        manifest. Call `check_whole` after you have read them.
 
         Parameters
         ----------
-        place : int
+        index : int
             Number of the shard file in `paths`, from 0.
 
         Raises
@@ -260,17 +270,17 @@ class ShardSet(SetDescription):
             Arrow finds a damaged record batch.
         """
         self._check_open()
-        batches = self._files[place].batches()
-        first = sum(len(shard.batches) for shard in self.manifest.shards[:place])
-        path = self._files[place].path
+        batches = self._files[index].batches()
+        first = sum(len(shard.batches) for shard in self.manifest.shards[:index])
+        path = self._files[index].path
         return [self._patches.apply(one, first + i, path) for i, one in enumerate(batches)]
 
-    def check_whole(self, place: int) -> None:
+    def check_whole(self, index: int) -> None:
         """Check that all bytes read from one shard file, and from the patches, were readable.
 
         Parameters
         ----------
-        place : int
+        index : int
             Number of the shard file in `paths`, from 0.
 
         Raises
@@ -278,7 +288,7 @@ class ShardSet(SetDescription):
         CorruptShardError
             A file was cut off after it was opened, or its disk fails.
         """
-        for file in (self._files[place], *self._patches.files):
+        for file in (self._files[index], *self._patches.files):
             file.check_whole()
 
     def spans(self) -> list[tuple[int, int]]:

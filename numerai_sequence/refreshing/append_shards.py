@@ -29,14 +29,14 @@ def append_shards(
     Parameters
     ----------
     shards : ShardSet or path
-        The whole set, or its path. An open `ShardSet` does not change: open the updated set with
+        The whole set, or its path. An open `ShardSet` does not change. Open the updated set with
         `open_shards`.
     sources : path or iterable of paths
-        Newer files, such as this week's validation.parquet. They must have all rows of each of
-        their eras, once, and spell eras as the set does. Eras that are in none of them do not
-        change.
+        Newer files, such as this week's validation.parquet. They must have all rows of each era in
+        them, each row once, with the spelling of eras that the set has. Other eras of the set do
+        not change.
     missing_feature : {"error", "middle"}, optional
-        Treatment of missing features in added rows. None for the choice with which the set was
+        Treatment of missing features in added rows. None means the option with which the set was
         written. See `write_shards`.
     dry_run : bool
         Write nothing; only return the changes that would be made.
@@ -51,10 +51,10 @@ def append_shards(
     Raises
     ------
     SourceError
-        A source does not fit the set: it has features or targets that the set lacks, other rows of
-        an existing era, or no target or data type where the set has one. Write the set again; the
-        message says why. Also if a row appears twice, an era is spelled in two ways, or a source
-        cannot be read or holds a value that cannot be stored.
+        A row appears twice. An era has two spellings. A source cannot be read. A value cannot be
+        stored. In three other cases, write the set again: a source has features or targets that the
+        set lacks; an existing era has other rows in a source; a row has a target or a data type in
+        the set, but not in a source.
     ManifestError, CorruptShardError
         There is no set, or it is damaged.
     OutputExistsError

@@ -44,11 +44,13 @@ class Refresh:
     folder : path
         Folder of the set.
     eras : tuple of str
-        Eras that the set lacks, in the order of time.
+        Added eras, in order of time.
     rows : int
-        Number of rows of these eras.
-    filled, corrected : dict of str to int
-        For each target, the number of existing rows that get a value, or another value.
+        Number of added rows, which are the rows of these eras.
+    filled : dict of str to int
+        For each target, the number of existing rows without a value that get one.
+    corrected : dict of str to int
+        For each target, the number of existing rows with a value that get another value.
     data_types : int
         Number of existing rows that get another data type.
     bytes : int
@@ -56,10 +58,10 @@ class Refresh:
     set_bytes : int
         Size in bytes of the files of the set before the refresh.
     target_alias : tuple of str or None
-        The targets that ``target`` equals after the refresh; None if they do not change.
+        The targets that equal ``target`` after the refresh. None means no change.
     without_data_type : int
-        Rows of new eras without a data type, if other rows of the set have one.
-        ``data_type="train"`` leaves these rows out.
+        Number of added rows without a data type, if other rows of the set have a data type.
+        ``data_type="train"`` does not select these rows.
     """
 
     folder: Path
@@ -75,7 +77,7 @@ class Refresh:
 
     @property
     def is_needed(self) -> bool:
-        """Whether there is anything to do."""
+        """Whether the refresh changes the set."""
         return self._has_values or self.target_alias is not None
 
     @property

@@ -31,15 +31,15 @@ def sync_shards(
 ) -> ShardSet:
     """Write a shard set from Parquet files, or update it from them, and open it.
 
-    It calls `write_shards` if there is no set, and `append_shards` if there is one. With
-    `progress`, a line on stderr says what was done, such as "created", "added 2 eras, filled 3
-    targets" or "is up to date". Make an interrupted call again to continue it.
+    If `out` has no set, `sync_shards` calls `write_shards`. Otherwise it calls `append_shards`.
+    With `progress`, a line on stderr shows the result, such as "created", "added 2 eras, filled 3
+    targets" or "is up to date". To continue an interrupted call, make it again.
 
     Parameters
     ----------
     sources : path or iterable of paths
-        Numerai's Parquet files. See `write_shards`. Once the set has their rows, files whose eras
-        do not change, such as train.parquet, may be left out.
+        Numerai's Parquet files. See `write_shards`. When you update a set, you may leave out files
+        whose eras do not change, such as train.parquet.
     out : path
         Folder of the set. It is created if needed.
     num_shards, encoding, mix_eras, features, targets, seed
@@ -64,8 +64,8 @@ def sync_shards(
     Raises
     ------
     OutputExistsError
-        The existing set has other options, which the message names; `out` holds something else; or
-        another process writes to it.
+        The existing set has other options, which the message names. `out` holds other files.
+        Another process writes to `out`.
     SourceError
         See `write_shards` and `append_shards`.
     FeatureError, OutputError, OutOfMemoryError, WorkerError, TypeError

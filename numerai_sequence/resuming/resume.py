@@ -22,22 +22,24 @@ _BASES: Any = keras_compat.callback_bases()
 class Resume(*_BASES):  # type: ignore[misc]
     """A Keras callback that saves the progress of ``fit``, and resumes an interrupted training.
 
-    Run ``model.fit(sequence, epochs=10, callbacks=[Resume("state/")])`` again after it was killed,
-    in a new process. It trains only the batches that are left, in the same order. With
-    deterministic operations, the weights are those of an uninterrupted run, bit for bit. A finished
-    run trains no more, and warns with a `UserWarning`, unless `epochs` is larger.
+    Use it as ``model.fit(sequence, epochs=10, callbacks=[Resume("state/")])``. If the process is
+    killed, run the same script again. ``fit`` continues with the batch after the last saved one,
+    and trains the remaining batches in the same order. With deterministic operations, the final
+    weights equal the weights of an uninterrupted training, bit for bit. With tf_keras and Keras 2,
+    the seeds of dropout are not restored. If all `epochs` are already trained, ``fit`` trains
+    nothing and gives a `UserWarning`. To train more, use a larger `epochs`.
 
     The state has the model's weights, the optimizer's weights and learning rate, the seeds of the
-    layers, and the sequence's `sample_weight`, which callbacks may have changed. At the end of an
-    epoch, it is saved after all other callbacks have run. Metrics of the interrupted epoch cover
-    only its last batches. The state of other callbacks, such as the patience of `EarlyStopping`, is
-    not saved and starts again.
+    layers, and the sequence's `sample_weight`. At the end of an epoch, the state is saved after all
+    other callbacks have run. In the resumed epoch, metrics are computed from the remaining batches
+    only. The state of other callbacks, such as the patience of `EarlyStopping`, is not saved and
+    starts again.
 
     Use one folder for each training. The state describes the sequence, the layers of the model, its
-    losses and its optimizer at the start of ``fit``. A training that differs from it is refused. A
-    user's function is compared by its name, its code and the values that it encloses, but not by
-    the functions that it calls. A layer or a model without a configuration is compared by its
-    class and the shapes of its weights.
+    losses and its optimizer at the start of ``fit``. A training with another description raises an
+    error. Your own functions are compared by name, code and enclosed values, but the functions that
+    they call are not compared. A layer or a model without a configuration is compared by its class
+    and the shapes of its weights.
 
     Parameters
     ----------
@@ -50,11 +52,12 @@ class Resume(*_BASES):  # type: ignore[misc]
     Raises
     ------
     ResumeError
-        From ``fit``: the folder belongs to another training, and the message names the difference;
-        the folder is damaged; another process or thread trains with it; the weights cannot be
-        loaded; or a callback has set `sample_weight` to a function, which cannot be saved.
+        ``fit`` raises it. The folder belongs to another training; the message names the difference.
+        The folder is damaged. Another process or thread trains with the folder. The weights cannot
+        be loaded. A callback has set `sample_weight` to a function, which cannot be saved.
     ValueError
-        From ``fit``: it has `steps_per_epoch`, two such callbacks, or no `NumeraiSequence`.
+        ``fit`` raises it. ``fit`` has `steps_per_epoch`, two `Resume` callbacks, or no
+        `NumeraiSequence`.
     """
 
     def __init__(self, folder: str | os.PathLike[str], *, every: int = 1000) -> None:
@@ -69,7 +72,7 @@ class Resume(*_BASES):  # type: ignore[misc]
 
     @contextmanager
     def resumed(self, fit: Fit) -> Iterator[tuple[Position, int, Any]]:
-        """Make a call of ``fit`` begin where training was interrupted; called by the package."""
+        """Start ``fit`` at the saved position. For internal use."""
         steps = fit.arguments.get("steps_per_epoch")
         if steps is not None:
             raise ValueError(

@@ -38,8 +38,8 @@ class EraScores(*_BASES):  # type: ignore[misc]
     """A callback that scores the model by era after each epoch, with Numerai's own scores.
 
     It predicts the validation rows, and adds statistics of the scores to the logs of ``fit``.
-    `EarlyStopping` and `ModelCheckpoint` can monitor them: put these callbacks after `EraScores` in
-    the list. The history that ``fit`` returns has the same values:
+    `EarlyStopping` and `ModelCheckpoint` can monitor these statistics. Put these callbacks after
+    `EraScores` in the list. The history that ``fit`` returns has the same values:
 
     - ``val_corr_mean``, ``val_corr_std``, ``val_corr_sharpe`` and ``val_corr_max_drawdown``:
       statistics of `numerai_corr` over the eras.
@@ -51,37 +51,38 @@ class EraScores(*_BASES):  # type: ignore[misc]
     Parameters
     ----------
     validation : NumeraiSequence
-        Sequence with the rows to score. They are predicted in the order of the files, in batches of
-        32 MB. Batches are whole eras, with all their rows, if `validation` has ``batch_by="era"``,
-        if the model was trained on whole eras, or if its predictions depend on the other rows of a
-        batch.
+        Sequence with the rows to score. By default, the rows are predicted in the order of the
+        files, in batches of 32 MB. In three cases, each batch has whole eras with all their rows:
+        (1) `validation` has ``batch_by="era"``; (2) the model was trained on whole eras; (3) a
+        prediction depends on the other rows of its batch.
     like : NumeraiSequence or Run, optional
-        Training sequence or run of the model. `validation` must feed the same features.
+        Training sequence or run of the model. `validation` must have the same features.
     target : str, optional
-        Target column to score with. None for the target of `validation`; for a `Residual`, its
-        target. Rows without this target are not scored.
+        Target column to score with. None means the target of `validation`. If that is a `Residual`,
+        None means the target of the `Residual`. Rows without this target are not scored.
     output : str, optional
         Name of the output to score, if the model has several.
     meta_model : str, path, pandas.Series, pandas.DataFrame, or table, optional
         Numerai's meta model: the name of a column of the shard set, the path of
         ``meta_model.parquet``, or a table of pandas, polars or pyarrow. A table has its ids in the
-        index or in the column ``id``. The model is the column ``numerai_meta_model``, or the only
-        column of numbers. Rows without a value are left out. An era without values gets the score
-        NaN, and a warning names such eras once.
-    benchmarks : as `meta_model`, or a list or dict of such, optional
+        index or in the column ``id``. The predictions are in the column ``numerai_meta_model``, or
+        in the only column of numbers. Rows without a value are left out. An era without values gets
+        the score NaN, and one warning names all such eras.
+    benchmarks : same types as meta_model, or a list or dict of these, optional
         Other models to compare with, such as ``validation_benchmark_models.parquet`` or names of
-        columns of the set. Each column of numbers is one model; features and targets are left out.
-        Files in a list may hold other rows of the same models. The keys of a dict name its models.
+        columns of the set. Each column of numbers is one model. Features and targets are ignored.
+        Files in a list may have different rows of the same models. The keys of a dict are the names
+        of the models.
     exposure : bool
         Whether to score the exposure to features too.
     neutral : str, list of str, or bool, optional
         Features for the feature-neutral correlation, ``fnc``: the name of a feature set of the
-        shard set, a list of its features, or True for all. The predictions are neutralized to them
-        and scored again. The features are read one era at a time.
+        shard set, a list of its features, or True for all features. The predictions are neutralized
+        to these features and scored again. The features are read one era at a time.
     prefix : str
-        Text after ``val_`` in the names of the logs. Use it to tell two `EraScores` of one ``fit``
-        apart: ``prefix="recent_"`` logs ``val_recent_corr_mean``. A ``_`` is added at the end if it
-        is missing.
+        Text after ``val_`` in the names of the logs. If one ``fit`` has two `EraScores`, give them
+        different prefixes: ``prefix="recent_"`` logs ``val_recent_corr_mean``. A ``_`` is added at
+        the end if it is missing.
     csv, png : path, optional
         Files for the table and the picture of the newest scores. Two `EraScores` need different
         files.
@@ -91,18 +92,19 @@ class EraScores(*_BASES):  # type: ignore[misc]
     Attributes
     ----------
     table : pandas.DataFrame or None
-        Newest scores, indexed by ``era``. See `score` of this class for the columns.
+        Newest scores, indexed by ``era``. `EraScores.score` describes the columns.
 
     Raises
     ------
     TypeError
         `validation` is not a sequence.
     FeatureError, ValueError
-        `target` is missing or unknown; the model was trained on other features than those of
-        `validation`, or on another scale; another model has an id twice, an infinite value, or no
-        id of the set; or two `EraScores` of one ``fit`` have the same `prefix` or file.
+        `target` is missing or unknown. The model was trained on other features than `validation`
+        has, or on another scale of features. `meta_model` or `benchmarks` have an id twice, an
+        infinite value, or no id of the set. Two `EraScores` of one ``fit`` have the same `prefix`
+        or file.
     SourceError
-        A file of other models cannot be read.
+        A file of `meta_model` or `benchmarks` cannot be read.
     NumeraiSequenceError
         numerai-tools is not installed, or a prediction is NaN after an epoch.
     """
@@ -193,14 +195,14 @@ class EraScores(*_BASES):  # type: ignore[misc]
             draw_scores(table, self._png, title=f"Validation after epoch {epoch + 1}")
 
     def score(self, model: Any) -> pd.DataFrame:
-        """Score a model now.
+        """Score a model without ``fit``.
 
         Returns
         -------
         pandas.DataFrame
-            Scores, float64, indexed by ``era``. The column ``corr`` is always there. ``mmc``,
-            ``bmc_<name>``, ``exposure`` and ``fnc`` need `meta_model`, `benchmarks`, `exposure` and
-            `neutral`.
+            Scores, float64, indexed by ``era``. The table always has the column ``corr``. It has
+            ``mmc`` with `meta_model`, ``bmc_<name>`` with `benchmarks`, ``exposure`` with
+            `exposure`, and ``fnc`` with `neutral`.
         """
         self._choose_batches(model)
         rows, exposures = self._rows, None

@@ -109,9 +109,9 @@ class _CorrelationLoss(keras.losses.Loss):  # type: ignore[misc]
 class PearsonLoss(_CorrelationLoss):
     """A loss of 1 minus Pearson's correlation of targets and predictions, from 0 to 2.
 
-    The correlation is computed over the rows of a batch, so make each batch one whole era:
+    The correlation is computed over the rows of a batch. So make each batch one whole era, with
     ``NumeraiSequence(batch_by="era")``. Targets and predictions have shape (batch,), (batch, 1) or
-    (batch, outputs). ``sample_weight`` weights the rows; rows with weight 0 do not count, even if
+    (batch, outputs). ``sample_weight`` weights the rows. Rows with weight 0 are ignored, even if
     their target is NaN. The loss is 1 if all predictions or all targets are equal.
 
     Parameters
@@ -136,21 +136,21 @@ class PearsonLoss(_CorrelationLoss):
 class RankCorrelationLoss(_CorrelationLoss):
     """A loss of 1 minus a differentiable rank correlation (Spearman's), from 0 to 2.
 
-    Make each batch one whole era: ``NumeraiSequence(batch_by="era")``. See `PearsonLoss` for shapes
-    and for rows with weight 0. A weight of w counts as w equal rows.
+    Make each batch one whole era, with ``NumeraiSequence(batch_by="era")``. See `PearsonLoss` for
+    shapes and for rows with weight 0. A row with weight w has the effect of w equal rows.
 
-    Targets get their ordinary ranks, and equal targets the average of theirs. Predictions are
-    standardized, so their scale does not matter, and get soft ranks. A soft rank is a sum of
+    Targets get their ordinary ranks. Equal targets get the average of their ranks. Predictions are
+    standardized, so their scale does not matter. Then they get soft ranks. A soft rank is a sum of
     sigmoids, as in ApproxNDCG (Qin, Liu and Li, "A general approximation framework for direct
-    optimization of information retrieval measures", 2010). The sum runs over 256 quantiles of the
-    predictions, not over all of them. It takes n log n time and 256 n memory for n rows.
+    optimization of information retrieval measures", 2010). The sum has one sigmoid for each of 256
+    quantiles of the predictions. For n rows, the loss needs n log n time and 256 n memory.
 
     Parameters
     ----------
     temperature : float
         Softness of the ranks, in standard deviations of the predictions. Predictions that differ by
-        less count as nearly tied. A lower value is closer to Spearman's correlation, with gradients
-        from fewer pairs of rows.
+        less than `temperature` are nearly tied. With a lower value, the loss is closer to
+        Spearman's correlation, and fewer pairs of rows have a gradient.
     name : str
         Name of the loss in Keras.
 
@@ -161,13 +161,19 @@ class RankCorrelationLoss(_CorrelationLoss):
 
     Notes
     -----
-    The loss was compared with ``scipy.stats.spearmanr`` for targets in five bins, correlations from
-    0 to 0.9, and normal, uniform, t(3), two-humped and lognormal predictions. For 2,300 to 7,200
-    rows the default temperature differs by at most 0.0015 (0.0003 for correlations up to 0.5,
-    except lognormal), and 1e-4 by at most 0.0002. For 100 rows the default differs by at most 0.03.
-    Predictions with extreme outliers (Cauchy) can differ by 0.4: beside the standard deviation,
-    nearly all of them are close to each other. The default gradient equals the gradient over all
-    pairs (cosine 1.0000 at 5,000 rows; 0.98 at temperature 0.003). Networks trained with
+    The loss was compared with 1 minus ``scipy.stats.spearmanr``. Targets had five bins, and
+    correlations were 0 to 0.9. Predictions were normal, uniform, t(3), bimodal and lognormal. These
+    are the largest differences:
+
+    - 2,300 to 7,200 rows, default temperature: 0.0015. For correlations up to 0.5, except for
+      lognormal predictions: 0.0003.
+    - 2,300 to 7,200 rows, temperature 1e-4: 0.0002.
+    - 100 rows, default temperature: 0.03.
+    - Predictions with extreme outliers (Cauchy): 0.4, because the outliers make the standard
+      deviation large, and most predictions are then nearly tied.
+
+    With 5,000 rows, the gradient was compared with the gradient over all pairs of rows. The cosine
+    is 1.0000 with the default temperature, and 0.98 with temperature 0.003. Networks trained with
     temperatures from 0.003 to 1 had similar scores.
     """
 

@@ -66,10 +66,10 @@ def run_all(
 class RayTasks(Executor):
     """An executor that runs calls as Ray tasks, on all machines of a cluster.
 
-    ``write_shards(..., executor=RayTasks())`` writes one set from many files at a time.
+    ``write_shards(..., executor=RayTasks())`` writes one set with several machines.
     ``RayTasks().map(fit_fold, splits)`` trains the folds of a walk forward. Install this package
-    on all machines, and use paths that mean the same on all. Functions, arguments and results are
-    pickled.
+    on all machines. Use paths that name the same files on all machines. Functions, arguments and
+    results are pickled.
 
     Ray repeats a task if its worker is killed or its machine is lost. If the head of the cluster
     is lost, every unfinished call raises an error.
@@ -79,12 +79,13 @@ class RayTasks(Executor):
     Parameters
     ----------
     num_cpus : float
-        Processors for each task. Ray runs as many tasks at a time as it has processors for. A task
-        that is too large for every machine waits for a larger one to join, with a warning.
+        Processors for each task. The processors of the cluster limit the number of tasks that run
+        at the same time. If no machine has enough processors for a task, a warning says so, and the
+        task waits until a larger machine joins.
     num_gpus : float
         GPUs for each task.
     max_retries : int
-        How often Ray repeats a lost task.
+        Largest number of times that Ray repeats a lost task.
 
     Raises
     ------
@@ -98,16 +99,26 @@ class RayTasks(Executor):
         self._watch: _Watch | None = None
 
     def submit(self, function: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
-        """Return the future of a call.
+        """Start a call as a Ray task, and return its future.
 
-        Its `cancel` also stops a task that is running. It always returns False: wait for the end
-        of the task.
+        Parameters
+        ----------
+        function : function
+            Function to call. It is pickled, as are its arguments.
+        *args, **kwargs
+            Arguments of the call.
+
+        Returns
+        -------
+        concurrent.futures.Future
+            The future of the call. `cancel` also stops a running task. It always returns False, so
+            wait until the task has ended.
 
         Raises
         ------
         WorkerError
-            From the future: the task was lost more often than `max_retries`; the head of the
-            cluster is lost; or a machine lacks a package that the call needs.
+            The future raises it. The task was lost more often than `max_retries`. The head of the
+            cluster is lost. A machine lacks a package that the call needs.
         """
         name = getattr(function, "__name__", "call")
         call = self._ray.remote(_call).options(name=name, **self._options)
