@@ -5,8 +5,7 @@ Write the Parquet files as a shard set once, and feed batches of it to Keras::
     from numerai_sequence import NumeraiSequence, write_shards
 
     shards = write_shards("train.parquet", "shards/")
-    train = NumeraiSequence(shards, batch_size=1000, workers=4)
-    model.fit(train, epochs=10)
+    model.fit(NumeraiSequence(shards, batch_size=1000), workers=4)
 
 `sync_shards` keeps the set up to date with newer files. The reference in ``docs/reference.md``
 describes every public name.
