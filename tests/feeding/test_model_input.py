@@ -294,7 +294,7 @@ def test_scores_are_of_the_right_scale_and_width(shards):
         FeatureError, match=r"validation: found dtype='float32'.*Input is of type int8"
     ):
         scored(make_model(dtype="int8"), NumeraiSequence(shards))
-    with pytest.raises(FeatureError, match="validation: found 3 features, expected 14, which"):
+    with pytest.raises(FeatureError, match="validation: found 3 features, expected 14, the"):
         scored(make_model(), NumeraiSequence(shards, features=shards.features[:3]))
 
 

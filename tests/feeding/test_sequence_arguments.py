@@ -175,7 +175,7 @@ def test_runs_that_are_longer_than_all_are_of_one_order(folder):
 
 @pytest.mark.parametrize("size", ["12 parsecs", "", "-5", "AUTO", b"1GB", 2.5e8, None, [1], True])
 def test_memory_budget_is_a_size(folder, size):
-    with pytest.raises(ValueError, match=r"memory_budget: found .*, expected 'auto', bytes, or"):
+    with pytest.raises(ValueError, match=r"memory_budget: found .*, expected 'auto', bytes or"):
         NumeraiSequence(folder, memory_budget=size)
 
 

@@ -269,7 +269,7 @@ def test_a_set_that_was_refreshed_since_says_so_in_another_process(whole, folder
         refresh(folder, changed(newer, "target", np.arange(0, 1000, 7), 0.75))
         assert len(sequence[0]) == 100
         for what in (pickled, pickle.dumps(sequence)):
-            with pytest.raises(CorruptShardError, match=r"refreshed .* open it again with open_sh"):
+            with pytest.raises(CorruptShardError, match=r"refreshed .* open the set again with o"):
                 pickle.loads(what)
     open_shards(folder).close()
     with open_shards(folder) as shards:

@@ -384,7 +384,7 @@ def test_a_folder_is_of_one_training_at_a_time(folder, tmp_path):
 
 
 def test_two_resumes_in_one_fit_are_refused(folder, tmp_path):
-    with pytest.raises(ValueError, match="callbacks: found 2 that decide"):
+    with pytest.raises(ValueError, match="callbacks: found 2 that resume"):
         fit(compiled(), folder, tmp_path / "a", Resume(tmp_path / "b"))
 
 

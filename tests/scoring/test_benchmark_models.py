@@ -138,7 +138,7 @@ def test_rows_without_a_value_are_nan(meta, rows):
 
 
 REFUSED = {
-    "two models": (lambda m: m.assign(x=1.0, numerai_meta_model="a", y=1.0), "found 'x', 'y'; ex"),
+    "two models": (lambda m: m.assign(x=1.0, numerai_meta_model="a", y=1.0), "found 'x', 'y', ex"),
     "no model": (
         lambda m: m[["era", "data_type"]],
         "no model among the columns 'era', 'data_type'",
