@@ -108,7 +108,7 @@ _OPTIONS = (
         type=click.IntRange(min=1),
         default=TrainOptions.epochs,
         show_default=True,
-        help="Largest number of epochs; with --final, the exact number.",
+        help="Largest number of epochs; with --final, the exact number, by default the best one.",
     ),
     click.option(
         "--patience",

@@ -34,7 +34,7 @@ _OPTIONS = (
         "--mix-eras",
         type=click.IntRange(min=1),
         default=WriteOptions.mix_eras,
-        help="Number of neighbouring eras of a shard in a window. The rows of a window are mixed.  "
+        help="Number of neighbouring eras in a record batch, whose rows are mixed.  "
         "[default: as many as fit into 256 MB]",
     ),
     click.option(

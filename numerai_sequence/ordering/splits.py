@@ -51,7 +51,8 @@ def split_eras(eras: Iterable[str | int], *, validation: float | Wanted, purge: 
 
     A target looks 20 or 60 trading days ahead, which is 4 or 12 eras. So the targets of
     neighbouring eras overlap. If a model is trained on eras near its validation eras, its
-    validation scores are better than its scores on new eras. The purge leaves these eras out.
+    validation scores are better than its scores on new eras. The purge leaves out the training
+    eras near the validation eras.
     Numerai uses 8 and 16 (https://docs.numer.ai/numerai-tournament/models). For purging, see Lopez
     de Prado 2018, Advances in Financial Machine Learning, chapter 7.
 

@@ -98,8 +98,8 @@ def export_predict(
         the features that the model remembers, or those of `like`. With several models, `features`
         and `dtype` are for the models that do not remember theirs.
     output : str, optional
-        Name of the output to use, if a model has several. None for the only one; an ensemble then
-        uses all of them.
+        Name of the output to use, if a model has several. None means
+        the only output, or all outputs of an ensemble.
     dtype : {"float32", "float16", "int8"}, optional
         Type of the features that the model receives, the same as in training. None for the type
         that the model remembers, or "float32".

@@ -107,7 +107,8 @@ def predict(
     eras, data_type : optional
         Eras and data types of a shard set to predict. See `NumeraiSequence`. None for all.
     output : str, optional
-        Name of the output to keep, if the model has several, or of one column of a wide output.
+        Name of the output to keep, if the model has several, or of one value of an output with
+        several values, such as ``name_0``.
     dtype : {"float32", "float16", "int8"}, optional
         Type of the features that the model receives. See `NumeraiSequence`. None for the type that
         the model remembers, or "float32".
@@ -119,8 +120,8 @@ def predict(
     batch_by : {"rows", "era"}, optional
         "era" runs the model on one whole era at a time, for models with attention over rows or
         ranking within the era. An era of 7,000 rows and 3,555 features takes 100 MB as float32.
-        None for the choice that the model remembers. If it remembers none, the model is tried on
-        random rows: "era" is used if its predictions depend on the other rows of a batch.
+        None means "era" if the model was trained on whole eras, or if a trial on random rows shows
+        that its predictions depend on the other rows of a batch; otherwise "rows".
     memory_budget : int or str
         Memory for reading, in bytes, as a size such as "512MB", or "auto". See `NumeraiSequence`.
     with_era : bool

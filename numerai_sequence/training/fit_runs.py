@@ -52,7 +52,7 @@ def fit_runs(
     progress: bool = True,
     executor: Executor | None = None,
 ) -> list[Path]:
-    """Train a model for each target and seed, write them into one folder, and score them by era.
+    """Train a model for each target, fold and seed, and score the models by era.
 
     Each run is a folder with ``model.keras``, ``run.json``, and the scores as a table and a
     picture. `predict`, `export_predict` and the command take the folder of all runs as several
@@ -87,8 +87,8 @@ def fit_runs(
         Validation eras: the number or the share of the newest eras, or a choice of eras such as
         ``"0800-"``. None for 0.2.
     purge : int, optional
-        Number of eras to leave out between training and validation. None for 8 with 20-day targets,
-        and 16 otherwise.
+        Number of eras to leave out between training and validation. None means 8 if each target is
+        a 20-day target, or is ``target`` and equals one; otherwise 16.
     step, window : int, optional
         Options of a walk forward: it validates on `step` eras at a time, and trains on the `window`
         eras before them. None for `window` trains on all eras before them.

@@ -68,7 +68,8 @@ def write_shards(
         Treatment of feature values that are null or NaN. "error" raises a `SourceError`. "middle"
         writes 2, the middle of 0 to 4, as Numerai does. The manifest has the number of such values.
     overwrite : bool
-        Replace the set in `out`. The old set stays valid until the new one is complete.
+        Replace the set in `out`, or write beside other files. The old set stays valid until the new
+        one is complete.
     progress : bool
         Show progress bars on stderr.
     executor : concurrent.futures.Executor, optional
@@ -106,7 +107,7 @@ def write_shards(
 
     Notes
     -----
-    The call writes every row of the sources once and unchanged, or it writes nothing:
+    The call writes every row of the sources once, or it writes nothing. These rules hold:
 
     - Ids are in a string column ``id``, or in the only pandas index. An id may be empty, but not
       null. It may appear in several eras, but only once in each era. (`predict` needs each id

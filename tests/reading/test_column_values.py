@@ -150,7 +150,8 @@ def test_a_batch_is_counted_from_the_end_and_has_to_be_there(folder):
     for number in (-1, -24, np.int64(-3)):
         assert sequence.column("id", batch=number) == sequence.column("id", batch=24 + int(number))
     for number in (24, -25, 10**30):
-        with pytest.raises(IndexError, match=f"found batch {number}, expected -24 to 23: an epoch has 24"):
+        expected = f"found batch {number}, expected -24 to 23: an epoch has 24"
+        with pytest.raises(IndexError, match=expected):
             sequence.column("id", batch=number)
     for number in ("0", 1.0, slice(2)):
         with pytest.raises(TypeError):
