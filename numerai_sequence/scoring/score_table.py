@@ -58,7 +58,8 @@ def score(
     predictions : pandas.DataFrame, pandas.Series, path, or a list or dict of these
         Predictions by id, such as `predict` returns, or the path of a ``.parquet`` or ``.csv``
         file. The ids are the index or a column ``id``. Each column of numbers is a model. The keys
-        of a dict name its models. In a list, the model of a file with one column is named after the file.
+        of a dict name its models. In a list, the model of a file with one column is named after the
+        file.
     data : ShardSet, path, or sequence of paths
         A shard set, in any form that `open_shards` takes, or one Parquet file with the targets.
     target : str, optional
