@@ -15,7 +15,7 @@ from ray_nodes import NODE, kill_head, kill_node, three_nodes, wait_for
 
 from numerai_sequence import RayTasks, WorkerError, open_shards, write_shards
 from numerai_sequence.synthetic import write_parquet
-from numerai_sequence.training import fit_runs
+from numerai_sequence.training import scored_runs
 
 pytestmark = pytest.mark.slow
 
@@ -29,7 +29,7 @@ def cluster():
 def test_a_node_that_is_killed_while_folds_train_costs_no_bit(cluster, tmp_path, monkeypatch):
     source = write_parquet(tmp_path / "train.parquet", rows=600, features=20, targets=1, min_eras=9)
     write_shards(source, tmp_path / "shards", num_shards=3, progress=False).close()
-    options = fit_runs.TrainOptions(step=3, purge=1, epochs=1, layers=(4,))
+    options = scored_runs.TrainOptions(step=3, purge=1, epochs=1, layers=(4,))
     tables = {}
     killer = threading.Thread(
         target=lambda: kill_node(cluster, wait_for(tmp_path / "tasks" / "held")), daemon=True
@@ -37,9 +37,9 @@ def test_a_node_that_is_killed_while_folds_train_costs_no_bit(cluster, tmp_path,
     with open_shards(tmp_path / "shards") as shards:
         for name, executor in (("alone", None), ("tasks", RayTasks())):
             how = {"overwrite": False, "progress": False, "executor": executor}
-            tables[name] = fit_runs.train(shards, tmp_path / name, options, **how)
+            tables[name] = scored_runs.train(shards, tmp_path / name, options, **how)
             if executor is None:
-                monkeypatch.setattr(fit_runs, "Fitter", StayingFitter)
+                monkeypatch.setattr(scored_runs, "Fitter", StayingFitter)
                 killer.start()
     killer.join()
     assert len(cluster.worker_nodes) == 1
@@ -87,7 +87,7 @@ marker = Path(sys.argv[2])
 def stay_anywhere(work, *rest):
     stay(marker)
 
-runners._fill = stay_anywhere
+part_runners._fill = stay_anywhere
 try:
     with ray_at(sys.argv[1]) as tasks:
         write_shards(sys.argv[4], sys.argv[3], executor=tasks, progress=False)
