@@ -1,4 +1,4 @@
-"""Row numbers: a reader of batches whose rows are already on the device."""
+"""Row number reader: a reader of batches whose rows are already on the device."""
 
 from __future__ import annotations
 

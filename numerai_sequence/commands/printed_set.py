@@ -1,4 +1,4 @@
-"""Set description: lines of text about a shard set."""
+"""Printed set: lines of text about a shard set."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Keras command: a click command that loads Keras without its log lines."""
+"""Quiet command: a click command that loads Keras without its log lines."""
 
 from __future__ import annotations
 

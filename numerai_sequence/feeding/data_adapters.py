@@ -1,4 +1,4 @@
-"""Keras adapters: the common part of our changes in the adapters of Keras 2 and Keras 3."""
+"""Data adapters: the common part of our changes in the adapters of Keras 2 and Keras 3."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Served epochs: the part of a sequence that returns batches of the present epoch, or of a pass."""
+"""Epoch serving: the part of a sequence that returns batches of the present epoch, or of a pass."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pass workers: run one pass over a sequence with its own workers, which end with the pass.
+"""Epoch workers: run one pass over a sequence with its own workers, which end with the pass.
 
 Workers are threads. With processes, each of these threads waits for one process.
 """

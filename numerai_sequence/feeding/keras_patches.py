@@ -1,4 +1,4 @@
-"""Keras changes: replace attributes of Keras, and restore them if this package is reimported."""
+"""Keras patches: replace attributes of Keras, and restore them if this package is reimported."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Unpacked models: find the `Unpack` layer of a model, and the model of floats behind it."""
+"""Models behind `Unpack`: find the `Unpack` layer of a model, and the model of floats behind it."""
 
 from __future__ import annotations
 

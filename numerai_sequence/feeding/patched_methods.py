@@ -1,4 +1,4 @@
-"""Keras methods: make ``fit``, ``evaluate`` and ``predict`` accept our sequences and options."""
+"""Patched methods: make ``fit``, ``evaluate`` and ``predict`` accept our sequences and options."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Batchings: the table of the units of batches. To add a unit, add a class and a line here."""
+"""Batch units: the table of the units of batches. To add a unit, add a class and a line here."""
 
 from __future__ import annotations
 

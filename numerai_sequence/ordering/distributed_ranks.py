@@ -1,4 +1,4 @@
-"""Ranks: divide the batches of an epoch among the processes that train one model.
+"""Distributed ranks: divide the batches of an epoch among the processes that train one model.
 
 The units of an epoch are rows or eras. All ranks have the same number of batches, none is empty,
 and each unit is in exactly one batch. A rank's share is a block of consecutive batches of the whole

@@ -1,4 +1,4 @@
-"""Ensemble members: models that predict the same rows, and the part of a batch that each takes."""
+"""Batch members: models that predict the same rows, and the part of a batch that each takes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Opened data: an open shard set, from a shard set, its path, or a Parquet file."""
+"""Data argument: an open shard set, from a shard set, its path, or a Parquet file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Supplied inputs: the columns that each model takes from the sources of other inputs."""
+"""Extra inputs: the columns that each model takes from the sources of other inputs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fed features: a model's input, from its training and from the user's choice."""
+"""Model features: a model's input, from its training and from the user's choice."""
 
 from __future__ import annotations
 

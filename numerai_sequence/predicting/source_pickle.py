@@ -1,4 +1,4 @@
-"""Packed pickle: models as the bytes of a pickle with source text and data, and no bytecode."""
+"""Source pickle: models as the bytes of a pickle with source text and data, and no bytecode."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Upload finish: the ensemble, neutralization and ranks of an exported function."""
+"""Upload postprocessing: the ensemble, neutralization and ranks of an exported function."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Guard: turn a failed page fault in a mapped file into an error instead of a crash.
+"""Page faults: turn a failed page fault in a mapped file into an error instead of a crash.
 
 If a mapped file is truncated or its disk fails, the next access to a lost page raises the signal
 SIGBUS, which kills the process. The handler here maps zeros from that page to the end of the map,

@@ -1,4 +1,4 @@
-"""Original values: the values that a user gave, even if a training's callbacks changed them since.
+"""Values before fit: the values that a user gave, whatever callbacks of a training set since.
 
 An interrupted training may be resumed in the same process. Then the model has the learning rate
 that a callback set last.

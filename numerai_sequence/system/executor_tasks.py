@@ -1,4 +1,4 @@
-"""Tasks: independent calls that an executor runs at the same time, such as on Ray's machines."""
+"""Executor tasks: independent calls that an executor runs in parallel, such as Ray's machines."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Locks: locks for the threads of one process, which are open in a forked process."""
+"""Fork safe locks: locks for the threads of one process, which are open in a forked process."""
 
 from __future__ import annotations
 

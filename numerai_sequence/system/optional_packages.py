@@ -1,4 +1,4 @@
-"""Extras: imports of optional packages, and an error that says how to install them."""
+"""Optional packages: imports of optional packages, and an error that says how to install them."""
 
 from __future__ import annotations
 

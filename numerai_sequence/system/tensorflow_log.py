@@ -1,4 +1,4 @@
-"""Log lines: a filter that hides TensorFlow's log lines on stderr, and shows all other lines.
+"""TensorFlow log: a filter that hides TensorFlow's log lines on stderr, and shows all other lines.
 
 TensorFlow and its libraries log before they read ``TF_CPP_MIN_LOG_LEVEL``, and with JAX long after
 the start. So a filter process reads all that C++ and child processes write to the descriptor. It

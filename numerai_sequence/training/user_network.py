@@ -1,4 +1,4 @@
-"""Built network: check a user's model, and compute a digest of it."""
+"""User network: check a user's model, and compute a digest of it."""
 
 from __future__ import annotations
 

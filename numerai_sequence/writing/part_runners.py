@@ -1,4 +1,4 @@
-"""Runners: do the independent parts of writing a set: each source, and then each shard file.
+"""Part runners: do the independent parts of writing a set: each source, and then each shard file.
 
 Each source has its own scratch. A shard file is made from the scratch that all sources have for its
 windows. So the parts can be done one after the other in this process, or many at a time in

@@ -1,4 +1,4 @@
-"""Relied: what is private in Keras is looked for, each name, before anything is changed."""
+"""Keras private names: each one is looked for before anything is changed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Compared: y finds its output in whatever a model returns, or it is said why it cannot."""
+"""Y for outputs: y finds its output in whatever a model returns, or it is said why it cannot."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pages: the Markdown pages, their code by its language, their links and their headings."""
+"""Documentation pages: their code by its language, their links and their headings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Brought: tables that a user may bring as Parquet, drawn by hypothesis, and what is in them."""
+"""User tables: Parquet as a user may bring it, drawn by hypothesis, and what is in it."""
 
 from __future__ import annotations
 

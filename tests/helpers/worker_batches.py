@@ -1,4 +1,4 @@
-"""Squares: batches for worker processes, some of which raise, hang or end their process."""
+"""Worker batches: batches for worker processes, some of which raise, hang or end their process."""
 
 from __future__ import annotations
 

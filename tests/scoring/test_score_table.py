@@ -1,4 +1,4 @@
-"""Evaluation: predictions in any form are scored as numerai-tools scores the complete frame."""
+"""Score table: predictions in any form are scored as numerai-tools scores the complete frame."""
 
 from __future__ import annotations
 

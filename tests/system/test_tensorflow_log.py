@@ -1,4 +1,4 @@
-"""Screen: TensorFlow's log lines stay from the user's screen; all else is shown."""
+"""TensorFlow log: TensorFlow's log lines stay from the user's screen; all else is shown."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Draft: a copy of a shard set, changed in memory, and then written as a folder of its own."""
+"""Changed copy: a shard set, copied, changed in memory, and written as a folder of its own."""
 
 import hashlib
 import json

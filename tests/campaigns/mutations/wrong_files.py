@@ -1,4 +1,4 @@
-"""Objects: at the place of a file is something that is none, or leads elsewhere."""
+"""Wrong files: at the place of a file is something that is none, or leads elsewhere."""
 
 import os
 import socket
